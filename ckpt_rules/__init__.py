@@ -1,0 +1,168 @@
+"""The linter for training checkpoints.
+
+>>> from ckpt_rules import verify
+>>> report = verify("runs/step-500")
+>>> report.passed
+False
+
+Names are imported when first used, so that `import ckpt_rules` costs a millisecond.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ckpt_rules.api": ("inspect", "quick_verify_checkpoint", "verify"),
+    "ckpt_rules.checkpoint": ("Checkpoint",),
+    "ckpt_rules.errors": (
+        "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
+    ),
+    "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind"),
+    "ckpt_rules.facts.tensors": (
+        "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
+        "SafetensorsFile", "TensorInfo", "TorchFile", "WeightFile", "WeightIndex", "Weights",
+    ),
+    "ckpt_rules.facts.training": (
+        "Field", "ModelConfig", "OptimizerState", "ParamGroup", "ParamState", "Progress", "Recorded", "ResumePlan",
+        "RngState", "ScalerState", "SchedulerState", "TrainingState", "is_count", "plain",
+    ),
+    "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
+    "ckpt_rules.hookspecs": ("hookimpl",),
+    "ckpt_rules.layout": ("Layout", "Match", "Requirement"),
+    "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
+    "ckpt_rules.rule": ("Reads", "Rule"),
+    "ckpt_rules.weights": ("find_weights", "weights_in"),
+}  # fmt: skip
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from ckpt_rules.api import inspect, quick_verify_checkpoint, verify
+    from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.errors import (
+        CheckpointInvalid,
+        CkptRulesError,
+        FactUnavailable,
+        PluginError,
+        RulesetError,
+        UsageError,
+    )
+    from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind
+    from ckpt_rules.facts.tensors import (
+        DTYPE_BITS,
+        FLOAT_DTYPES,
+        HALF_DTYPES,
+        GlobalRef,
+        JsonFile,
+        Opaque,
+        ReadProblem,
+        SafetensorsFile,
+        TensorInfo,
+        TorchFile,
+        WeightFile,
+        WeightIndex,
+        Weights,
+    )
+    from ckpt_rules.facts.training import (
+        Field,
+        ModelConfig,
+        OptimizerState,
+        ParamGroup,
+        ParamState,
+        Progress,
+        Recorded,
+        ResumePlan,
+        RngState,
+        ScalerState,
+        SchedulerState,
+        TrainingState,
+        is_count,
+        plain,
+    )
+    from ckpt_rules.finding import Finding, Place, Problem, Severity
+    from ckpt_rules.hookspecs import hookimpl
+    from ckpt_rules.layout import Layout, Match, Requirement
+    from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
+    from ckpt_rules.rule import Reads, Rule
+    from ckpt_rules.weights import find_weights, weights_in
+
+__all__ = [
+    "DTYPE_BITS",
+    "FLOAT_DTYPES",
+    "HALF_DTYPES",
+    "Checkpoint",
+    "CheckpointInvalid",
+    "CkptRulesError",
+    "Content",
+    "Entry",
+    "EntryKind",
+    "ExitCode",
+    "FactUnavailable",
+    "Field",
+    "FileHead",
+    "Finding",
+    "GlobalRef",
+    "JsonFile",
+    "Layout",
+    "Listing",
+    "Match",
+    "ModelConfig",
+    "Opaque",
+    "OptimizerState",
+    "Outcome",
+    "ParamGroup",
+    "ParamState",
+    "Place",
+    "PluginError",
+    "Problem",
+    "Progress",
+    "ReadProblem",
+    "Reads",
+    "Recorded",
+    "Report",
+    "Reports",
+    "Requirement",
+    "ResumePlan",
+    "RngState",
+    "Root",
+    "RootKind",
+    "Rule",
+    "RulesetError",
+    "SafetensorsFile",
+    "ScalerState",
+    "SchedulerState",
+    "Severity",
+    "Status",
+    "TensorInfo",
+    "TorchFile",
+    "TrainingState",
+    "UsageError",
+    "Verdict",
+    "WeightFile",
+    "WeightIndex",
+    "Weights",
+    "__version__",
+    "find_weights",
+    "hookimpl",
+    "inspect",
+    "is_count",
+    "plain",
+    "quick_verify_checkpoint",
+    "verify",
+    "weights_in",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ckpt_rules' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,72 @@
+"""The Python API: verify a checkpoint from a script or a training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from typing import TYPE_CHECKING
+
+from ckpt_rules.engine import open_checkpoint, run
+from ckpt_rules.errors import CheckpointInvalid
+from ckpt_rules.plugins import installed_plugins
+from ckpt_rules.storage import LocalStorage
+
+if TYPE_CHECKING:
+    import os
+
+    from ckpt_rules.inspection import Inspection
+    from ckpt_rules.report import Report
+
+
+def verify(  # noqa: PLR0913 - one keyword for each flag of the command
+    path: str | os.PathLike[str],
+    *,
+    ruleset: str | os.PathLike[str] = "default",
+    strict: bool | None = None,
+    select: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    no_plugins: Iterable[str] = (),
+    today: date | None = None,
+) -> Report:
+    """Run a ruleset over one checkpoint directory.
+
+    path:       the directory; one that is missing or broken makes findings, not exceptions
+    ruleset:    a built-in name (`quick`, `default`, `ci`), `plugin:name`, or the path of a YAML file
+    strict:     True makes warnings errors; False does not; None leaves it to the ruleset
+    select:     globs of rule ids or `tag:…`: only these rules run, with the ruleset's severities and options
+    exclude:    globs of rule ids or `tag:…` that do not run
+    no_plugins: names of installed plugins to leave out
+    today:      the day by which ignores expire; the real one unless given
+
+    Raises `RulesetError` for mistakes in the ruleset, `UsageError` for names that do not exist and `PluginError` for
+    plugins that clash; never for what the checkpoint holds.
+    """
+    from ckpt_rules.ruleset import resolve
+
+    resolved = resolve(
+        ruleset,
+        installed_plugins(frozenset(no_plugins)),
+        strict=strict,
+        select=tuple(select),
+        exclude=tuple(exclude),
+        today=today or date.today(),
+    )
+    return run(LocalStorage(path), resolved)
+
+
+def quick_verify_checkpoint(
+    path: str | os.PathLike[str], *, ruleset: str | os.PathLike[str] = "quick", strict: bool | None = None
+) -> Report:
+    """Verify with the `quick` ruleset and raise `CheckpointInvalid` unless it passes; for use inside a training loop."""
+    report = verify(path, ruleset=ruleset, strict=strict)
+    if not report.passed:
+        raise CheckpointInvalid(report)
+    return report
+
+
+def inspect(path: str | os.PathLike[str], *, no_plugins: Iterable[str] = ()) -> Inspection:
+    """What a checkpoint is: layout, progress, optimizer, scheduler, weights, and where training will start again."""
+    from ckpt_rules.inspection import inspect_checkpoint
+
+    checkpoint, _ = open_checkpoint(LocalStorage(path), installed_plugins(frozenset(no_plugins)))
+    return inspect_checkpoint(checkpoint)

@@ -1,0 +1,237 @@
+"""One checkpoint and its facts, each computed when first asked for, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind
+from ckpt_rules.layout import Layout, Match, PlainFiles, Requirement
+from ckpt_rules.readers.sniff import HEAD_NBYTES, expected_format, sniff
+from ckpt_rules.storage import LocalStorage, Source, Storage, reason
+
+if TYPE_CHECKING:
+    import os
+
+    from ckpt_rules.facts.tensors import JsonFile, SafetensorsFile, TorchFile, Weights
+    from ckpt_rules.facts.training import (
+        ModelConfig,
+        OptimizerState,
+        Progress,
+        Recorded,
+        RngState,
+        ScalerState,
+        SchedulerState,
+        TrainingState,
+    )
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Checkpoint:
+    """A checkpoint directory, opened once.
+
+    Every attribute below is a fact. One that can't be had raises `FactUnavailable`, for each who asks, at no cost after
+    the first. `fact` gives any other function of a checkpoint the same treatment.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.layout: Layout = PlainFiles()
+        self.match: Match | None = None
+        self._facts: dict[object, tuple[bool, Any]] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], layouts: Iterable[Layout] = ()) -> Checkpoint:
+        """A checkpoint on a local path, laid out as the best-matching layout says; never raises for a bad path."""
+        checkpoint = cls(LocalStorage(path))
+        if checkpoint.root.kind is RootKind.DIRECTORY:
+            matches = [(layout.recognise(checkpoint), layout) for layout in layouts]
+            checkpoint.use(matches)
+        return checkpoint
+
+    def use(self, matches: Iterable[tuple[Match | None, Layout]]) -> None:
+        """Take the layout with the highest score; of equals, the one whose name comes first."""
+        found = [(match, layout) for match, layout in matches if match]
+        if found:
+            self.match, self.layout = min(found, key=lambda m: (-m[0].score, m[1].name))
+
+    def fact(self, compute: Callable[Concatenate[Checkpoint, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`compute(self, *args)`, remembered. Its arguments must be hashable; keyword arguments are not taken."""
+        key = (compute, args)
+        if key not in self._facts:
+            try:
+                self._facts[key] = (True, compute(self, *args, **kwargs))
+            except FactUnavailable as absent:
+                self._facts[key] = (False, absent)
+        known, value = self._facts[key]
+        if not known:
+            raise FactUnavailable(value.reason, path=value.path, blocked=value.blocked)
+        return cast("T", value)
+
+    @property
+    def path(self) -> str:
+        """The checkpoint's path, as the user named it."""
+        return self.root.path
+
+    @property
+    def root(self) -> Root:
+        """What the checkpoint's path is."""
+        return self.fact(_root)
+
+    @property
+    def listing(self) -> Listing:
+        """Every file and directory in the checkpoint."""
+        return self.fact(_listing)
+
+    def head(self, path: str) -> FileHead:
+        """What the first bytes of a file say that it is; FactUnavailable where it is no regular file."""
+        return self.fact(_head, path)
+
+    def files_in(self, file_format: str) -> list[Entry]:
+        """Files whose name says that they are in a format, and whose content does not belie it.
+
+        file_format: `safetensors`, `torch` or `json`. Files that are empty, unreadable, a stand-in or of another known
+        format are left out: rules of the `files` family report those.
+        """
+        return self.fact(_files_in, file_format)
+
+    def safetensors(self, path: str) -> SafetensorsFile:
+        """The header of a safetensors file."""
+        return self.fact(_safetensors, path)
+
+    def torch_file(self, path: str) -> TorchFile:
+        """What a file by `torch.save` holds, read without running any of it."""
+        return self.fact(_torch_file, path)
+
+    def json(self, path: str) -> JsonFile:
+        """A parsed JSON file."""
+        return self.fact(_json, path)
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """Files that the layout can't resume without."""
+        return self._ask(self.layout.requirements)
+
+    @property
+    def weights(self) -> Weights:
+        """The model weights that a loader would take."""
+        return self._ask(self.layout.weights)
+
+    @property
+    def state(self) -> TrainingState:
+        """The dictionary that training resumes from."""
+        return self._ask(self.layout.state)
+
+    @property
+    def optimizer(self) -> OptimizerState:
+        """The optimizer's state."""
+        return self._ask(self.layout.optimizer)
+
+    @property
+    def scheduler(self) -> SchedulerState:
+        """The learning-rate scheduler's state."""
+        return self._ask(self.layout.scheduler)
+
+    @property
+    def scaler(self) -> ScalerState:
+        """The gradient scaler's state."""
+        return self._ask(self.layout.scaler)
+
+    @property
+    def rng(self) -> RngState:
+        """The state of the random-number generators."""
+        return self._ask(self.layout.rng)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration."""
+        return self._ask(self.layout.config)
+
+    @property
+    def recorded(self) -> tuple[Recorded, ...]:
+        """The progress counters as they are written, valid or not."""
+        return self._ask(self.layout.recorded)
+
+    @property
+    def progress(self) -> Progress:
+        """How far training got, and where it will start again."""
+        return self._ask(self.layout.progress)
+
+    def _ask(self, question: Callable[[Checkpoint], T]) -> T:
+        # Bound methods of one layout compare equal, so the layout's answer is found again.
+        return self.fact(question)
+
+
+def _root(checkpoint: Checkpoint) -> Root:
+    return checkpoint.storage.root()
+
+
+def _listing(checkpoint: Checkpoint) -> Listing:
+    root = checkpoint.root
+    if root.kind is not RootKind.DIRECTORY:
+        raise FactUnavailable("there is no checkpoint directory to look into", path=".", blocked=True)
+    return checkpoint.storage.list()
+
+
+def _open(checkpoint: Checkpoint, path: str) -> Source:
+    entry = checkpoint.listing.get(path)
+    if entry is None:
+        raise FactUnavailable(f"there is no {path}")
+    if entry.kind is not EntryKind.FILE:
+        raise FactUnavailable(f"{path} can't be read: it is a {entry.kind.value}", path=path, blocked=True)
+    try:
+        return checkpoint.storage.open(path)
+    except OSError as error:
+        raise FactUnavailable(f"{path} can't be read: {reason(error)}", path=path, blocked=True) from None
+
+
+def _head(checkpoint: Checkpoint, path: str) -> FileHead:
+    try:
+        with _open(checkpoint, path) as source:
+            head = source.read(0, HEAD_NBYTES)
+            return FileHead(sniff(head, source.size), head, source.size)
+    except FactUnavailable as absent:
+        if not absent.blocked:
+            raise
+        return FileHead(Content.BINARY, error=absent.reason.partition(": ")[2] or absent.reason)
+    except OSError as error:
+        return FileHead(Content.BINARY, error=reason(error))
+
+
+def _files_in(checkpoint: Checkpoint, file_format: str) -> list[Entry]:
+    found = []
+    for entry in checkpoint.listing:
+        if entry.kind is EntryKind.FILE and (expected := expected_format(entry.name)) and expected.name == file_format:
+            head = checkpoint.head(entry.path)
+            if head.error is None and head.content in expected.contents:
+                found.append(entry)
+    return found
+
+
+def _read(checkpoint: Checkpoint, path: str, reader: Callable[[Source, str], T]) -> T:
+    try:
+        with _open(checkpoint, path) as source:
+            return reader(source, path)
+    except OSError as error:
+        raise FactUnavailable(f"{path} can't be read: {reason(error)}", path=path, blocked=True) from None
+
+
+def _safetensors(checkpoint: Checkpoint, path: str) -> SafetensorsFile:
+    from ckpt_rules.readers.safetensors import read_safetensors
+
+    return _read(checkpoint, path, read_safetensors)
+
+
+def _torch_file(checkpoint: Checkpoint, path: str) -> TorchFile:
+    from ckpt_rules.readers.torch_file import read_torch_file
+
+    return _read(checkpoint, path, read_torch_file)
+
+
+def _json(checkpoint: Checkpoint, path: str) -> JsonFile:
+    from ckpt_rules.readers.json_file import read_json
+
+    return _read(checkpoint, path, read_json)

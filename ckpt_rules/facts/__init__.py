@@ -1,0 +1,1 @@
+"""What can be known about a checkpoint: frozen, typed values without any I/O."""

@@ -1,0 +1,240 @@
+"""Training state: optimizer, scheduler, loss scaler, RNG, and the counters that say how far training got."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeGuard
+
+from ckpt_rules.facts.tensors import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One entry that a layout expects in its training state.
+
+    name:    the canonical name that rules use: `optimizer`, `scheduler`, `scaler`, `epoch`, `step`, `total_batches`, …
+    keys:    what trainers call it, most usual first
+    needed:  `error` or `warning` where resuming goes wrong without it, `optional` where it does not
+    why:     what happens without it, one sentence
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    needed: str = "optional"
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """The dictionary that training resumes from.
+
+    path:   the file that holds it
+    values: the dictionary itself (plain values, `TensorInfo`, `Opaque`)
+    fields: what its layout expects in it
+    """
+
+    path: str
+    values: Mapping[object, object]
+    fields: tuple[Field, ...] = ()
+
+    def key_of(self, name: str) -> str | None:
+        """The key under which a field is stored here, or None."""
+        keys = next((f.keys for f in self.fields if f.name == name), ())
+        return next((k for k in keys if k in self.values), None)
+
+    def get(self, name: str) -> object:
+        """The value of a field, or None."""
+        key = self.key_of(name)
+        return None if key is None else self.values[key]
+
+
+@dataclass(frozen=True, slots=True)
+class ParamGroup:
+    """One parameter group of an optimizer.
+
+    params:  ids of its parameters, positions (torch) or names (FSDP), in order
+    options: hyper-parameters as stored: lr, betas, eps, weight_decay, initial_lr, …
+    names:   parameter names where the optimizer kept them (`param_names`), else ()
+    """
+
+    index: int
+    params: tuple[object, ...]
+    options: Mapping[str, object]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParamState:
+    """What an optimizer keeps for one parameter.
+
+    step:    optimizer updates made to it, as stored (a number of any kind), or None where the optimizer counts none
+    tensors: moments and the like by name, the step left out
+    """
+
+    step: object
+    tensors: Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerState:
+    """An optimizer's `state_dict`.
+
+    path, key: where it is stored
+    kind:      what its state looks like: `Adam`, `AMSGrad`, `SGD`, `SGD with momentum`, `Adafactor`, …, or `unknown`
+    states:    by parameter id
+    """
+
+    path: str
+    key: str
+    kind: str
+    groups: tuple[ParamGroup, ...]
+    states: Mapping[object, ParamState]
+
+    @property
+    def steps(self) -> Counter[int]:
+        """How many parameters have had how many updates; empty where the optimizer keeps no counters."""
+        return Counter(int(s.step) for s in self.states.values() if is_count(s.step))
+
+    @property
+    def updates(self) -> int | None:
+        """Optimizer updates done: the most that any parameter has had; None where the optimizer keeps no counters."""
+        steps = self.steps
+        return max(steps) if steps else None
+
+    @property
+    def lrs(self) -> tuple[object, ...]:
+        """The learning rate of each group, as stored (0-dim tensors as their value)."""
+        return tuple(plain(g.options.get("lr")) for g in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerState:
+    """A learning-rate scheduler's `state_dict`.
+
+    kind:       what its fields look like: `LambdaLR`, `CosineAnnealingLR`, `ReduceLROnPlateau`, …, or `unknown`
+    last_epoch: scheduler steps done (steps, not epochs, where it is stepped every update), as stored
+    step_count: calls of `step`, one more than `last_epoch` in torch, as stored
+    last_lr:    the rate it set last, one per group, as stored
+    base_lrs:   the rates it started from, one per group, as stored
+    """
+
+    path: str
+    key: str
+    kind: str
+    values: Mapping[str, object]
+    last_epoch: object = None
+    step_count: object = None
+    last_lr: tuple[object, ...] = ()
+    base_lrs: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScalerState:
+    """A gradient scaler's `state_dict`. `enabled` is False where it is the `{}` of a disabled scaler.
+
+    scale:          the loss scale, as stored
+    growth_tracker: updates since the scale last changed, as stored
+    """
+
+    path: str
+    key: str
+    enabled: bool
+    scale: object = None
+    growth_tracker: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class RngState:
+    """Random-number state. `sources` is a subset of python, numpy, torch, cuda."""
+
+    path: str
+    key: str
+    sources: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One counter as it is written in the checkpoint, valid or not.
+
+    name: `epoch`, `step`, `total_batches`, `global_step`, `gradient_accumulation`, `total_epochs`, `total_steps`
+    """
+
+    name: str
+    value: object
+    path: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePlan:
+    """Where training starts again.
+
+    epoch:         the 1-based epoch that starts or goes on; None where the checkpoint counts no epochs
+    skipped:       batches of that epoch that are passed over, counted from its first
+    trained:       batches of that epoch that remain, or None where its length is not recorded
+    from_update:   optimizer updates already made, or None
+    sentence:      the same in words, without a full stop
+    """
+
+    sentence: str
+    epoch: int | None = None
+    skipped: int = 0
+    trained: int | None = None
+    from_update: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far training got, in one convention for all layouts.
+
+    epoch:         epochs, 1-based: the one under way, or the last one where `complete`
+    step:          batches done in the epoch under way; 0 where it is complete
+    total_batches: batches (forward passes) per epoch
+    global_step:   the trainer's own global counter, as recorded
+    accumulation:  batches per optimizer update, 1 unless recorded or inferred
+    batches_done:  forward passes since the start of training, or None where it can't be told
+    expected_updates: optimizer updates that the counters imply, or None
+    planned_epochs, planned_updates: the planned end, where recorded
+    notes:         how the counters were read where they could be read in several ways, for `inspect`
+    """
+
+    epoch: int | None = None
+    step: int | None = None
+    total_batches: int | None = None
+    global_step: int | None = None
+    accumulation: int = 1
+    batches_done: int | None = None
+    expected_updates: int | None = None
+    planned_epochs: int | None = None
+    planned_updates: int | None = None
+    complete: bool = False
+    notes: tuple[str, ...] = ()
+    plan: ResumePlan | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of the current epoch is done, 0 to 1."""
+        if self.complete:
+            return 1.0
+        return self.step / self.total_batches if self.step is not None and self.total_batches else None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The model's configuration (`config.json`, or the dictionary inside a one-file checkpoint)."""
+
+    path: str
+    key: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+def plain(value: object) -> object:
+    """A tensor without dimensions as its number, anything else as it is."""
+    return value.value if isinstance(value, TensorInfo) else value
+
+
+def is_count(value: object) -> TypeGuard[int | float]:
+    """Whether a stored value can be a counter: a whole, finite, non-negative number that fits in 63 bits, no boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63 and value == int(value)

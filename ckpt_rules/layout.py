@@ -1,0 +1,125 @@
+"""How one trainer lays a checkpoint out: the base class of every layout, and the one for directories of no known kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NoReturn
+
+from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.finding import Severity
+from ckpt_rules.readers import state_dicts
+
+if TYPE_CHECKING:
+    from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.facts.tensors import Weights
+    from ckpt_rules.facts.training import (
+        ModelConfig,
+        OptimizerState,
+        Progress,
+        Recorded,
+        RngState,
+        ScalerState,
+        SchedulerState,
+        TrainingState,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How sure a layout is that a directory is its own.
+
+    score: 1 (a faint sign) to 100 (nothing else can be meant); the highest wins
+    signs: what it was recognised by, for `inspect`
+    """
+
+    score: int
+    signs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A file that the layout can't resume without.
+
+    names:    any one of them will do; the first is the usual one
+    why:      what the trainer does without it, one sentence without a full stop
+    severity: of its absence
+    """
+
+    names: tuple[str, ...]
+    why: str
+    severity: Severity = Severity.ERROR
+
+
+class Layout:
+    """One trainer's way to write a checkpoint. Subclass it and say where each fact is found.
+
+    A method that has nothing to give raises `FactUnavailable`; the rules that ask for it are then skipped. What is read
+    through `checkpoint` (`torch_file`, `json`, `safetensors`) is read once, whoever asks.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""
+        raise NotImplementedError
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """Files that a resume needs, in the order a user should look at them."""
+        return ()
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """The model weights that this trainer's loader would take."""
+        from ckpt_rules.weights import find_weights
+
+        return find_weights(checkpoint)
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """The dictionary that training resumes from."""
+        self._absent("training state")
+
+    def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
+        """The optimizer's state."""
+        state = checkpoint.state
+        return state_dicts.optimizer(state.get("optimizer"), state.path, state.key_of("optimizer"))
+
+    def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
+        """The learning-rate scheduler's state."""
+        state = checkpoint.state
+        return state_dicts.scheduler(state.get("scheduler"), state.path, state.key_of("scheduler"))
+
+    def scaler(self, checkpoint: Checkpoint) -> ScalerState:
+        """The gradient scaler's state."""
+        state = checkpoint.state
+        return state_dicts.scaler(state.get("scaler"), state.path, state.key_of("scaler"))
+
+    def rng(self, checkpoint: Checkpoint) -> RngState:
+        """The state of the random-number generators."""
+        state = checkpoint.state
+        return state_dicts.rng(state.get("rng"), state.path, state.key_of("rng"))
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """The model's configuration."""
+        return state_dicts.config_file(checkpoint.json("config.json"))
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """The counters as they are written, valid or not."""
+        self._absent("recorded progress")
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """How far training got; FactUnavailable where the recorded counters make no sense."""
+        self._absent("recorded progress")
+
+    def _absent(self, what: str) -> NoReturn:
+        raise FactUnavailable(f"{self.title} have no {what}")
+
+
+class PlainFiles(Layout):
+    """A directory that no layout recognises: its files are checked, and whatever weights they hold."""
+
+    name = "files"
+    title = "plain files"
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """Never: the engine falls back to it."""
+        return None

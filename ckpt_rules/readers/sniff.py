@@ -1,0 +1,101 @@
+"""What a file is, told from its first bytes, and what its name promises."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ckpt_rules.facts.files import Content
+
+HEAD_NBYTES = 1024
+
+_MAGIC = (
+    (b"version https://git-lfs.github.com/spec/", Content.LFS_POINTER),
+    (b"PK\x03\x04", Content.ZIP),
+    (b"PK\x05\x06", Content.ZIP),
+    (b"\x1f\x8b", Content.GZIP),
+    (b"7z\xbc\xaf\x27\x1c", Content.SEVEN_ZIP),
+    (b"\x89HDF\r\n\x1a\n", Content.HDF5),
+    (b"\x93NUMPY", Content.NUMPY),
+    (b"GGUF", Content.GGUF),
+)
+_HTML = re.compile(rb"(?:<!doctype\s+html|<html|<head|<body|<script)", re.IGNORECASE)
+_PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedFormat:
+    """What a file name promises: a format, and the kinds of content that its reader can make sense of."""
+
+    name: str
+    contents: frozenset[Content]
+
+
+_SAFETENSORS = ExpectedFormat("safetensors", frozenset({Content.SAFETENSORS, Content.BINARY, Content.ZEROS}))
+_TORCH = ExpectedFormat("torch", frozenset({Content.ZIP, Content.PICKLE, Content.BINARY, Content.ZEROS}))
+_TORCH_IF_IT_LOOKS_SO = ExpectedFormat("torch", frozenset({Content.ZIP, Content.PICKLE}))
+_JSON = ExpectedFormat("json", frozenset({Content.JSON, Content.TEXT, Content.BINARY, Content.ZEROS}))
+
+# `.bin` is also what people call a raw data set (nanoGPT's train.bin), `.tar` a real tar archive.
+_TORCH_BIN = re.compile(
+    r"(?:pytorch_model|adapter_model|diffusion_pytorch_model|model|optimizer|scheduler|training_args|training_state)"
+    r"(?:[._-].*)?\.bin"
+)
+
+
+def expected_format(name: str) -> ExpectedFormat | None:
+    """What a file of this name ought to hold; None where the name promises nothing that we can read."""
+    lower = name.lower()
+    if lower.endswith(".safetensors"):
+        return _SAFETENSORS
+    if lower.endswith((".pt", ".pth", ".ckpt", ".pth.tar")) or _TORCH_BIN.fullmatch(lower):
+        return _TORCH
+    if lower.endswith((".bin", ".pkl")):
+        return _TORCH_IF_IT_LOOKS_SO
+    if lower.endswith(".json"):
+        return _JSON
+    return None
+
+
+def sniff(head: bytes, size: int) -> Content:
+    """What the first bytes of a file of `size` bytes say that it is."""
+    if size == 0:
+        return Content.EMPTY
+    for magic, content in _MAGIC:
+        if head.startswith(magic):
+            return content
+    if head[257:262] == b"ustar":
+        return Content.TAR
+    if _is_safetensors(head, size):
+        return Content.SAFETENSORS
+    if _PROTOCOL.match(head):
+        return Content.PICKLE
+    return _sniff_text(head)
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    # A header that starts like JSON after eight bytes of length is safetensors even where the length is wrong.
+    return len(head) > 9 and head[8:9] == b"{" and head[9:10] in b'"} \t\r\n' and int.from_bytes(head[:8], "little") > 1
+
+
+def _sniff_text(head: bytes) -> Content:
+    if not head.strip(b"\0"):
+        return Content.ZEROS
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"<"):
+        return (
+            Content.HTML if _HTML.match(text) else Content.XML if text.startswith(b"<?xml") else _text_or_binary(head)
+        )
+    if text.startswith((b"{", b"[")) and _text_or_binary(head) is Content.TEXT:
+        return Content.JSON
+    return _text_or_binary(head)
+
+
+def _text_or_binary(head: bytes) -> Content:
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if len(head) - error.start > 3 or len(head) < HEAD_NBYTES:
+            return Content.BINARY
+        text = head[: error.start].decode()
+    return Content.TEXT if all(c.isprintable() or c in "\t\r\n\f" for c in text) else Content.BINARY

@@ -1,0 +1,71 @@
+"""The base class of every check."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from ckpt_rules.finding import Problem, Severity
+
+if TYPE_CHECKING:
+    from ckpt_rules.checkpoint import Checkpoint
+
+RULE_ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*/[a-z][a-z0-9]*(-[a-z0-9]+)*")
+HEADINGS = ("What it checks", "Why it matters", "How to repair")
+
+
+class Reads(StrEnum):
+    """What a rule's facts cost: names and sizes only, the headers of files, or every byte."""
+
+    LISTING = "listing"
+    HEADERS = "headers"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class RulePage:
+    """A rule's docstring, taken apart: the first line, and the Markdown text below each heading."""
+
+    summary: str
+    sections: dict[str, str]
+
+
+class Rule(BaseModel):
+    """One check over the facts of a checkpoint.
+
+    Subclass it, set `id`, write the docstring (a summary line, then the headings of `HEADINGS`) and `check`. The
+    fields of the subclass are its options. An instance is frozen and keeps nothing between checkpoints.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    id: ClassVar[str]
+    severity: ClassVar[Severity] = Severity.ERROR
+    tags: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[Reads] = Reads.HEADERS
+    former_ids: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, checkpoint: Checkpoint) -> Iterable[Problem]:
+        """Yield one `Problem` for each thing that is wrong; nothing means that the checkpoint passed.
+
+        A `FactUnavailable` that a fact raises may pass through: the engine counts the rule as skipped.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no check method")
+
+    @classmethod
+    def family(cls) -> str:
+        """The part of the id before the slash."""
+        return cls.id.partition("/")[0]
+
+    @classmethod
+    def page(cls) -> RulePage:
+        """The docstring as summary and sections."""
+        summary, _, body = (inspect.getdoc(cls) or "").partition("\n")
+        parts = re.split(r"^## +(.+)$", body, flags=re.MULTILINE)
+        return RulePage(summary.strip(), {h.strip(): t.strip() for h, t in zip(parts[1::2], parts[2::2], strict=True)})

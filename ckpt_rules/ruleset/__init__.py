@@ -1,0 +1,1 @@
+"""YAML rulesets: which rules apply, how severe they are, with what options."""

@@ -1,0 +1,198 @@
+"""Where bytes come from: list a directory, open a file, read a range. The only module that touches the file system.
+
+Ranges are read with `pread`, not mapped: a file that another process cuts short while it is mapped kills the reader
+with SIGBUS, a short read is merely short.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from ckpt_rules.facts.files import Entry, EntryKind, Listing, Root, RootKind
+
+MAX_ENTRIES = 1_000_000
+MAX_DEPTH = 64
+
+
+class Source(Protocol):
+    """One open file. `read` returns fewer bytes than asked for only at the end of the file."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset`, at most `length`; OSError where the system can't give them."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+class Storage(Protocol):
+    """A place that holds one checkpoint."""
+
+    def root(self) -> Root:
+        """What the checkpoint's own path is."""
+        ...
+
+    def list(self) -> Listing:
+        """Everything below it; only called where `root` is a directory."""
+        ...
+
+    def open(self, path: str) -> Source:
+        """Open a regular file of the listing; OSError where that fails."""
+        ...
+
+
+class LocalSource:
+    """A regular file on a local file system."""
+
+    def __init__(self, path: Path) -> None:
+        # O_NONBLOCK: a FIFO put in the file's place since the listing must not make us wait for a writer.
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        info = os.fstat(self._fd)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(self._fd)
+            raise OSError("is no longer a regular file")
+        self.size = info.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset`, at most `length`; one `pread` may return less than there is, so it repeats."""
+        chunks = []
+        while length > 0 and (chunk := os.pread(self._fd, min(length, 1 << 30), offset)):
+            chunks.append(chunk)
+            offset += len(chunk)
+            length -= len(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        os.close(self._fd)
+
+
+class LocalStorage:
+    """A checkpoint directory on a local file system."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def root(self) -> Root:
+        """What the path is, with candidates where it is no directory."""
+        name = str(self.path)
+        try:
+            mode = self.path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return Root(name, RootKind.MISSING, self._similar())
+        except OSError as error:
+            return Root(name, RootKind.UNREADABLE, error=reason(error))
+        if stat.S_ISDIR(mode):
+            try:
+                os.scandir(self.path).close()
+            except OSError as error:
+                return Root(name, RootKind.UNREADABLE, error=reason(error))
+            return Root(name, RootKind.DIRECTORY)
+        kind = RootKind.FILE if stat.S_ISREG(mode) else RootKind.OTHER
+        return Root(name, kind, (str(self.path.parent),) if kind is RootKind.FILE else ())
+
+    def list(self) -> Listing:
+        """Walk the directory, following links to directories unless they lead back into the walk."""
+        walk = _Walk(self.path)
+        walk.directory("", 0, ())
+        entries = tuple(sorted(walk.entries, key=lambda e: e.path))
+        return Listing(entries, siblings=self._siblings(), truncated=walk.truncated)
+
+    def open(self, path: str) -> Source:
+        """Open one regular file."""
+        return LocalSource(self.path / path)
+
+    def _siblings(self) -> tuple[str, ...]:
+        here = self.path.resolve()
+        try:
+            return tuple(sorted(n for n in os.listdir(here.parent) if n != here.name))
+        except OSError:
+            return ()
+
+    def _similar(self) -> tuple[str, ...]:
+        """Directories beside the missing path with a like name, else those in its nearest existing parent."""
+        parent = next((p for p in self.path.parents if p.is_dir()), None)
+        if parent is None:
+            return ()
+        try:
+            names = sorted(e.name for e in os.scandir(parent) if e.is_dir())
+        except OSError:
+            return ()
+        wanted = self.path.relative_to(parent).parts[0] if parent != self.path else self.path.name
+        close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+        return tuple(str(parent / n) for n in close or names[:3])
+
+
+class _Walk:
+    """One pass over a directory tree, bounded in entries and depth."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.entries: list[Entry] = []
+        self.truncated: str | None = None
+
+    def directory(self, relative: str, depth: int, above: tuple[tuple[int, int], ...]) -> None:
+        path = self.top / relative
+        info = os.stat(path)
+        identity = (info.st_dev, info.st_ino)
+        try:
+            found = list(os.scandir(path))
+        except OSError as error:
+            self.entries.append(Entry(relative, EntryKind.UNREADABLE, error=reason(error)))
+            return
+        for item in found:
+            if len(self.entries) >= MAX_ENTRIES:
+                self.truncated = f"more than {MAX_ENTRIES:,} entries"
+                return
+            name = f"{relative}/{item.name}" if relative else item.name
+            entry, inside = self.entry(item, name, (*above, identity))
+            self.entries.append(entry)
+            if inside and depth >= MAX_DEPTH:
+                self.truncated = f"directories nested deeper than {MAX_DEPTH}"
+            elif inside:
+                self.directory(name, depth + 1, (*above, identity))
+
+    def entry(self, item: os.DirEntry[str], name: str, above: tuple[tuple[int, int], ...]) -> tuple[Entry, bool]:
+        """The entry for one name, and whether it is a directory to walk into."""
+        link = None
+        try:
+            if item.is_symlink():
+                link = os.readlink(item.path)
+            info = os.stat(item.path)
+        except FileNotFoundError:
+            kind = EntryKind.BROKEN_LINK if link is not None else EntryKind.UNREADABLE
+            return Entry(name, kind, link=link, error=None if link else "it vanished while it was listed"), False
+        except OSError as error:
+            kind = EntryKind.LINK_LOOP if error.errno == 40 else EntryKind.UNREADABLE  # noqa: PLR2004 - ELOOP
+            return Entry(name, kind, link=link, error=reason(error)), False
+        kind = _KINDS.get(stat.S_IFMT(info.st_mode), EntryKind.DEVICE)
+        if kind is EntryKind.DIRECTORY and (info.st_dev, info.st_ino) in above:
+            return Entry(name, EntryKind.LINK_LOOP, link=link, error="leads back to a directory above it"), False
+        size = info.st_size if kind is EntryKind.FILE else 0
+        return Entry(name, kind, size, info.st_mtime_ns, link), kind is EntryKind.DIRECTORY
+
+
+_KINDS = {
+    stat.S_IFREG: EntryKind.FILE,
+    stat.S_IFDIR: EntryKind.DIRECTORY,
+    stat.S_IFIFO: EntryKind.FIFO,
+    stat.S_IFSOCK: EntryKind.SOCKET,
+}
+
+
+def reason(error: OSError) -> str:
+    """The system's words for an error, lower case, without errno and path: `permission denied`."""
+    text = error.strerror or str(error) or type(error).__name__
+    return text[0].lower() + text[1:]
