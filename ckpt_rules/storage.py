@@ -7,6 +7,7 @@ with SIGBUS, a short read is merely short.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -90,7 +91,7 @@ class LocalStorage:
         name = str(self.path)
         try:
             mode = self.path.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
             return Root(name, RootKind.MISSING, self._similar())
         except OSError as error:
             return Root(name, RootKind.UNREADABLE, error=reason(error))
@@ -123,7 +124,7 @@ class LocalStorage:
 
     def _similar(self) -> tuple[str, ...]:
         """Directories beside the missing path with a like name, else those in its nearest existing parent."""
-        parent = next((p for p in self.path.parents if p.is_dir()), None)
+        parent = next((p for p in self.path.parents if os.path.isdir(p)), None)
         if parent is None:
             return ()
         try:
@@ -145,24 +146,24 @@ class _Walk:
 
     def directory(self, relative: str, depth: int, above: tuple[tuple[int, int], ...]) -> None:
         path = self.top / relative
-        info = os.stat(path)
-        identity = (info.st_dev, info.st_ino)
         try:
-            found = list(os.scandir(path))
+            info = os.stat(path)
+            found = sorted(os.scandir(path), key=lambda item: item.name)
         except OSError as error:
             self.entries.append(Entry(relative, EntryKind.UNREADABLE, error=reason(error)))
             return
+        here = (*above, (info.st_dev, info.st_ino))
         for item in found:
             if len(self.entries) >= MAX_ENTRIES:
                 self.truncated = f"more than {MAX_ENTRIES:,} entries"
                 return
             name = f"{relative}/{item.name}" if relative else item.name
-            entry, inside = self.entry(item, name, (*above, identity))
+            entry, inside = self.entry(item, name, here)
             self.entries.append(entry)
             if inside and depth >= MAX_DEPTH:
                 self.truncated = f"directories nested deeper than {MAX_DEPTH}"
             elif inside:
-                self.directory(name, depth + 1, (*above, identity))
+                self.directory(name, depth + 1, here)
 
     def entry(self, item: os.DirEntry[str], name: str, above: tuple[tuple[int, int], ...]) -> tuple[Entry, bool]:
         """The entry for one name, and whether it is a directory to walk into."""
@@ -175,7 +176,7 @@ class _Walk:
             kind = EntryKind.BROKEN_LINK if link is not None else EntryKind.UNREADABLE
             return Entry(name, kind, link=link, error=None if link else "it vanished while it was listed"), False
         except OSError as error:
-            kind = EntryKind.LINK_LOOP if error.errno == 40 else EntryKind.UNREADABLE  # noqa: PLR2004 - ELOOP
+            kind = EntryKind.LINK_LOOP if error.errno == errno.ELOOP else EntryKind.UNREADABLE
             return Entry(name, kind, link=link, error=reason(error)), False
         kind = _KINDS.get(stat.S_IFMT(info.st_mode), EntryKind.DEVICE)
         if kind is EntryKind.DIRECTORY and (info.st_dev, info.st_ino) in above:

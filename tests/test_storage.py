@@ -1,0 +1,153 @@
+"""Listing a directory and reading ranges from it, whatever lies in there."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from ckpt_rules import storage
+from ckpt_rules.facts.files import EntryKind, RootKind
+from ckpt_rules.storage import LocalSource, LocalStorage
+
+
+def kinds(path) -> dict[str, EntryKind]:
+    return {e.path: e.kind for e in LocalStorage(path).list()}
+
+
+def test_a_listing_is_sorted_and_holds_sizes_in_bytes(tmp_path):
+    (tmp_path / "b").write_bytes(b"12345")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "c").write_bytes(b"1")
+    entries = LocalStorage(tmp_path).list().entries
+    assert [(e.path, e.kind, e.size) for e in entries] == [
+        ("a", EntryKind.DIRECTORY, 0),
+        ("a/c", EntryKind.FILE, 1),
+        ("b", EntryKind.FILE, 5),
+    ]
+
+
+def test_special_files_are_named_and_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        os.chdir(tmp_path)
+        server.bind("sock")
+        assert kinds(tmp_path) == {"pipe": EntryKind.FIFO, "sock": EntryKind.SOCKET}
+
+
+def test_a_fifo_in_the_place_of_a_listed_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(OSError, match="no longer a regular file"):
+        LocalSource(tmp_path / "model.safetensors")
+
+
+def test_links_that_lead_nowhere_or_in_circles_are_told_apart(tmp_path):
+    (tmp_path / "broken").symlink_to("../blobs/0123")
+    (tmp_path / "x").symlink_to("y")
+    (tmp_path / "y").symlink_to("x")
+    (tmp_path / "again").symlink_to(".")
+    found = {e.path: (e.kind, e.link) for e in LocalStorage(tmp_path).list()}
+    assert found == {
+        "broken": (EntryKind.BROKEN_LINK, "../blobs/0123"),
+        "x": (EntryKind.LINK_LOOP, "y"),
+        "y": (EntryKind.LINK_LOOP, "x"),
+        "again": (EntryKind.LINK_LOOP, "."),
+    }
+
+
+def test_a_link_to_a_blob_elsewhere_is_the_file_it_leads_to(tmp_path):
+    (tmp_path / "blob").write_bytes(b"1234")
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "model.safetensors").symlink_to("../blob")
+    (entry,) = LocalStorage(snapshot).list()
+    assert (entry.kind, entry.size, entry.link) == (EntryKind.FILE, 4, "../blob")
+
+
+def test_names_that_are_no_utf8_survive(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/\xff\xfe.pt", "wb"):
+        pass
+    (entry,) = LocalStorage(tmp_path).list()
+    assert os.fsencode(entry.path) == b"\xff\xfe.pt"
+    with LocalStorage(tmp_path).open(entry.path) as source:
+        assert source.size == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("absent", RootKind.MISSING), ("file", RootKind.FILE), ("pipe", RootKind.OTHER), (".", RootKind.DIRECTORY)]
+)
+def test_what_the_checkpoint_path_itself_can_be(tmp_path, name, kind):
+    (tmp_path / "file").write_bytes(b"1")
+    os.mkfifo(tmp_path / "pipe")
+    assert LocalStorage(tmp_path / name).root().kind is kind
+
+
+def test_a_missing_path_names_what_may_have_been_meant(tmp_path):
+    for step in (100, 200, 500):
+        (tmp_path / f"step-{step}").mkdir()
+    (tmp_path / "logs").mkdir()
+    root = LocalStorage(tmp_path / "step-50").root()
+    assert root.candidates[0] == str(tmp_path / "step-500")
+    assert str(tmp_path / "logs") not in root.candidates
+
+
+def test_a_path_below_a_file_is_missing(tmp_path):
+    (tmp_path / "file").write_bytes(b"1")
+    assert LocalStorage(tmp_path / "file" / "step-1").root().kind is RootKind.MISSING
+
+
+def test_a_nul_in_the_path_is_a_missing_path():
+    assert LocalStorage("runs/\0/step").root().kind is RootKind.MISSING
+
+
+def test_a_tree_beyond_the_bounds_is_cut_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_ENTRIES", 3)
+    for name in "abcde":
+        (tmp_path / name).write_bytes(b"")
+    listing = LocalStorage(tmp_path).list()
+    assert len(listing.entries) == 3
+    assert listing.truncated == "more than 3 entries"
+
+
+def test_directories_beyond_the_depth_are_not_entered(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_DEPTH", 2)
+    (tmp_path / "a/b/c/d").mkdir(parents=True)
+    listing = LocalStorage(tmp_path).list()
+    assert [e.path for e in listing] == ["a", "a/b", "a/b/c"]
+    assert listing.truncated == "directories nested deeper than 2"
+
+
+def test_a_read_past_the_end_is_short(tmp_path):
+    (tmp_path / "f").write_bytes(b"0123456789")
+    with LocalSource(tmp_path / "f") as source:
+        assert source.read(8, 100) == b"89"
+        assert source.read(50, 1) == b""
+
+
+@pytest.fixture
+def unprivileged(tmp_path):
+    """A directory of an ordinary user, and the process in that user's place: root may read everything."""
+    work = tmp_path / "work"
+    work.mkdir()
+    for parent in [work, *work.parents][:4]:
+        os.chmod(parent, 0o755)
+    if os.geteuid() != 0:
+        yield work
+        return
+    os.chown(work, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        yield work
+    finally:
+        os.seteuid(0)
+
+
+def test_a_directory_without_permission_says_so_and_the_rest_is_listed(unprivileged):
+    (unprivileged / "model.safetensors").write_bytes(b"1")
+    (unprivileged / "secret").mkdir(mode=0o000)
+    found = {(e.path, e.kind, e.error) for e in LocalStorage(unprivileged).list()}
+    assert ("model.safetensors", EntryKind.FILE, None) in found
+    assert ("secret", EntryKind.UNREADABLE, "permission denied") in found
+    assert LocalStorage(unprivileged / "secret").root().kind is RootKind.UNREADABLE
+    assert LocalStorage(unprivileged / "secret" / "step-1").root().error == "permission denied"
