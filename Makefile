@@ -1,0 +1,53 @@
+# Set-up, checks, tests, benchmarks: on a fresh machine with Python 3.11 and make, any target works as it stands.
+# `make help` lists them.
+
+VENV ?= .venv
+IS_FIT := 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python; do \
+	"$$p" -c $(IS_FIT) 2>/dev/null && echo "$$p" && break; done)
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check docs bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r name what; do \
+		printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+install: $(INSTALLED)  ## create the environment in .venv; every other target does so by itself
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@"$(or $(PYTHON),false)" -c $(IS_FIT) || { echo "ckpt-rules needs Python 3.11 or newer with its venv module, and \
+	$(or $(PYTHON),no Python on the PATH) is not that; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+		--editable '.[torch,testing]' --group dev
+	@touch $@
+
+demo: $(INSTALLED)  ## train a small model, save, verify: passes; damage copies, verify: fails, and says why
+	$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)  ## run the tests; make test ARGS='-k scheduler' runs some
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+check: $(INSTALLED)  ## lint, types, import contracts, drift of generated files, and the wheel in a clean environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/docs.py --check
+	$(BIN)/python .ci/wheel_test.py
+
+docs: $(INSTALLED)  ## write the generated parts of README.md and docs/
+	$(BIN)/python .ci/docs.py
+
+bench: $(INSTALLED)  ## measure against the budgets; builds 1.5 GB of checkpoints under $CKPT_BENCH_DIR (or /tmp) once
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean:  ## remove the environment, caches and everything built
+	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
