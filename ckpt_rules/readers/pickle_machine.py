@@ -14,7 +14,7 @@ import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, Opaque, ReadProblem, TensorInfo
@@ -37,7 +37,7 @@ class Global(str):
     module: str
     name: str
 
-    def __new__(cls, module: str, name: str) -> Global:
+    def __new__(cls, module: str, name: str) -> Self:
         """The name `name` of the module `module`, kept apart: a dot in either must not make it look like another."""
         self = super().__new__(cls, f"{module}.{name}")
         self.module, self.name = module, name
@@ -85,14 +85,27 @@ def unpickle(data: bytes, builder: Builder, *, stream: str, start: int = 0, base
     return Unpickled(value, tuple(machine.globals), machine.protocol, machine.pos, problems)
 
 
-class _Stop(Exception):  # noqa: N818 - the end of a pickle is no error
+class _Stop(Exception):
     """The STOP opcode was reached."""
 
 
 class _Machine:
     """The state of one run: a stack, the stacks below open marks, the memo."""
 
-    __slots__ = ("at", "builder", "data", "globals", "memo", "objects", "pos", "protocol", "size", "stack", "stream", "under")
+    __slots__ = (
+        "at",
+        "builder",
+        "data",
+        "globals",
+        "memo",
+        "objects",
+        "pos",
+        "protocol",
+        "size",
+        "stack",
+        "stream",
+        "under",
+    )
 
     def __init__(self, data: bytes, builder: Builder, stream: str, start: int) -> None:
         self.data, self.size, self.pos, self.at = data, len(data), start, start
@@ -116,13 +129,13 @@ class _Machine:
             return None
         except FormatError as error:
             return ("limit" if error.offset else "pickle"), error.reason
-        except IndexError:
-            if self.at >= self.size:
+        except (IndexError, struct.error):
+            if self.pos >= self.size - 1:
                 return "pickle", f"the pickle {self.stream} ends after {self.size:,} bytes without its STOP opcode"
             return "pickle", f"{self._opcode()} takes a value from an empty stack"
         except KeyError:
             return "pickle", f"{self._opcode()} is no pickle opcode, or asks for a value that was never stored"
-        except (TypeError, ValueError, OverflowError, AttributeError, struct.error, RecursionError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
             return "pickle", f"{self._opcode()} can't be carried out: {error}"
         return "limit", f"the pickle {self.stream} has more than {MAX_OPCODES:,} opcodes"
 
@@ -133,13 +146,18 @@ class _Machine:
         """The next `count` bytes."""
         end = self.pos + count
         if count < 0 or end > self.size:
-            raise FormatError(f"the pickle {self.stream} announces {count:,} bytes where {self.size - self.pos:,} are left")
+            raise FormatError(
+                f"the pickle {self.stream} announces {count:,} bytes where {self.size - self.pos:,} are left"
+            )
         raw = self.data[self.pos : end]
         self.pos = end
         return raw
 
     def number(self, layout: struct.Struct) -> int:
-        return int(layout.unpack(self.take(layout.size))[0])
+        at = self.pos
+        self.pos = at + layout.size
+        value: int = layout.unpack_from(self.data, at)[0]
+        return value
 
     def line(self) -> bytes:
         end = self.data.find(b"\n", self.pos)
@@ -235,7 +253,7 @@ def _proto(m: _Machine) -> None:
 
 
 def _stop(m: _Machine) -> None:
-    m.stack[-1]  # noqa: B018 - an empty stack is a fault
+    m.stack[-1]
     raise _Stop
 
 
@@ -375,15 +393,8 @@ def _additems(m: _Machine) -> None:
     m.add_items(m.stack[-1], items)
 
 
-def _get(read: Callable[[_Machine], int]) -> _Op:
-    return lambda m: m.stack.append(m.memo[read(m)])
-
-
-def _put(read: Callable[[_Machine], int]) -> _Op:
-    def run(m: _Machine) -> None:
-        m.memo[read(m)] = m.stack[-1]
-
-    return run
+def _text_get(m: _Machine) -> None:
+    m.stack.append(m.memo[int(m.line())])
 
 
 def _binget(m: _Machine) -> None:
@@ -391,9 +402,21 @@ def _binget(m: _Machine) -> None:
     m.pos += 1
 
 
+def _long_binget(m: _Machine) -> None:
+    m.stack.append(m.memo[m.number(_U4)])
+
+
+def _text_put(m: _Machine) -> None:
+    m.memo[int(m.line())] = m.stack[-1]
+
+
 def _binput(m: _Machine) -> None:
     m.memo[m.data[m.pos]] = m.stack[-1]
     m.pos += 1
+
+
+def _long_binput(m: _Machine) -> None:
+    m.memo[m.number(_U4)] = m.stack[-1]
 
 
 def _memoize(m: _Machine) -> None:
@@ -466,10 +489,6 @@ def _out_of_band(m: _Machine) -> None:
     raise FormatError(f"the pickle {m.stream} keeps data in buffers outside of the file")
 
 
-def _text_index(m: _Machine) -> int:
-    return int(m.line())
-
-
 _OPCODES: dict[bytes, _Op] = {
     b"(": _Machine.mark, b".": _stop, b"0": _pop, b"1": lambda m: void(m.pop_mark()), b"2": _dup,
     b"F": lambda m: m.stack.append(float(m.line())), b"I": _text_int, b"J": _integer(_I4), b"K": _binint1,
@@ -477,11 +496,11 @@ _OPCODES: dict[bytes, _Op] = {
     b"S": _text_string, b"T": _string(_I4), b"U": _string(_U1),
     b"V": lambda m: m.stack.append(m.line().decode("raw-unicode-escape")), b"X": _unicode(_U4),
     b"a": _append, b"b": _build, b"c": _global, b"d": _marked_dict, b"}": _empty(dict), b"e": _appends,
-    b"g": _get(_text_index), b"h": _binget, b"i": _inst, b"j": _get(lambda m: m.number(_U4)), b"l": _marked_list,
-    b"]": _empty(list), b"o": _obj, b"p": _put(_text_index), b"q": _binput, b"r": _put(lambda m: m.number(_U4)),
+    b"g": _text_get, b"h": _binget, b"i": _inst, b"j": _long_binget, b"l": _marked_list,
+    b"]": _empty(list), b"o": _obj, b"p": _text_put, b"q": _binput, b"r": _long_binput,
     b"s": _setitem, b"t": _marked_tuple, b")": _push(()), b"u": _setitems, b"G": _binfloat,
     b"\x80": _proto, b"\x81": _reduce, b"\x82": _extension(_U1), b"\x83": _extension(_U2), b"\x84": _extension(_I4),
-    b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3), b"\x88": _push(True), b"\x89": _push(False),  # noqa: FBT003
+    b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3), b"\x88": _push(True), b"\x89": _push(False),
     b"\x8a": _long(_U1), b"\x8b": _long(_I4),
     b"B": _bytes(_U4), b"C": _bytes(_U1),
     b"\x8c": _unicode(_U1), b"\x8d": _unicode(_U8), b"\x8e": _bytes(_U8), b"\x8f": _empty(set), b"\x90": _additems,
@@ -494,8 +513,4 @@ def void(_: object) -> None:
     """Nothing; the table's functions return nothing."""
 
 
-def _unknown(m: _Machine) -> None:
-    raise KeyError
-
-
-_TABLE: list[_Op] = [_OPCODES.get(bytes([code]), _unknown) for code in range(256)]
+_TABLE: dict[int, _Op] = {code[0]: run for code, run in _OPCODES.items()}

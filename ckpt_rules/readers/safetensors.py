@@ -28,7 +28,7 @@ DTYPES: Mapping[str, str] = {
 """torch's name of each dtype that the format knows."""
 
 
-class _Fault(Exception):  # noqa: N818 - caught in this module
+class _Fault(Exception):
     """The header as a whole can't be used."""
 
     def __init__(self, code: str, message: str, offset: int) -> None:
@@ -47,16 +47,18 @@ def read_safetensors(source: Source, path: str) -> SafetensorsFile:
     spans: list[tuple[int, int, str]] = []
     tensors: dict[str, TensorInfo] = {}
     for name, entry in header.items():
-        fault = _entry(entry, start, name, tensors, spans)
-        if fault:
-            problems.append(ReadProblem(fault[0], f"the tensor '{name}' {fault[1]}", where=name))
+        wrong = _entry(entry, start, name, tensors, spans)
+        if wrong:
+            problems.append(ReadProblem(wrong[0], f"the tensor '{name}' {wrong[1]}", where=name))
     problems += _coverage(spans, start, source.size, whole=not problems)
     return SafetensorsFile(path, source.size, tensors, metadata, nbytes, tuple(problems))
 
 
 def _header_nbytes(source: Source) -> int:
     if source.size < _LENGTH_NBYTES:
-        raise _Fault("cut-short", f"the file has {source.size} bytes, fewer than the 8 that hold the header's length", 0)
+        raise _Fault(
+            "cut-short", f"the file has {source.size} bytes, fewer than the 8 that hold the header's length", 0
+        )
     nbytes = int.from_bytes(source.read(0, _LENGTH_NBYTES), "little")
     if nbytes > MAX_HEADER_NBYTES:
         message = f"the header claims {nbytes:,} bytes, more than the {MAX_HEADER_NBYTES:,} that the format allows"
@@ -77,7 +79,9 @@ def _parse(raw: bytes) -> dict[str, Any]:
         header = json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         at = _LENGTH_NBYTES + len(text[: error.pos].encode())
-        raise _Fault("header-json", f"the header is no JSON at byte {at:,}: {error.msg[0].lower()}{error.msg[1:]}", at) from None
+        raise _Fault(
+            "header-json", f"the header is no JSON at byte {at:,}: {error.msg[0].lower()}{error.msg[1:]}", at
+        ) from None
     except (ValueError, RecursionError) as error:
         raise _Fault("header-json", f"the header is no JSON that the format allows: {error}", _LENGTH_NBYTES) from None
     if not isinstance(header, dict):
@@ -90,7 +94,9 @@ def _refuse(constant: str) -> object:
 
 
 def _kind(value: object) -> str:
-    return {dict: "object", list: "array", str: "string", type(None): "null", bool: "boolean"}.get(type(value), "number")
+    return {dict: "object", list: "array", str: "string", type(None): "null", bool: "boolean"}.get(
+        type(value), "number"
+    )
 
 
 def _metadata(value: object) -> tuple[dict[str, str], list[ReadProblem]]:
@@ -98,7 +104,9 @@ def _metadata(value: object) -> tuple[dict[str, str], list[ReadProblem]]:
         return {}, []
     if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
         return value, []
-    what = "its values are not all strings" if isinstance(value, dict) else f"it is a JSON {_kind(value)}, not an object"
+    what = (
+        "its values are not all strings" if isinstance(value, dict) else f"it is a JSON {_kind(value)}, not an object"
+    )
     return {}, [ReadProblem("metadata", f"`__metadata__` can't be read: {what}", _LENGTH_NBYTES, "__metadata__")]
 
 
@@ -114,7 +122,11 @@ def _entry(
         return "dtype", f"has the unknown dtype {name_of_dtype!r}"
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n <= _MAX_U64 for n in shape):
         return "offsets", f"has a shape of {str(shape)[:80]}, which is no list of sizes"
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and 0 <= n <= _MAX_U64 for n in offsets):  # noqa: PLR2004
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or not all(type(n) is int and 0 <= n <= _MAX_U64 for n in offsets)
+    ):
         return "offsets", f"has data_offsets of {str(offsets)[:80]}, which are not two byte numbers"
     begin, end = offsets
     spans.append((begin, end, name))
@@ -124,7 +136,10 @@ def _entry(
     if nbits % 8:
         return "offsets", f"of dtype {name_of_dtype} and shape {shape} takes {nbits:,} bits, which are no whole bytes"
     if end - begin != nbits // 8:
-        return "size", f"of dtype {name_of_dtype} and shape {shape} takes {nbits // 8:,} bytes, and its offsets span {end - begin:,}"
+        return (
+            "size",
+            f"of dtype {name_of_dtype} and shape {shape} takes {nbits // 8:,} bytes, and its offsets span {end - begin:,}",
+        )
     tensors[name] = TensorInfo(dtype, tuple(shape), nbits // 8, start + begin)
     return None
 
@@ -137,7 +152,9 @@ def _coverage(spans: list[tuple[int, int, str]], start: int, size: int, *, whole
             message = f"{begin - at:,} bytes between {before} and the tensor '{name}' belong to no tensor"
             problems.append(ReadProblem("hole", message, start + at, name))
         elif begin < at:
-            message = f"the tensor '{name}' starts at byte {start + begin:,}, inside {before}, which ends at {start + at:,}"
+            message = (
+                f"the tensor '{name}' starts at byte {start + begin:,}, inside {before}, which ends at {start + at:,}"
+            )
             problems.append(ReadProblem("overlap", message, start + begin, name))
         at, before = max(at, end), f"the tensor '{name}'"
     expected = start + at

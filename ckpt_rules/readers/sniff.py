@@ -66,14 +66,14 @@ def sniff(head: bytes, size: int) -> Content:
             return content
     if head[257:262] == b"ustar":
         return Content.TAR
-    if _is_safetensors(head, size):
+    if _is_safetensors(head):
         return Content.SAFETENSORS
     if _PROTOCOL.match(head):
         return Content.PICKLE
     return _sniff_text(head)
 
 
-def _is_safetensors(head: bytes, size: int) -> bool:
+def _is_safetensors(head: bytes) -> bool:
     # A header that starts like JSON after eight bytes of length is safetensors even where the length is wrong.
     return len(head) > 9 and head[8:9] == b"{" and head[9:10] in b'"} \t\r\n' and int.from_bytes(head[:8], "little") > 1
 

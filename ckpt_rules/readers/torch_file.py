@@ -37,8 +37,8 @@ def _broken(source: Source, path: str, container: str, problems: Sequence[ReadPr
 def _read_zip(source: Source, path: str) -> TorchFile:
     directory = read_zip_directory(source)
     if not directory.entries:
-        problems = directory.problems or (ReadProblem("no-pickle", "the zip archive holds nothing"),)
-        return _broken(source, path, "zip", problems)
+        nothing = ReadProblem("no-pickle", "the zip archive holds nothing")
+        return _broken(source, path, "zip", directory.problems or (nothing,))
     root = directory.entries[0].name.partition("/")[0]
     # torch looks names up without regard to case.
     entries = {e.name.lower(): e for e in directory.entries}
@@ -80,14 +80,20 @@ def _content(source: Source, entry: ZipEntry | None, root: str) -> tuple[bytes, 
     if entry.data is None:
         raise FormatError(f"the pickle '{entry.name}' can't be found in the file", entry.header)
     if entry.nbytes > MAX_NBYTES or entry.packed > MAX_NBYTES:
-        raise FormatError(f"the pickle '{entry.name}' takes {entry.nbytes:,} bytes, more than the {MAX_NBYTES:,} read", entry.data)
+        raise FormatError(
+            f"the pickle '{entry.name}' takes {entry.nbytes:,} bytes, more than the {MAX_NBYTES:,} read", entry.data
+        )
     raw = source.read(entry.data, entry.packed)
     if entry.method == DEFLATED:
         raw = _inflated(raw, entry)
     elif entry.method != STORED:
-        raise FormatError(f"the pickle '{entry.name}' is compressed with method {entry.method}, which torch can't read", entry.data)
+        raise FormatError(
+            f"the pickle '{entry.name}' is compressed with method {entry.method}, which torch can't read", entry.data
+        )
     if len(raw) != entry.nbytes:
-        raise FormatError(f"the pickle '{entry.name}' has {len(raw):,} bytes where {entry.nbytes:,} are announced", entry.data)
+        raise FormatError(
+            f"the pickle '{entry.name}' has {len(raw):,} bytes where {entry.nbytes:,} are announced", entry.data
+        )
     return raw, entry.data
 
 
@@ -108,7 +114,7 @@ def _read_legacy(source: Source, path: str) -> TorchFile:
     if not first.readable or first.value != LEGACY_MAGIC:
         return _bare_pickle(source, path, raw)
     # The keys of the storages, and so their places, come after the object that refers to them: it is read twice.
-    builder = TorchBuilder(locate=lambda key: Stored(None, -1))
+    builder = TorchBuilder(locate=lambda _: Stored(None, -1))
     streams = _streams(raw, first, builder)
     if len(streams) < len(_LEGACY_PICKLES) or not streams[-1].readable:
         return _legacy_file(source, path, streams, streams[-1].problems)
@@ -138,7 +144,9 @@ def _places(
     for key in keys.value if isinstance(keys.value, list) else []:
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None:
-            problems.append(ReadProblem("storage-size", f"the storage '{key}' belongs to no tensor, so its size is unknown", at))
+            problems.append(
+                ReadProblem("storage-size", f"the storage '{key}' belongs to no tensor, so its size is unknown", at)
+            )
             break
         count = int.from_bytes(source.read(at, _COUNT_NBYTES), "little", signed=True)
         itemsize = DTYPE_BITS[storage.dtype] // 8 if storage.dtype else 1
@@ -154,7 +162,11 @@ def _places(
         if nbytes != storage.nbytes:
             break  # the builder reports the size; what follows can't be found
         at += _COUNT_NBYTES + nbytes
-    missing = {k: Stored(None, s.nbytes) for k, s in storages.items() if k not in places} if problems or len(places) < len(storages) else {}
+    missing = (
+        {k: Stored(None, s.nbytes) for k, s in storages.items() if k not in places}
+        if problems or len(places) < len(storages)
+        else {}
+    )
     return missing | places, problems
 
 
@@ -174,4 +186,6 @@ def _bare_pickle(source: Source, path: str, raw: bytes) -> TorchFile:
     if result.readable and result.end < source.size:
         message = f"{source.size - result.end:,} bytes follow the end of the pickle"
         problems.append(ReadProblem("trailing-data", message, result.end, fatal=False))
-    return TorchFile(path, source.size, "pickle", result.value, result.globals, result.protocol, result.readable, tuple(problems))
+    return TorchFile(
+        path, source.size, "pickle", result.value, result.globals, result.protocol, result.readable, tuple(problems)
+    )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from math import prod
+from typing import NamedTuple, TypeGuard
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import DTYPE_BITS, Opaque, ReadProblem, TensorInfo
@@ -77,7 +78,7 @@ class TorchBuilder:
 
     def persistent(self, pid: object) -> object:
         """The storage that `('storage', type, key, location, numel)` names; legacy files add view metadata."""
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":  # noqa: PLR2004 - the fields above
+        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             return Opaque("pickle.persistent_id", (pid,))
         _, kind, key, _, numel = pid[:5]
         if not isinstance(key, str) or not _is_size(numel):
@@ -85,8 +86,8 @@ class TorchBuilder:
         dtype = _STORAGE_DTYPES.get(kind.name) if isinstance(kind, Global) else None
         itemsize = DTYPE_BITS[dtype] // 8 if dtype else 1
         storage = self._storage(key, dtype, numel * itemsize)
-        view = pid[5] if len(pid) > 5 else None  # noqa: PLR2004
-        if isinstance(view, tuple) and len(view) == 3 and all(map(_is_size, view[1:])):  # noqa: PLR2004 - key, offset, numel
+        view = pid[5] if len(pid) > 5 else None
+        if isinstance(view, tuple) and len(view) == 3 and all(map(_is_size, view[1:])):
             offset = None if storage.offset is None else storage.offset + view[1] * itemsize
             return storage._replace(offset=offset, nbytes=view[2] * itemsize)
         return storage
@@ -109,35 +110,37 @@ class TorchBuilder:
         stored = self._locate(key)
         storage = Storage(key, dtype, nbytes, stored.offset if stored else None)
         if stored is None:
-            self.problems.append(ReadProblem("storage-missing", f"the storage '{key}' of {nbytes:,} bytes is not in the file", where=key))
+            self.problems.append(
+                ReadProblem("storage-missing", f"the storage '{key}' of {nbytes:,} bytes is not in the file", where=key)
+            )
         elif stored.nbytes != nbytes:
             message = f"the storage '{key}' holds {stored.nbytes:,} bytes where its tensors need {nbytes:,}"
             self.problems.append(ReadProblem("storage-size", message, stored.offset, key))
         self.storages[key] = storage
         return storage
 
-    def tensor(self, storage: object, first: object, shape: object, stride: object, dtype: str | None = None) -> TensorInfo:
+    def tensor(
+        self, storage: object, first: object, shape: object, stride: object, dtype: str | None = None
+    ) -> TensorInfo:
         """A strided view of a storage; `first` counts elements."""
-        shape = _sizes(shape)
+        sizes = _sizes(shape)
         if not isinstance(storage, Storage) or not _is_size(first):
             raise TypeError("a tensor without a storage")
         dtype = dtype or storage.dtype or "uint8"
         bits = DTYPE_BITS.get(dtype, 8)
-        numel = 1
-        for size in shape:
-            numel *= size
+        numel = prod(sizes)
         if numel > _MAX_NUMEL:
             raise FormatError(f"a tensor of {numel:,} elements")
-        last = first + sum((n - 1) * s for n, s in zip(shape, _sizes(stride), strict=True)) if numel else first - 1
+        last = first + sum((n - 1) * s for n, s in zip(sizes, _sizes(stride), strict=True)) if numel else first - 1
         end = (last + 1) * bits // 8
         if end > storage.nbytes:
             message = (
-                f"a tensor of shape {list(shape)} needs the first {end:,} bytes of the storage '{storage.key}', "
+                f"a tensor of shape {list(sizes)} needs the first {end:,} bytes of the storage '{storage.key}', "
                 f"which has {storage.nbytes:,}"
             )
             self.problems.append(ReadProblem("storage-bounds", message, storage.offset, storage.key))
-        value = None if shape or end > storage.nbytes else self._value(storage, first, dtype)
-        return TensorInfo(dtype, shape, -(-numel * bits // 8), storage.offset, storage.key, storage.nbytes, value)
+        value = None if sizes or end > storage.nbytes else self._value(storage, first, dtype)
+        return TensorInfo(dtype, sizes, -(-numel * bits // 8), storage.offset, storage.key, storage.nbytes, value)
 
     def _value(self, storage: Storage, first: int, dtype: str) -> float | int | bool | None:
         code = _SCALARS.get(dtype)
@@ -153,7 +156,7 @@ class TorchBuilder:
         return number
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= _MAX_NUMEL
 
 
@@ -263,5 +266,8 @@ _BUILDERS: dict[tuple[str, str], _Build] = {
     ("_codecs", "encode"): _encode,
     ("numpy._core.multiarray", "scalar"): _numpy_scalar,
     ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    **{("pathlib", n): _path for n in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")},
+    **{
+        ("pathlib", n): _path
+        for n in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+    },
 }

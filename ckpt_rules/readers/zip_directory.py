@@ -15,9 +15,13 @@ from ckpt_rules.storage import Source
 MAX_DIRECTORY_NBYTES = 256 << 20
 STORED, DEFLATED = 0, 8
 
-_LOCAL = struct.Struct("<4s5H3L2H")  # signature, version, flags, method, time, date, CRC, sizes (2), lengths of name, extra
+_LOCAL = struct.Struct(
+    "<4s5H3L2H"
+)  # signature, version, flags, method, time, date, CRC, sizes (2), lengths of name, extra
 _CENTRAL = struct.Struct("<4s6H3L5H2L")  # the same with versions (2), then comment length, disk, attributes (2), offset
-_END = struct.Struct("<4s4H2LH")  # signature, disks (2), entries here and in all, directory size and offset, comment length
+_END = struct.Struct(
+    "<4s4H2LH"
+)  # signature, disks (2), entries here and in all, directory size and offset, comment length
 _END64 = struct.Struct("<4sQ2H2L4Q")  # signature, size, versions (2), disks (2), entries (2), directory size and offset
 _LOCATOR = struct.Struct("<4sLQL")  # signature, disk, offset of the zip64 end record, disks
 _LOCAL_SIGNATURE, _CENTRAL_SIGNATURE, _END_SIGNATURE = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
@@ -85,7 +89,8 @@ def _locate(source: Source) -> tuple[int, int, int]:
         raise FormatError("the end record of the zip directory speaks of several disks", end)
     if start + nbytes > end:
         raise FormatError(
-            f"the zip directory should span bytes {start:,} to {start + nbytes:,}, but its end record lies at {end:,}", end
+            f"the zip directory should span bytes {start:,} to {start + nbytes:,}, but its end record lies at {end:,}",
+            end,
         )
     return start, nbytes, count
 
@@ -107,7 +112,9 @@ def _locate64(source: Source, end: int) -> tuple[int, int, int, int] | None:
 
 def _central(source: Source, start: int, nbytes: int, count: int) -> list[tuple[ZipEntry, bytes]]:
     if nbytes > MAX_DIRECTORY_NBYTES:
-        raise FormatError(f"the zip directory takes {nbytes:,} bytes, more than the {MAX_DIRECTORY_NBYTES:,} allowed", start)
+        raise FormatError(
+            f"the zip directory takes {nbytes:,} bytes, more than the {MAX_DIRECTORY_NBYTES:,} allowed", start
+        )
     directory = source.read(start, nbytes)
     entries, at = [], 0
     for number in range(count):
@@ -116,8 +123,8 @@ def _central(source: Source, start: int, nbytes: int, count: int) -> list[tuple[
                 f"entry {number + 1:,} of {count:,} in the zip directory should start at byte {start + at:,} and does not",
                 start + at,
             )
-        (_, _, _, flags, method, _, _, _, packed, size, name_n, extra_n, comment_n, _, _, _, header) = _CENTRAL.unpack_from(
-            directory, at
+        (_, _, _, flags, method, _, _, _, packed, size, name_n, extra_n, comment_n, _, _, _, header) = (
+            _CENTRAL.unpack_from(directory, at)
         )
         at += _CENTRAL.size
         name = directory[at : at + name_n]
@@ -176,7 +183,12 @@ def _overlaps(entries: list[ZipEntry], directory: int) -> list[ReadProblem]:
     spans = sorted((e.header, e.data + e.packed, e.name) for e in entries if e.data is not None)
     after = [*spans[1:], (directory, directory, "the zip directory")]
     return [
-        ReadProblem("entry-header", f"the entry ends at byte {end:,}, inside '{next_name}', which starts at {start:,}", begin, name)
+        ReadProblem(
+            "entry-header",
+            f"the entry ends at byte {end:,}, inside '{next_name}', which starts at {start:,}",
+            begin,
+            name,
+        )
         for (begin, end, name), (start, _, next_name) in zip(spans, after, strict=True)
         if end > start
     ]
