@@ -7,6 +7,7 @@ others run, and the verdict can't be a pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -15,62 +16,79 @@ from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.finding import Finding, Problem, Severity
-from ckpt_rules.plugins import Plugins, crash_of
-from ckpt_rules.report import (
-    Counts,
-    LayoutSummary,
-    Notice,
-    Outcome,
-    Report,
-    RulesetSummary,
-    Status,
-    Verdict,
-)
+from ckpt_rules.layout import Match
+from ckpt_rules.observers import Observers
+from ckpt_rules.plugin import Plugin, crash_of
+from ckpt_rules.plugins import Plugins
+from ckpt_rules.report import Crash, LayoutSummary, Notice, Outcome, Report, RulesetSummary, Status
+from ckpt_rules.verdict import Situation, count, judge
 
 if TYPE_CHECKING:
-    from ckpt_rules.layout import Layout, Match
+    from ckpt_rules.layout import Layout
     from ckpt_rules.ruleset.resolved import Ignore, ResolvedRuleset, SelectedRule
     from ckpt_rules.storage import Storage
+
+MAX_FINDINGS = 10_000
+"""Findings kept of one rule: 20 MB of them. A rule that goes on is stopped, and its outcome says so."""
 
 
 def open_checkpoint(storage: Storage, plugins: Plugins) -> tuple[Checkpoint, list[Notice]]:
     """The checkpoint with its layout chosen; a layout that raises is passed over and noted."""
     checkpoint = Checkpoint(storage)
-    notices = [_broken_plugin(str(p), p.crash) for p in plugins.broken if p.crash]
+    notices = [_broken_plugin(p, p.crash) for p in plugins.broken if p.crash]
     if checkpoint.root.kind is RootKind.DIRECTORY:
         matches: list[tuple[Match | None, Layout]] = []
         for layout in plugins.layouts:
             try:
-                matches.append((layout.recognise(checkpoint), layout))
-            except FactUnavailable:
-                continue
-            except Exception as error:  # noqa: BLE001 - a plugin's fault must not cost the user the other layouts
-                message = f"the layout {layout.name} of {plugins.layout_plugin(layout)} crashed while it was asked"
+                matches.append((_recognised(layout, checkpoint), layout))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
                 crash = crash_of(error)
-                text = f"{message}: {crash.type}: {crash.message}"
-                notices.append(Notice(severity=Severity.ERROR, message=text, fatal=True, crash=crash))
+                message = f"the layout {layout.name} of {plugins.layout_plugin(layout)} crashed: {_words(crash)}"
+                notices.append(Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash))
         checkpoint.use(matches)
     return checkpoint, notices
+
+
+def _recognised(layout: Layout, checkpoint: Checkpoint) -> Match | None:
+    try:
+        match: object = layout.recognise(checkpoint)
+    except FactUnavailable:
+        return None
+    if match is not None and not isinstance(match, Match):
+        raise TypeError(f"recognise returned {match!r}; it must return a Match or None")
+    return match
+
+
+def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:
+    """Which layout a checkpoint is read as, and why."""
+    if checkpoint.root.kind is not RootKind.DIRECTORY:
+        return LayoutSummary(name="none", title="no directory that can be listed")
+    signs = checkpoint.match.signs if checkpoint.match else ()
+    return LayoutSummary(name=checkpoint.layout.name, title=checkpoint.layout.title, signs=tuple(map(str, signs)))
 
 
 def run(storage: Storage, ruleset: ResolvedRuleset) -> Report:
     """Run every rule of a ruleset over one checkpoint."""
     started = perf_counter()
     checkpoint, notices = open_checkpoint(storage, ruleset.plugins)
-    hook = ruleset.plugins.manager.hook
-    notices += _observe(hook.ckpt_rules_run_started, checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
+    observers = Observers(ruleset.plugins.manager)
+    observers.tell("ckpt_rules_run_started", checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
     outcomes: list[Outcome] = []
     used: set[Ignore] = set()
     for selected in ruleset.rules:
         outcome = _run_rule(selected, checkpoint, ruleset, used)
         outcomes.append(outcome)
-        notices += _observe(hook.ckpt_rules_rule_finished, checkpoint=checkpoint, outcome=outcome)
-    notices += [*ruleset.notices, *_unused(ruleset.ignores, used)]
+        observers.tell("ckpt_rules_rule_finished", checkpoint=checkpoint, outcome=outcome)
+    notices += [*ruleset.notices, *_unused(ruleset, used, outcomes)]
     if ruleset.strict:
         notices = [n.model_copy(update={"severity": _promoted(n.severity)}) for n in notices]
-    report = _report(checkpoint, ruleset, outcomes, notices, perf_counter() - started)
-    late = _observe(hook.ckpt_rules_run_finished, checkpoint=checkpoint, report=report)
-    return _report(checkpoint, ruleset, outcomes, notices + late, report.seconds) if late else report
+
+    def report() -> Report:
+        return _report(checkpoint, ruleset, outcomes, [*notices, *observers.notices], perf_counter() - started)
+
+    finished, noted = report(), len(observers.notices)
+    observers.tell("ckpt_rules_run_finished", checkpoint=checkpoint, report=finished)
+    return finished if len(observers.notices) == noted else report()
 
 
 def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedRuleset, used: set[Ignore]) -> Outcome:
@@ -79,12 +97,18 @@ def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedR
     status, reason, blocked_by, crash = Status.PASSED, None, None, None
     try:
         for problem in _problems(selected, checkpoint):
-            findings.append(_finding(problem, selected, ruleset, used))
+            finding = _finding(problem, selected, ruleset, used)
+            if len(findings) < MAX_FINDINGS:
+                findings.append(finding)
+            elif finding.ignored is None:
+                findings.append(finding)
+                reason = f"it was stopped after {MAX_FINDINGS:,} findings; there are more"
+                break
     except FactUnavailable as absent:
         # What was found before the fact was missed stands: the rule then failed, and is not merely skipped.
         status, reason = Status.SKIPPED, absent.reason
         blocked_by = (absent.path or ".") if absent.blocked else None
-    except Exception as error:  # noqa: BLE001 - one of the two boundaries of design.md: around a rule
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - one of the two boundaries of design.md: around a rule
         status, crash = Status.CRASHED, crash_of(error)
     if status is not Status.CRASHED and any(f.ignored is None for f in findings):
         status = Status.FAILED
@@ -93,6 +117,7 @@ def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedR
         plugin=selected.plugin,
         summary=selected.rule.page().summary,
         severity=_effective(selected, None, strict=ruleset.strict),
+        options=selected.rule.model_dump(exclude_defaults=True),
         status=status,
         findings=tuple(findings),
         reason=reason,
@@ -103,9 +128,14 @@ def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedR
 
 
 def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem]:
-    for problem in selected.rule.check(checkpoint) or ():
+    found: object = selected.rule.check(checkpoint)
+    if found is None or isinstance(found, Problem) or not isinstance(found, Iterable):
+        raise TypeError(
+            f"the check of {selected.rule.id} returned {found!r}; it must yield each Problem, or return a list"
+        )
+    for problem in found:
         if not isinstance(problem, Problem):
-            raise TypeError(f"{selected.rule.id} yielded {problem!r}; a rule yields Problem objects")
+            raise TypeError(f"the check of {selected.rule.id} yielded {problem!r}, which is no Problem")
         yield problem
 
 
@@ -133,37 +163,28 @@ def _promoted(severity: Severity) -> Severity:
     return Severity.ERROR if severity is Severity.WARNING else severity
 
 
-def _unused(ignores: Iterable[Ignore], used: set[Ignore]) -> list[Notice]:
+def _unused(ruleset: ResolvedRuleset, used: set[Ignore], outcomes: Sequence[Outcome]) -> list[Notice]:
+    """A warning for each ignore that silenced nothing, unless its rules could not say: left out, skipped or crashed."""
+    ran = [o.rule for o in outcomes if o.status in {Status.PASSED, Status.FAILED}]
+    idle = [i for i in ruleset.ignores if i not in used]
+    if ruleset.narrowed or len(ran) < len(outcomes):
+        idle = [i for i in idle if any(fnmatchcase(rule, i.rule) for rule in ran)]
     return [
         Notice(
             severity=Severity.WARNING,
             message=f"{i.origin}: nothing was found that the ignore of {i.rule} would silence; delete it",
         )
-        for i in ignores
-        if i not in used
+        for i in idle
     ]
 
 
-def _broken_plugin(name: str, crash: object) -> Notice:
-    return Notice.model_validate(
-        {
-            "severity": Severity.ERROR,
-            "message": f"the plugin {name} could not be loaded: {crash.type}: {crash.message}",  # type: ignore[attr-defined]
-            "fatal": True,
-            "crash": crash,
-        }
-    )
+def _broken_plugin(plugin: Plugin, crash: Crash) -> Notice:
+    message = f"the plugin {plugin} could not be loaded: {_words(crash)}"
+    return Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash)
 
 
-def _observe(hook: object, **kwargs: object) -> list[Notice]:
-    """Tell observers about the run; one that raises is a notice, for its author and the exit code."""
-    try:
-        hook(**kwargs)  # type: ignore[operator]
-    except Exception as error:  # noqa: BLE001 - an observer's fault must not cost the user the report
-        crash = crash_of(error)
-        message = f"a plugin crashed in a hook that observes the run: {crash.type}: {crash.message}"
-        return [Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash)]
-    return []
+def _words(crash: Crash) -> str:
+    return f"{crash.type}: {crash.message}"
 
 
 def _report(
@@ -173,20 +194,18 @@ def _report(
     notices: Sequence[Notice],
     seconds: float,
 ) -> Report:
-    counts = _count(outcomes)
-    verdict, reason = _verdict(outcomes, notices, counts)
+    counts = count(outcomes)
+    resume = _resume(checkpoint)
+    situation = Situation(checkpoint.root.kind is RootKind.DIRECTORY, ruleset.narrowed, resume)
+    verdict, reason = judge(outcomes, notices, counts, situation)
     return Report(
         tool_version=__version__,
         checkpoint=checkpoint.path,
-        layout=LayoutSummary(
-            name=checkpoint.layout.name,
-            title=checkpoint.layout.title,
-            signs=checkpoint.match.signs if checkpoint.match else (),
-        ),
-        ruleset=RulesetSummary(name=ruleset.name, strict=ruleset.strict),
+        layout=layout_summary(checkpoint),
+        ruleset=RulesetSummary(name=ruleset.name, strict=ruleset.strict, narrowed=ruleset.narrowed),
         verdict=verdict,
         reason=reason,
-        resume=_resume(checkpoint),
+        resume=resume,
         counts=counts,
         outcomes=tuple(outcomes),
         notices=tuple(notices),
@@ -194,57 +213,9 @@ def _report(
     )
 
 
-def _count(outcomes: Sequence[Outcome]) -> Counts:
-    status = [o.status for o in outcomes]
-    live = [f.severity for o in outcomes for f in o.findings if f.ignored is None]
-    return Counts(
-        passed=status.count(Status.PASSED),
-        failed=status.count(Status.FAILED),
-        skipped=status.count(Status.SKIPPED),
-        crashed=status.count(Status.CRASHED),
-        errors=live.count(Severity.ERROR),
-        warnings=live.count(Severity.WARNING),
-        infos=live.count(Severity.INFO),
-        ignored=sum(f.ignored is not None for o in outcomes for f in o.findings),
-    )
-
-
-def _verdict(outcomes: Sequence[Outcome], notices: Sequence[Notice], counts: Counts) -> tuple[Verdict, str]:
-    """The answer, and why in one sentence. What could not be checked outranks what was found."""
-    fatal = [n for n in notices if n.fatal]
-    blocked = _unexplained(outcomes)
-    if counts.crashed:
-        return Verdict.UNKNOWN, f"{_number(counts.crashed, 'rule')} crashed, so the answer is unknown"
-    if fatal:
-        return Verdict.UNKNOWN, "a plugin failed, so not everything was checked and the answer is unknown"
-    if not outcomes:
-        return Verdict.UNKNOWN, "no rule was selected, so nothing was checked"
-    if counts.errors:
-        return Verdict.FAILED, f"{_number(counts.errors, 'error')} found"
-    if blocked:
-        return Verdict.UNKNOWN, f"{blocked[0].blocked_by} could not be read, so {blocked[0].rule} could not be checked"
-    if counts.skipped == len(outcomes):
-        return Verdict.UNKNOWN, "every selected rule was skipped, so nothing was checked"
-    if any(n.severity is Severity.ERROR for n in notices):
-        return Verdict.FAILED, "the ruleset itself has warnings, which strict mode treats as errors"
-    return Verdict.PASSED, f"{_number(counts.passed, 'check')} passed"
-
-
-def _unexplained(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Rules kept from their work by a file about which the run has nothing to say: it must not end as a pass."""
-    explained = {f.place.path for o in outcomes for f in o.findings}
-    return [o for o in outcomes if o.blocked_by is not None and o.blocked_by not in explained]
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _resume(checkpoint: Checkpoint) -> str | None:
     try:
         plan = checkpoint.progress.plan
-    except FactUnavailable:
+        return str(plan.sentence) if plan else None
+    except (Exception, SystemExit):  # noqa: BLE001 - the rule that asked for the same fact has been counted as crashed
         return None
-    except Exception:  # noqa: BLE001 - the rule that asked for the same fact has already been counted as crashed
-        return None
-    return plan.sentence if plan else None

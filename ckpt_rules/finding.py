@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _json_value(value: object) -> Any:
+    """The nearest thing that JSON has: what a checkpoint holds may be NaN, a thousand digits long, or no value at all."""
+    if isinstance(value, str):
+        return _encodable(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= 64 else f"an integer of {value.bit_length():,} bits"
+    if isinstance(value, dict):
+        return {_encodable(str(k)): _json_value(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_json_value(v) for v in value]
+    if isinstance(value, tuple):
+        return tuple(_json_value(v) for v in value)
+    if isinstance(value, set | frozenset):
+        return sorted(map(_json_value, value), key=str)
+    return _encodable(str(value)[:200])
+
+
+Text = Annotated[str, PlainSerializer(_encodable, return_type=str, when_used="json")]
+"""Text that may come from a checkpoint. Undecodable bytes of a file name stay as they are in Python, and read `\\udcff` in JSON."""
+
+Data = Annotated[dict[str, Any], AfterValidator(_json_value)]
+"""Numbers and names for machines; whatever JSON can't carry is replaced by the nearest thing that it can."""
 
 
 class Severity(StrEnum):
@@ -21,9 +54,9 @@ class Place(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field(default=".", description="File or directory, relative to the checkpoint, with forward slashes.")
-    tensor: str | None = Field(default=None, description="Name of the tensor.")
-    key: str | None = Field(default=None, description="Key inside the file, such as `optimizer.param_groups[0].lr`.")
+    path: Text = Field(default=".", description="File or directory, relative to the checkpoint, with forward slashes.")
+    tensor: Text | None = Field(default=None, description="Name of the tensor.")
+    key: Text | None = Field(default=None, description="Key inside the file, such as `optimizer.param_groups[0].lr`.")
     offset: int | None = Field(default=None, ge=0, description="Byte in the file, counted from its start.")
 
     def __str__(self) -> str:
@@ -47,11 +80,11 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    message: str
+    message: Text
     place: Place = Place()
-    help: str | None = None
+    help: Text | None = None
     severity: Severity | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: Data = Field(default_factory=dict)
 
 
 class Finding(BaseModel):
@@ -63,7 +96,7 @@ class Finding(BaseModel):
     plugin: str = Field(description="Name of the plugin that brought the rule.")
     severity: Severity = Field(description="Effective severity: ruleset and strict mode are already applied.")
     place: Place
-    message: str
-    help: str | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
-    ignored: str | None = Field(default=None, description="The reason that the ruleset gives for ignoring it.")
+    message: Text
+    help: Text | None = None
+    data: Data = Field(default_factory=dict)
+    ignored: Text | None = Field(default=None, description="The reason that the ruleset gives for ignoring it.")

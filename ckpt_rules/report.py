@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ckpt_rules.finding import Finding, Severity
+from ckpt_rules.finding import Data, Finding, Severity, Text
 
 SCHEMA_VERSION = 1
 
@@ -50,8 +50,8 @@ class Crash(_Model):
     """A rule, layout or plugin that raised instead of answering."""
 
     type: str = Field(description="Class of the exception.")
-    message: str = Field(description="Its text.")
-    traceback: str = Field(description="Where it was raised, for the author of the plugin.")
+    message: Text = Field(description="Its text.")
+    traceback: Text = Field(description="Where it was raised, for the author of the plugin.")
 
 
 class Outcome(_Model):
@@ -61,10 +61,11 @@ class Outcome(_Model):
     plugin: str = Field(description="Name of the plugin that brought the rule.")
     summary: str = Field(description="First line of the rule's page: what it finds.")
     severity: Severity = Field(description="Severity in this run; single findings may differ.")
+    options: Data = Field(default_factory=dict, description="Options of the rule that differ from their defaults.")
     status: Status
     findings: tuple[Finding, ...] = ()
-    reason: str | None = Field(default=None, description="Why it was skipped.")
-    blocked_by: str | None = Field(
+    reason: Text | None = Field(default=None, description="Why it was skipped, or stopped before its end.")
+    blocked_by: Text | None = Field(
         default=None, description="The damaged or unreadable file that kept a skipped rule from its work."
     )
     crash: Crash | None = None
@@ -77,7 +78,7 @@ class Notice(_Model):
     """Something about the run itself: a plugin that failed to load, an ignore that matched nothing."""
 
     severity: Severity
-    message: str
+    message: Text
     fatal: bool = Field(default=False, description="True where the run could not do its work: the verdict is unknown.")
     crash: Crash | None = None
 
@@ -85,16 +86,17 @@ class Notice(_Model):
 class LayoutSummary(_Model):
     """Which layout the directory was read as, and why."""
 
-    name: str
+    name: str = Field(description="The layout's name, or `none` where the path is no directory that can be listed.")
     title: str
-    signs: tuple[str, ...] = ()
+    signs: tuple[Text, ...] = Field(default=(), description="What it was recognised by.")
 
 
 class RulesetSummary(_Model):
     """The ruleset that was in force."""
 
-    name: str
-    strict: bool
+    name: Text
+    strict: bool = Field(description="Whether warnings count as errors.")
+    narrowed: bool = Field(default=False, description="Whether `--select` or `--exclude` left rules of it out.")
 
 
 class Counts(_Model):
@@ -115,12 +117,12 @@ class Report(_Model):
 
     schema_version: Literal[1] = 1
     tool_version: str
-    checkpoint: str = Field(description="The checkpoint's path, as it was given.")
+    checkpoint: Text = Field(description="The checkpoint's path, as it was given.")
     layout: LayoutSummary
     ruleset: RulesetSummary
     verdict: Verdict
-    reason: str = Field(description="The verdict in one sentence, without a full stop.")
-    resume: str | None = Field(default=None, description="Where training starts again, in words; null where unknown.")
+    reason: Text = Field(description="The verdict in one sentence, without a full stop.")
+    resume: Text | None = Field(default=None, description="Where training starts again, in words; null where unknown.")
     counts: Counts
     outcomes: tuple[Outcome, ...]
     notices: tuple[Notice, ...] = ()

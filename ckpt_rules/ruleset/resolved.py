@@ -66,6 +66,7 @@ class ResolvedRuleset:
 
     plugins: the plugins to run with, local files of the ruleset included
     notices: expired ignores and the like
+    narrowed: whether the call left rules of the file out (`--select`, `--exclude`)
     """
 
     name: str
@@ -75,3 +76,4 @@ class ResolvedRuleset:
     ignores: tuple[Ignore, ...]
     plugins: Plugins
     notices: tuple[Notice, ...] = ()
+    narrowed: bool = False
