@@ -21,7 +21,9 @@ _HOMES = {
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
+    "ckpt_rules.facts.counters": ("counter_faults",),
     "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind"),
+    "ckpt_rules.facts.spelling": ("misspelling_of",),
     "ckpt_rules.facts.tensors": (
         "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
         "SafetensorsFile", "TensorInfo", "TorchFile", "WeightFile", "WeightIndex", "Weights",
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
         RulesetError,
         UsageError,
     )
+    from ckpt_rules.facts.counters import counter_faults
     from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind
+    from ckpt_rules.facts.spelling import misspelling_of
     from ckpt_rules.facts.tensors import (
         DTYPE_BITS,
         FLOAT_DTYPES,
@@ -145,10 +149,12 @@ __all__ = [
     "WeightIndex",
     "Weights",
     "__version__",
+    "counter_faults",
     "find_weights",
     "hookimpl",
     "inspect",
     "is_count",
+    "misspelling_of",
     "plain",
     "quick_verify_checkpoint",
     "verify",

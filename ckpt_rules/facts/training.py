@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
+from ckpt_rules.facts.spelling import misspelling_of
 from ckpt_rules.facts.tensors import TensorInfo
+
+_DICTIONARIES = frozenset({"optimizer", "scheduler", "scaler", "rng"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,26 @@ class TrainingState:
         """The value of a field, or None."""
         key = self.key_of(name)
         return None if key is None else self.values[key]
+
+    def field(self, name: str) -> Field | None:
+        """What the layout says about a field, or None where it does not know it."""
+        return next((f for f in self.fields if f.name == name), None)
+
+    def misspelt(self, name: str) -> str | None:
+        """The key that was probably meant to be this field's, where none of the field's own keys is here."""
+        field_ = self.field(name)
+        if field_ is None or self.key_of(name) is not None:
+            return None
+        known = {k for f in self.fields for k in f.keys}
+        strangers = [k for k, v in self.values.items() if isinstance(k, str) and k not in known and _fits(name, v)]
+        return next((k for k in strangers if misspelling_of(k, field_.keys)), None)
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a value could be that of the field: a dictionary, or a number."""
+    if name in _DICTIONARIES:
+        return isinstance(value, Mapping)
+    return isinstance(plain(value), int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +242,15 @@ class Progress:
         if self.complete:
             return 1.0
         return self.step / self.total_batches if self.step is not None and self.total_batches else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the planned end is recorded and reached, so that nothing is left to train."""
+        updates = self.expected_updates if self.global_step is None else self.global_step
+        if self.planned_updates and updates is not None and updates >= self.planned_updates:
+            return True
+        whole = self.complete or self.total_batches is None
+        return bool(self.planned_epochs and self.epoch is not None and whole and self.epoch >= self.planned_epochs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,31 +1,179 @@
-"""torch's `state_dict` conventions: plain values -> optimizer, scheduler, scaler and RNG facts."""
+"""torch's `state_dict` conventions: plain values -> optimizer, scheduler, scaler and RNG facts.
+
+Whatever a file holds in their place, these functions return a fact or raise `FactUnavailable`: not blocked where there is
+no such thing, blocked where there is one that makes no sense.
+"""
 
 from __future__ import annotations
 
-from ckpt_rules.facts.tensors import JsonFile
-from ckpt_rules.facts.training import ModelConfig, OptimizerState, RngState, ScalerState, SchedulerState
+from collections.abc import Mapping
+from typing import NoReturn
+
+from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.facts.tensors import JsonFile, Opaque, TensorInfo
+from ckpt_rules.facts.training import (
+    ModelConfig,
+    OptimizerState,
+    ParamGroup,
+    ParamState,
+    RngState,
+    ScalerState,
+    SchedulerState,
+    plain,
+)
+from ckpt_rules.readers.kinds import optimizer_kind, scheduler_kind
+
+_SOURCES = {"python": ("python", "random"), "numpy": ("numpy", "np"), "torch": ("torch", "cpu"), "cuda": ("cuda",)}
 
 
 def optimizer(value: object, path: str, key: str | None) -> OptimizerState:
-    """An optimizer's `state_dict`."""
-    raise NotImplementedError
+    """An optimizer's `state_dict`; a list that holds one optimizer stands for that one."""
+    value, key = _only(value, "an optimizer", "optimizers", path, key)
+    groups = _groups(value.get("param_groups"), path, key)
+    states = _states(value.get("state"), groups, path, key)
+    return OptimizerState(path, key, optimizer_kind(groups, states.values()), groups, states)
 
 
 def scheduler(value: object, path: str, key: str | None) -> SchedulerState:
-    """A scheduler's `state_dict`."""
-    raise NotImplementedError
+    """A scheduler's `state_dict`. What a chain of schedulers does not count itself, its first one does."""
+    value, key = _only(value, "a scheduler", "schedulers", path, key)
+    values = {k: v for k, v in value.items() if isinstance(k, str)}
+    parts = values.get("_schedulers")
+    first = parts[0] if isinstance(parts, list | tuple) and parts and isinstance(parts[0], Mapping) else {}
+    counted = values if "last_epoch" in values else first
+    return SchedulerState(
+        path=path,
+        key=key,
+        kind=scheduler_kind(values),
+        values=values,
+        last_epoch=plain(counted.get("last_epoch")),
+        step_count=plain(counted.get("_step_count")),
+        last_lr=_numbers(values.get("_last_lr")),
+        base_lrs=_numbers(values.get("base_lrs", first.get("base_lrs"))),
+    )
 
 
 def scaler(value: object, path: str, key: str | None) -> ScalerState:
-    """A gradient scaler's `state_dict`."""
-    raise NotImplementedError
+    """A gradient scaler's `state_dict`, or apex's, which holds one dictionary for each loss."""
+    value, key = _only(value, "a gradient scaler", "gradient scalers", path, key)
+    if not value:
+        return ScalerState(path, key, enabled=False)
+    if "scale" not in value and isinstance(loss := value.get("loss_scaler0"), Mapping):
+        return ScalerState(path, join(key, "loss_scaler0"), True, plain(loss.get("loss_scale")), loss.get("unskipped"))
+    name = "scale" if "scale" in value else "cur_scale"
+    return ScalerState(path, key, True, plain(value.get(name)), plain(value.get("_growth_tracker")))
 
 
 def rng(value: object, path: str, key: str | None) -> RngState:
-    """RNG state."""
-    raise NotImplementedError
+    """RNG state: a dictionary with an entry for each generator, or the state of torch's or python's alone."""
+    if value is None or key is None:
+        _absent("random-number state", key)
+    if isinstance(value, Mapping):
+        words = {word for k, v in value.items() if v is not None for word in str(k).lower().replace("_", " ").split()}
+        return RngState(path, key, frozenset(s for s, names in _SOURCES.items() if words.intersection(names)))
+    if isinstance(value, TensorInfo):
+        return RngState(path, key, frozenset({"torch"}))
+    if isinstance(value, list | tuple):
+        return RngState(
+            path, key, frozenset({"cuda" if isinstance(value[0], TensorInfo) else "python"} if value else ())
+        )
+    raise FactUnavailable(f"'{key}' is {described(value)}, not random-number state", path=path, blocked=True)
 
 
 def config_file(file: JsonFile) -> ModelConfig:
     """A model's `config.json`."""
-    raise NotImplementedError
+    fatal = next((p for p in file.problems if p.fatal), None)
+    if fatal:
+        raise FactUnavailable(f"{file.path} can't be read: {fatal.message}", path=file.path, blocked=True)
+    if not isinstance(file.value, Mapping):
+        message = f"{file.path} holds {described(file.value)}, not a dictionary"
+        raise FactUnavailable(message, path=file.path, blocked=True)
+    return ModelConfig(file.path, "", file.value)
+
+
+def join(key: str, rest: str) -> str:
+    """A key inside a key; '' stands for the whole file."""
+    return f"{key}.{rest}" if key else rest
+
+
+def described(value: object) -> str:
+    """What a value is, in a few words."""
+    match value:
+        case None | bool():
+            return str(value)
+        case Opaque():
+            return f"a pickled object of the class {value.type}"
+        case TensorInfo():
+            return f"a {value.dtype} tensor of shape {list(value.shape)}"
+        case str():
+            return "text"
+        case int() | float():
+            return "a number"
+        case list() | tuple():
+            return f"a list of {len(value):,}"
+        case Mapping():
+            return "a dictionary"
+    return f"a value of type {type(value).__name__}"
+
+
+def _only(value: object, what: str, several: str, path: str, key: str | None) -> tuple[Mapping[object, object], str]:
+    """The one dictionary, and its key, of a value that may be a list of such dictionaries."""
+    if key is None or value is None:
+        _absent(f"{what}'s state", key)
+    if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
+        if len(value) > 1:
+            raise FactUnavailable(f"'{key}' holds {len(value):,} {several}, which are not told apart")
+        return value[0], f"{key}[0]"
+    if not isinstance(value, Mapping):
+        message = f"{_place(path, key)} is {described(value)}, where {what}'s state_dict belongs"
+        raise FactUnavailable(message, path=path, blocked=True)
+    return value, key
+
+
+def _place(path: str, key: str) -> str:
+    return f"'{key}'" if key else path
+
+
+def _absent(what: str, key: str | None) -> NoReturn:
+    raise FactUnavailable(f"there is no {what}" if key is None else f"there is no {what}: '{key}' is None")
+
+
+def _groups(value: object, path: str, key: str) -> tuple[ParamGroup, ...]:
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(g, Mapping) for g in value):
+        what = "has no param_groups" if value is None else f"has {described(value)} as param_groups"
+        message = f"{_place(path, key)} {what}, where a list of dictionaries belongs"
+        raise FactUnavailable(message, path=path, blocked=True)
+    return tuple(
+        ParamGroup(
+            index,
+            tuple(p if isinstance(p, int | str) else repr(p)[:80] for p in _list(group.get("params"))),
+            {k: v for k, v in group.items() if isinstance(k, str) and k not in ("params", "param_names")},
+            tuple(n for n in _list(group.get("param_names")) if isinstance(n, str)),
+        )
+        for index, group in enumerate(value)
+    )
+
+
+def _states(value: object, groups: tuple[ParamGroup, ...], path: str, key: str) -> dict[object, ParamState]:
+    if not isinstance(value, Mapping):
+        what = "has no state" if value is None else f"has {described(value)} as state"
+        message = f"{_place(path, key)} {what}, where a dictionary by parameter belongs"
+        raise FactUnavailable(message, path=path, blocked=True)
+    # Fused optimizers outside of torch count once for a whole group.
+    shared = {p: g.options["step"] for g in groups if "step" in g.options for p in g.params}
+    return {k: _state(v, shared.get(k)) for k, v in value.items()}
+
+
+def _state(value: object, shared: object) -> ParamState:
+    if not isinstance(value, Mapping):
+        return ParamState(None, {})
+    tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, TensorInfo) and k != "step"}
+    return ParamState(plain(value.get("step", shared)), tensors)
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _numbers(value: object) -> tuple[object, ...]:
+    return tuple(map(plain, _list(value)))
