@@ -18,6 +18,7 @@ from ckpt_rules.readers.zip_directory import DEFLATED, STORED, ZipDirectory, Zip
 from ckpt_rules.storage import Source
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
 _LEGACY_PICKLES = ("magic number", "protocol", "system information", "object", "storage keys")
 _COUNT_NBYTES = 8
 
@@ -47,16 +48,16 @@ def _read_zip(source: Source, path: str) -> TorchFile:
     problems = [*directory.problems, *_strays(directory, root)]
     try:
         raw, base = _content(source, entries.get(f"{prefix}data.pkl"), root)
-        order = _small(source, entries.get(f"{prefix}byteorder")) or b"little"
+        order = _records(source, entries, prefix)
     except FormatError as error:
-        code = "no-pickle" if error.offset is None else "pickle"
+        code = "no-pickle" if error.offset is None else "record"
         return _broken(source, path, container, [*problems, ReadProblem(code, error.reason, error.offset)])
 
     def locate(key: str) -> Stored | None:
         entry = entries.get(f"{prefix}data/{key}".lower())
         return None if entry is None else Stored(entry.data if entry.method == STORED else None, entry.nbytes)
 
-    builder = TorchBuilder(locate, source.read, byteorder=order.decode("ascii", "replace"))
+    builder = TorchBuilder(locate, source.read, byteorder=order)
     result = unpickle(raw, builder, stream=f"{root}/data.pkl", base=base)
     problems += [*result.problems, *builder.problems]
     return TorchFile(
@@ -104,8 +105,31 @@ def _inflated(raw: bytes, entry: ZipEntry) -> bytes:
         raise FormatError(f"the pickle '{entry.name}' can't be decompressed: {error}", entry.data) from None
 
 
-def _small(source: Source, entry: ZipEntry | None) -> bytes | None:
-    return None if entry is None or entry.data is None else source.read(entry.data, min(entry.packed, 16))
+def _records(source: Source, entries: dict[str, ZipEntry], prefix: str) -> str:
+    """The byte order, `little` or `big`, once the small records that torch reads before the pickle make sense."""
+    version = entries.get(f"{prefix}version") or entries.get(f"{prefix}.data/version")
+    if version is None:
+        raise FormatError(f"the zip archive has no '{prefix}version', which torch.save always writes")
+    serial = entries.get(f"{prefix}.data/serialization_id")
+    if serial and serial.data and not source.read(serial.data, min(serial.packed, 64)).isascii():
+        raise FormatError(f"the record '{serial.name}' is no text", serial.data)
+    order = "little"
+    for entry in (
+        version,
+        *(entries.get(prefix + name) for name in (".format_version", ".storage_alignment", "byteorder")),
+    ):
+        if entry is None or entry.data is None or entry.method != STORED:
+            continue
+        content = source.read(entry.data, min(entry.packed, 16)).strip()
+        if entry.name.lower().endswith("byteorder"):
+            if content not in (b"little", b"big"):
+                raise FormatError(
+                    f"the record '{entry.name}' says {content!r}, where it says little or big", entry.data
+                )
+            order = content.decode()
+        elif not content.isdigit():
+            raise FormatError(f"the record '{entry.name}' says {content!r}, where it holds a number", entry.data)
+    return order
 
 
 def _read_legacy(source: Source, path: str) -> TorchFile:
@@ -118,6 +142,9 @@ def _read_legacy(source: Source, path: str) -> TorchFile:
     streams = _streams(raw, first, builder)
     if len(streams) < len(_LEGACY_PICKLES) or not streams[-1].readable:
         return _legacy_file(source, path, streams, streams[-1].problems)
+    if streams[1].value != LEGACY_PROTOCOL:
+        message = f"the file says that it follows protocol {streams[1].value!r}; torch knows {LEGACY_PROTOCOL:,} only"
+        return _legacy_file(source, path, streams, [ReadProblem("not-torch", message, first.end)])
     places, problems = _places(source, streams[-1], builder.storages)
     builder = TorchBuilder(places.get, source.read)
     again = unpickle(raw, builder, stream=_LEGACY_PICKLES[3], start=streams[2].end)
@@ -183,6 +210,11 @@ def _bare_pickle(source: Source, path: str, raw: bytes) -> TorchFile:
         return _broken(source, path, "unknown", [ReadProblem("not-torch", message, 0)])
     result = unpickle(raw, TorchBuilder(), stream="pickle")
     problems = list(result.problems)
+    if not problems and not path.lower().endswith((".pkl", ".pickle")):
+        message = (
+            "the file is a bare pickle without torch's magic number: pickle.dump wrote it, and torch.load refuses it"
+        )
+        problems.append(ReadProblem("not-torch", message, 0))
     if result.readable and result.end < source.size:
         message = f"{source.size - result.end:,} bytes follow the end of the pickle"
         problems.append(ReadProblem("trailing-data", message, result.end, fatal=False))

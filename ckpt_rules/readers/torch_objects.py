@@ -79,7 +79,7 @@ class TorchBuilder:
     def persistent(self, pid: object) -> object:
         """The storage that `('storage', type, key, location, numel)` names; legacy files add view metadata."""
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-            return Opaque("pickle.persistent_id", (pid,))
+            raise FormatError("something other than a storage is kept outside of the pickle")
         _, kind, key, _, numel = pid[:5]
         if not isinstance(key, str) or not _is_size(numel):
             raise FormatError("a storage is referred to without a name or a size")
@@ -100,9 +100,12 @@ class TorchBuilder:
                 try:
                     return known(self, *args)
                 except (TypeError, ValueError, struct.error):
-                    pass
+                    if function.module == _REBUILD:
+                        raise FormatError(f"{function} is called with arguments that it does not take") from None
             return Opaque(str(function), args)
-        return Opaque(function.type if isinstance(function, Opaque) else type(function).__name__, args)
+        if not isinstance(function, Opaque):
+            raise FormatError(f"a {type(function).__name__} is called as if it were a function")
+        return Opaque(function.type, args)
 
     def _storage(self, key: str, dtype: str | None, nbytes: int) -> Storage:
         if key in self.storages:
@@ -174,6 +177,13 @@ def _tensor(builder: TorchBuilder, storage: object, first: object, shape: object
     return builder.tensor(storage, first, shape, stride)
 
 
+def _tensor_v2(
+    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
+    *_: object,
+) -> object:  # fmt: skip
+    return builder.tensor(storage, first, shape, stride)
+
+
 def _tensor_v3(  # noqa: PLR0913 - torch's own signature
     builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
     dtype: object, *_: object,
@@ -242,7 +252,7 @@ _Build = Callable[..., object]
 _REBUILD = "torch._utils"
 _BUILDERS: dict[tuple[str, str], _Build] = {
     (_REBUILD, "_rebuild_tensor"): _tensor,
-    (_REBUILD, "_rebuild_tensor_v2"): _tensor,
+    (_REBUILD, "_rebuild_tensor_v2"): _tensor_v2,
     (_REBUILD, "_rebuild_tensor_v3"): _tensor_v3,
     (_REBUILD, "_rebuild_qtensor"): _tensor,
     (_REBUILD, "_rebuild_parameter"): _itself,

@@ -100,12 +100,12 @@ def _locate64(source: Source, end: int) -> tuple[int, int, int, int] | None:
     locator = source.read(end - _LOCATOR.size, _LOCATOR.size) if end >= _LOCATOR.size else b""
     if len(locator) < _LOCATOR.size or not locator.startswith(_LOCATOR_SIGNATURE):
         return None
-    at = _LOCATOR.unpack(locator)[2]
+    _, _, at, disks = _LOCATOR.unpack(locator)
     record = source.read(at, _END64.size) if at < source.size else b""
     if len(record) < _END64.size or not record.startswith(_END64_SIGNATURE):
         raise FormatError(f"the zip64 end record should lie at byte {at:,} and does not", end - _LOCATOR.size)
-    *_, here, count, nbytes, start = _END64.unpack(record)
-    if here != count:
+    *_, disk, first, here, count, nbytes, start = _END64.unpack(record)
+    if disk or first or disks != 1 or here != count:
         raise FormatError("the zip64 end record speaks of several disks", at)
     return start, nbytes, count, at
 
@@ -123,15 +123,21 @@ def _central(source: Source, start: int, nbytes: int, count: int) -> list[tuple[
                 f"entry {number + 1:,} of {count:,} in the zip directory should start at byte {start + at:,} and does not",
                 start + at,
             )
-        (_, _, _, flags, method, _, _, _, packed, size, name_n, extra_n, comment_n, _, _, _, header) = (
-            _CENTRAL.unpack_from(directory, at)
-        )
+        fields = _CENTRAL.unpack_from(directory, at)
+        flags, method, packed, size, header = fields[3], fields[4], fields[8], fields[9], fields[16]
+        name_n, extra_n, comment_n, disk = fields[10:14]
+        if disk > 1:
+            raise FormatError(f"entry {number + 1:,} of the zip directory lies on disk {disk:,}", start + at)
         at += _CENTRAL.size
         name = directory[at : at + name_n]
         extra = directory[at + name_n : at + name_n + extra_n]
         if _SEE_ZIP64 in (size, packed, header):
             size, packed, header = _zip64(extra, size, packed, header, start + at)
         at += name_n + extra_n + comment_n
+        if at > len(directory):
+            raise FormatError(
+                f"entry {number + 1:,} of the zip directory passes the directory's end", start + len(directory)
+            )
         entries.append((ZipEntry(name.decode("utf-8", "replace"), method, flags, size, packed, header, None), name))
     return entries
 
@@ -158,12 +164,12 @@ def _zip64(extra: bytes, size: int, packed: int, header: int, offset: int) -> tu
 def _with_data(source: Source, raw: tuple[ZipEntry, bytes], problems: list[ReadProblem]) -> ZipEntry:
     """The entry with the offset of its content, which only its local header tells."""
     entry, name = raw
+    if wrong := _refused(entry, name):
+        problems.append(ReadProblem("entry-header", wrong, entry.header, entry.name))
     header = source.read(entry.header, _LOCAL.size + len(name)) if entry.header < source.size else b""
     fault = None
     if len(header) < _LOCAL.size or not header.startswith(_LOCAL_SIGNATURE):
         fault = f"the entry's own header should lie at byte {entry.header:,} and does not"
-    elif entry.flags & _ENCRYPTED_OR_PATCHED:
-        fault = "the entry is encrypted or patched, which torch does not read"
     if fault is None:
         name_n, extra_n = _LOCAL.unpack_from(header)[-2:]
         data = entry.header + _LOCAL.size + name_n + extra_n
@@ -176,6 +182,21 @@ def _with_data(source: Source, raw: tuple[ZipEntry, bytes], problems: list[ReadP
         fault = f"its {entry.packed:,} bytes from byte {data:,} pass the end of the file, {source.size:,} bytes long"
     problems.append(ReadProblem("entry-header", fault, entry.header, entry.name))
     return entry
+
+
+def _refused(entry: ZipEntry, name: bytes) -> str | None:
+    """What the directory says of an entry that torch does not take."""
+    if entry.flags & _ENCRYPTED_OR_PATCHED:
+        return "the entry is encrypted or patched, which torch does not read"
+    if entry.method not in (STORED, DEFLATED):
+        return f"the entry is compressed with method {entry.method}, which torch does not read"
+    if entry.method == STORED and entry.packed != entry.nbytes:
+        return f"the entry is stored as it is, in {entry.packed:,} bytes that should be {entry.nbytes:,}"
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return "the entry's name is not UTF-8"
+    return None
 
 
 def _overlaps(entries: list[ZipEntry], directory: int) -> list[ReadProblem]:
