@@ -6,7 +6,7 @@ import math
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BeforeValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 
 def _encodable(text: str) -> str:
@@ -37,7 +37,7 @@ def _json_value(value: object) -> Any:
 Text = Annotated[str, PlainSerializer(_encodable, return_type=str, when_used="json")]
 """Text that may come from a checkpoint. Undecodable bytes of a file name stay as they are in Python, and read `\\udcff` in JSON."""
 
-Data = Annotated[dict[str, Any], AfterValidator(_json_value)]
+Data = Annotated[dict[str, Any], BeforeValidator(_json_value)]
 """Numbers and names for machines; whatever JSON can't carry is replaced by the nearest thing that it can."""
 
 
