@@ -1,0 +1,26 @@
+"""Text from a checkpoint made safe to print: no escape sequence, control character or undecodable byte reaches a terminal."""
+
+from __future__ import annotations
+
+import re
+
+LIMIT = 500
+_BREAKS = re.compile(r"\s*[\r\n]\s*")
+
+
+def printable(text: str, limit: int | None = LIMIT) -> str:
+    r"""One line that shows `text` exactly: what can't be printed reads `\x1b`, `\n`, `\udcff`.
+
+    limit: characters after which the middle is left out, or None
+    """
+    if limit is not None and len(text) > limit:
+        cut = len(text) - limit
+        text = f"{text[: limit // 2]} [{cut:,} characters left out] {text[-(limit // 2) :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def sentence(text: str) -> str:
+    """`printable`, for prose that its author may have broken into lines: it becomes one line with single spaces."""
+    return printable(_BREAKS.sub(" ", text.strip()), limit=4 * LIMIT)
