@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.report import Report
+    from ckpt_rules.ruleset.resolved import ResolvedRuleset
 
 
 def verify(  # noqa: PLR0913 - one keyword for each flag of the command
@@ -41,17 +43,32 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     Raises `RulesetError` for mistakes in the ruleset, `UsageError` for names that do not exist and `PluginError` for
     plugins that clash; never for what the checkpoint holds.
     """
+    resolved = load_ruleset(ruleset, strict=strict, select=select, exclude=exclude, no_plugins=no_plugins, today=today)
+    return run(LocalStorage(path), resolved)
+
+
+def load_ruleset(
+    ruleset: str | os.PathLike[str] = "default",
+    *,
+    strict: bool | None = None,
+    select: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    no_plugins: Iterable[str] = (),
+    today: date | None = None,
+) -> ResolvedRuleset:
+    """A ruleset with nothing left open, for the arguments of `verify`; several checkpoints can be run against it."""
     from ckpt_rules.ruleset import resolve
 
+    select, exclude = tuple(select), tuple(exclude)
     resolved = resolve(
         ruleset,
         installed_plugins(frozenset(no_plugins)),
         strict=strict,
-        select=tuple(select),
-        exclude=tuple(exclude),
+        select=select,
+        exclude=exclude,
         today=today or date.today(),
     )
-    return run(LocalStorage(path), resolved)
+    return replace(resolved, narrowed=bool(select or exclude))
 
 
 def quick_verify_checkpoint(
@@ -65,8 +82,11 @@ def quick_verify_checkpoint(
 
 
 def inspect(path: str | os.PathLike[str], *, no_plugins: Iterable[str] = ()) -> Inspection:
-    """What a checkpoint is: layout, progress, optimizer, scheduler, weights, and where training will start again."""
+    """What a checkpoint is: layout, progress, optimizer, scheduler, weights, and where training will start again.
+
+    What can't be had says why in `unavailable`. Raises `UsageError` where the path is no directory that can be listed.
+    """
     from ckpt_rules.inspection import inspect_checkpoint
 
-    checkpoint, _ = open_checkpoint(LocalStorage(path), installed_plugins(frozenset(no_plugins)))
-    return inspect_checkpoint(checkpoint)
+    checkpoint, notices = open_checkpoint(LocalStorage(path), installed_plugins(frozenset(no_plugins)))
+    return inspect_checkpoint(checkpoint, notices)

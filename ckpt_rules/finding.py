@@ -37,6 +37,9 @@ def _json_value(value: object) -> Any:
 Text = Annotated[str, PlainSerializer(_encodable, return_type=str, when_used="json")]
 """Text that may come from a checkpoint. Undecodable bytes of a file name stay as they are in Python, and read `\\udcff` in JSON."""
 
+Value = Annotated[Any, BeforeValidator(_json_value)]
+"""One value as it is stored in a checkpoint, or the nearest thing that JSON can carry."""
+
 Data = Annotated[dict[str, Any], BeforeValidator(_json_value)]
 """Numbers and names for machines; whatever JSON can't carry is replaced by the nearest thing that it can."""
 
