@@ -34,7 +34,8 @@ _HOMES = {
     ),
     "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
     "ckpt_rules.hookspecs": ("hookimpl",),
-    "ckpt_rules.layout": ("Layout", "Match", "Requirement"),
+    "ckpt_rules.layout": ("Layout", "Match", "Requirement", "state_dicts"),
+    "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
     "ckpt_rules.weights": ("find_weights", "weights_in"),
@@ -89,6 +90,8 @@ if TYPE_CHECKING:
     from ckpt_rules.finding import Finding, Place, Problem, Severity
     from ckpt_rules.hookspecs import hookimpl
     from ckpt_rules.layout import Layout, Match, Requirement
+    from ckpt_rules.readers import state_dicts
+    from ckpt_rules.readers.sniff import expected_format
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
     from ckpt_rules.weights import find_weights, weights_in
@@ -150,6 +153,7 @@ __all__ = [
     "Weights",
     "__version__",
     "counter_faults",
+    "expected_format",
     "find_weights",
     "hookimpl",
     "inspect",
@@ -157,6 +161,7 @@ __all__ = [
     "misspelling_of",
     "plain",
     "quick_verify_checkpoint",
+    "state_dicts",
     "verify",
     "weights_in",
 ]

@@ -2,18 +2,171 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.facts.tensors import ReadProblem, TensorInfo, WeightFile, WeightIndex, Weights
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
-    from ckpt_rules.facts.tensors import Weights
+
+SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{2,6})-of-(?P<count>\d{2,6})\.(?P<suffix>safetensors|bin|pt|pth)")
+_USUAL_STEMS = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
+_NOT_WEIGHTS = re.compile(
+    r"(?:optim|optimizer|sched|scheduler|lr_sched|rng|random_states?|training_args|training_state|trainer_state|train_state"
+    r"|scaler|grad_scaler|sampler|dl_state|custom_checkpoint|ema|state|checkpoint|ckpt|last|best|latest)(?:[._-].*)?"
+)
+_TORCH_STEMS = re.compile(
+    r"(?:(?:pytorch_|diffusion_pytorch_|adapter_)?model|weights|net|network|consolidated)(?:[._-].*)?"
+)
+_STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model", "module", "net", "weights")
+_MAX_NESTING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """One complete set of weights as the names promise it: what to read, and the index that said so."""
+
+    stem: str
+    suffix: str
+    paths: tuple[str, ...]
+    index: WeightIndex | None = None
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool, int, str]:
+        """Loaders take an adapter last, safetensors before torch, usual names first, a plain file before shards."""
+        usual = _USUAL_STEMS.index(self.stem) if self.stem in _USUAL_STEMS else len(_USUAL_STEMS)
+        sharded = self.index is not None or len(self.paths) > 1
+        return (self.stem.startswith("adapter"), self.suffix != "safetensors", sharded, usual, self.stem)
 
 
 def find_weights(checkpoint: Checkpoint) -> Weights:
-    """The weights at the top of a checkpoint."""
-    raise NotImplementedError
+    """The weights at the top of a checkpoint: what a loader takes, what it passes over, and what no index knows.
+
+    FactUnavailable where there are none, `blocked` where there are and the index or only file can't be read.
+    """
+    copies = sorted(_copies(checkpoint), key=lambda copy: copy.rank)
+    if not copies:
+        raise FactUnavailable("there are no model weights")
+    chosen = copies[0]
+    rivals = [c for c in copies[1:] if c.stem.startswith("adapter") == chosen.stem.startswith("adapter")]
+    known = {path for copy in copies for path in copy.paths}
+    strays = [p for p in _weight_names(checkpoint) if p not in known] if chosen.index else []
+    present = checkpoint.listing.has_file
+    return Weights(
+        files=tuple(_read(checkpoint, p) for p in chosen.paths if present(p)),
+        index=chosen.index,
+        alternatives=tuple(tuple(_read(checkpoint, p) for p in c.paths if present(p)) for c in rivals),
+        unindexed=tuple(_read(checkpoint, p) for p in strays if p.endswith(chosen.suffix)),
+    )
 
 
 def weights_in(checkpoint: Checkpoint, path: str, keys: tuple[str, ...]) -> Weights:
-    """The weights inside a one-file checkpoint."""
-    raise NotImplementedError
+    """The weights inside a one-file checkpoint, under the first of `keys` that holds tensors."""
+    file = checkpoint.torch_file(path)
+    if not file.readable:
+        raise FactUnavailable(f"{path} is damaged", path=path, blocked=True)
+    values = file.value if isinstance(file.value, Mapping) else {}
+    for key in keys:
+        tensors = flatten(values.get(key))
+        if tensors:
+            return Weights((WeightFile(path, "torch", tensors, key, problems=file.problems),))
+    raise FactUnavailable(f"{path} holds no model weights")
+
+
+def flatten(value: object) -> dict[str, TensorInfo]:
+    """The tensors of a state dictionary by name; dictionaries inside it add their key and a dot."""
+    found: dict[str, TensorInfo] = {}
+
+    def walk(part: object, prefix: str, depth: int) -> None:
+        if isinstance(part, Mapping) and depth < _MAX_NESTING:
+            for key, item in part.items():
+                if isinstance(item, TensorInfo):
+                    found[f"{prefix}{key}"] = item
+                else:
+                    walk(item, f"{prefix}{key}.", depth + 1)
+
+    walk(value, "", 0)
+    return found
+
+
+def _copies(checkpoint: Checkpoint) -> Iterable[_Copy]:
+    names = _weight_names(checkpoint)
+    indexed: set[tuple[str, str]] = set()
+    for entry in checkpoint.listing.files("*.index.json", top_only=True):
+        stem, _, suffix = entry.name.removesuffix(".index.json").rpartition(".")
+        if suffix in ("safetensors", "bin") and stem:
+            index = read_index(checkpoint, entry.path)
+            indexed.add((stem, suffix))
+            yield _Copy(stem, suffix, tuple(sorted(set(index.weight_map.values()))), index)
+    shards: dict[tuple[str, str], list[str]] = {}
+    others: dict[str, list[str]] = {}
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        if shard := SHARD.fullmatch(name):
+            shards.setdefault((shard["stem"], shard["suffix"]), []).append(name)
+        elif stem in _USUAL_STEMS:
+            yield _Copy(stem, suffix, (name,))
+        else:
+            others.setdefault(suffix, []).append(name)
+    for (stem, suffix), members in shards.items():
+        if (stem, suffix) not in indexed:
+            yield _Copy(stem, suffix, tuple(members))
+    if not indexed and not shards:
+        # Parts with names of their own, encoder.safetensors beside decoder.safetensors, are loaded together.
+        for suffix, members in others.items():
+            if not any(n.rpartition(".")[0] in _USUAL_STEMS for n in names):
+                yield _Copy("", suffix, tuple(members))
+
+
+def _weight_names(checkpoint: Checkpoint) -> list[str]:
+    """Files at the top whose names say that they hold weights."""
+    found = []
+    for entry in checkpoint.listing.files(top_only=True):
+        stem, _, suffix = entry.name.rpartition(".")
+        if _NOT_WEIGHTS.fullmatch(stem.lower()):
+            continue
+        if suffix == "safetensors" or (suffix in ("bin", "pt", "pth") and _TORCH_STEMS.fullmatch(stem.lower())):
+            found.append(entry.name)
+    return found
+
+
+def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
+    """A `*.index.json`; FactUnavailable where it is no index at all."""
+    file = checkpoint.json(path)
+    values = file.value if isinstance(file.value, Mapping) else {}
+    weight_map = values.get("weight_map")
+    if not isinstance(weight_map, Mapping) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise FactUnavailable(f"{path} holds no `weight_map` from tensors to files", path=path, blocked=True)
+    metadata = values.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
+    return WeightIndex(path, weight_map, total)
+
+
+def _read(checkpoint: Checkpoint, path: str) -> WeightFile:
+    """One file; with a fatal problem and no tensors where another family of rules has something to say about it."""
+    safetensors = path.endswith(".safetensors")
+    file_format = "safetensors" if safetensors else "torch"
+    if path not in {e.path for e in checkpoint.files_in(file_format)}:
+        return WeightFile(path, file_format, {}, problems=(ReadProblem("unreadable", "the file holds no tensors"),))
+    try:
+        if safetensors:
+            header = checkpoint.safetensors(path)
+            return WeightFile(path, file_format, header.tensors, metadata=header.metadata, problems=header.problems)
+        file = checkpoint.torch_file(path)
+    except FactUnavailable as absent:
+        return WeightFile(path, file_format, {}, problems=(ReadProblem("unreadable", absent.reason),))
+    key, tensors = _state_dict(file.value)
+    return WeightFile(path, file_format, tensors, key, problems=file.problems)
+
+
+def _state_dict(value: object) -> tuple[str, dict[str, TensorInfo]]:
+    """The state dictionary in a torch file: the whole of it, or what lies under one of the usual keys."""
+    if isinstance(value, Mapping):
+        for key in _STATE_DICT_KEYS:
+            if isinstance(value.get(key), Mapping):
+                return key, flatten(value[key])
+    return "", flatten(value)

@@ -25,15 +25,19 @@ _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
 
 @dataclass(frozen=True, slots=True)
 class ExpectedFormat:
-    """What a file name promises: a format, and the kinds of content that its reader can make sense of."""
+    """What a file name promises: a format, and the kinds of content that its reader can make sense of.
+
+    certain: False where files of this name often hold something else altogether
+    """
 
     name: str
     contents: frozenset[Content]
+    certain: bool = True
 
 
 _SAFETENSORS = ExpectedFormat("safetensors", frozenset({Content.SAFETENSORS, Content.BINARY, Content.ZEROS}))
 _TORCH = ExpectedFormat("torch", frozenset({Content.ZIP, Content.PICKLE, Content.BINARY, Content.ZEROS}))
-_TORCH_IF_IT_LOOKS_SO = ExpectedFormat("torch", frozenset({Content.ZIP, Content.PICKLE}))
+_TORCH_IF_IT_LOOKS_SO = ExpectedFormat("torch", frozenset({Content.ZIP, Content.PICKLE}), certain=False)
 _JSON = ExpectedFormat("json", frozenset({Content.JSON, Content.TEXT, Content.BINARY, Content.ZEROS}))
 
 # `.bin` is also what people call a raw data set (nanoGPT's train.bin), `.tar` a real tar archive.

@@ -8,4 +8,20 @@ from ckpt_rules import Rule, hookimpl
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
     """The `files/` family."""
-    return []
+    from ckpt_rules_files.content import Empty, Placeholder, Unreadable, WrongFormat
+    from ckpt_rules_files.copies import DuplicateFormat
+    from ckpt_rules_files.families import IncompleteFamily
+    from ckpt_rules_files.presence import MissingCheckpoint, MissingRequired
+    from ckpt_rules_files.staging import StagingLeftover
+
+    return [
+        DuplicateFormat,
+        Empty,
+        IncompleteFamily,
+        MissingCheckpoint,
+        MissingRequired,
+        Placeholder,
+        StagingLeftover,
+        Unreadable,
+        WrongFormat,
+    ]

@@ -1,0 +1,213 @@
+"""Rules about what each file holds: readable, not empty, no stand-in, of the format that its name promises."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FileHead, Place, Problem, Rule, expected_format
+
+_LOADED = frozenset({
+    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".json", ".distcp", ".npy", ".npz", ".h5", ".keras", ".msgpack",
+    ".gguf", ".model",
+})  # fmt: skip
+_POINTERS = frozenset({".metadata", "latest", "last_checkpoint", "latest_checkpointed_iteration.txt"})
+_STAND_INS = {
+    Content.LFS_POINTER: "a git-LFS pointer",
+    Content.HTML: "an HTML page",
+    Content.XML: "an XML document",
+}
+_ERROR_BODY = re.compile(rb"\s*<(?:Error|ErrorResponse)>")
+_LFS_SIZE = re.compile(rb"^size (\d+)$", re.MULTILINE)
+_NO_FILE = (EntryKind.FILE, EntryKind.DIRECTORY)
+
+
+def _is_loaded(entry: Entry) -> bool:
+    return entry.suffix in _LOADED or entry.name in _POINTERS or entry.name.endswith(".pth.tar")
+
+
+def _heads(checkpoint: Checkpoint) -> Iterator[tuple[Entry, FileHead]]:
+    """Every file that some loader reads, with its first bytes; unreadable ones left out."""
+    for entry in checkpoint.listing.files():
+        if _is_loaded(entry):
+            head = checkpoint.head(entry.path)
+            if head.error is None:
+                yield entry, head
+
+
+class Empty(Rule):
+    """A file that a loader reads has zero bytes.
+
+    ## What it checks
+    The size of every file with the suffix of weights, state or configuration, and of pointer files such as `latest`.
+    Markers that are empty by design (`_SUCCESS`, `.gitkeep`) are passed over.
+
+    ## Why it matters
+    A file is created before it is filled: power loss, a full disk or a preempted job leaves it empty, and everything that
+    it should hold is gone.
+
+    ## How to repair
+    Copy the file again if the original is whole; otherwise resume from an earlier save.
+    """
+
+    id = "files/empty"
+    tags = frozenset({"files", "load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each empty file."""
+        for entry, head in _heads(checkpoint):
+            if head.content is Content.EMPTY:
+                yield Problem(
+                    message="the file is empty: 0 bytes",
+                    place=Place(path=entry.path),
+                    help="copy it again, or resume from an earlier save",
+                    data={"nbytes": 0},
+                )
+
+
+class Unreadable(Rule):
+    """Something in the checkpoint can't be read, or is no regular file.
+
+    ## What it checks
+    Permissions and I/O errors on every file; pipes, sockets and devices; links that are broken, circular, or lead out of
+    the checkpoint to a place that does not exist.
+
+    ## Why it matters
+    A pipe makes a loader wait for ever. A snapshot copied without the cache that its links point to has all the names
+    and none of the bytes.
+
+    ## How to repair
+    Grant read permission; copy with links followed (`cp -L`, `rsync -L`); remove what does not belong to the checkpoint.
+    """
+
+    id = "files/unreadable"
+    tags = frozenset({"files", "load", "resume"})
+
+    passed_over: tuple[str, ...] = Field(
+        default=("wandb/*", "mlruns/*", "runs/*", "logs/*", ".git/*"),
+        description="Globs of paths that no loader reads and that may hold broken links.",
+    )
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each entry that can't be read."""
+        for entry in checkpoint.listing:
+            if any(fnmatchcase(entry.path, glob) for glob in self.passed_over):
+                continue
+            if why := self._fault(checkpoint, entry):
+                yield Problem(
+                    message=why[0], place=Place(path=entry.path), help=why[1], data={"kind": entry.kind.value}
+                )
+
+    def _fault(self, checkpoint: Checkpoint, entry: Entry) -> tuple[str, str] | None:
+        link = f"the link to '{entry.link}'"
+        match entry.kind:
+            case EntryKind.DIRECTORY:
+                return None
+            case EntryKind.FILE:
+                error = checkpoint.head(entry.path).error
+                return (
+                    error and (f"the file can't be read: {error}", "grant read permission, or check the mount")
+                ) or None
+            case EntryKind.BROKEN_LINK:
+                return f"{link} leads nowhere", "copy the checkpoint with links followed (`cp -L`, `rsync -L`)"
+            case EntryKind.LINK_LOOP:
+                return f"{link} leads in a circle", "remove the link"
+            case EntryKind.UNREADABLE:
+                return f"it can't be read: {entry.error}", "grant read permission, or check the mount"
+            case kind:
+                return f"it is a {kind.value}, not a regular file", "remove it: a loader that opens it waits for ever"
+
+
+class Placeholder(Rule):
+    """A stand-in lies where the real file should be.
+
+    ## What it checks
+    The first bytes of every file that a loader reads: git-LFS pointers, HTML and XML error pages, JSON error bodies, and
+    the stubs that cloud drives leave for files that they have not downloaded.
+
+    ## Why it matters
+    The clone or download did not bring the file, only a note about it. Loaders answer with messages that mislead
+    (`invalid load key, 'v'`, `header too large`).
+
+    ## How to repair
+    Fetch the real file: `git lfs pull`, or download it again and look at the answer's status.
+    """
+
+    id = "files/placeholder"
+    tags = frozenset({"files", "load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each stand-in."""
+        for entry, head in _heads(checkpoint):
+            if what := _stand_in(entry, head):
+                fetch = "run `git lfs pull`" if head.content is Content.LFS_POINTER else "download the file again"
+                yield Problem(
+                    message=f"the file is {what} of {head.size:,} bytes, not the {entry.suffix or entry.name} file itself",
+                    place=Place(path=entry.path),
+                    help=fetch,
+                    data={"content": head.content.value, "nbytes": head.size},
+                )
+        for entry in checkpoint.listing.files("*.icloud"):
+            yield Problem(
+                message="the file is a cloud drive's stub: its content was never downloaded",
+                place=Place(path=entry.path),
+                help="download the file from the drive",
+            )
+
+
+def _stand_in(entry: Entry, head: FileHead) -> str | None:
+    if head.content is Content.LFS_POINTER:
+        size = _LFS_SIZE.search(head.head)
+        return "a git-LFS pointer" + (f" for {int(size[1]):,} bytes," if size and len(size[1]) < 20 else "")
+    if head.content in _STAND_INS:
+        return _STAND_INS[head.content]
+    if _ERROR_BODY.match(head.head):
+        return "an XML error message"
+    if head.content is Content.JSON and entry.suffix != ".json" and _is_error(head.head):
+        return "a JSON error message"
+    return None
+
+
+def _is_error(raw: bytes) -> bool:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and bool({"error", "errors", "message", "detail"} & body.keys())
+
+
+class WrongFormat(Rule):
+    """A file's content is of another format than its name says.
+
+    ## What it checks
+    The first bytes of files with a suffix that promises a format: a pickle named `.safetensors`, a tar or 7z archive
+    named `.pth`, a safetensors file named `.bin`. Stand-ins and empty files are reported by their own rules.
+
+    ## Why it matters
+    Loaders choose their parser by the name. The error that follows speaks of a damaged file where only the name, or the
+    program that wrote it, is wrong.
+
+    ## How to repair
+    Rename the file to what it is, unpack it, or convert it with the library that owns the format.
+    """
+
+    id = "files/wrong-format"
+    tags = frozenset({"files", "load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file of another format."""
+        for entry, head in _heads(checkpoint):
+            expected = expected_format(entry.name)
+            if expected is None or not expected.certain or head.content in (*expected.contents, Content.EMPTY):
+                continue
+            if _stand_in(entry, head) is None:
+                yield Problem(
+                    message=f"the file is named as a {expected.name} file and its content is {head.content.value}",
+                    place=Place(path=entry.path),
+                    help=f"rename it to what it is, or write it again as {expected.name}",
+                    data={"expected": expected.name, "content": head.content.value},
+                )

@@ -1,0 +1,89 @@
+"""The same weights more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity, TensorInfo, WeightFile
+
+_NS_PER_HOUR = 3_600 * 1_000_000_000
+
+
+class DuplicateFormat(Rule):
+    """The weights are there twice, and the copies do not agree.
+
+    ## What it checks
+    Copies of the weights in another format or under another name (`model.safetensors` beside `pytorch_model.bin` or beside
+    shards): the names, shapes and dtypes of their tensors, and whether the copy that loaders pass over is much newer than
+    the one that they take. The finding says which one that is.
+
+    ## Why it matters
+    A trainer that changed its save format writes the new file and leaves the old one, which loaders prefer. Training then
+    resumes, without a word, from weights of another save.
+
+    ## How to repair
+    Delete the copy that is out of date.
+    """
+
+    id = "files/duplicate-format"
+    severity = Severity.WARNING
+    tags = frozenset({"files", "load", "resume"})
+
+    newer_by_hours: float = Field(
+        default=1.0,
+        gt=0,
+        description="How much newer the copy that loaders pass over may be, in hours, before it counts.",
+    )
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each copy that disagrees with the one that is loaded."""
+        weights = checkpoint.weights
+        if not weights.files or weights.broken:
+            return
+        taken = weights.files[0].path
+        for copy in weights.alternatives:
+            if not copy or any(f.problems for f in copy):
+                continue
+            if why := _difference(weights.files, copy) or self._newer(checkpoint, weights.files, copy):
+                yield Problem(
+                    message=f"the weights are there twice: loaders take {taken} and pass over {copy[0].path}, {why}",
+                    place=Place(path=copy[0].path),
+                    help="delete the copy that is out of date",
+                    data={"taken": taken, "passed_over": [f.path for f in copy]},
+                )
+
+    def _newer(self, checkpoint: Checkpoint, taken: Sequence[WeightFile], copy: Sequence[WeightFile]) -> str | None:
+        def newest(files: Sequence[WeightFile]) -> int:
+            return max(e.mtime_ns for f in files if (e := checkpoint.listing.get(f.path)))
+
+        hours = (newest(copy) - newest(taken)) / _NS_PER_HOUR
+        return f"which is {hours:,.1f} hours newer" if hours > self.newer_by_hours else None
+
+
+def _difference(taken: Sequence[WeightFile], copy: Sequence[WeightFile]) -> str | None:
+    """How two copies disagree; a tied tensor that one of them leaves out is no disagreement."""
+    ours, theirs = _tensors(taken), _tensors(copy)
+    for name in ours.keys() & theirs.keys():
+        if (ours[name].shape, ours[name].dtype) != (theirs[name].shape, theirs[name].dtype):
+            return (
+                f"where {name} is {theirs[name].dtype} {list(theirs[name].shape)} instead of "
+                f"{ours[name].dtype} {list(ours[name].shape)}"
+            )
+    for one, other, words in ((ours, theirs, "which lacks"), (theirs, ours, "which has besides")):
+        shared = {t.storage for n, t in one.items() if n in other}
+        alone = sorted(n for n, t in one.items() if n not in other and (t.storage is None or t.storage not in shared))
+        if alone and not _tied(alone, one):
+            return f"{words} {alone[0]}" + (f" and {len(alone) - 1:,} more tensors" if len(alone) > 1 else "")
+    return None
+
+
+def _tensors(files: Sequence[WeightFile]) -> dict[str, TensorInfo]:
+    return {name: tensor for file in files for name, tensor in file.tensors.items()}
+
+
+def _tied(names: Sequence[str], tensors: dict[str, TensorInfo]) -> bool:
+    """Whether these can be the heads that formats leave out when they share memory with an embedding."""
+    shapes = [t.shape for n, t in tensors.items() if n not in names]
+    return all(("head" in n or "embed" in n) and tensors[n].shape in shapes for n in names)

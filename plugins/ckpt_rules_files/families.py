@@ -1,0 +1,83 @@
+"""Numbered files that belong together."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from ckpt_rules import Checkpoint, Place, Problem, Reads, Rule
+
+_SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{2,6})-of-(?P<count>\d{2,6})\.(?P<suffix>safetensors|bin|pt|pth)")
+_RANK = re.compile(r"(?P<stem>rng_state|random_states)_(?P<number>\d{1,6})\.(?P<suffix>pth|pkl|pt)")
+_SHOWN = 5
+
+
+class IncompleteFamily(Rule):
+    """A numbered family of files has holes, or mixes two families.
+
+    ## What it checks
+    Shards `name-00001-of-00003` that no index describes: every number is there once, and all agree on the count. Files of
+    ranks, `rng_state_0` and `random_states_0`: no number below the highest is missing. Shards that an index describes are
+    the business of weights/missing-shard and weights/unindexed.
+
+    ## Why it matters
+    A rank died while saving, a copy left files out, or two saves with different numbers of shards lie in one directory.
+    Loaders that take whatever files match load half a model without a word.
+
+    ## How to repair
+    Copy the missing files from where the save was written; remove the files of the other save.
+    """
+
+    id = "files/incomplete-family"
+    tags = frozenset({"files", "load", "resume"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each family with holes, one for each name with several counts."""
+        shards: dict[tuple[str, str, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        ranks: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        for entry in checkpoint.listing.files():
+            if m := _SHARD.fullmatch(entry.name):
+                shards[entry.parent, m["stem"], m["suffix"]][int(m["count"])].append(int(m["number"]))
+            elif m := _RANK.fullmatch(entry.name):
+                ranks[entry.parent, m["stem"], m["suffix"]].append(int(m["number"]))
+        for (parent, stem, suffix), counts in sorted(shards.items()):
+            if checkpoint.listing.get(_join(parent, f"{stem}.{suffix}.index.json")) is None:
+                yield from _shards(_join(parent, stem), suffix, counts)
+        for (parent, stem, suffix), numbers in sorted(ranks.items()):
+            missing = sorted(set(range(max(numbers))) - set(numbers))
+            if missing:
+                path = _join(parent, f"{stem}_{missing[0]}.{suffix}")
+                yield _holes(path, missing, f"ranks of {stem}_*.{suffix}", max(numbers) + 1)
+
+
+def _shards(stem: str, suffix: str, counts: dict[int, list[int]]) -> Iterator[Problem]:
+    if len(counts) > 1:
+        families = " and ".join(f"{len(n)} of {count}" for count, n in sorted(counts.items()))
+        yield Problem(
+            message=f"{stem}-*.{suffix} mixes shards of {len(counts)} saves: {families}",
+            place=Place(path=f"{stem}-{min(counts[min(counts)]):05d}-of-{min(counts):05d}.{suffix}"),
+            help="remove the shards of the older save",
+            data={"counts": sorted(counts)},
+        )
+        return
+    ((count, numbers),) = counts.items()
+    first = 0 if 0 in numbers else 1
+    missing = sorted(set(range(first, count + first)) - set(numbers))
+    if missing:
+        yield _holes(f"{stem}-{missing[0]:05d}-of-{count:05d}.{suffix}", missing, f"shards of {stem}-*.{suffix}", count)
+
+
+def _holes(path: str, missing: Sequence[int], what: str, count: int) -> Problem:
+    more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
+    return Problem(
+        message=f"{len(missing):,} of {count:,} {what} missing: {', '.join(map(str, missing[:_SHOWN]))}{more}",
+        place=Place(path=path),
+        help="copy the missing files from where the save was written, or resume from an earlier save",
+        data={"missing": list(missing[:1000]), "count": count},
+    )
+
+
+def _join(parent: str, name: str) -> str:
+    return f"{parent}/{name}" if parent else name

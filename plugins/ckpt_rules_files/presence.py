@@ -1,0 +1,105 @@
+"""Rules about what must be there: the checkpoint itself, and the files that a resume opens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from ckpt_rules import Checkpoint, EntryKind, Place, Problem, Reads, RootKind, Rule
+
+_SAVE = re.compile(r"(?:checkpoint|ckpt|step|global_step|epoch|iter|iteration|save)s?[-_=]?\d+.*|\d+", re.IGNORECASE)
+_SHOWN = 3
+
+
+class MissingCheckpoint(Rule):
+    """There is no checkpoint at the path that was given.
+
+    ## What it checks
+    That the path exists, is a directory that can be listed, and holds files of its own. A directory that only holds
+    other directories named like saves is a run, not a checkpoint.
+
+    ## Why it matters
+    Many trainers start from scratch, without a word, when the directory they should resume from is not there. A typing
+    error then costs the whole run.
+
+    ## How to repair
+    Name the directory that one save wrote. The finding lists directories nearby that may have been meant.
+    """
+
+    id = "files/missing-checkpoint"
+    tags = frozenset({"files", "load", "resume"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem at the most."""
+        root = checkpoint.root
+        near = _or(root.candidates)
+        if root.kind is RootKind.MISSING:
+            yield Problem(message=f"'{root.path}' does not exist", help=near and f"did you mean {near}?")
+        elif root.kind is RootKind.FILE:
+            yield Problem(
+                message=f"'{root.path}' is a file, and a checkpoint is a directory", help=near and f"verify {near}"
+            )
+        elif root.kind is RootKind.UNREADABLE:
+            yield Problem(
+                message=f"'{root.path}' can't be listed: {root.error}", help="grant read permission, or check the mount"
+            )
+        elif root.kind is RootKind.OTHER:
+            yield Problem(message=f"'{root.path}' is no directory", help="name the directory that the save wrote")
+        else:
+            yield from self._hollow(checkpoint)
+
+    def _hollow(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        listing = checkpoint.listing
+        if not listing.entries:
+            yield Problem(
+                message=f"'{checkpoint.path}' is empty", help="resume from an earlier save; this one was never written"
+            )
+        elif all(e.kind is EntryKind.DIRECTORY for e in listing if "/" not in e.path):
+            saves = [e.path for e in listing if "/" not in e.path and _SAVE.fullmatch(e.path)]
+            if saves and checkpoint.layout.name == "files":
+                shown = _or(f"{checkpoint.path}/{s}" for s in saves[-_SHOWN:])
+                yield Problem(
+                    message=f"'{checkpoint.path}' holds {len(saves):,} checkpoints and is none itself",
+                    help=f"verify one of them, such as {shown}",
+                    data={"checkpoints": saves[-_SHOWN:]},
+                )
+
+
+class MissingRequired(Rule):
+    """A file that this layout can't resume without is missing.
+
+    ## What it checks
+    Every file that the recognised layout declares as required is there, under one of the names that its trainer reads.
+    A file that is there and damaged is reported by the rule for that damage.
+
+    ## Why it matters
+    The save was interrupted, a copy left something out, or the directory was exported for inference. The trainer stops,
+    or worse, starts that part from zero.
+
+    ## How to repair
+    Copy the file from where the save was written, or resume from an earlier save that has it.
+    """
+
+    id = "files/missing-required"
+    tags = frozenset({"files", "resume"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each requirement that no file meets."""
+        paths = [e.path for e in checkpoint.listing]
+        for needed in checkpoint.requirements:
+            if not any(fnmatchcase(path, name) for path in paths for name in needed.names):
+                others = f" (or {', '.join(needed.names[1:])})" if len(needed.names) > 1 else ""
+                yield Problem(
+                    message=f"{needed.names[0]}{others} is missing: {needed.why}",
+                    place=Place(path=needed.names[0]),
+                    help="copy it from where the save was written, or resume from an earlier save",
+                    severity=needed.severity,
+                    data={"names": list(needed.names)},
+                )
+
+
+def _or(paths: object) -> str:
+    return " or ".join(f"'{p}'" for p in list(paths)[:_SHOWN])  # type: ignore[call-overload]

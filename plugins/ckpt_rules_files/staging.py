@@ -1,0 +1,73 @@
+"""What interrupted saves leave behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Reads, Rule, Severity
+
+_INSIDE = re.compile(
+    r"(?:tmp-)?checkpoint-\d+\.tmp|tmp-checkpoint-\d+|.+\.(?:tmp|temp|part|partial|incomplete|crdownload|download)"
+    r"|\.tmp\w{6}|.+-unfinished|.+\.orbax-checkpoint-tmp(?:-\d+)?|tmp\.pth\.tar",
+    re.IGNORECASE,
+)
+_STAGING_PARTS = re.compile(
+    r"^tmp[-_.]|\.orbax-checkpoint-tmp.*$|\.(?:tmp|temp|part|partial|incomplete)$|-unfinished$", re.IGNORECASE
+)
+
+
+class StagingLeftover(Rule):
+    """A temporary file or directory of an interrupted save was left behind.
+
+    ## What it checks
+    Names that savers use until a file is whole: `tmp-checkpoint-N`, `*.tmp`, `*.part`, `*.incomplete`, `*-unfinished`,
+    `.tmp??????` of safetensors, orbax temporary directories; inside the checkpoint, and beside it where the name says that
+    it belongs to this save. An error where the only copy of a file that a resume needs lies inside one.
+
+    ## Why it matters
+    A save was killed between writing and renaming. What has its final name may be of an earlier save than what has not.
+
+    ## How to repair
+    Delete the leftover if this checkpoint is otherwise complete; else resume from an earlier save.
+    """
+
+    id = "files/staging-leftover"
+    severity = Severity.WARNING
+    tags = frozenset({"files", "resume"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each leftover at its topmost directory."""
+        listing = checkpoint.listing
+        reported: list[str] = []
+        for entry in listing:
+            if any(entry.path.startswith(f"{above}/") for above in reported):
+                continue
+            if entry.kind in (EntryKind.FILE, EntryKind.DIRECTORY) and _INSIDE.fullmatch(entry.name):
+                reported.append(entry.path)
+                yield self._inside(checkpoint, entry)
+        own = checkpoint.path.rstrip("/").rpartition("/")[2]
+        for name in listing.siblings:
+            if own and name != own and _STAGING_PARTS.search(name) and _STAGING_PARTS.sub("", name) == own:
+                yield Problem(
+                    message=f"'{name}' beside the checkpoint is left over from a save of it that did not finish",
+                    help="delete it if this checkpoint is complete, or resume from an earlier save",
+                    data={"leftover": name},
+                )
+
+    def _inside(self, checkpoint: Checkpoint, entry: Entry) -> Problem:
+        listing = checkpoint.listing
+        within = {e.name for e in listing.files() if e.path.startswith(f"{entry.path}/")} or {
+            re.sub(r"\.(?:tmp|temp|part|partial|incomplete)$", "", entry.name)
+        }
+        needed = [n for r in checkpoint.requirements for n in r.names if not any(map(listing.has_file, r.names))]
+        only = sorted(within.intersection(needed))
+        tail = f", and the only copy of {only[0]} is in it" if only else ""
+        return Problem(
+            message=f"'{entry.path}' is left over from a save that did not finish{tail}",
+            place=Place(path=entry.path),
+            help="resume from an earlier save" if only else "delete it if this checkpoint is otherwise complete",
+            severity=Severity.ERROR if only else None,
+            data={"only_copies": only},
+        )
