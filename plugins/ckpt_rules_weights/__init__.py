@@ -8,4 +8,27 @@ from ckpt_rules import Rule, hookimpl
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
     """The `weights/` family."""
-    return []
+    from ckpt_rules_weights.broken import BrokenSafetensors, BrokenTorchFile
+    from ckpt_rules_weights.content import EmptyTensors, Missing, NoTensors
+    from ckpt_rules_weights.layers import LayerGap
+    from ckpt_rules_weights.names import WrapperPrefix
+    from ckpt_rules_weights.shapes import ShapeVsConfig
+    from ckpt_rules_weights.shards import DuplicateTensor, IndexTotal, MissingShard, Unindexed
+    from ckpt_rules_weights.storage import MixedDtypes, StorageBloat
+
+    return [
+        BrokenSafetensors,
+        BrokenTorchFile,
+        DuplicateTensor,
+        EmptyTensors,
+        IndexTotal,
+        LayerGap,
+        Missing,
+        MissingShard,
+        MixedDtypes,
+        NoTensors,
+        ShapeVsConfig,
+        StorageBloat,
+        Unindexed,
+        WrapperPrefix,
+    ]

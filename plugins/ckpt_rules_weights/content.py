@@ -1,0 +1,130 @@
+"""Rules about whether there is anything in the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, WeightFile, find_weights
+
+_SHOWN = 5
+_BUFFER_WORDS = ("mask", "buffer", "cache", "running_", "num_batches_tracked", "position_ids", "inv_freq")
+
+
+class Missing(Rule):
+    """There are no model weights in the checkpoint.
+
+    ## What it checks
+    That the layout finds weights at all: as safetensors, as a torch file, in shards, or inside the training state. An
+    `adapter_config.json` without adapter weights counts as missing weights too.
+
+    ## Why it matters
+    The save stopped before the model was written, or wrote it elsewhere. Some trainers then go on with random weights.
+
+    ## How to repair
+    Copy the weights from where the save was written, or resume from an earlier save.
+    """
+
+    id = "weights/missing"
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem at the most."""
+        listing = checkpoint.listing
+        if not any("/" not in e.path for e in listing.files()):
+            return  # files/missing-checkpoint speaks of directories that hold nothing
+        if listing.has_file("adapter_config.json") and not _has_adapter(checkpoint):
+            yield Problem(
+                message="adapter_config.json describes an adapter, and there are no adapter weights beside it",
+                place=Place(path="adapter_config.json"),
+                help="copy adapter_model.safetensors from where the save was written",
+            )
+        try:
+            _ = checkpoint.weights
+        except FactUnavailable as absent:
+            if absent.blocked:
+                raise
+            yield Problem(
+                message="there are no model weights: no safetensors file, no torch file that holds a model",
+                help="copy the weights from where the save was written, or resume from an earlier save",
+            )
+
+
+def _has_adapter(checkpoint: Checkpoint) -> bool:
+    try:
+        weights = find_weights(checkpoint)
+    except FactUnavailable:
+        return False
+    copies = [weights.files, *weights.alternatives]
+    return any(f.path.startswith("adapter_model") for files in copies for f in files)
+
+
+class NoTensors(Rule):
+    """A weight file is valid and holds no tensor.
+
+    ## What it checks
+    Every file that the weights are loaded from. A safetensors file of 40 bytes and a `.bin` of 443 are what an empty
+    dictionary looks like.
+
+    ## Why it matters
+    A filter on parameter names, or a gather across ranks, let nothing through. The loader takes the file without an error
+    and leaves the model as it was initialised.
+
+    ## How to repair
+    Resume from a save that holds weights, and mend what collects the state dictionary before the next save.
+    """
+
+    id = "weights/no-tensors"
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file without tensors."""
+        for file in checkpoint.weights.files:
+            if not file.tensors and not any(p.fatal for p in file.problems):
+                entry = checkpoint.listing.get(file.path)
+                yield Problem(
+                    message=f"the file is valid, {entry.size if entry else 0:,} bytes long, and holds no tensor",
+                    place=Place(path=file.path, key=file.key or None),
+                    help="resume from a save that holds weights; look at what collects the state dictionary",
+                )
+
+
+class EmptyTensors(Rule):
+    """Tensors without any element lie where weights should be.
+
+    ## What it checks
+    The shape of every weight: a dimension of size zero means that nothing was stored. Buffers, such as masks and caches,
+    may be empty.
+
+    ## Why it matters
+    ZeRO-3 and FSDP leave placeholders of shape [0] in a model whose parameters live on other ranks. Saved without
+    gathering them first, the checkpoint has every name and no value.
+
+    ## How to repair
+    Save through the trainer's own gathering (`stage3_gather_16bit_weights_on_model_save`, a full state dictionary), or
+    rebuild the weights from the optimizer's shards.
+    """
+
+    id = "weights/empty-tensors"
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file with such tensors."""
+        for file in checkpoint.weights.files:
+            empty = [n for n, t in file.tensors.items() if 0 in t.shape and not _is_buffer(n)]
+            if empty:
+                yield _hollow(file, empty)
+
+
+def _is_buffer(name: str) -> bool:
+    return any(word in name for word in _BUFFER_WORDS)
+
+
+def _hollow(file: WeightFile, empty: list[str]) -> Problem:
+    shown = ", ".join(f"{n} {list(file.tensors[n].shape)}" for n in empty[:_SHOWN])
+    more = f" and {len(empty) - _SHOWN:,} more" if len(empty) > _SHOWN else ""
+    return Problem(
+        message=f"{len(empty):,} of {len(file.tensors):,} tensors have no element: {shown}{more}",
+        place=Place(path=file.path, tensor=empty[0]),
+        help="gather the parameters from all ranks before saving (ZeRO-3, FSDP), or resume from another save",
+        data={"empty": len(empty), "tensors": len(file.tensors)},
+    )

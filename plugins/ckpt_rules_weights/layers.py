@@ -1,0 +1,86 @@
+"""The rule about the numbers of layers."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, is_count
+from ckpt_rules_weights.whole import whole_weights
+
+# Containers that hold like layers one after the other, each a module with modules of its own. In an nn.Sequential called
+# `layers` the activations have numbers too and no weights: gaps there mean nothing.
+_LAYER = re.compile(r"(?:.*\.)?(?P<container>layers?|h|blocks?)\.(?P<number>\d{1,5})\.\w+\.")
+_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_ENCODER_DECODER = {"encoder": ("encoder_layers", "num_layers"), "decoder": ("decoder_layers", "num_decoder_layers")}
+_FEWER_IS_FINE = ("adapter", "lora")
+_SHOWN = 8
+
+
+class LayerGap(Rule):
+    """Layers are missing, or there are more or fewer than the configuration says.
+
+    ## What it checks
+    The numbers in names such as `model.layers.7.` and `transformer.h.7.`: they count from 0 without a hole, and there are
+    as many as config.json says (`num_hidden_layers`, `n_layer`, …).
+
+    ## Why it matters
+    A shard or a pipeline stage was lost, or the configuration is of another model. Loaders fill missing layers with random
+    numbers or drop what is left over.
+
+    ## How to repair
+    Find the shard that holds the missing layers, or the configuration that belongs to these weights.
+    """
+
+    id = "weights/layer-gap"
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each stack of layers."""
+        weights = whole_weights(checkpoint)
+        if any(word in f.path for f in weights.files for word in _FEWER_IS_FINE):
+            return
+        stacks: dict[str, set[int]] = defaultdict(set)
+        for _, name, _ in weights.items():
+            if m := _LAYER.match(name):
+                stacks[name[: m.end("container")]].add(int(m["number"]))
+        config = _config(checkpoint)
+        for stack, numbers in sorted(stacks.items()):
+            missing = sorted(set(range(max(numbers) + 1)) - numbers)
+            expected = _expected(stack, config, len(stacks))
+            if missing and (2 * len(missing) <= len(numbers) or (expected and expected[1] > max(numbers))):
+                shown = ", ".join(map(str, missing[:_SHOWN])) + (" …" if len(missing) > _SHOWN else "")
+                yield Problem(
+                    message=f"{stack} counts to {max(numbers)} and lacks {len(missing):,} layers: {shown}",
+                    place=Place(path=weights.files[0].path, tensor=f"{stack}.{missing[0]}"),
+                    help="find the shard or pipeline stage that holds them",
+                    data={"missing": missing[:1000], "found": len(numbers)},
+                )
+            elif expected and not missing and expected[1] != len(numbers):
+                key, count = expected
+                yield Problem(
+                    message=f"{stack} has {len(numbers):,} layers and the configuration says {key} = {count:,}",
+                    place=Place(path=weights.files[0].path, tensor=f"{stack}.{min(count, len(numbers) - 1)}"),
+                    help="find the missing layers, or the configuration that belongs to these weights",
+                    data={"found": len(numbers), "expected": count},
+                )
+
+
+def _config(checkpoint: Checkpoint) -> Mapping[str, object]:
+    try:
+        return checkpoint.config.values
+    except FactUnavailable:
+        return {}
+
+
+def _expected(stack: str, config: Mapping[str, object], stacks: int) -> tuple[str, int] | None:
+    """The configuration's key and number for a stack; None where it does not clearly speak of this one."""
+    half = next((h for h in _ENCODER_DECODER if h in stack.split(".")), None)
+    if half and stacks > 1:
+        keys: tuple[str, ...] = _ENCODER_DECODER[half]
+    elif stacks == 1:
+        keys = _COUNTS
+    else:
+        return None
+    return next(((k, int(v)) for k in keys if is_count(v := config.get(k)) and v > 0), None)

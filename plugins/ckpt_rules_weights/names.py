@@ -1,0 +1,67 @@
+"""Rules about the names of tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+
+_WRAPPERS = (
+    ("_orig_mod.", "torch.compile"),
+    ("_fsdp_wrapped_module.", "FSDP"),
+    ("_checkpoint_wrapped_module.", "activation checkpointing"),
+    ("_flat_param", "FSDP, flattened"),
+    ("base_model.model.base_model.model.", "PEFT, applied twice"),
+)
+
+
+class WrapperPrefix(Rule):
+    """Tensor names carry the name of a wrapper around the model.
+
+    ## What it checks
+    `_orig_mod.` (torch.compile), `module.` before every name (data parallel), `_fsdp_wrapped_module.`, `_flat_param`,
+    `_checkpoint_wrapped_module.`, a doubled `base_model.model.`.
+
+    ## Why it matters
+    A plain model does not find these names. With `strict=False` the loader says nothing and the model stays as it was
+    initialised.
+
+    ## How to repair
+    Save `model.module.state_dict()` or the unwrapped model; or strip the prefix when loading, as the trainer that wrote the
+    file does, and list that wrapper in the option `allowed`.
+    """
+
+    id = "weights/wrapper-prefix"
+    severity = Severity.WARNING
+    tags = frozenset({"load"})
+
+    allowed: tuple[str, ...] = Field(
+        default=(), description="Prefixes that the team's loader strips by itself, such as `_orig_mod.`."
+    )
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file and wrapper."""
+        for file in checkpoint.weights.files:
+            found: Counter[tuple[str, str]] = Counter()
+            example: dict[str, str] = {}
+            for name in file.tensors:
+                for part, wrapper in _WRAPPERS:
+                    if part in name:
+                        found[part, wrapper] += 1
+                        example.setdefault(part, name)
+            plain = [n for n in file.tensors if not n.removeprefix("_orig_mod.").startswith("module.")]
+            if file.tensors and not plain:
+                found["module.", "data parallel"] = len(file.tensors)
+                example["module."] = next(iter(file.tensors))
+            for (part, wrapper), count in found.items():
+                if part not in self.allowed:
+                    yield Problem(
+                        message=f"{count:,} of {len(file.tensors):,} tensor names carry '{part}' ({wrapper}), such as "
+                        f"{example[part]}; a plain model does not find them",
+                        place=Place(path=file.path, tensor=example[part], key=file.key or None),
+                        help="save the unwrapped model, or strip the prefix when loading and list it in `allowed`",
+                        data={"prefix": part, "tensors": count},
+                    )

@@ -1,0 +1,98 @@
+"""The rule that compares tensors with the model's configuration."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Weights
+from ckpt_rules_weights.architectures import FAMILIES, UNKNOWN_FAMILY, Shape, Sizes
+
+_NUMBER = re.compile(r"\.\d+(?=\.)")
+_QUANTISED = re.compile(
+    r".*\.(?:qweight|qzeros|SCB|weight_packed|weight\.absmax|weight\.quant_map|weight\.quant_state\..+)"
+)
+_QUANTISATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
+
+
+class ShapeVsConfig(Rule):
+    """A tensor's shape is not what the model's configuration says.
+
+    ## What it checks
+    Vocabulary, hidden size, heads, intermediate size and experts of common architectures against config.json; for other
+    architectures the rows of the token embedding. Quantised weights without a quantisation configuration count too.
+
+    ## Why it matters
+    The configuration is of another model or was changed after the save. Loading stops with a size mismatch, or the model
+    that was trained is not the one that was meant.
+
+    ## How to repair
+    Put the configuration that belongs to these weights beside them.
+    """
+
+    id = "weights/shape-vs-config"
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each kind of tensor that differs."""
+        weights, config = checkpoint.weights, checkpoint.config
+        if any(f.path.startswith("adapter") for f in weights.files):
+            raise FactUnavailable("adapter weights have shapes of their own")
+        yield from _undeclared_quantisation(checkpoint, weights, config.values)
+        sizes = Sizes.of(config.values)
+        expected = _expected_shapes(config.values, sizes, weights)
+        wrong: dict[str, list[tuple[str, str, tuple[int, ...]]]] = defaultdict(list)
+        for file, name, tensor in weights.items():
+            kind = _kind(name, expected)
+            if kind and tensor.dtype in FLOAT_DTYPES and not _fits(tensor.shape, expected[kind]):
+                wrong[kind].append((file.path, name, tensor.shape))
+        for kind, found in wrong.items():
+            path, name, shape = found[0]
+            meant = ", ".join("?" if n is None else str(n) for n in expected[kind])
+            more = f" (and {len(found) - 1:,} more like it)" if len(found) > 1 else ""
+            yield Problem(
+                message=f"the tensor has shape {list(shape)} and {config.path} implies [{meant}]{more}",
+                place=Place(path=path, tensor=name),
+                help="put the configuration that belongs to these weights beside them",
+                data={"shape": list(shape), "expected": list(expected[kind]), "tensors": len(found)},
+            )
+
+
+def _expected_shapes(config: Mapping[str, object], sizes: Sizes, weights: Weights) -> dict[str, Shape]:
+    family = config.get("model_type")
+    known = FAMILIES.get(family) if isinstance(family, str) else None
+    if known is None:
+        # Several embeddings (text and vision, encoder and decoder) may have vocabularies of their own.
+        embeddings = [n for _, n, _ in weights.items() if any(n.endswith(k) for k in UNKNOWN_FAMILY)]
+        known = UNKNOWN_FAMILY if len(embeddings) == 1 else {}
+    return {kind: shape for kind, of in known.items() if (shape := of(sizes)) != (None, None)}
+
+
+def _kind(name: str, expected: Mapping[str, Shape]) -> str | None:
+    """The entry of the table that a tensor's name ends with, numbers read as `*`."""
+    parts = _NUMBER.sub(".*", name).split(".")
+    return next((k for n in range(2, 6) if (k := ".".join(parts[-n:])) in expected), None)
+
+
+def _fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    return len(shape) == len(expected) and all(e is None or n == e for n, e in zip(shape, expected, strict=True))
+
+
+def _undeclared_quantisation(
+    checkpoint: Checkpoint, weights: Weights, config: Mapping[str, object]
+) -> Iterator[Problem]:
+    declared = {"quantization_config", "compression_config"} & config.keys() or any(
+        map(checkpoint.listing.has_file, _QUANTISATION_FILES)
+    )
+    if declared or "model_type" not in config:
+        return
+    for file in weights.files:
+        quantised = [n for n in file.tensors if _QUANTISED.fullmatch(n)]
+        if quantised:
+            yield Problem(
+                message=f"{len(quantised):,} tensors are quantised, and the configuration does not say how",
+                place=Place(path=file.path, tensor=quantised[0]),
+                help="add the `quantization_config` that the weights were made with to config.json",
+                data={"tensors": len(quantised)},
+            )

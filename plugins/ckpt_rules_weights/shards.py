@@ -1,0 +1,201 @@
+"""Rules about an index and the shards that it names."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, WeightIndex, Weights, is_count
+from ckpt_rules_weights.whole import whole_weights
+
+_SHOWN = 5
+_NUMBERED = re.compile(r".+-\d{2,6}-of-\d{2,6}\.\w+")
+
+
+def _indexed(checkpoint: Checkpoint) -> tuple[Weights, WeightIndex]:
+    weights = checkpoint.weights
+    if weights.index is None:
+        raise FactUnavailable("the weights have no index")
+    return weights, weights.index
+
+
+class MissingShard(Rule):
+    """The index names a shard, or a tensor in a shard, that is not there.
+
+    ## What it checks
+    Every file in the index's `weight_map` lies beside it, and holds each tensor that the index promises. Names that lead
+    out of the checkpoint are never followed.
+
+    ## Why it matters
+    A copy or a save stopped half way. Some loaders refuse, some fill the missing parameters with random numbers.
+
+    ## How to repair
+    Copy the missing shards from where the save was written, or resume from an earlier save.
+    """
+
+    id = "weights/missing-shard"
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each shard that is missing or lacks tensors."""
+        weights, index = _indexed(checkpoint)
+        promised: dict[str, list[str]] = defaultdict(list)
+        for tensor, file in index.weight_map.items():
+            promised[file].append(tensor)
+        read = {f.path: f for f in weights.files}
+        for name, tensors in sorted(promised.items()):
+            shown = ", ".join(tensors[:_SHOWN]) + (
+                f" and {len(tensors) - _SHOWN:,} more" if len(tensors) > _SHOWN else ""
+            )
+            if _leads_out(name):
+                yield _problem(index, name, f"the index names '{name}', which leads out of the checkpoint")
+            elif checkpoint.listing.get(name) is None:
+                what = f"the index promises {len(tensors):,} tensors in {name}, which is not there: {shown}"
+                yield _problem(index, name, what, path=name)
+            elif name in read and not any(p.fatal for p in read[name].problems):
+                absent = [t for t in tensors if t not in read[name].tensors]
+                if absent:
+                    more = f" and {len(absent) - _SHOWN:,} more" if len(absent) > _SHOWN else ""
+                    what = (
+                        f"the shard lacks {len(absent):,} of the {len(tensors):,} tensors that {index.path} promises: "
+                    )
+                    yield _problem(index, name, what + ", ".join(absent[:_SHOWN]) + more, path=name, tensor=absent[0])
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
+
+
+def _problem(
+    index: WeightIndex, name: str, message: str, *, path: str | None = None, tensor: str | None = None
+) -> Problem:
+    return Problem(
+        message=message,
+        place=Place(path=path or index.path, tensor=tensor),
+        help="copy the shard from where the save was written, or resume from an earlier save",
+        data={"index": index.path, "shard": name},
+    )
+
+
+class Unindexed(Rule):
+    """Weights lie on disk that the index does not know.
+
+    ## What it checks
+    Weight files beside an index that it does not name, and tensors in its shards that it leaves out. An error where a
+    whole shard of the index's own numbered family is left out.
+
+    ## Why it matters
+    What the index does not name is never loaded. Loaders that go by file names instead mix the stray file in.
+
+    ## How to repair
+    Remove files of other saves; write the index again if it is the index that is out of date.
+    """
+
+    id = "weights/unindexed"
+    severity = Severity.WARNING
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each stray file, one for each shard with stray tensors."""
+        weights, index = _indexed(checkpoint)
+        counts = {m[1] for n in weights.expected if (m := re.search(r"-of-(\d+)\.", n))}
+        for file in weights.unindexed:
+            own = bool(_NUMBERED.fullmatch(file.path)) and any(f"-of-{c}." in file.path for c in counts)
+            what = f"a shard of the same family, with {len(file.tensors):,} tensors," if own else "the file"
+            yield Problem(
+                message=f"{what} is not named in {index.path}, so it is not loaded",
+                place=Place(path=file.path),
+                help="write the index again" if own else "remove it, or write the index again",
+                severity=Severity.ERROR if own else None,
+                data={"index": index.path, "tensors": len(file.tensors)},
+            )
+        for file in weights.files:
+            stray = [n for n in file.tensors if n not in index.weight_map]
+            if stray:
+                more = f" and {len(stray) - _SHOWN:,} more" if len(stray) > _SHOWN else ""
+                yield Problem(
+                    message=f"{len(stray):,} tensors are not named in {index.path}: {', '.join(stray[:_SHOWN])}{more}",
+                    place=Place(path=file.path, tensor=stray[0]),
+                    help="write the index again",
+                    data={"index": index.path, "tensors": len(stray)},
+                )
+
+
+class IndexTotal(Rule):
+    """The size that the index announces is not the size of the tensors.
+
+    ## What it checks
+    `metadata.total_size` of the index against the bytes of all tensors in its shards. An index without it is fine.
+
+    ## Why it matters
+    No loader reads the number, so nothing fails; but the index was not written together with these shards.
+
+    ## How to repair
+    Look at whether the shards are of one save; then write the index again.
+    """
+
+    id = "weights/index-total"
+    severity = Severity.WARNING
+    tags = frozenset({"load"})
+
+    tolerance: int = Field(default=0, ge=0, description="Bytes by which the two may differ.")
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem at the most."""
+        _, index = _indexed(checkpoint)
+        weights = whole_weights(checkpoint)
+        if index.total_size is None:
+            return
+        if not is_count(index.total_size):
+            yield Problem(
+                message=f"total_size is {str(index.total_size)[:60]!r}, which is no number of bytes",
+                place=Place(path=index.path, key="metadata.total_size"),
+                help="write the index again",
+            )
+        elif abs(index.total_size - weights.nbytes) > self.tolerance:
+            yield Problem(
+                message=f"the index announces {int(index.total_size):,} bytes and its tensors take {weights.nbytes:,}",
+                place=Place(path=index.path, key="metadata.total_size"),
+                help="look at whether the shards are of one save, then write the index again",
+                data={"announced": int(index.total_size), "found": weights.nbytes},
+            )
+
+
+class DuplicateTensor(Rule):
+    """One tensor is stored in two files.
+
+    ## What it checks
+    The names of all tensors in the files that are loaded together.
+
+    ## Why it matters
+    The file that is read last wins, and which that is depends on the loader. The two values are seldom the same.
+
+    ## How to repair
+    Find out which file is of this save, and write the weights again from it.
+    """
+
+    id = "weights/duplicate-tensor"
+    severity = Severity.WARNING
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each pair of files that share names."""
+        first: dict[str, str] = {}
+        shared: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for file, name, _ in checkpoint.weights.items():
+            if name in first:
+                shared[first[name], file.path].append(name)
+            first.setdefault(name, file.path)
+        for (one, other), names in sorted(shared.items()):
+            more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+            yield Problem(
+                message=f"{len(names):,} tensors are in {one} as well: {', '.join(names[:_SHOWN])}{more}",
+                place=Place(path=other, tensor=names[0]),
+                help="find out which file is of this save, and write the weights again",
+                data={"files": [one, other], "tensors": len(names)},
+            )
