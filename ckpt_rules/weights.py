@@ -93,33 +93,31 @@ def flatten(value: object) -> dict[str, TensorInfo]:
     return found
 
 
-def _copies(checkpoint: Checkpoint) -> Iterable[_Copy]:
-    names = _weight_names(checkpoint)
-    indexed: set[tuple[str, str]] = set()
+def _copies(checkpoint: Checkpoint) -> list[_Copy]:
+    indexed = list(_indexed(checkpoint))
+    known = {(copy.stem, copy.suffix) for copy in indexed}
+    names = [(*name.rpartition(".")[::2], name) for name in _weight_names(checkpoint)]
+    plain = [_Copy(stem, suffix, (name,)) for stem, suffix, name in names if stem in _USUAL_STEMS]
+    families: dict[tuple[str, str], list[str]] = {}
+    parts: dict[str, list[str]] = {}
+    for _, suffix, name in names:
+        if shard := SHARD.fullmatch(name):
+            families.setdefault((shard["stem"], suffix), []).append(name)
+        else:
+            parts.setdefault(suffix, []).append(name)
+    shards = [_Copy(*key, tuple(members)) for key, members in families.items() if key not in known]
+    if indexed or plain or families:
+        return indexed + plain + shards
+    # Parts with names of their own, encoder.safetensors beside decoder.safetensors, are loaded together.
+    return [_Copy("", suffix, tuple(members)) for suffix, members in parts.items()]
+
+
+def _indexed(checkpoint: Checkpoint) -> Iterable[_Copy]:
     for entry in checkpoint.listing.files("*.index.json", top_only=True):
         stem, _, suffix = entry.name.removesuffix(".index.json").rpartition(".")
         if suffix in ("safetensors", "bin") and stem:
             index = read_index(checkpoint, entry.path)
-            indexed.add((stem, suffix))
             yield _Copy(stem, suffix, tuple(sorted(set(index.weight_map.values()))), index)
-    shards: dict[tuple[str, str], list[str]] = {}
-    others: dict[str, list[str]] = {}
-    for name in names:
-        stem, _, suffix = name.rpartition(".")
-        if shard := SHARD.fullmatch(name):
-            shards.setdefault((shard["stem"], shard["suffix"]), []).append(name)
-        elif stem in _USUAL_STEMS:
-            yield _Copy(stem, suffix, (name,))
-        else:
-            others.setdefault(suffix, []).append(name)
-    for (stem, suffix), members in shards.items():
-        if (stem, suffix) not in indexed:
-            yield _Copy(stem, suffix, tuple(members))
-    if not indexed and not shards:
-        # Parts with names of their own, encoder.safetensors beside decoder.safetensors, are loaded together.
-        for suffix, members in others.items():
-            if not any(n.rpartition(".")[0] in _USUAL_STEMS for n in names):
-                yield _Copy("", suffix, tuple(members))
 
 
 def _weight_names(checkpoint: Checkpoint) -> list[str]:
