@@ -28,7 +28,7 @@ _SOURCES = {"python": ("python", "random"), "numpy": ("numpy", "np"), "torch": (
 
 def optimizer(value: object, path: str, key: str | None) -> OptimizerState:
     """An optimizer's `state_dict`; a list that holds one optimizer stands for that one."""
-    value, key = _only(value, "an optimizer", "optimizers", path, key)
+    value, key = _only(value, "optimizer", path, key)
     groups = _groups(value.get("param_groups"), path, key)
     states = _states(value.get("state"), groups, path, key)
     return OptimizerState(path, key, optimizer_kind(groups, states.values()), groups, states)
@@ -36,7 +36,7 @@ def optimizer(value: object, path: str, key: str | None) -> OptimizerState:
 
 def scheduler(value: object, path: str, key: str | None) -> SchedulerState:
     """A scheduler's `state_dict`. What a chain of schedulers does not count itself, its first one does."""
-    value, key = _only(value, "a scheduler", "schedulers", path, key)
+    value, key = _only(value, "scheduler", path, key)
     values = {k: v for k, v in value.items() if isinstance(k, str)}
     parts = values.get("_schedulers")
     first = parts[0] if isinstance(parts, list | tuple) and parts and isinstance(parts[0], Mapping) else {}
@@ -55,7 +55,7 @@ def scheduler(value: object, path: str, key: str | None) -> SchedulerState:
 
 def scaler(value: object, path: str, key: str | None) -> ScalerState:
     """A gradient scaler's `state_dict`, or apex's, which holds one dictionary for each loss."""
-    value, key = _only(value, "a gradient scaler", "gradient scalers", path, key)
+    value, key = _only(value, "gradient scaler", path, key)
     if not value:
         return ScalerState(path, key, enabled=False)
     if "scale" not in value and isinstance(loss := value.get("loss_scaler0"), Mapping):
@@ -116,18 +116,23 @@ def described(value: object) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def _only(value: object, what: str, several: str, path: str, key: str | None) -> tuple[Mapping[object, object], str]:
+def _only(value: object, what: str, path: str, key: str | None) -> tuple[Mapping[object, object], str]:
     """The one dictionary, and its key, of a value that may be a list of such dictionaries."""
     if key is None or value is None:
-        _absent(f"{what}'s state", key)
+        _absent(f"{what} state", key)
     if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
         if len(value) > 1:
-            raise FactUnavailable(f"'{key}' holds {len(value):,} {several}, which are not told apart")
+            raise FactUnavailable(f"'{key}' holds {len(value):,} {what}s, which are not told apart")
         return value[0], f"{key}[0]"
     if not isinstance(value, Mapping):
-        message = f"{_place(path, key)} is {described(value)}, where {what}'s state_dict belongs"
-        raise FactUnavailable(message, path=path, blocked=True)
+        message = f"{_place(path, key)} is {described(value)}, where the state_dict of {_a(what)} belongs"
+        # A whole pickled optimizer can be resumed from; it just can't be looked into without running it.
+        raise FactUnavailable(message, path=path, blocked=not isinstance(value, Opaque))
     return value, key
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _place(path: str, key: str) -> str:

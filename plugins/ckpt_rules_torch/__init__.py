@@ -8,4 +8,6 @@ from ckpt_rules import Layout, hookimpl
 @hookimpl
 def ckpt_rules_layouts() -> list[Layout]:
     """The plain torch layout."""
-    return []
+    from ckpt_rules_torch.layout import PlainTorch
+
+    return [PlainTorch()]

@@ -8,4 +8,25 @@ from ckpt_rules import Rule, hookimpl
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
     """The `state/`, `progress/`, `optimizer/`, `scheduler/`, `scaler/` and `rng/` families."""
-    return []
+    from ckpt_rules_training.empty_state import EmptyOptimizerState
+    from ckpt_rules_training.missing_parts import OptimizerMissing, RngMissing, ScalerMissing, SchedulerMissing
+    from ckpt_rules_training.optimizer_params import ParamMismatch
+    from ckpt_rules_training.optimizer_steps import StepDrift, UnevenSteps
+    from ckpt_rules_training.optimizer_values import BadHyperparameter, MomentDtype
+    from ckpt_rules_training.progress_counters import CountersDisagree, Finished
+    from ckpt_rules_training.progress_invalid import InvalidProgress
+    from ckpt_rules_training.progress_name import NameMismatch
+    from ckpt_rules_training.scaler_collapsed import CollapsedScaler
+    from ckpt_rules_training.scheduler_lr import Exhausted, LrMismatch
+    from ckpt_rules_training.scheduler_steps import StepMismatch
+    from ckpt_rules_training.state_fields import MissingField, MisspelledField
+    from ckpt_rules_training.state_unreadable import UnreadableState
+    from ckpt_rules_training.unsafe_load import NeedsUnsafeLoad
+
+    return [
+        UnreadableState, MissingField, MisspelledField, NeedsUnsafeLoad,
+        InvalidProgress, CountersDisagree, NameMismatch, Finished,
+        OptimizerMissing, EmptyOptimizerState, StepDrift, UnevenSteps, ParamMismatch, BadHyperparameter, MomentDtype,
+        SchedulerMissing, StepMismatch, LrMismatch, Exhausted,
+        ScalerMissing, CollapsedScaler, RngMissing,
+    ]  # fmt: skip

@@ -1,0 +1,173 @@
+"""The plain torch layout: recognising it, and where its facts are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Layout,
+    Match,
+    ModelConfig,
+    OptimizerState,
+    Progress,
+    Recorded,
+    Requirement,
+    RngState,
+    ScalerState,
+    SchedulerState,
+    Severity,
+    TrainingState,
+    Weights,
+    find_weights,
+    state_dicts,
+    weights_in,
+)
+from ckpt_rules_torch import names, shapes
+from ckpt_rules_torch.counters import read_counters
+from ckpt_rules_torch.progress import read_progress
+from ckpt_rules_torch.state import read_state
+from ckpt_rules_torch.state_file import content, find_state_file
+
+T = TypeVar("T")
+
+_CERTAIN, _BY_CONTENT, _BY_NAME, _FAINT = 90, 80, 40, 5
+
+
+class PlainTorch(Layout):
+    """`training_state.pth`, `config.json` and weights; or all of it in one file, whatever its name."""
+
+    name = "plain-torch"
+    title = "plain torch checkpoint"
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By the state file; faintly by weights alone, for whoever asks whether training can be resumed from them."""
+        listing = checkpoint.listing
+        if any(names.FOREIGN_FILES.fullmatch(e.name) for e in listing):
+            return None
+        file = checkpoint.fact(find_state_file)
+        weights = _weight_files(checkpoint)
+        beside = (*weights[:1], *(n for n in ("config.json",) if listing.has_file(n)))
+        if file is None:
+            strange = any(names.TRAINER_FILES.fullmatch(e.name) for e in listing if "/" not in e.path)
+            return Match(_FAINT, beside) if weights and not strange else None
+        if file.path in names.STATE_FILES:
+            return Match(_CERTAIN, (file.path, *beside))
+        return Match(_BY_NAME if file.by_name else _BY_CONTENT, (file.path, *beside))
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """The training state; and config.json, which is missed but not needed, where weights lie in a file of their own."""
+        file = checkpoint.fact(find_state_file)
+        usual = names.STATE_FILES[:3]
+        state = Requirement(
+            (file.path,) if file else usual, "there is no training state: neither progress nor optimizer"
+        )
+        if file is None or file.path not in names.STATE_FILES or not _weight_files(checkpoint):
+            return (state,)
+        config = Requirement(("config.json",), "nothing says which model the weights belong to", Severity.INFO)
+        return (state, config)
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """Weights in files of their own; else those inside the state file."""
+        if _weight_files(checkpoint):
+            return find_weights(checkpoint)
+        file = checkpoint.fact(find_state_file)
+        if file is None or file.path.endswith(".json"):
+            return find_weights(checkpoint)
+        state = checkpoint.state
+        usual = [k for k in names.WEIGHTS if shapes.is_weights(state.values.get(k))]
+        others = [k for k, v in state.values.items() if isinstance(k, str) and shapes.is_weights(v)]
+        keys = tuple(usual or others)
+        return weights_in(checkpoint, file.path, keys) if keys else find_weights(checkpoint)
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """The dictionary in the state file."""
+        return read_state(checkpoint)
+
+    def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
+        """In the state, or in a file of its own."""
+        return _part(checkpoint, "optimizer", state_dicts.optimizer)
+
+    def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
+        """In the state, or in a file of its own."""
+        return _part(checkpoint, "scheduler", state_dicts.scheduler)
+
+    def scaler(self, checkpoint: Checkpoint) -> ScalerState:
+        """In the state, or in a file of its own."""
+        return _part(checkpoint, "scaler", state_dicts.scaler)
+
+    def rng(self, checkpoint: Checkpoint) -> RngState:
+        """In the state, under one key or one for each generator, or in a file of its own."""
+        try:
+            state = checkpoint.state
+        except FactUnavailable:
+            return _part(checkpoint, "rng", state_dicts.rng)
+        field = state.field("rng")
+        keys = [k for k in (field.keys if field else ()) if k in state.values and k not in names.RNG]
+        if keys and state.key_of("rng") == keys[0]:
+            return state_dicts.rng({k: state.values[k] for k in keys}, state.path, keys[0])
+        return _part(checkpoint, "rng", state_dicts.rng)
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """`config.json`, or the dictionary that a one-file checkpoint carries."""
+        if checkpoint.listing.get("config.json"):
+            return state_dicts.config_file(checkpoint.json("config.json"))
+        state = checkpoint.state
+        for name in names.MODEL_CONFIGS:
+            values = shapes.options(state.values.get(name))
+            if values:
+                return ModelConfig(state.path, name, {k: v for k, v in values.items() if isinstance(k, str)})
+        raise FactUnavailable("there is no model configuration: neither config.json nor an entry of the training state")
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """The counters as they are written."""
+        return read_counters(checkpoint)
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """How far training got, in batches and updates."""
+        return read_progress(checkpoint)
+
+
+def _weight_files(checkpoint: Checkpoint) -> list[str]:
+    file = checkpoint.fact(find_state_file)
+    return [
+        e.path
+        for e in checkpoint.listing
+        if "/" not in e.path and names.WEIGHT_FILE.fullmatch(e.name) and not (file and e.path == file.path)
+    ]
+
+
+def _part(checkpoint: Checkpoint, name: str, read: Callable[[object, str, str | None], T]) -> T:
+    """A part of the state: under its key, or in a file of its own."""
+    try:
+        state = checkpoint.state
+    except FactUnavailable as absent:
+        if absent.blocked:
+            raise
+        state = None
+    if state is not None and state.get(name) is not None:
+        _refuse_several(state, name)
+        return read(state.get(name), state.path, state.key_of(name))
+    file = checkpoint.listing.first_file(names.PART_FILES[name])
+    if file is not None:
+        value = content(checkpoint, file.path)
+        key = shapes.first(value, getattr(names, name.upper())) if isinstance(value, dict) else None
+        return read(value[key], file.path, key) if key and isinstance(value, dict) else read(value, file.path, "")
+    key = state.misspelt(name) if state is not None else None
+    if state is not None and key is not None:
+        raise FactUnavailable(f"'{key}' in {state.path} is probably a misspelling", path=state.path, blocked=True)
+    return read(None, state.path if state else ".", state.key_of(name) if state else None)
+
+
+def _refuse_several(state: TrainingState, name: str) -> None:
+    """Two models with an optimizer each: nothing says which of them the counters are about."""
+    field = state.field(name)
+    unusual = [
+        k for k in (field.keys if field else ()) if state.values.get(k) and k not in getattr(names, name.upper())
+    ]
+    if len(unusual) > 1 and state.key_of(name) == unusual[0] and name != "rng":
+        raise FactUnavailable(
+            f"{state.path} keeps {len(unusual)} {name}s ({', '.join(unusual)}), which are not told apart"
+        )

@@ -1,0 +1,53 @@
+"""What a value in a state looks like, whatever its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ckpt_rules import Opaque, TensorInfo, plain
+
+
+def is_optimizer(value: object) -> bool:
+    """An optimizer's `state_dict`, or a list of them."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(is_optimizer, value))
+    return isinstance(value, Mapping) and "param_groups" in value and "state" in value
+
+
+def is_scheduler(value: object) -> bool:
+    """A scheduler's `state_dict`, or a list of them."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(is_scheduler, value))
+    return isinstance(value, Mapping) and "_last_lr" in value
+
+
+def is_scaler(value: object) -> bool:
+    """A gradient scaler's `state_dict`; empty for a disabled one."""
+    return value == {} or (isinstance(value, Mapping) and bool({"scale", "cur_scale", "loss_scaler0"} & set(value)))
+
+
+def is_weights(value: object) -> bool:
+    """Tensors by name. A dictionary with parameter groups is an optimizer's."""
+    return (
+        isinstance(value, Mapping)
+        and "param_groups" not in value
+        and any(isinstance(v, TensorInfo) and v.shape for v in value.values())
+    )
+
+
+def is_number(value: object) -> bool:
+    """A number of any kind; booleans are none."""
+    value = plain(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def options(value: object) -> Mapping[object, object]:
+    """A dictionary of options: itself, or the attributes of a pickled Namespace or dataclass; else nothing."""
+    if isinstance(value, Opaque):
+        value = value.state
+    return value if isinstance(value, Mapping) else {}
+
+
+def first(values: Mapping[object, object], names: Sequence[str]) -> str | None:
+    """The first of several keys that is there with a value."""
+    return next((n for n in names if values.get(n) is not None), None)

@@ -1,0 +1,98 @@
+"""Which file holds the training state, if any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable, JsonFile, TorchFile
+from ckpt_rules_torch import names
+from ckpt_rules_torch.shapes import first, is_number, is_optimizer, is_weights
+
+_MOST_FILES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """The file that holds the training state.
+
+    path:     relative to the checkpoint
+    by_name:  whether its name alone says so, whatever is in it
+    """
+
+    path: str
+    by_name: bool
+
+
+def find_state_file(checkpoint: Checkpoint) -> StateFile | None:
+    """`training_state.pth` and its like by name; any other by what it holds, and only where there is no choice."""
+    listing = checkpoint.listing
+    named = next((n for n in names.STATE_FILES if _is_there(listing.get(n))), None)
+    if named:
+        return StateFile(named, by_name=True)
+    usual = [n for n in names.ONE_FILES if _is_there(listing.get(n))]
+    for name in usual:
+        if _verdict(checkpoint, name):
+            return StateFile(name, by_name=False)
+    others = [e.path for e in _candidates(checkpoint) if e.path not in usual]
+    holders = [p for p in others if _verdict(checkpoint, p)] if len(others) <= _MOST_FILES else []
+    if len(holders) == 1:
+        return StateFile(holders[0], by_name=False)
+    damaged = next((n for n in usual if _verdict(checkpoint, n) is None), None)
+    if damaged and not holders:
+        return StateFile(damaged, by_name=True)
+    return _json_state(checkpoint)
+
+
+def content(checkpoint: Checkpoint, path: str) -> object:
+    """What a torch or JSON file holds; FactUnavailable, blocked, where it can't be read as a whole."""
+    file: JsonFile | TorchFile = checkpoint.json(path) if path.endswith(".json") else checkpoint.torch_file(path)
+    fatal = next((p for p in file.problems if p.fatal), None)
+    if fatal:
+        raise FactUnavailable(f"{path} can't be read: {fatal.message}", path=path, blocked=True)
+    return file.value
+
+
+def _is_there(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind is not EntryKind.DIRECTORY
+
+
+def _candidates(checkpoint: Checkpoint) -> list[Entry]:
+    """Torch files at the top that no convention calls a shard or a part of the state."""
+    parts = {n for files in names.PART_FILES.values() for n in files}
+    return [
+        e
+        for e in checkpoint.files_in("torch")
+        if "/" not in e.path
+        and e.name.endswith((".pt", ".pth", ".pth.tar"))
+        and e.name not in parts
+        and not names.SHARD.fullmatch(e.name)
+    ]
+
+
+def _verdict(checkpoint: Checkpoint, path: str) -> bool | None:
+    """Whether a file holds a training state; None where it can't be read."""
+    try:
+        value = content(checkpoint, path)
+    except FactUnavailable:
+        return None
+    return isinstance(value, Mapping) and _holds_state(value)
+
+
+def _holds_state(value: Mapping[object, object]) -> bool:
+    if any(marks <= value.keys() for marks in names.FOREIGN_KEYS):
+        return False
+    if first(value, names.OPTIMIZER) or any(map(is_optimizer, value.values())):
+        return True
+    counted = any(is_number(value.get(n)) for n in (*names.EPOCH, *names.STEP, *names.GLOBAL_STEP))
+    return counted and any(map(is_weights, value.values()))
+
+
+def _json_state(checkpoint: Checkpoint) -> StateFile | None:
+    for name in names.JSON_STATES:
+        if checkpoint.listing.has_file(name):
+            value = checkpoint.json(name).value
+            keys = (*names.EPOCH, *names.STEP, *names.GLOBAL_STEP)
+            if isinstance(value, Mapping) and any(is_number(value.get(k)) for k in keys):
+                return StateFile(name, by_name=False)
+    return None

@@ -1,0 +1,60 @@
+"""optimizer/empty-state: an optimizer that was saved before its first update, or never asked for its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, OptimizerState, Place, Problem, Rule, is_count
+from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.words import count, inside
+
+_STATELESS = frozenset({"SGD", "unknown"})
+
+
+class EmptyOptimizerState(Rule):
+    """The optimizer has parameter groups but no state, although updates were made.
+
+    ## What it checks
+    Whether the optimizer's `state` is empty, or holds nothing for any parameter, while counters or scheduler say that
+    training has begun. SGD without momentum keeps no state and is left alone; so are optimizers that can't be told from it.
+
+    ## Why it matters
+    torch loads such a `state_dict` without a word, and the moments start again from zero. It comes from saving a freshly
+    built optimizer, or from gathering the state of a sharded one on a rank that has none.
+
+    ## How to repair
+    Resume from a checkpoint that has the state. Then look for where the optimizer that is saved is built: it is not the one
+    that trains.
+    """
+
+    id = "optimizer/empty-state"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        optimizer = checkpoint.optimizer
+        params = sum(len(g.params) for g in optimizer.groups)
+        if not params or optimizer.kind in _STATELESS or _has_state(optimizer):
+            return
+        evidence = _evidence(checkpoint)
+        if evidence:
+            yield Problem(
+                message=f"the optimizer has {count(params, 'parameter')} and no state for any of them, although {evidence}",
+                place=Place(path=optimizer.path, key=inside(optimizer.key, "state")),
+                help="resume from a checkpoint whose optimizer has its state; with this one its moments start from zero",
+                data={"parameters": params, "kind": optimizer.kind},
+            )
+
+
+def _has_state(optimizer: OptimizerState) -> bool:
+    return any(s.tensors or s.step is not None for s in optimizer.states.values())
+
+
+def _evidence(checkpoint: Checkpoint) -> str | None:
+    """What says that updates were made."""
+    for name in ("global_step", "epoch", "step"):
+        recorded = next((r for r in maybe(lambda: checkpoint.recorded) or () if r.name == name), None)
+        if recorded and is_count(recorded.value) and recorded.value > 0:
+            return f"{recorded.key} is {int(recorded.value):,}"
+    steps = maybe(lambda: checkpoint.scheduler.last_epoch)
+    return f"the scheduler has made {count(int(steps), 'step')}" if is_count(steps) and steps > 0 else None

@@ -1,0 +1,176 @@
+"""optimizer/missing, scheduler/missing, scaler/missing and rng/missing: parts of the state that aren't there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.soundness import is_sound
+
+
+class OptimizerMissing(Rule):
+    """The training checkpoint has no optimizer state.
+
+    ## What it checks
+    That there is an optimizer's `state_dict`, in the training state or in a file of its own, and that it is one: a
+    dictionary with `param_groups` and `state`.
+
+    ## Why it matters
+    The optimizer starts again with empty moments and, in Adam's case, with the large first steps of bias correction. The
+    loss jumps, and often settles on a worse curve. No loader complains about a key that it does not look for.
+
+    ## How to repair
+    Resume from a checkpoint that has it. If there is none, restart with a new warm-up of the learning rate, knowingly.
+    Then save `optimizer.state_dict()` beside the model's.
+    """
+
+    id = "optimizer/missing"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        absent = _absence(checkpoint, "optimizer")
+        if absent:
+            yield _problem(
+                checkpoint, "optimizer", absent, "resume from a checkpoint that holds the optimizer's state_dict"
+            )
+
+
+class SchedulerMissing(Rule):
+    """The checkpoint has no state of the learning-rate scheduler.
+
+    ## What it checks
+    That there is a scheduler's `state_dict` where the layout always has one. An explicit None says that training uses no
+    scheduler. Where the optimizer's groups show no sign that a scheduler was ever attached (`initial_lr`), this is
+    information only.
+
+    ## Why it matters
+    A new scheduler starts from its first step: the warm-up again, or a learning rate a hundred times too high for where
+    training is.
+
+    ## How to repair
+    Rebuild the scheduler and step it forward to the recorded update, or pass `last_epoch`; then save
+    `scheduler.state_dict()`. If training uses none, save `None` under the key, so that the file says so.
+    """
+
+    id = "scheduler/missing"
+    severity = Severity.WARNING
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        absent = _absence(checkpoint, "scheduler")
+        if absent:
+            severity = None if absent.blocked or _was_scheduled(checkpoint) else Severity.INFO
+            help_ = "save scheduler.state_dict(), or None under its key where training uses no scheduler"
+            yield _problem(checkpoint, "scheduler", absent, help_, severity)
+
+
+class ScalerMissing(Rule):
+    """The checkpoint has no state of the gradient scaler although mixed precision calls for one.
+
+    ## What it checks
+    That there is a gradient scaler's `state_dict` where the layout always has one (`{}` for a disabled scaler), or where
+    the saved options ask for fp16. Not where options or weights say bfloat16, which needs no scaler.
+
+    ## Why it matters
+    A legacy checkpoint without AMP state resumes with the initial loss scale of 65,536: the first updates overflow and
+    are skipped until the scale has come down, and the run is no longer the one that was interrupted.
+
+    ## How to repair
+    Resume all the same, and expect a few skipped updates. Then save `scaler.state_dict()` with the rest.
+    """
+
+    id = "scaler/missing"
+    severity = Severity.WARNING
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        absent = _absence(checkpoint, "scaler")
+        if absent and not _in_bfloat16(checkpoint):
+            yield _problem(checkpoint, "scaler", absent, "save scaler.state_dict() with the rest ({} where AMP is off)")
+
+
+class RngMissing(Rule):
+    """The checkpoint has no state of the random-number generators.
+
+    ## What it checks
+    Whether the state of any generator (python, numpy, torch, cuda) was saved. Information only, but a warning for layouts
+    whose trainer always writes it.
+
+    ## Why it matters
+    Training resumes, but with other shuffling, dropout and augmentation than an uninterrupted run would have had: the two
+    can't be compared bit by bit.
+
+    ## How to repair
+    Save `random.getstate()`, `torch.get_rng_state()` and `torch.cuda.get_rng_state_all()` with the rest if
+    you need resumed runs to be reproducible.
+    """
+
+    id = "rng/missing"
+    severity = Severity.INFO
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        field = checkpoint.state.field("rng")
+        severity = Severity.WARNING if field and field.needed == "warning" else None
+        absent = _absence(checkpoint, "rng", always=True)
+        if absent:
+            yield _problem(
+                checkpoint, "rng", absent, "save the generators' states to make resumed runs reproducible", severity
+            )
+
+
+def _absence(checkpoint: Checkpoint, name: str, *, always: bool = False) -> FactUnavailable | None:
+    """Why a part of the state can't be had; None where it is there, or where nobody misses it.
+
+    always: also where the layout does not need it
+    """
+    state = checkpoint.state
+    try:
+        getattr(checkpoint, name)
+    except FactUnavailable as absent:
+        value, field = state.get(name), state.field(name)
+        if absent.blocked and (state.misspelt(name) or not is_sound(checkpoint, absent.path or state.path)):
+            raise  # other rules report the misspelt key and the damaged file
+        if absent.blocked:
+            return absent
+        if value is not None:
+            raise  # it is there, in a form that can't be looked into
+        if name != "optimizer" and state.key_of(name) is not None:
+            return None  # None was saved on purpose
+        needed = field is not None and field.needed != "optional"
+        return absent if needed or always else None
+    return None
+
+
+def _problem(
+    checkpoint: Checkpoint, name: str, absent: FactUnavailable, help_: str, severity: Severity | None = None
+) -> Problem:
+    state = checkpoint.state
+    field = state.field(name)
+    path = absent.path if absent.blocked and absent.path else state.path
+    key = (state.key_of(name) or (field.keys[0] if field else None)) if path == state.path else None
+    why = f": {field.why}" if field and field.why else ""
+    return Problem(
+        message=f"{absent.reason}{why}",
+        place=Place(path=path, key=key),
+        help=help_,
+        severity=severity,
+        data={"field": name, "looked_for": list(field.keys) if field else []},
+    )
+
+
+def _was_scheduled(checkpoint: Checkpoint) -> bool:
+    """Whether a scheduler was ever attached to the optimizer: torch then notes each group's first learning rate."""
+    optimizer = maybe(lambda: checkpoint.optimizer)
+    return optimizer is not None and any("initial_lr" in g.options for g in optimizer.groups)
+
+
+def _in_bfloat16(checkpoint: Checkpoint) -> bool:
+    weights = maybe(lambda: checkpoint.weights.tensors)
+    floats = [t.dtype for t in (weights or {}).values() if "float" in t.dtype]
+    return bool(floats) and all(d == "bfloat16" for d in floats)

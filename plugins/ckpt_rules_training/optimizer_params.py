@@ -1,0 +1,210 @@
+"""optimizer/param-mismatch: whether the optimizer's state can belong to these weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import prod
+
+from ckpt_rules import Checkpoint, FactUnavailable, OptimizerState, ParamState, Place, Problem, Rule, TensorInfo
+from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.words import count, inside, listed
+
+Shape = tuple[int, ...]
+
+_ELEMENTWISE = frozenset(
+    {
+        "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum",
+        "prev", "step_size", "ax",
+    }
+)  # fmt: skip
+_SCALARS = frozenset({"mu_product", "eta", "mu"})
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_MAX_NESTING = 4
+
+
+class ParamMismatch(Rule):
+    """The optimizer's state does not fit the weights, or not its own groups.
+
+    ## What it checks
+    Every entry of the state belongs to a parameter of exactly one group. The moments of one parameter have one shape. For
+    optimizers that keep moments of their parameter's shape (Adam, SGD, RMSprop, …): where parameter names were saved, each
+    moment has the shape of the weight of that name; else there are not more moments of any shape than weights
+    of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch.
+
+    ## Why it matters
+    Loading checks how many parameters a group has, and nothing else. Moments of another model, or of the same model with its
+    layers in another order, load silently and land on the wrong parameters: the first update fails or, where shapes
+    happen to agree, quietly spoils the weights.
+
+    ## How to repair
+    Take optimizer and weights from the same save. If the model was changed since, the optimizer has to start afresh.
+    """
+
+    id = "optimizer/param-mismatch"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each way in which it does not fit."""
+        optimizer = checkpoint.optimizer
+        yield from _stray_states(optimizer)
+        yield from _shared_parameters(optimizer)
+        yield from _uneven_moments(optimizer)
+        shapes = _moment_shapes(optimizer)
+        pool = _pool(checkpoint, optimizer)
+        yield from _too_many_parameters(optimizer, shapes, pool)
+        if shapes:
+            named = _by_name(checkpoint, optimizer, shapes)
+            yield from _by_shape(optimizer, shapes, pool) if named is None else named
+
+
+def _stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
+    known = {p for g in optimizer.groups for p in g.params}
+    strays = [k for k in optimizer.states if k not in known]
+    if strays:
+        many = len(strays) > 1
+        yield Problem(
+            message=f"the state has {'entries' if many else 'an entry'} for {listed(strays)}, {'which are' if many else 'which is'} "
+            f"no parameter of any of its {count(len(optimizer.groups), 'group')}",
+            place=_place(optimizer, strays[0]),
+            help=_HELP,
+            data={"parameters": [str(s) for s in strays[:100]], "count": len(strays)},
+        )
+
+
+def _shared_parameters(optimizer: OptimizerState) -> Iterator[Problem]:
+    owners = Counter(p for g in optimizer.groups for p in g.params)
+    twice = [p for p, n in owners.items() if n > 1]
+    if twice:
+        yield Problem(
+            message=f"{count(len(twice), 'parameter')} ({listed(twice)}) stand in more than one place of the parameter groups",
+            place=Place(path=optimizer.path, key=inside(optimizer.key, "param_groups")),
+            help=_HELP,
+            data={"parameters": [str(p) for p in twice[:100]]},
+        )
+
+
+def _uneven_moments(optimizer: OptimizerState) -> Iterator[Problem]:
+    uneven = [(k, s) for k, s in optimizer.states.items() if len(_shapes(s)) > 1]
+    if uneven:
+        key, state = uneven[0]
+        moments = listed(f"{n} {list(t.shape)}" for n, t in state.tensors.items() if n in _ELEMENTWISE)
+        more = f", and so do those of {len(uneven) - 1:,} more" if len(uneven) > 1 else ""
+        yield Problem(
+            message=f"the moments of parameter {key} differ in shape ({moments}){more}",
+            place=_place(optimizer, key),
+            help=_HELP,
+            data={"parameters": [str(k) for k, _ in uneven[:100]]},
+        )
+
+
+def _shapes(state: ParamState) -> set[Shape]:
+    return {t.shape for n, t in state.tensors.items() if n in _ELEMENTWISE}
+
+
+def _moment_shapes(optimizer: OptimizerState) -> dict[object, Shape]:
+    """The shape that each parameter's moments have; nothing where the optimizer keeps other things as well."""
+    names = {n for s in optimizer.states.values() for n in s.tensors}
+    if not names <= _ELEMENTWISE | _SCALARS:
+        return {}
+    found = {k: _shapes(s) for k, s in optimizer.states.items()}
+    return {k: next(iter(v)) for k, v in found.items() if len(v) == 1}
+
+
+def _pool(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
+    """Shapes of everything that may be a parameter: the weights, and other tensors that the state keeps."""
+    weights = checkpoint.weights
+    broken = next(iter(weights.broken), None)
+    if broken is not None:
+        raise FactUnavailable(f"{broken.path} is damaged", path=broken.path, blocked=True)
+    present = {f.path for f in weights.files}
+    missing = [
+        name for name in weights.expected if name not in present and not any(p.endswith(f"/{name}") for p in present)
+    ]
+    if missing:
+        raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
+    outside = [t.shape for f, _, t in weights.items() if f.path != optimizer.path]
+    return outside + _beside(checkpoint, optimizer)
+
+
+def _beside(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
+    values = maybe(lambda: checkpoint.state.values) or {}
+    own = optimizer.key.partition("[")[0]
+    return [t.shape for k, v in values.items() if k != own for t in _tensors(v, _MAX_NESTING)]
+
+
+def _tensors(value: object, depth: int) -> Iterator[TensorInfo]:
+    if isinstance(value, TensorInfo):
+        yield value
+    elif isinstance(value, Mapping) and depth and "param_groups" not in value:
+        for part in value.values():
+            yield from _tensors(part, depth - 1)
+
+
+def _too_many_parameters(
+    optimizer: OptimizerState, shapes: Mapping[object, Shape], pool: list[Shape]
+) -> Iterator[Problem]:
+    params = len({p for g in optimizer.groups for p in g.params})
+    if params > len(pool) and not _is_regrouped(shapes, pool):
+        yield Problem(
+            message=f"the optimizer has {count(params, 'parameter')}, but there are only {count(len(pool), 'weight tensor')}",
+            place=Place(path=optimizer.path, key=inside(optimizer.key, "param_groups")),
+            help=_HELP,
+            data={"parameters": params, "weights": len(pool)},
+        )
+
+
+def _is_regrouped(shapes: Mapping[object, Shape], pool: list[Shape]) -> bool:
+    """Whether weights are the same elements in other tensors: some formats fuse or split experts and projections."""
+    return len(shapes) != len(pool) and sum(map(prod, shapes.values())) == sum(map(prod, pool))
+
+
+def _by_name(
+    checkpoint: Checkpoint, optimizer: OptimizerState, shapes: Mapping[object, Shape]
+) -> Iterator[Problem] | None:
+    """A comparison by parameter name; None where not every name is that of a weight."""
+    names = {p: _bare(n) for g in optimizer.groups for p, n in zip(g.params, g.names, strict=False)}
+    weights = {_bare(name): t.shape for name, t in checkpoint.weights.tensors.items()}
+    if not all(k in names and names[k] in weights for k in shapes):
+        return None
+    return _name_problems(optimizer, [(k, names[k], s, weights[names[k]]) for k, s in shapes.items()])
+
+
+def _name_problems(optimizer: OptimizerState, pairs: list[tuple[object, str, Shape, Shape]]) -> Iterator[Problem]:
+    wrong = [p for p in pairs if p[2] != p[3]]
+    if wrong:
+        key, name, moment, weight = wrong[0]
+        more = f"; so have {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        yield Problem(
+            message=f"the moments of {name} have the shape {list(moment)}, the weight has {list(weight)}{more}",
+            place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}]"), tensor=name),
+            help=_HELP,
+            data={"parameters": [n for _, n, _, _ in wrong[:100]], "count": len(wrong)},
+        )
+
+
+def _bare(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "") if name.startswith(wrapper) or f".{wrapper}" in name else name
+    return name
+
+
+def _by_shape(optimizer: OptimizerState, shapes: Mapping[object, Shape], pool: list[Shape]) -> Iterator[Problem]:
+    excess = Counter(shapes.values()) - Counter(pool)
+    if not excess or _is_regrouped(shapes, pool):
+        return
+    have, there = Counter(shapes.values()), Counter(pool)
+    parts = [f"{have[s]:,} of shape {list(s)} for {count(there[s], 'weight')}" for s in excess]
+    yield Problem(
+        message=f"there are more moments than weights of the same shape: {listed(parts, 3)}",
+        place=_place(optimizer, next(k for k, s in shapes.items() if s in excess)),
+        help=_HELP,
+        data={"shapes": [{"shape": list(s), "moments": have[s], "weights": there[s]} for s in list(excess)[:100]]},
+    )
+
+
+def _place(optimizer: OptimizerState, parameter: object) -> Place:
+    return Place(path=optimizer.path, key=inside(optimizer.key, f"state[{parameter}]"))
+
+
+_HELP = "take weights and optimizer from the same save; if the model was changed, start with a fresh optimizer"

@@ -1,0 +1,158 @@
+"""optimizer/bad-hyperparameter and optimizer/moment-dtype: what the optimizer computes with."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from ckpt_rules import (
+    HALF_DTYPES,
+    Checkpoint,
+    OptimizerState,
+    ParamGroup,
+    Place,
+    Problem,
+    Rule,
+    Severity,
+    plain,
+)
+from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.words import count, inside, listed, shown
+
+_MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum"})
+_MASTERS = ("master", "fp32")
+
+
+class BadHyperparameter(Rule):
+    """A parameter group has a hyper-parameter that no training can use.
+
+    ## What it checks
+    Of every group: the learning rate, betas (0 up to, not including, 1), eps, weight decay and momentum must be finite
+    numbers and not negative. A learning rate of 0 is a warning, unless the scheduler has set it.
+
+    ## Why it matters
+    Loading a `state_dict` overwrites the hyper-parameters that the optimizer was built with. NaN in one of them turns every
+    weight into NaN at the first update; with a learning rate of 0 the group does not train, and nothing says so.
+
+    ## How to repair
+    Set the value in the file, or in `optimizer.param_groups` after loading, to what the run's configuration says.
+    """
+
+    id = "optimizer/bad-hyperparameter"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each value."""
+        optimizer = checkpoint.optimizer
+        scheduled = _scheduled(checkpoint)
+        for group in optimizer.groups:
+            for name, value, fault in _faults(group):
+                yield _bad(optimizer, group, name, value, fault)
+            if _is_zero(group.options.get("lr")) and not _sets_zero(scheduled, group.index) and optimizer.updates != 0:
+                yield _bad(optimizer, group, "lr", 0, "so its parameters don't train", Severity.WARNING)
+
+
+def _scheduled(checkpoint: Checkpoint) -> tuple[object, ...]:
+    return maybe(lambda: checkpoint.scheduler.last_lr) or ()
+
+
+def _is_zero(value: object) -> bool:
+    value = plain(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == 0
+
+
+def _sets_zero(scheduled: tuple[object, ...], index: int) -> bool:
+    return index < len(scheduled) and _is_zero(scheduled[index])
+
+
+def _faults(group: ParamGroup) -> Iterator[tuple[str, object, str]]:
+    for name in ("lr", "eps", "weight_decay", "momentum"):
+        value = group.options.get(name)
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if fault := _fault(part, below=1 if name == "momentum" else math.inf):
+                yield name, part, fault
+    betas = group.options.get("betas")
+    for index, beta in enumerate(betas if isinstance(betas, list | tuple) else ()):
+        if fault := _fault(beta, below=1):
+            yield f"betas[{index}]", beta, fault
+
+
+def _fault(value: object, below: float) -> str | None:
+    """What is wrong with a number; None (Adafactor's lr) and tensors whose value is not known are let through."""
+    known = plain(value)
+    if known is None:
+        return None
+    if isinstance(known, bool) or not isinstance(known, int | float):
+        return "which is no number"
+    if math.isnan(known) or math.isinf(known):
+        return "which is not finite"
+    if known < 0:
+        return "which is negative"
+    return f"where less than {below:g} is needed" if known >= below else None
+
+
+def _bad(
+    optimizer: OptimizerState, group: ParamGroup, name: str, value: object, fault: str, severity: Severity | None = None
+) -> Problem:
+    return Problem(
+        message=f"{name} of parameter group {group.index} is {shown(plain(value))}, {fault}",
+        place=Place(path=optimizer.path, key=inside(optimizer.key, f"param_groups[{group.index}].{name}")),
+        help="set it to what the run's configuration says, in the file or after loading",
+        severity=severity,
+        data={"group": group.index, "name": name, "value": plain(value), "parameters": len(group.params)},
+    )
+
+
+class MomentDtype(Rule):
+    """The optimizer's moments are kept in half precision, or no float32 copy of half-precision weights exists.
+
+    ## What it checks
+    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning. Weights in half
+    precision without a float32 master copy anywhere are information only: pure bfloat16 training makes both that way by
+    itself, and it is a choice.
+
+    ## Why it matters
+    bfloat16 keeps 8 bits of a number: a second moment with a decay of 0.999 can no longer change by less than 0.4 %, and
+    small updates are lost when they are added to weights. Moments that were cast when they were saved make a
+    resumed run differ from the one that was interrupted.
+
+    ## How to repair
+    Save the optimizer's `state_dict` as it is, without a cast. Where mixed precision keeps float32 master weights, save
+    those as well.
+    """
+
+    id = "optimizer/moment-dtype"
+    severity = Severity.WARNING
+    tags = frozenset({"resume", "numerics"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        optimizer = checkpoint.optimizer
+        moments = [(k, n, t.dtype) for k, s in optimizer.states.items() for n, t in s.tensors.items() if n in _MOMENTS]
+        weights = Counter(t.dtype for t in checkpoint.weights.tensors.values() if "float" in t.dtype)
+        half = [m for m in moments if m[2] in HALF_DTYPES]
+        usual = weights.most_common(1)[0][0] if weights else None
+        if half and usual == "float32":
+            key, name, _ = half[0]
+            yield Problem(
+                message=f"{count(len(half), 'moment')} of {len(moments):,} are {listed(sorted({m[2] for m in half}))}, "
+                "although the weights are float32",
+                place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].{name}")),
+                help="save the optimizer's state_dict as it is, without a cast",
+                data={"half": len(half), "moments": len(moments)},
+            )
+        elif usual in HALF_DTYPES and not _has_masters(checkpoint, optimizer):
+            yield Problem(
+                message=f"the weights are {usual}, and no float32 master copy of them is in the checkpoint",
+                place=Place(path=checkpoint.weights.files[0].path),
+                severity=Severity.INFO,
+                help="nothing to do for pure half-precision training; with mixed precision, save the float32 weights",
+                data={"dtype": usual},
+            )
+
+
+def _has_masters(checkpoint: Checkpoint, optimizer: OptimizerState) -> bool:
+    keys = [str(k) for k in maybe(lambda: checkpoint.state.values) or ()]
+    keys += {n for s in optimizer.states.values() for n in s.tensors}
+    return any(word in k.lower() for k in keys for word in _MASTERS)

@@ -1,0 +1,136 @@
+"""scheduler/step-mismatch: whether the scheduler has come as far as training has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, SchedulerState, Severity, is_count
+from ckpt_rules_training.maybe import is_scaled, updates_of
+from ckpt_rules_training.words import inside, shown
+
+_MOST_ACCUMULATED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What a scheduler may count: from `low` to `high`, and the words for it."""
+
+    words: str
+    low: int
+    high: int
+
+    def fits(self, steps: int, tolerance: int) -> bool:
+        return self.low - tolerance <= steps <= self.high + tolerance
+
+    def __str__(self) -> str:
+        numbers = f"{self.low:,}" if self.low == self.high else f"{self.low:,} to {self.high:,}"
+        return f"{numbers} {self.words}"
+
+
+class StepMismatch(Rule):
+    """The scheduler has made another number of steps than training.
+
+    ## What it checks
+    The scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
+    batches, the global step, and finished epochs. It must agree with one of them. `_step_count` ought to be
+    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations and is left alone.
+
+    ## Why it matters
+    The learning rate is a function of that number. A scheduler that is behind repeats a part of its schedule, the warm-up
+    most of all; one that is ahead ends too early.
+
+    ## How to repair
+    Build the scheduler anew and step it to the update where training stands, or set `last_epoch` in its state. Step it once
+    for every update (or once for every epoch), before saving.
+    """
+
+    id = "scheduler/step-mismatch"
+    severity = Severity.WARNING
+    tags = frozenset({"resume"})
+
+    tolerance: int = Field(default=1, ge=0, description="Steps by which the scheduler may differ without a word.")
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for `last_epoch`, or one for `_step_count`."""
+        scheduler = checkpoint.scheduler
+        if scheduler.kind == "ReduceLROnPlateau":
+            raise FactUnavailable("ReduceLROnPlateau counts evaluations, not updates")
+        if scheduler.last_epoch is None:
+            raise FactUnavailable(f"the scheduler ({scheduler.kind}) keeps no last_epoch")
+        if not is_count(scheduler.last_epoch):
+            yield _no_count(scheduler)
+            return
+        steps = int(scheduler.last_epoch)
+        candidates = _candidates(checkpoint)
+        fits = not candidates or any(c.fits(steps, self.tolerance) for c in candidates)
+        if fits or _is_undecided(checkpoint, steps, self.tolerance):
+            yield from _step_count(scheduler, steps)
+        else:
+            yield _mismatch(scheduler, steps, candidates)
+
+
+def _candidates(checkpoint: Checkpoint) -> list[_Candidate]:
+    progress = checkpoint.progress
+    found = []
+    expected, made = progress.expected_updates, updates_of(checkpoint)
+    if expected is not None and made is not None and is_scaled(checkpoint):
+        # Updates that the scaler skips are steps of the scheduler in some loops, and none in others.
+        found.append(_Candidate("optimizer updates", min(made, expected), max(made, expected)))
+    else:
+        both = dict.fromkeys(n for n in (made, expected) if n is not None)
+        found += [_Candidate("optimizer updates", n, n) for n in both]
+    if progress.global_step is not None:
+        found.append(_Candidate("global steps", progress.global_step, progress.global_step))
+    if progress.batches_done is not None:
+        found.append(_Candidate("batches", progress.batches_done, progress.batches_done))
+    if progress.epoch is not None:
+        under_way = not progress.complete
+        found.append(_Candidate("epochs", max(progress.epoch - under_way, 0), progress.epoch))
+    return found
+
+
+def _is_undecided(checkpoint: Checkpoint, steps: int, tolerance: int) -> bool:
+    """Whether the scheduler may count batches whose number is not recorded."""
+    progress = checkpoint.progress
+    if progress.batches_done is not None:
+        return False
+    made = progress.global_step or updates_of(checkpoint)
+    if made is None:
+        return steps > (progress.epoch or 0)
+    ratio = round(steps / made) if made else 0
+    return 1 < ratio <= _MOST_ACCUMULATED and abs(steps - ratio * made) <= ratio * (tolerance + 1)
+
+
+def _mismatch(scheduler: SchedulerState, steps: int, candidates: list[_Candidate]) -> Problem:
+    unique = list(dict.fromkeys(map(str, candidates)))
+    return Problem(
+        message=f"the scheduler has made {steps:,} steps, which fits none of {', '.join(unique)}",
+        place=Place(path=scheduler.path, key=inside(scheduler.key, "last_epoch")),
+        help="build the scheduler anew and step it to the update where training stands",
+        data={"last_epoch": steps, "candidates": [{"of": c.words, "from": c.low, "to": c.high} for c in candidates]},
+    )
+
+
+def _no_count(scheduler: SchedulerState) -> Problem:
+    return Problem(
+        message=f"last_epoch of the scheduler is {shown(scheduler.last_epoch)}, which is no count of steps",
+        place=Place(path=scheduler.path, key=inside(scheduler.key, "last_epoch")),
+        help="build the scheduler anew and step it to the update where training stands",
+        data={"last_epoch": str(scheduler.last_epoch)},
+    )
+
+
+def _step_count(scheduler: SchedulerState, steps: int) -> Iterator[Problem]:
+    calls = scheduler.step_count
+    # Warm restarts never count their calls, and a scheduler that was built with last_epoch counts from there.
+    if calls is None or scheduler.kind == "CosineAnnealingWarmRestarts" or (is_count(calls) and 0 < calls <= steps + 2):
+        return
+    yield Problem(
+        message=f"_step_count of the scheduler is {shown(calls)}, but last_epoch is {steps:,}",
+        place=Place(path=scheduler.path, key=inside(scheduler.key, "_step_count")),
+        help="the two are written together: build the scheduler anew and step it forward",
+        data={"step_count": str(calls), "last_epoch": steps},
+    )

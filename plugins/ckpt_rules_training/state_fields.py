@@ -1,0 +1,112 @@
+"""state/missing-field and state/misspelled-field: what the training state's convention lets one expect in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, Field, Place, Problem, Rule, Severity, TrainingState, misspelling_of
+
+_PARTS = frozenset({"optimizer", "scheduler", "scaler", "rng"})
+_SEVERITIES = {"error": Severity.ERROR, "warning": Severity.WARNING}
+
+
+class MissingField(Rule):
+    """The training state lacks a field that resuming needs.
+
+    ## What it checks
+    Each layout says which fields its training state ought to have. In the plain layout those are `epoch` and `step`
+    (errors) and `total_batches` (a warning) where the convention of `training_state.pth` is followed, and at least one
+    counter of any name elsewhere. Optimizer, scheduler, scaler and random-number state have rules of their own
+    (`optimizer/missing`, `scheduler/missing`, …). A misspelt key is left to `state/misspelled-field`.
+
+    ## Why it matters
+    A loader that finds no counter starts counting from zero: the same data again, and the learning-rate schedule from
+    its warm-up. Most do so without a word, because `state.get("epoch", 0)` never fails.
+
+    ## How to repair
+    Resume from a checkpoint that has the field, or add it by hand: load the file, set the key to the value that the
+    training log shows for this save, save it again.
+    """
+
+    id = "state/missing-field"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each field."""
+        state = checkpoint.state
+        misspelt = None
+        for field in state.fields:
+            if field.needed in _SEVERITIES and field.name not in _PARTS and state.get(field.name) is None:
+                misspelt = misspelt or state.misspelt(field.name)
+                if not state.misspelt(field.name):
+                    yield _missing(state, field)
+        if misspelt:
+            raise FactUnavailable(
+                f"'{misspelt}' in {state.path} is probably a misspelling", path=state.path, blocked=True
+            )
+
+
+def _missing(state: TrainingState, field: Field) -> Problem:
+    key = state.key_of(field.name)
+    what = f"the training state has no {field.name}" if key is None else f"'{key}' in the training state is None"
+    return Problem(
+        message=f"{what}: {field.why}" if field.why else what,
+        place=Place(path=state.path, key=key or field.keys[0]),
+        severity=_SEVERITIES[field.needed],
+        help=f"set '{field.keys[0]}' to the value that the training log shows, or resume from a checkpoint that has it",
+        data={"field": field.name, "looked_for": list(field.keys)},
+    )
+
+
+class MisspelledField(Rule):
+    """A key of the training state is almost the name of a field that is missing.
+
+    ## What it checks
+    For each field of the layout that is absent, whether a key with a value of the right kind differs from one of its
+    names by a slip: a letter left out, added, changed or swapped, or other capitals and separators. It is an error where
+    resuming goes wrong without the field, else a warning.
+
+    ## Why it matters
+    Nobody reads what lies under a misspelt key. `state.get("optimizer_state_dict")` gives None for a file that holds
+    `optimizer_state_dit`, and the optimizer starts again from nothing although all of it is in the file.
+
+    ## How to repair
+    Rename the key: load the file, move the value to the right key, save it again. Then mend the code that wrote it.
+    """
+
+    id = "state/misspelled-field"
+    severity = Severity.WARNING
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each misspelt key."""
+        state = checkpoint.state
+        seen: set[str] = set()
+        for field in state.fields:
+            wanted = field.needed in _SEVERITIES or field.name in _PARTS
+            key = state.misspelt(field.name) if wanted and not _is_elsewhere(checkpoint, field.name) else None
+            if key is not None and key not in seen:
+                seen.add(key)
+                yield _misspelt(state, field, key)
+
+
+def _is_elsewhere(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a part of the state was found all the same, in a file of its own."""
+    if name not in _PARTS:
+        return False
+    try:
+        getattr(checkpoint, name)
+    except FactUnavailable:
+        return False
+    return True
+
+
+def _misspelt(state: TrainingState, field: Field, key: str) -> Problem:
+    meant = misspelling_of(key, field.keys) or field.keys[0]
+    return Problem(
+        message=f"the training state has '{key}' and no {field.name}: did you mean '{meant}'? {field.why}".rstrip(),
+        place=Place(path=state.path, key=key),
+        severity=Severity.ERROR if field.needed == "error" else None,
+        help=f"rename '{key}' to '{meant}' in {state.path}; no loader looks for it under this name",
+        data={"field": field.name, "key": key, "meant": meant},
+    )

@@ -1,0 +1,69 @@
+"""state/unreadable: files that can be opened but not understood."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
+from ckpt_rules_training.soundness import is_sound
+
+_READ_BY_LOADERS = re.compile(
+    r".*config\.json|.*\.index\.json|.*state.*\.json|(params|args|hparams|model_args|train_args|special_tokens_map|progress)\.json"
+)
+
+
+class UnreadableState(Rule):
+    """The training state or a configuration can't be parsed, or is not a dictionary.
+
+    ## What it checks
+    Every JSON file that a loader reads (`config.json`, `*_config.json`, `*.index.json`, `trainer_state.json` and the like)
+    must parse, and the configurations, indexes and states among them must be dictionaries. So must the object that the
+    training state's torch file holds. Damage to the torch file itself is the business of `weights/broken-torch-file`.
+
+    ## Why it matters
+    A save that was interrupted, or a full disk, leaves half a JSON file behind. Loaders then stop with a parser's error
+    that names no checkpoint; some trainers start from scratch instead, without a word.
+
+    ## How to repair
+    Restore the file from the save before, or from another copy. `config.json` can be written again from the code that
+    built the model. A training state of another type than a dictionary was written by something else than the trainer.
+    """
+
+    id = "state/unreadable"
+    tags = frozenset({"resume", "load"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file."""
+        for entry in checkpoint.files_in("json"):
+            if _READ_BY_LOADERS.fullmatch(entry.name):
+                yield from _json_problems(checkpoint, entry.path)
+        yield from _state_problems(checkpoint)
+
+
+def _json_problems(checkpoint: Checkpoint, path: str) -> Iterator[Problem]:
+    try:
+        file = checkpoint.json(path)
+    except FactUnavailable:
+        return  # it can't be opened: files/unreadable says so
+    fatal = next((p for p in file.problems if p.fatal), None)
+    if fatal:
+        message = f"{path} can't be parsed: {fatal.message}"
+        yield Problem(
+            message=message, place=Place(path=path, offset=fatal.offset), help=_HELP, data={"code": fatal.code}
+        )
+    elif not isinstance(file.value, Mapping):
+        kind = type(file.value).__name__
+        message = f"{path} holds a JSON value of type {kind}, where a dictionary belongs"
+        yield Problem(message=message, place=Place(path=path), help=_HELP, data={"type": kind})
+
+
+def _state_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
+    try:
+        checkpoint.state  # noqa: B018 - asked for its complaint
+    except FactUnavailable as absent:
+        if absent.blocked and absent.path and not absent.path.endswith(".json") and is_sound(checkpoint, absent.path):
+            yield Problem(message=absent.reason, place=Place(path=absent.path), help=_HELP)
+
+
+_HELP = "restore it from another copy or from the save before"

@@ -1,0 +1,100 @@
+"""state/needs-unsafe-load: what `torch.load` would refuse by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, TorchFile
+from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.torch_globals import ALLOWED
+from ckpt_rules_training.words import count, listed
+
+_LAST_PROTOCOL = 3
+_OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+class NeedsUnsafeLoad(Rule):
+    """A file that resuming reads asks for globals that `torch.load` refuses by default.
+
+    ## What it checks
+    The importable names that the pickles of the training state and of the weights ask for, against the exact list that
+    torch lets through with `weights_only=True`, its default since 2.6; and the pickle protocol, of which that loader reads
+    2 and 3. Nothing is imported or run to find out. Other files (`training_args.bin`, `rng_state.pth`) are left
+    alone: the loaders that read them know what is inside.
+
+    ## Why it matters
+    `torch.load` stops with `Weights only load failed … Unsupported global`. NumPy's random state, an
+    `argparse.Namespace` or a NumPy number among the metrics is enough. `weights_only=False` loads the file, and
+    runs whatever somebody may have put into it.
+
+    ## How to repair
+    Let those names through where the file comes from a source you trust:
+    `with torch.serialization.safe_globals([...]): torch.load(path)`. Better, save plain values: `vars(args)` for a
+    Namespace, `.item()` for NumPy numbers, `.tolist()` for NumPy arrays. Names that your loader lets through
+    belong into the rule's option `allow`.
+    """
+
+    id = "state/needs-unsafe-load"
+    severity = Severity.WARNING
+    tags = frozenset({"resume", "load", "safety"})
+
+    allow: tuple[str, ...] = Field(
+        default=(), description="Further globals, as `module.name`, that the team's own loader lets through."
+    )
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file."""
+        allowed = ALLOWED.union(self.allow)
+        for path in _files(checkpoint):
+            file = checkpoint.torch_file(path)
+            refused = sorted({_modern(g.module, g.name) for g in file.globals} - allowed)
+            if refused:
+                yield _globals(path, refused)
+            elif (file.protocol or 0) > _LAST_PROTOCOL:
+                yield _protocol(file)
+
+
+def _files(checkpoint: Checkpoint) -> list[str]:
+    """Torch files that a resume reads, state first."""
+    paths: list[str] = []
+    for fact in ("state", "optimizer", "scheduler", "scaler"):
+        try:
+            paths.append(getattr(checkpoint, fact).path)
+        except FactUnavailable as absent:
+            if absent.path:  # a file that is damaged, or holds something else, still asks for globals
+                paths.append(absent.path)
+    weights = maybe(lambda: checkpoint.weights.files) or ()
+    paths += [f.path for f in weights if f.format == "torch"]
+    torch_files = {e.path for e in checkpoint.files_in("torch")}
+    found = [p for p in dict.fromkeys(paths) if p in torch_files]
+    if not found:
+        raise FactUnavailable("no torch file is needed to resume or to load the weights")
+    return found
+
+
+def _modern(module: str, name: str) -> str:
+    return f"{_OLD_NAMES.get(module, module)}.{name}"
+
+
+def _globals(path: str, refused: list[str]) -> Problem:
+    return Problem(
+        message=f"torch.load refuses {path} by default: its pickle asks for {listed(refused)}",
+        place=Place(path=path),
+        help=(
+            f"load it under torch.serialization.safe_globals([...]) with {count(len(refused), 'name')} added, if you trust "
+            "its source; or save plain Python values instead"
+        ),
+        data={"globals": refused},
+    )
+
+
+def _protocol(file: TorchFile) -> Problem:
+    return Problem(
+        message=f"torch.load refuses {file.path} by default: it is pickled with protocol {file.protocol}, of which its "
+        "weights-only loader reads no more than 3",
+        place=Place(path=file.path),
+        help="save it without the argument `pickle_protocol`",
+        data={"protocol": file.protocol},
+    )
