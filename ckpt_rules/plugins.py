@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ckpt_rules.hookspecs import Reporter
     from ckpt_rules.rule import Rule
 
+__all__ = ["GROUP", "Plugin", "Plugins", "installed_plugins"]
+
 GROUP = "ckpt_rules"
 
 

@@ -26,14 +26,16 @@ _COLOURS = {"passed": "green", "error": "red", "warning": "yellow", "info": "cya
 class Style:
     """Plain text in 80 columns unless told otherwise.
 
-    colour:  whether ANSI colours are wanted
-    unicode: whether symbols beyond ASCII can be written
-    width:   columns
+    colour:   whether ANSI colours are wanted
+    unicode:  whether symbols beyond ASCII can be written
+    width:    columns
+    terminal: whether somebody looks at it as it comes
     """
 
     colour: bool = False
     unicode: bool = True
     width: int = WIDTH
+    terminal: bool = False
 
     @classmethod
     def of(cls, stream: TextIO | None, environment: Mapping[str, str] = os.environ) -> Style:
@@ -46,7 +48,7 @@ class Style:
         else:
             colour = terminal and environment.get("TERM") != "dumb"
         columns = shutil.get_terminal_size((WIDTH, 24)).columns if terminal else WIDTH
-        return cls(colour, _can_write(stream, "✓✗"), max(40, min(columns, WIDTH)))
+        return cls(colour, _can_write(stream, "✓✗"), max(40, min(columns, WIDTH)), terminal)
 
     def paint(self, text: str, *colours: str) -> str:
         """The text in colour, where that is wanted."""

@@ -1,0 +1,103 @@
+"""The commands put together, and the one boundary where any exception becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ckpt_rules import __version__
+from ckpt_rules.cli import catalogue, inspection, plugins, rulesets, schema, verify
+from ckpt_rules.cli.output import silence
+from ckpt_rules.errors import CkptRulesError
+from ckpt_rules.report import ExitCode
+from ckpt_rules.reporters.printable import printable
+
+INTERRUPTED = 130
+TRACEBACK = "CKPT_RULES_TRACEBACK"
+
+app = typer.Typer(
+    name="ckpt-rules",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 passed, 1 failed, 2 unknown: a mistake in the command or ruleset, a plugin or rule that failed.",
+)
+app.command("verify")(verify.verify)
+app.command("inspect")(inspection.inspect)
+app.command("rules")(catalogue.rules)
+app.command("rule")(catalogue.rule)
+app.add_typer(rulesets.app, name="rulesets")
+app.command("plugins")(plugins.plugins)
+app.command("schema")(schema.schema)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ckpt-rules {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """The linter for training checkpoints.
+
+    Can training be resumed from this directory, and will it resume where you think?
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Nothing but a message reaches the user, whatever is raised."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    wants_traceback = bool(os.environ.get(TRACEBACK)) or not {"-v", "--verbose"}.isdisjoint(arguments)
+    try:
+        return int(typer.main.get_command(app).main(arguments, prog_name="ckpt-rules", standalone_mode=False) or 0)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except CkptRulesError as error:
+        _say(f"error: {error}")
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug is a message as well
+        if hasattr(error, "show") and hasattr(
+            error, "exit_code"
+        ):  # typer's own; which class that is differs by version
+            error.show()
+            return int(error.exit_code)
+        _say(_bug(error, with_traceback=wants_traceback))
+    except SystemExit:
+        pass  # nothing in here ends the process by itself: a plugin did, and proved nothing by it
+    finally:
+        silence_if_gone()
+    return ExitCode.UNKNOWN
+
+
+def _bug(error: Exception, *, with_traceback: bool) -> str:
+    said = f"error: ckpt-rules itself failed, {type(error).__name__}: {error}\nThis is a bug; please report it"
+    if with_traceback:
+        return f"{said}, with this traceback:\n{''.join(traceback.format_exception(error))}"
+    return f"{said}, with the traceback that {TRACEBACK}=1 shows."
+
+
+def _say(text: str) -> None:
+    """Print to stderr line by line, with nothing in it that a terminal would take for a command."""
+    for line in text.splitlines():
+        print(printable(line, limit=None).encode("ascii", "backslashreplace").decode(), file=sys.stderr)  # noqa: T201
+
+
+def silence_if_gone() -> None:
+    """Leave nothing in the buffers of a stream that can't take it, for the interpreter would complain at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            silence(stream)

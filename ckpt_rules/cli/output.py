@@ -1,0 +1,97 @@
+"""Where text goes: to standard output as it comes, or to a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+from ckpt_rules.errors import UsageError
+from ckpt_rules.storage import reason
+
+
+def emit(pieces: Iterable[str], output: str | None = None) -> None:
+    """Write every piece to the file `output`, or to standard output."""
+    if output is None:
+        to_stream(pieces, sys.stdout)
+    else:
+        to_file(pieces, output)
+
+
+def to_stream(pieces: Iterable[str], stream: TextIO | None) -> None:
+    """Write each piece as it comes.
+
+    A reader that goes away (`| head`) is no error: the pieces are still computed, for their sake the exit code means what
+    it always means.
+    """
+    gone = stream is None
+    for piece in pieces:
+        if gone or stream is None:
+            continue
+        try:
+            stream.write(_encodable(piece, stream))
+            stream.flush()
+        except BrokenPipeError:
+            gone = True
+            silence(stream)
+        except OSError as error:
+            silence(stream)
+            raise UsageError(f"standard output can't be written to: {reason(error)}") from None
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def silence(stream: TextIO) -> None:
+    """Let whatever is still written to a stream, or lies in its buffer, go nowhere."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        return
+
+
+def to_file(pieces: Iterable[str], output: str) -> None:
+    """Write UTF-8 to a new file beside `output` and put it in its place; on any error `output` is left as it was.
+
+    A device or pipe is written to directly: there is nothing to replace. A link is followed, not replaced.
+    """
+    text = "".join(pieces).encode("utf-8", "backslashreplace")
+    path = os.path.realpath(output)
+    try:
+        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+            _write(os.open(path, os.O_WRONLY), text)
+        else:
+            _replace(path, text)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        words = reason(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{output} can't be written: {words}") from None
+
+
+def _replace(path: str, text: bytes) -> None:
+    folder, name = os.path.split(path)
+    fresh = os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
+    mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None
+    # 0o666 less the umask is what any other program would give a new file.
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        if mode is not None:
+            os.chmod(handle, mode)
+        _write(handle, text)
+        os.replace(fresh, path)
+    except BaseException:
+        os.unlink(fresh)
+        raise
+
+
+def _write(handle: int, text: bytes) -> None:
+    with os.fdopen(handle, "wb") as file:
+        file.write(text)
+        file.flush()
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.fsync(file.fileno())

@@ -1,0 +1,153 @@
+"""`ckpt-rules verify`: the main job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ckpt_rules.cli.options import NoPlugin, stdout_kept_clean
+from ckpt_rules.cli.output import emit
+from ckpt_rules.errors import PluginError, UsageError
+from ckpt_rules.report import ExitCode, Report, worst_verdict
+from ckpt_rules.reporters.printable import printable, sentence
+from ckpt_rules.reporters.style import Style
+
+if TYPE_CHECKING:
+    from ckpt_rules.hookspecs import Reporter
+    from ckpt_rules.ruleset.resolved import ResolvedRuleset
+
+Render = Callable[[Iterable[Report]], Iterator[str]]
+
+
+def verify(  # noqa: PLR0913 - one argument for each flag
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Checkpoint directories.", show_default=False)],
+    *,
+    ruleset: Annotated[
+        str,
+        typer.Option("--ruleset", "-r", metavar="NAME|FILE", help="quick, default, ci, plugin:name or a YAML file."),
+    ] = "default",
+    strict: Annotated[
+        bool | None,
+        typer.Option("--strict/--no-strict", help="Warnings are errors; unless given, the ruleset decides."),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help="text, json, or one that a plugin brings.")
+    ] = "text",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the report here, whole or not at all.")
+    ] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Run only these rules of the ruleset: globs of ids, or tag:NAME."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Leave out these rules: globs of ids, or tag:NAME.")
+    ] = None,
+    no_plugin: NoPlugin = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Every rule with its reason and time, all findings, tracebacks.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing on a pass, only what is wrong else.")
+    ] = False,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="End with 0 where it would be 1. 2 remains 2.")
+    ] = False,
+) -> int:
+    """Say whether training can be resumed from checkpoints, and where it will start.
+
+    Ends with 0 where every selected rule did its work and found no error, 1 where one did, 2 where the answer is unknown.
+    """
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet contradict each other; give one of them")
+    with stdout_kept_clean():
+        resolved = _resolve(ruleset, strict, select, exclude, no_plugin)
+    style = Style.of(sys.stdout) if output is None else Style()
+    render = _renderer(form, resolved, partial(_text, style=style, verbose=verbose, quiet=quiet))
+    reports: list[Report] = []
+    emit(render(_run(paths, resolved, reports)), output)
+    if output is not None and not quiet:
+        _say_where(reports, output)
+    code = worst_verdict(tuple(reports)).exit_code
+    return ExitCode.PASSED if exit_zero and code is ExitCode.FAILED else code
+
+
+def _resolve(
+    ruleset: str, strict: bool | None, select: list[str] | None, exclude: list[str] | None, no_plugin: list[str] | None
+) -> ResolvedRuleset:
+    from ckpt_rules.api import load_ruleset
+
+    return load_ruleset(ruleset, strict=strict, select=select or (), exclude=exclude or (), no_plugins=no_plugin or ())
+
+
+def _run(paths: Sequence[str], ruleset: ResolvedRuleset, reports: list[Report]) -> Iterator[Report]:
+    """Verify each path when its report is asked for, and keep it in `reports`."""
+    from ckpt_rules.engine import run
+    from ckpt_rules.storage import LocalStorage
+
+    for path in paths:
+        with stdout_kept_clean():
+            reports.append(run(LocalStorage(path), ruleset))
+        yield reports[-1]
+
+
+def _renderer(form: str, ruleset: ResolvedRuleset, text: Render) -> Render:
+    """What turns reports into text; chosen before anything is checked, so that a misspelt format costs nothing."""
+    if form == "text":
+        return text
+    if form == "json":
+        return _json
+    reporters = ruleset.plugins.reporters
+    if form not in reporters:
+        known = ["text", "json", *reporters]
+        near = get_close_matches(form, known, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"there is no format {form!r}{meant}; there are {', '.join(known)}")
+    return partial(_foreign, form, reporters[form])
+
+
+def _text(reports: Iterable[Report], *, style: Style, verbose: bool, quiet: bool) -> Iterator[str]:
+    from ckpt_rules.reporters.text import render, summary
+
+    seen: list[Report] = []
+    gap = ""
+    for report in reports:
+        seen.append(report)
+        if text := render(report, style, verbose=verbose, quiet=quiet):
+            yield gap + text
+            gap = "\n\n"
+    if len(seen) > 1 and gap:
+        yield gap + summary(seen, style)
+
+
+def _json(reports: Iterable[Report]) -> Iterator[str]:
+    from ckpt_rules.reporters.json import render
+
+    yield render(list(reports))
+
+
+def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterator[str]:
+    """The text of a plugin's reporter, one report after the other."""
+    for report in reports:
+        try:
+            with stdout_kept_clean():
+                text: object = reporter(report)
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"the reporter {name!r} crashed: {type(error).__name__}: {error}") from error
+        if not isinstance(text, str):
+            raise PluginError(f"the reporter {name!r} returned {type(text).__name__}; it must return text")
+        yield text if text.endswith("\n") else f"{text}\n"
+
+
+def _say_where(reports: Sequence[Report], output: str) -> None:
+    """The answer on stderr, for whoever watches a job that writes its report to a file."""
+    for report in reports:
+        typer.echo(
+            f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}", err=True
+        )
+    typer.echo(f"the report is in {printable(output)}", err=True)
