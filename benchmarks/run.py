@@ -84,7 +84,9 @@ def _weights_only(plain: Path, scratch: Path) -> Path:
     return scratch
 
 
-def _verify(name: str, ruleset: str, checkpoint: Path, exit_codes: tuple[int, ...] = (0,)) -> Command:
+def _verify(name: str, ruleset: str, checkpoint: Path) -> Command:
+    # Weights alone can't be resumed from: that is found, and exit code 1 is right for all but the plain checkpoint.
+    exit_codes = (0,) if checkpoint.name.startswith("plain") else (1,)
     return Command(name, (CKPT_RULES, "verify", "--quiet", "--ruleset", ruleset, str(checkpoint)), exit_codes)
 
 
