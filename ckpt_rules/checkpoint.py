@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_NO_DIRECTORY = "there is no checkpoint directory to look into"
+
 
 class Checkpoint:
     """A checkpoint directory, opened once.
@@ -161,6 +163,8 @@ class Checkpoint:
         return self._ask(self.layout.progress)
 
     def _ask(self, question: Callable[[Checkpoint], T]) -> T:
+        if self.root.kind is not RootKind.DIRECTORY:
+            raise FactUnavailable(_NO_DIRECTORY, path=".", blocked=True)
         # Bound methods of one layout compare equal, so the layout's answer is found again.
         return self.fact(question)
 
@@ -172,7 +176,7 @@ def _root(checkpoint: Checkpoint) -> Root:
 def _listing(checkpoint: Checkpoint) -> Listing:
     root = checkpoint.root
     if root.kind is not RootKind.DIRECTORY:
-        raise FactUnavailable("there is no checkpoint directory to look into", path=".", blocked=True)
+        raise FactUnavailable(_NO_DIRECTORY, path=".", blocked=True)
     return checkpoint.storage.list()
 
 

@@ -82,7 +82,7 @@ def _pass(counts: Counts, situation: Situation) -> str:
     if situation.narrowed:
         return f"nothing wrong in what the {number(counts.passed + counts.failed, 'selected rule')} checked{warned}"
     if situation.resume:
-        return f"safe to resume{warned}: {situation.resume}"
+        return f"safe to resume{warned}; {situation.resume}"
     return f"nothing wrong{warned}; where training would start again is not recorded here"
 
 

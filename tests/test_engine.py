@@ -232,7 +232,7 @@ class TestVerdict:
         plugins = plugins_of(acme={"rules": [rule], "layouts": [Acme()]})
         report = run(ruleset_of(rule, plugins=plugins))
         assert report.resume == "epoch 3 starts"
-        assert report.reason == "safe to resume, with 1 warning to look at: epoch 3 starts"
+        assert report.reason == "safe to resume, with 1 warning to look at; epoch 3 starts"
 
     def test_a_narrowed_run_does_not_claim_more_than_it_checked(self, run, ruleset_of, fake_rule, plugins_of):
         plugins = plugins_of(acme={"rules": [rule := fake_rule()], "layouts": [Acme()]})

@@ -56,7 +56,10 @@ def rule(
     form: AnyForm = Form.TEXT,
     no_plugin: NoPlugin = None,
 ) -> None:
-    """Print the page of a rule: what it checks, why it matters, how to repair, its options."""
+    """Print the page of a rule.
+
+    What it checks, why it matters, how to repair, and its options.
+    """
     from ckpt_rules.catalogue import rule_info, rule_page
     from ckpt_rules.ruleset.installed import Installed
 

@@ -19,8 +19,9 @@ def inspect(
     form: AnyForm = Form.TEXT,
     no_plugin: NoPlugin = None,
 ) -> int:
-    """Print what a checkpoint is: layout, progress, optimizer, weights, and where training will start.
+    """Print what a checkpoint is and where training will start.
 
+    Layout, progress, optimizer, scheduler, scaler, weights; what can't be had says why.
     Ends with 0 where the directory could be listed, whatever lies in it, and with 2 where not or where a plugin failed.
     """
     from ckpt_rules.api import inspect as inspect_path

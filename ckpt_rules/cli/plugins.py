@@ -23,7 +23,10 @@ def plugins(
     no_plugin: NoPlugin = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Everything by name, and tracebacks.")] = False,
 ) -> int:
-    """List the installed plugins and what each brings. Ends with 2 where one could not be loaded."""
+    """List the installed plugins and what each brings.
+
+    Ends with 2 where one could not be loaded.
+    """
     with stdout_kept_clean():
         found = installed_plugins(frozenset(no_plugin or ()))
     style = Style.of(sys.stdout)

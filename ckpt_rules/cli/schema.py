@@ -34,7 +34,7 @@ def schema(
     *,
     no_plugin: NoPlugin = None,
 ) -> None:
-    """Print the JSON Schema of a report, an inspection or a ruleset file."""
+    """Print a JSON Schema: of reports, inspections, rulesets."""
     emit([json.dumps({"$schema": DIALECT} | _schema(subject, no_plugin), indent=2) + "\n"])
 
 

@@ -25,7 +25,7 @@ Render = Callable[[Iterable[Report]], Iterator[str]]
 
 
 def verify(  # noqa: PLR0913 - one argument for each flag
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Checkpoint directories.", show_default=False)],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Checkpoint directories.", show_default=False)],
     *,
     ruleset: Annotated[
         str,
@@ -59,7 +59,7 @@ def verify(  # noqa: PLR0913 - one argument for each flag
         bool, typer.Option("--exit-zero", help="End with 0 where it would be 1. 2 remains 2.")
     ] = False,
 ) -> int:
-    """Say whether training can be resumed from checkpoints, and where it will start.
+    """Say whether training can be resumed, and from where.
 
     Ends with 0 where every selected rule did its work and found no error, 1 where one did, 2 where the answer is unknown.
     """

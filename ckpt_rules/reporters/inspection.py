@@ -117,11 +117,12 @@ def _model(found: ModelSummary) -> Iterator[str]:
 
 
 def _weights(found: WeightsSummary) -> Iterator[str]:
-    yield f"{found.parameters:,} parameters in {_number(found.tensors, 'tensor')}, {size(found.nbytes)}"
-    if found.dtypes:
-        total = found.parameters or 1
-        shares = [f"{printable(d)} {n / total:.1%}".replace("%", " %") for d, n in found.dtypes.items()]
-        yield ", ".join(shares) if len(shares) > 1 else printable(next(iter(found.dtypes)))
+    total = found.parameters or 1
+    shares = [f"{printable(d)} {n / total:.1%}".replace("%", " %") for d, n in found.dtypes.items()]
+    only = f" of {printable(next(iter(found.dtypes)))}" if len(shares) == 1 else ""
+    yield f"{found.parameters:,} parameters in {_number(found.tensors, 'tensor')}{only}, {size(found.nbytes)}"
+    if len(shares) > 1:
+        yield ", ".join(shares)
     yield _files(found.files) + (f", listed in {printable(found.index)}" if found.index else "")
     if found.others:
         yield f"passed over by the loader: {_files(found.others)}"

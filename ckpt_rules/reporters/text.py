@@ -132,11 +132,9 @@ class _Page:
         for outcome in self.report.outcomes:
             if outcome.status is Status.SKIPPED and not self.verbose:
                 skipped.setdefault(outcome.reason or "no reason given", []).append(outcome.rule)
-        for reason, rules in skipped.items():
-            names = ", ".join(rules) if len(rules) <= NAMED else _number(len(rules), "rule")
-            yield from self._named("skipped", "skipped", f"{sentence(reason)} ({names})")
-        for (rule, why), amount in ignored.items():
-            yield from self._named("skipped", "ignored", f"{_number(amount, 'finding')} of {rule}: {sentence(why)}")
+        yield from self._list("skipped", [f"{sentence(why)} ({_rules(rules)})" for why, rules in skipped.items()])
+        said = [f"{_number(n, 'finding')} of {rule}: {sentence(why)}" for (rule, why), n in ignored.items()]
+        yield from self._list("ignored", said)
 
     def notices(self) -> Iterator[str]:
         """What is to be said about the run itself."""
@@ -164,6 +162,11 @@ class _Page:
         reason = sentence(self.report.reason)
         yield from _hanging(f"{_verdict(verdict, self.style)}  ", len(verdict.value) + 2, reason, self.style)
 
+    def _list(self, name: str, texts: Sequence[str]) -> Iterator[str]:
+        """Several texts behind one name."""
+        for number, text in enumerate(texts):
+            yield from self._named("skipped", name, text) if not number else self._labelled("", text)
+
     def _labelled(self, label: str, text: str) -> list[str]:
         return _hanging(f"{label:<{self.column}}", self.column, text, self.style)
 
@@ -173,6 +176,10 @@ class _Page:
     def _named(self, kind: str, name: str, text: str) -> list[str]:
         gap = " " * (self.column - 2 - len(name))
         return _hanging(self._row(kind, name) + gap, self.column, text, self.style)
+
+
+def _rules(ids: Sequence[str]) -> str:
+    return ", ".join(ids) if len(ids) <= NAMED else _number(len(ids), "rule")
 
 
 def _is_wrong(outcomes: Sequence[Outcome]) -> bool:
