@@ -90,7 +90,7 @@ def _sniff_text(head: bytes) -> Content:
         return (
             Content.HTML if _HTML.match(text) else Content.XML if text.startswith(b"<?xml") else _text_or_binary(head)
         )
-    if text.startswith((b"{", b"[")) and _text_or_binary(head) is Content.TEXT:
+    if text.startswith((b"{", b"[")) and _text_or_binary(head.removeprefix(b"\xef\xbb\xbf")) is Content.TEXT:
         return Content.JSON
     return _text_or_binary(head)
 

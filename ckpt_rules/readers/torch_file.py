@@ -21,6 +21,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 _LEGACY_PICKLES = ("magic number", "protocol", "system information", "object", "storage keys")
 _COUNT_NBYTES = 8
+_MAX_RECORD_NBYTES = 64
 
 
 def read_torch_file(source: Source, path: str) -> TorchFile:
@@ -84,25 +85,26 @@ def _content(source: Source, entry: ZipEntry | None, root: str) -> tuple[bytes, 
         raise FormatError(
             f"the pickle '{entry.name}' takes {entry.nbytes:,} bytes, more than the {MAX_NBYTES:,} read", entry.data
         )
-    raw = source.read(entry.data, entry.packed)
+    return _bytes_of(source, entry, entry.data), entry.data
+
+
+def _bytes_of(source: Source, entry: ZipEntry, at: int) -> bytes:
+    """The content of a small entry, decompressed where torch would do so."""
+    raw = source.read(at, entry.packed)
     if entry.method == DEFLATED:
         raw = _inflated(raw, entry)
     elif entry.method != STORED:
-        raise FormatError(
-            f"the pickle '{entry.name}' is compressed with method {entry.method}, which torch can't read", entry.data
-        )
+        raise FormatError(f"'{entry.name}' is compressed with method {entry.method}, which torch can't read", at)
     if len(raw) != entry.nbytes:
-        raise FormatError(
-            f"the pickle '{entry.name}' has {len(raw):,} bytes where {entry.nbytes:,} are announced", entry.data
-        )
-    return raw, entry.data
+        raise FormatError(f"'{entry.name}' has {len(raw):,} bytes where {entry.nbytes:,} are announced", at)
+    return raw
 
 
 def _inflated(raw: bytes, entry: ZipEntry) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, entry.nbytes + 1)
     except zlib.error as error:
-        raise FormatError(f"the pickle '{entry.name}' can't be decompressed: {error}", entry.data) from None
+        raise FormatError(f"'{entry.name}' can't be decompressed: {error}", entry.data) from None
 
 
 def _records(source: Source, entries: dict[str, ZipEntry], prefix: str) -> str:
@@ -118,9 +120,9 @@ def _records(source: Source, entries: dict[str, ZipEntry], prefix: str) -> str:
         version,
         *(entries.get(prefix + name) for name in (".format_version", ".storage_alignment", "byteorder")),
     ):
-        if entry is None or entry.data is None or entry.method != STORED:
+        if entry is None or entry.data is None or entry.nbytes > _MAX_RECORD_NBYTES:
             continue
-        content = source.read(entry.data, min(entry.packed, 16)).strip()
+        content = _bytes_of(source, entry, entry.data).strip()
         if entry.name.lower().endswith("byteorder"):
             if content not in (b"little", b"big"):
                 raise FormatError(

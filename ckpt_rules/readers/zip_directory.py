@@ -30,6 +30,7 @@ _MAX_COMMENT = 0xFFFF
 _SEE_ZIP64 = 0xFFFFFFFF
 _ZIP64_FIELD = 1
 _ENCRYPTED_OR_PATCHED = 0x2061
+_DOS_DIRECTORY = 0x10
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _locate64(source: Source, end: int) -> tuple[int, int, int, int] | None:
     return start, nbytes, count, at
 
 
-def _central(source: Source, start: int, nbytes: int, count: int) -> list[tuple[ZipEntry, bytes]]:
+def _central(source: Source, start: int, nbytes: int, count: int) -> list[tuple[ZipEntry, bytes, int]]:
     if nbytes > MAX_DIRECTORY_NBYTES:
         raise FormatError(
             f"the zip directory takes {nbytes:,} bytes, more than the {MAX_DIRECTORY_NBYTES:,} allowed", start
@@ -138,7 +139,8 @@ def _central(source: Source, start: int, nbytes: int, count: int) -> list[tuple[
             raise FormatError(
                 f"entry {number + 1:,} of the zip directory passes the directory's end", start + len(directory)
             )
-        entries.append((ZipEntry(name.decode("utf-8", "replace"), method, flags, size, packed, header, None), name))
+        entry = ZipEntry(name.decode("utf-8", "replace"), method, flags, size, packed, header, None)
+        entries.append((entry, name, fields[15]))
     return entries
 
 
@@ -161,10 +163,10 @@ def _zip64(extra: bytes, size: int, packed: int, header: int, offset: int) -> tu
     raise FormatError("a zip entry announces 64-bit sizes and does not hold them", offset)
 
 
-def _with_data(source: Source, raw: tuple[ZipEntry, bytes], problems: list[ReadProblem]) -> ZipEntry:
+def _with_data(source: Source, raw: tuple[ZipEntry, bytes, int], problems: list[ReadProblem]) -> ZipEntry:
     """The entry with the offset of its content, which only its local header tells."""
-    entry, name = raw
-    if wrong := _refused(entry, name):
+    entry, name, attributes = raw
+    if wrong := _refused(entry, name, attributes):
         problems.append(ReadProblem("entry-header", wrong, entry.header, entry.name))
     header = source.read(entry.header, _LOCAL.size + len(name)) if entry.header < source.size else b""
     fault = None
@@ -184,10 +186,12 @@ def _with_data(source: Source, raw: tuple[ZipEntry, bytes], problems: list[ReadP
     return entry
 
 
-def _refused(entry: ZipEntry, name: bytes) -> str | None:
+def _refused(entry: ZipEntry, name: bytes, attributes: int) -> str | None:
     """What the directory says of an entry that torch does not take."""
     if entry.flags & _ENCRYPTED_OR_PATCHED:
         return "the entry is encrypted or patched, which torch does not read"
+    if attributes & _DOS_DIRECTORY and entry.nbytes:
+        return f"the entry is marked as a directory and has {entry.nbytes:,} bytes"
     if entry.method not in (STORED, DEFLATED):
         return f"the entry is compressed with method {entry.method}, which torch does not read"
     if entry.method == STORED and entry.packed != entry.nbytes:

@@ -78,7 +78,8 @@ class PlainTorch(Layout):
             return find_weights(checkpoint)
         state = checkpoint.state
         usual = [k for k in names.WEIGHTS if shapes.is_weights(state.values.get(k))]
-        others = [k for k, v in state.values.items() if isinstance(k, str) and shapes.is_weights(v)]
+        known = {key for field in state.fields for key in field.keys}
+        others = [k for k, v in state.values.items() if isinstance(k, str) and k not in known and shapes.is_weights(v)]
         keys = tuple(usual or others)
         return weights_in(checkpoint, file.path, keys) if keys else find_weights(checkpoint)
 

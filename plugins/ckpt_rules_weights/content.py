@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, WeightFile, find_weights
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, WeightFile
 
 _SHOWN = 5
 _BUFFER_WORDS = ("mask", "buffer", "cache", "running_", "num_batches_tracked", "position_ids", "inv_freq")
@@ -32,7 +32,7 @@ class Missing(Rule):
         listing = checkpoint.listing
         if not any("/" not in e.path for e in listing.files()):
             return  # files/missing-checkpoint speaks of directories that hold nothing
-        if listing.has_file("adapter_config.json") and not _has_adapter(checkpoint):
+        if listing.has_file("adapter_config.json") and not listing.files("adapter_model*.*", top_only=True):
             yield Problem(
                 message="adapter_config.json describes an adapter, and there are no adapter weights beside it",
                 place=Place(path="adapter_config.json"),
@@ -47,15 +47,6 @@ class Missing(Rule):
                 message="there are no model weights: no safetensors file, no torch file that holds a model",
                 help="copy the weights from where the save was written, or resume from an earlier save",
             )
-
-
-def _has_adapter(checkpoint: Checkpoint) -> bool:
-    try:
-        weights = find_weights(checkpoint)
-    except FactUnavailable:
-        return False
-    copies = [weights.files, *weights.alternatives]
-    return any(f.path.startswith("adapter_model") for files in copies for f in files)
 
 
 class NoTensors(Rule):
