@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeGuard
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import DTYPE_BITS, Opaque, ReadProblem, TensorInfo
-from ckpt_rules.readers.pickle_machine import Global, hashable
+from ckpt_rules.readers.pickle_stack import Global, hashable
 
 MAX_DIMENSIONS = 64
 _MAX_NUMEL = 1 << 62
@@ -184,7 +184,7 @@ def _tensor_v2(
     return builder.tensor(storage, first, shape, stride)
 
 
-def _tensor_v3(  # noqa: PLR0913 - torch's own signature
+def _tensor_v3(
     builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
     dtype: object, *_: object,
 ) -> object:  # fmt: skip
