@@ -16,13 +16,16 @@ SHOWN = 5
 INDENT = " " * 11
 
 
-def findings(outcome: Outcome, style: Style, *, every: bool = False) -> Iterator[str]:
-    """The findings of a rule that count, most severe first; of equal severity, the first five unless `every`."""
+def findings(outcome: Outcome, style: Style, *, every: bool = False, note: str = "") -> Iterator[str]:
+    """The findings of a rule that count, most severe first; of equal severity, the first five unless `every`.
+
+    note: what is to stand behind the rule's id
+    """
     live = [f for f in outcome.findings if f.ignored is None]
     for severity in Severity:
         found = [f for f in live if f.severity is severity]
         if found:
-            yield title(severity.value, outcome.rule, style)
+            yield title(severity.value, outcome.rule, style, note)
             yield from _several(found if every else found[:SHOWN], style)
             if not every and len(found) > SHOWN:
                 yield from style.wrapped(f"and {len(found) - SHOWN:,} more; --verbose shows them all", INDENT)
@@ -30,9 +33,9 @@ def findings(outcome: Outcome, style: Style, *, every: bool = False) -> Iterator
         yield from style.wrapped(f"not looked at to its end: {sentence(outcome.reason)}", INDENT)
 
 
-def title(kind: str, rule: str, style: Style) -> str:
-    """`  error    files/empty`."""
-    return f"  {style.severity(kind)}  {style.paint(rule, 'bold')}"
+def title(kind: str, rule: str, style: Style, note: str = "") -> str:
+    """`  error    files/empty  0.2 ms`."""
+    return f"  {style.severity(kind)}  {style.paint(rule, 'bold')}" + (f"  {style.paint(note, 'dim')}" if note else "")
 
 
 def _several(found: Sequence[Finding], style: Style) -> Iterator[str]:
@@ -65,7 +68,7 @@ def crash(outcome: Outcome, style: Style, *, verbose: bool) -> Iterator[str]:
         return
     yield title("crashed", outcome.rule, style)
     yield from style.wrapped(crash_words(outcome.crash), INDENT)
-    blame = f"this is a fault in the plugin {printable(outcome.plugin)}, not in the checkpoint"
+    blame = f"a bug in the plugin {printable(outcome.plugin)}, not a fault of the checkpoint"
     yield from style.wrapped(blame if verbose else f"{blame}; --verbose shows the traceback", INDENT)
     if verbose:
         yield from traceback(outcome.crash)

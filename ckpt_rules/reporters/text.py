@@ -108,15 +108,16 @@ class _Page:
 
     def _every(self, outcomes: Sequence[Outcome]) -> Iterator[str]:
         for outcome in outcomes:
-            head = title(outcome.status.value, outcome.rule, self.style)
-            yield f"{head}  {self.style.paint(_duration(outcome.seconds), 'dim')}"
+            took = _duration(outcome.seconds)
+            if outcome.status is not Status.FAILED:
+                yield title(outcome.status.value, outcome.rule, self.style, took)
+            yield from findings(outcome, self.style, every=True, note=took)
             if outcome.options:
                 options = ", ".join(f"{k}={v!r}" for k, v in outcome.options.items())
                 yield from self.style.wrapped(f"options: {printable(options)}", INDENT)
             if outcome.status is Status.SKIPPED:
                 yield from self.style.wrapped(sentence(outcome.reason or "no reason given"), INDENT)
             yield from list(crash(outcome, self.style, verbose=True))[1:]
-            yield from findings(outcome, self.style, every=True)
             for finding in (f for f in outcome.findings if f.ignored is not None):
                 yield from self.style.wrapped(f"ignored: {sentence(finding.message)} ({finding.ignored})", INDENT)
 
