@@ -177,7 +177,7 @@ def _state(value: object, shared: object) -> ParamState:
 
 
 def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list | tuple) else []
+    return list(value) if isinstance(value, list | tuple) and not isinstance(value, TensorInfo) else []
 
 
 def _numbers(value: object) -> tuple[object, ...]:

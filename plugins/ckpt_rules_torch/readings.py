@@ -6,8 +6,8 @@ Units: a batch is one forward pass, an update one optimizer step. `epoch` is 1-b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 _MOST_TOLERANCE = 20
 _LEAST_INFERRED = 2
@@ -60,10 +60,17 @@ class Reading:
         low, high = self.updates
         return self.at_once if updates is None else min(max(updates, low), high)
 
+    def off(self, updates: int) -> int:
+        """How many updates more or fewer than this reading allows."""
+        return abs(self.expected(updates) - updates)
+
+    def strictly_off(self, updates: int) -> int:
+        """The same for trainers that treat all epochs alike: a partial group is always dropped, used or carried on."""
+        return min(abs(updates - n) for n in (*self.updates, self.at_once))
+
     def fits(self, count: int, tolerance: int) -> bool:
         """Whether a counter of updates or of batches agrees."""
-        low, high = self.updates
-        return low - tolerance <= count <= high + tolerance or abs(count - self.batches) <= tolerance
+        return self.off(count) <= tolerance or abs(count - self.batches) <= tolerance
 
 
 def reading(epoch: int | None, batches: int, total: int | None, accumulation: int, note: str | None = None) -> Reading:
@@ -77,23 +84,31 @@ def reading(epoch: int | None, batches: int, total: int | None, accumulation: in
 
 def by_epochs(counters: Counters, witnesses: Witnesses) -> Reading:
     """The reading of epoch, step and batches per epoch; all three must be there."""
+    usual, finished = _both(counters, counters.accumulation or 1)
+    readings = [r for r in (usual, finished) if r is not None]
+    if finished is not None and _only_fit(finished, usual, counters, witnesses):
+        note = (
+            f"epoch {counters.epoch} counts finished epochs: {finished.batches:,} batches agree with the other counters, "
+            f"the {usual.batches:,} of the usual reading do not"
+        )
+        readings = [replace(finished, note=note)]
+    first, updates = readings[0], witnesses.updates
+    if not updates or first.off(updates) <= _tolerance(counters.total_batches or 1, first.accumulation):
+        return first
+    if counters.accumulation and counters.accumulation > 1:
+        return _counting_updates(counters, updates) or first
+    return _inferred(counters, witnesses, readings) or first
+
+
+def _both(counters: Counters, accumulation: int) -> tuple[Reading, Reading | None]:
+    """The usual reading and, where there is another, that of trainers that count finished epochs."""
     epoch, step, total = counters.epoch or 0, counters.step or 0, counters.total_batches or 1
-    accumulation = counters.accumulation or 1
-    if step == 0:
-        return _accumulated(counters, witnesses, [reading(epoch, epoch * total, total, accumulation)])
     finished = reading(epoch + 1, epoch * total + step, total, accumulation)
+    if step == 0:
+        return reading(epoch, epoch * total, total, accumulation), None
     if epoch == 0:
-        return _accumulated(counters, witnesses, [finished])
-    usual = reading(epoch, (epoch - 1) * total + step, total, accumulation)
-    # The usual one first: where accumulation has to be guessed as well, it is the less daring guess.
-    chosen = _accumulated(counters, witnesses, [usual, finished])
-    if chosen.accumulation != accumulation or not _only_fit(finished, usual, counters, witnesses):
-        return chosen
-    note = (
-        f"epoch {epoch} counts finished epochs: {finished.batches:,} batches agree with the other counters, "
-        f"the {usual.batches:,} of the usual reading do not"
-    )
-    return reading(finished.epoch, finished.batches, total, accumulation, note)
+        return finished, None
+    return reading(epoch, (epoch - 1) * total + step, total, accumulation), finished
 
 
 def by_updates(counters: Counters, witnesses: Witnesses) -> Reading | None:
@@ -107,8 +122,10 @@ def by_updates(counters: Counters, witnesses: Witnesses) -> Reading | None:
     if counters.accumulation and counters.accumulation > 1 and witnesses.updates is not None:
         # With accumulation recorded, the counter may still count updates, as nanoGPT's does.
         accumulated = reading(None, count, None, counters.accumulation)
-        return min(plain, accumulated, key=lambda r: abs(r.expected(witnesses.updates) - (witnesses.updates or 0)))
-    return _accumulated(Counters(), witnesses, [plain])
+        return min(plain, accumulated, key=lambda r: r.off(witnesses.updates or 0))
+    if not witnesses.updates or plain.off(witnesses.updates) <= _tolerance(count, 1):
+        return plain
+    return _inferred(Counters(), witnesses, [plain]) or plain
 
 
 def _global_step(counters: Counters, witnesses: Witnesses) -> int | None:
@@ -123,15 +140,17 @@ def _global_step(counters: Counters, witnesses: Witnesses) -> int | None:
 def _only_fit(this: Reading, other: Reading, counters: Counters, witnesses: Witnesses) -> bool:
     """Whether some counter agrees with this reading alone, and none with the other alone."""
     tolerance = _tolerance(counters.total_batches or 1, this.accumulation)
-    votes = [(this.fits(count, tolerance), other.fits(count, tolerance)) for count in _votes(counters, witnesses)]
-    return any(a and not b for a, b in votes) and not any(b and not a for a, b in votes)
-
-
-def _votes(counters: Counters, witnesses: Witnesses) -> Iterable[int]:
-    epoch = counters.epoch or 0
+    votes = [(this.fits(n, tolerance), other.fits(n, tolerance)) for n in _countings(counters, witnesses)]
     if witnesses.updates is not None:
-        yield witnesses.updates
-    if witnesses.last_epoch is not None and witnesses.last_epoch > epoch + 1:  # else it may count epochs
+        votes.append((this.off(witnesses.updates) <= tolerance, other.off(witnesses.updates) <= tolerance))
+    return (True, False) in votes and (False, True) not in votes
+
+
+def _countings(counters: Counters, witnesses: Witnesses) -> Iterator[int]:
+    """Counters of batches or of updates, whichever."""
+    if (
+        witnesses.last_epoch is not None and witnesses.last_epoch > (counters.epoch or 0) + 1
+    ):  # else it may count epochs
         yield witnesses.last_epoch
     if counters.global_step is not None:
         yield counters.global_step
@@ -142,40 +161,30 @@ def _tolerance(total: int, accumulation: int) -> int:
     return min(_MOST_TOLERANCE, max(1, total // accumulation // 4))
 
 
-def _accumulated(counters: Counters, witnesses: Witnesses, readings: list[Reading]) -> Reading:
-    """The first reading; with another accumulation where counters that don't know of each other insist on it."""
-    updates = witnesses.updates
-    if not updates or any(
-        r.fits(updates, _tolerance(counters.total_batches or updates, r.accumulation)) for r in readings
-    ):
-        return _counting_updates(counters, readings, updates)
-    if counters.accumulation or not _is_confirmed(updates, counters, witnesses):
-        return readings[0]
-    for r in readings:
-        factor = round(r.batches / updates)
-        guess = reading(r.epoch, r.batches, counters.total_batches, factor) if factor >= _LEAST_INFERRED else None
-        if guess and guess.updates[0] - 1 <= updates <= guess.updates[1] + 1:
-            note = (
-                f"{factor} batches per optimizer update, inferred: {r.batches:,} batches, {updates:,} updates, "
-                "and a second counter agrees with the updates"
-            )
-            return reading(r.epoch, r.batches, counters.total_batches, factor, note)
-    return readings[0]
+def _counting_updates(counters: Counters, updates: int) -> Reading | None:
+    """The reading in which step and batches per epoch turn out to count updates, recorded accumulation or not."""
+    found = next((r for r in _both(counters, 1) if r and r.off(updates) <= 1), None)
+    note = f"step and batches per epoch count optimizer updates, of {counters.accumulation} batches each: {updates:,} agree"
+    return replace(found, note=note) if found else None
 
 
-def _counting_updates(counters: Counters, readings: list[Reading], updates: int | None) -> Reading:
-    """The first reading, or the same without accumulation where the recorded batches turn out to be updates."""
-    first = readings[0]
-    low, high = first.updates
-    if first.accumulation == 1 or not updates or low - 1 <= updates <= high + 1:
-        return first
-    unit = reading(first.epoch, first.batches, counters.total_batches, 1)
-    if not unit.fits(updates, 1):
-        return first
-    note = f"step and batches per epoch count optimizer updates: {updates:,} agree, accumulation of {first.accumulation} or not"
-    return reading(first.epoch, first.batches, counters.total_batches, 1, note)
-
-
-def _is_confirmed(updates: int, counters: Counters, witnesses: Witnesses) -> bool:
+def _inferred(counters: Counters, witnesses: Witnesses, readings: list[Reading]) -> Reading | None:
+    """The reading in which every so many batches make an update, where a second counter says the same as the optimizer."""
+    updates = witnesses.updates or 0
     second = witnesses.last_epoch if counters.global_step is None else counters.global_step
-    return second is not None and abs(second - updates) <= 1
+    if not updates or second is None or abs(second - updates) > 1:
+        return None
+    guesses = [
+        reading(r.epoch, r.batches, counters.total_batches, round(r.batches / updates))
+        for r in readings
+        if r.batches > updates
+    ]
+    fitting = [g for g in guesses if g.accumulation >= _LEAST_INFERRED and g.strictly_off(updates) <= 1]
+    if not fitting:
+        return None
+    found = min(fitting, key=lambda g: g.strictly_off(updates))
+    note = (
+        f"{found.accumulation} batches per optimizer update, inferred: {found.batches:,} batches, {updates:,} updates, "
+        "and a second counter agrees with the updates"
+    )
+    return replace(found, note=note)

@@ -147,6 +147,7 @@ def _rng_keys(values: Values) -> list[str]:
         and ("rng" in k.lower().split("_") or "random_state" in k.lower())
         and v is not None
         and not shapes.is_number(v)
+        and not misspelling_of(k, names.RNG)
     ]
     return found + [k for k in names.RNG if k not in found]
 

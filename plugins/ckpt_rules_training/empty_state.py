@@ -52,6 +52,9 @@ def _has_state(optimizer: OptimizerState) -> bool:
 
 def _evidence(checkpoint: Checkpoint) -> str | None:
     """What says that updates were made."""
+    expected = maybe(lambda: checkpoint.progress.expected_updates)
+    if expected is not None:
+        return f"{count(expected, 'update')} were made, by the recorded progress" if expected else None
     for name in ("global_step", "epoch", "step"):
         recorded = next((r for r in maybe(lambda: checkpoint.recorded) or () if r.name == name), None)
         if recorded and is_count(recorded.value) and recorded.value > 0:

@@ -68,7 +68,7 @@ def _sets_zero(scheduled: tuple[object, ...], index: int) -> bool:
 
 def _faults(group: ParamGroup) -> Iterator[tuple[str, object, str]]:
     for name in ("lr", "eps", "weight_decay", "momentum"):
-        value = group.options.get(name)
+        value = plain(group.options.get(name))  # a tensor is a tuple as well, of dtype, shape, …
         for part in value if isinstance(value, list | tuple) else (value,):
             if fault := _fault(part, below=1 if name == "momentum" else math.inf):
                 yield name, part, fault
