@@ -52,8 +52,9 @@ class ParamMismatch(Rule):
         yield from _uneven_moments(optimizer)
         shapes = _moment_shapes(optimizer)
         pool = _pool(checkpoint, optimizer)
-        yield from _too_many_parameters(optimizer, shapes, pool)
-        if shapes:
+        surplus = list(_too_many_parameters(optimizer, shapes, pool))
+        yield from surplus
+        if shapes and not surplus:
             named = _by_name(checkpoint, optimizer, shapes)
             yield from _by_shape(optimizer, shapes, pool) if named is None else named
 
@@ -135,7 +136,8 @@ def _beside(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
 
 def _tensors(value: object, depth: int) -> Iterator[TensorInfo]:
     if isinstance(value, TensorInfo):
-        yield value
+        if "float" in value.dtype or "complex" in value.dtype:  # random-number states are bytes
+            yield value
     elif isinstance(value, Mapping) and depth and "param_groups" not in value:
         for part in value.values():
             yield from _tensors(part, depth - 1)

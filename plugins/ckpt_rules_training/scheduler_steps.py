@@ -67,7 +67,7 @@ class StepMismatch(Rule):
         candidates = _candidates(checkpoint)
         fits = not candidates or any(c.fits(steps, self.tolerance) for c in candidates)
         if fits or _is_undecided(checkpoint, steps, self.tolerance):
-            yield from _step_count(scheduler, steps)
+            yield from _step_count(scheduler, steps, self.tolerance)
         else:
             yield _mismatch(scheduler, steps, candidates)
 
@@ -123,10 +123,14 @@ def _no_count(scheduler: SchedulerState) -> Problem:
     )
 
 
-def _step_count(scheduler: SchedulerState, steps: int) -> Iterator[Problem]:
+def _step_count(scheduler: SchedulerState, steps: int, tolerance: int) -> Iterator[Problem]:
     calls = scheduler.step_count
     # Warm restarts never count their calls, and a scheduler that was built with last_epoch counts from there.
-    if calls is None or scheduler.kind == "CosineAnnealingWarmRestarts" or (is_count(calls) and 0 < calls <= steps + 2):
+    if (
+        calls is None
+        or scheduler.kind == "CosineAnnealingWarmRestarts"
+        or (is_count(calls) and 0 < calls <= steps + 1 + tolerance)
+    ):
         return
     yield Problem(
         message=f"_step_count of the scheduler is {shown(calls)}, but last_epoch is {steps:,}",

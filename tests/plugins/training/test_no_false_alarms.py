@@ -37,9 +37,9 @@ SCHEDULERS = {
     "CosineAnnealingLR": lambda o: schedulers.CosineAnnealingLR(o, 100),
     "CosineAnnealingWarmRestarts": lambda o: schedulers.CosineAnnealingWarmRestarts(o, 7),
     "OneCycleLR": lambda o: schedulers.OneCycleLR(o, 0.1, 100, cycle_momentum=False),
-    "LinearLR": lambda o: schedulers.LinearLR(o),
+    "LinearLR": schedulers.LinearLR,
     "PolynomialLR": lambda o: schedulers.PolynomialLR(o, 100),
-    "ConstantLR": lambda o: schedulers.ConstantLR(o),
+    "ConstantLR": schedulers.ConstantLR,
     "CyclicLR": lambda o: schedulers.CyclicLR(o, 0.01, 0.1, cycle_momentum=False),
     "SequentialLR": lambda o: schedulers.SequentialLR(
         o, [schedulers.LinearLR(o), schedulers.CosineAnnealingLR(o, 100)], [4]
@@ -56,7 +56,9 @@ def test_optimizers(name, kit, tmp_path):
     kit.assert_silent(kit.save_canonical(run, tmp_path / "ck"), infos=[])
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # accumulating, the first batch makes no update
+@pytest.mark.filterwarnings(
+    "ignore:Detected call of `lr_scheduler.step"
+)  # accumulating, the first batch makes no update
 @pytest.mark.parametrize("per", ["update", "batch", "epoch"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers(name, per, kit, tmp_path):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from ckpt_rules_training.progress_counters import CountersDisagree, Finished
 from ckpt_rules_training.progress_invalid import InvalidProgress
 from ckpt_rules_training.progress_name import NameMismatch
@@ -128,7 +129,9 @@ def test_a_global_step_on_the_optimizers_side_is_left_to_step_drift(make_checkpo
     ],
 )
 def test_the_directory_says_something_else(name, said, inside, make_checkpoint, run_rule):
-    finding = run_rule(NameMismatch(), make_checkpoint(name)).assert_one(path=".", message=f"'{name}' says {said}", severity="warning")
+    finding = run_rule(NameMismatch(), make_checkpoint(name)).assert_one(
+        path=".", message=f"'{name}' says {said}", severity="warning"
+    )
     assert finding.data["recorded"] == inside
 
 

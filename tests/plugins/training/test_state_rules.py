@@ -8,8 +8,9 @@ import random
 
 import pytest
 import torch
+
 from ckpt_rules_training.missing_parts import OptimizerMissing, SchedulerMissing
-from ckpt_rules_training.state_fields import MisspelledField, MissingField
+from ckpt_rules_training.state_fields import MissingField, MisspelledField
 from ckpt_rules_training.state_unreadable import UnreadableState
 from ckpt_rules_training.unsafe_load import NeedsUnsafeLoad
 
@@ -22,17 +23,23 @@ def test_a_clean_checkpoint_passes_them_all(make_checkpoint, run_rule):
         run_rule(rule, ck).assert_passed()
 
 
-@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "model.safetensors.index.json", "trainer_args/args.json"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "generation_config.json", "model.safetensors.index.json", "trainer_args/args.json"]
+)
 def test_json_that_was_cut_short(file, make_checkpoint, run_rule):
     ck = make_checkpoint().write_json(file, {"hidden_size": 8, "layers": [1, 2, 3]}).truncate(file, keep=20)
-    finding = run_rule(UnreadableState(), ck).assert_one(path=file, message=f"{file} can't be parsed: ", severity="error")
+    finding = run_rule(UnreadableState(), ck).assert_one(
+        path=file, message=f"{file} can't be parsed: ", severity="error"
+    )
     assert finding.place.offset is not None
 
 
 @pytest.mark.parametrize(("value", "kind"), [([], "list"), ("x", "str"), (None, "NoneType"), (3, "int")])
 def test_json_that_is_no_dictionary(value, kind, make_checkpoint, run_rule):
     ck = make_checkpoint().write_json("config.json", value)
-    run_rule(UnreadableState(), ck).assert_one(path="config.json", data={"type": kind}, message="where a dictionary belongs")
+    run_rule(UnreadableState(), ck).assert_one(
+        path="config.json", data={"type": kind}, message="where a dictionary belongs"
+    )
 
 
 def test_other_peoples_json_is_left_alone(make_checkpoint, run_rule):
@@ -124,7 +131,9 @@ def test_other_words_are_no_misspellings(key, make_checkpoint, run_rule):
 def test_numpy_random_state(make_checkpoint, run_rule):
     ck = make_checkpoint(rng="numpy")
     finding = run_rule(NeedsUnsafeLoad(), ck).assert_one(
-        path=STATE, severity="warning", message="torch.load refuses training_state.pth by default: its pickle asks for numpy"
+        path=STATE,
+        severity="warning",
+        message="torch.load refuses training_state.pth by default: its pickle asks for numpy",
     )
     assert [g.rpartition(".")[2] for g in finding.data["globals"]] == ["_reconstruct", "dtype", "ndarray"]
     with pytest.raises(Exception, match="Weights only load failed"):
@@ -139,7 +148,11 @@ def test_a_namespace_in_the_weights_file(make_checkpoint, run_rule):
 
 
 def test_files_with_loaders_of_their_own_are_left_alone(make_checkpoint, run_rule):
-    ck = make_checkpoint().write_torch("training_args.bin", argparse.Namespace(lr=1)).write_torch("rng_state.pth", random.Random(1))
+    ck = (
+        make_checkpoint()
+        .write_torch("training_args.bin", argparse.Namespace(lr=1))
+        .write_torch("rng_state.pth", random.Random(1))
+    )
     run_rule(NeedsUnsafeLoad(), ck).assert_passed()
 
 
@@ -157,8 +170,9 @@ def test_no_torch_file_no_question(make_checkpoint, run_rule):
 
 
 def test_the_list_is_torchs_own():
-    from ckpt_rules_training.torch_globals import ALLOWED
     from torch import _weights_only_unpickler
+
+    from ckpt_rules_training.torch_globals import ALLOWED
 
     if torch.__version__.startswith("2.13"):
         assert set(_weights_only_unpickler._get_allowed_globals()) <= ALLOWED
