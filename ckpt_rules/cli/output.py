@@ -62,8 +62,8 @@ def to_file(pieces: Iterable[str], output: str) -> None:
     A device or pipe is written to directly: there is nothing to replace. A link is followed, not replaced.
     """
     text = "".join(pieces).encode("utf-8", "backslashreplace")
-    path = os.path.realpath(output)
     try:
+        path = os.path.realpath(output)
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
             _write(os.open(path, os.O_WRONLY), text)
         else:

@@ -19,9 +19,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], style: Style, *
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(
-        box=box.SIMPLE_HEAD if style.unicode else box.ASCII2, show_edge=False, pad_edge=False, header_style="dim"
-    )
+    frame = box.SIMPLE_HEAD if wrap and style.unicode else None
+    grid = Table(box=frame, show_edge=False, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         grid.add_column(column, overflow="fold", no_wrap=number == 0 or not wrap, style="bold" if number == 0 else None)
     for row in rows:

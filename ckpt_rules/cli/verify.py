@@ -43,7 +43,7 @@ def verify(  # noqa: PLR0913 - one argument for each flag
     ] = None,
     select: Annotated[
         list[str] | None,
-        typer.Option(metavar="GLOB", help="Run only these rules of the ruleset: globs of ids, or tag:NAME."),
+        typer.Option(metavar="GLOB", help="Run only these of all installed rules: globs of ids, or tag:NAME."),
     ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Leave out these rules: globs of ids, or tag:NAME.")
