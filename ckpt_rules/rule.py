@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -64,6 +65,7 @@ class Rule(BaseModel):
         return cls.id.partition("/")[0]
 
     @classmethod
+    @cache
     def page(cls) -> RulePage:
         """The docstring as summary and sections."""
         summary, _, body = (inspect.getdoc(cls) or "").partition("\n")

@@ -184,15 +184,6 @@ def _text_put(m: Machine) -> None:
     m.memo[int(m.line())] = m.stack[-1]
 
 
-def _binput(m: Machine) -> None:
-    m.memo[m.data[m.pos]] = m.stack[-1]
-    m.pos += 1
-
-
-def _long_binput(m: Machine) -> None:
-    m.memo[m.number(_U4)] = m.stack[-1]
-
-
 def _memoize(m: Machine) -> None:
     m.memo[len(m.memo)] = m.stack[-1]
 
@@ -271,7 +262,7 @@ _OPCODES: dict[bytes, _Op] = {
     b"V": lambda m: m.stack.append(m.line().decode("raw-unicode-escape")), b"X": _unicode(_U4),
     b"a": _append, b"b": _build, b"c": _global, b"d": _marked_dict, b"}": _empty(dict), b"e": _appends,
     b"g": _text_get, b"h": _binget, b"i": _inst, b"j": _long_binget, b"l": _marked_list,
-    b"]": _empty(list), b"o": _obj, b"p": _text_put, b"q": _binput, b"r": _long_binput,
+    b"]": _empty(list), b"o": _obj, b"p": _text_put,
     b"s": _setitem, b"t": _marked_tuple, b")": _push(()), b"u": _setitems, b"G": _binfloat,
     b"\x80": _proto, b"\x81": _reduce, b"\x82": _extension(_U1), b"\x83": _extension(_U2), b"\x84": _extension(_I4),
     b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3), b"\x88": _push(True), b"\x89": _push(False),

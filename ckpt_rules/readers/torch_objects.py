@@ -95,8 +95,7 @@ class TorchBuilder:
     def build(self, function: object, args: tuple[object, ...]) -> object:
         """The inert value of a call; `Opaque` for whatever is not known."""
         if isinstance(function, Global):
-            known = _BUILDERS.get((function.module, function.name))
-            if known:
+            if known := _BUILDERS.get((function.module, function.name)):
                 try:
                     return known(self, *args)
                 except (TypeError, ValueError, struct.error):
@@ -164,8 +163,11 @@ def _is_size(value: object) -> TypeGuard[int]:
 
 
 def _sizes(value: object) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list) or len(value) > MAX_DIMENSIONS or not all(map(_is_size, value)):
+    if not isinstance(value, tuple | list) or len(value) > MAX_DIMENSIONS:
         raise TypeError("a shape that is no tuple of sizes")
+    for size in value:
+        if type(size) is not int or not 0 <= size <= _MAX_NUMEL:
+            raise TypeError("a shape that is no tuple of sizes")
     return tuple(value)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import ReadProblem
 from ckpt_rules.storage import Source
 
-MAX_DIRECTORY_NBYTES = 256 << 20
+MAX_DIRECTORY_NBYTES = 64 << 20
 STORED, DEFLATED = 0, 8
 
 _LOCAL = struct.Struct(
@@ -33,8 +34,7 @@ _ENCRYPTED_OR_PATCHED = 0x2061
 _DOS_DIRECTORY = 0x10
 
 
-@dataclass(frozen=True, slots=True)
-class ZipEntry:
+class ZipEntry(NamedTuple):
     """One entry of the central directory.
 
     nbytes, packed: bytes of the content, and as they lie in the file
@@ -180,7 +180,7 @@ def _with_data(source: Source, raw: tuple[ZipEntry, bytes, int], problems: list[
                 shown = header[_LOCAL.size :].decode("utf-8", "replace")
                 message = f"the entry's own header calls it '{shown}'"
                 problems.append(ReadProblem("entry-header", message, entry.header, entry.name, fatal=False))
-            return ZipEntry(entry.name, entry.method, entry.flags, entry.nbytes, entry.packed, entry.header, data)
+            return entry._replace(data=data)
         fault = f"its {entry.packed:,} bytes from byte {data:,} pass the end of the file, {source.size:,} bytes long"
     problems.append(ReadProblem("entry-header", fault, entry.header, entry.name))
     return entry
