@@ -34,6 +34,7 @@ _HOMES = {
     ),
     "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
     "ckpt_rules.hookspecs": ("hookimpl",),
+    "ckpt_rules.inspection": ("Inspection",),
     "ckpt_rules.layout": ("Layout", "Match", "Requirement", "state_dicts"),
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     )
     from ckpt_rules.finding import Finding, Place, Problem, Severity
     from ckpt_rules.hookspecs import hookimpl
+    from ckpt_rules.inspection import Inspection
     from ckpt_rules.layout import Layout, Match, Requirement
     from ckpt_rules.readers import state_dicts
     from ckpt_rules.readers.sniff import expected_format
@@ -112,6 +114,7 @@ __all__ = [
     "FileHead",
     "Finding",
     "GlobalRef",
+    "Inspection",
     "JsonFile",
     "Layout",
     "Listing",
