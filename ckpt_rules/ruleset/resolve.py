@@ -1,0 +1,109 @@
+"""From a ruleset's name to what the engine runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckpt_rules.errors import UsageError
+from ckpt_rules.ruleset.building import Builder
+from ckpt_rules.ruleset.ignoring import ignores_of
+from ckpt_rules.ruleset.installed import Installed
+from ckpt_rules.ruleset.loading import Layer, load
+from ckpt_rules.ruleset.merging import Merge
+from ckpt_rules.ruleset.mistakes import Mistakes
+from ckpt_rules.ruleset.requirements import check_required, with_local_files
+from ckpt_rules.ruleset.resolved import Origin, ResolvedRuleset
+from ckpt_rules.ruleset.sources import UnknownSourceError, find_ruleset
+
+if TYPE_CHECKING:
+    from ckpt_rules.plugins import Plugins
+
+SELECT, EXCLUDE = Origin("--select"), Origin("--exclude")
+
+
+def resolve(
+    name: str | os.PathLike[str],
+    plugins: Plugins,
+    *,
+    strict: bool | None = None,
+    select: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    today: date,
+) -> ResolvedRuleset:
+    """The rules that a ruleset selects, with severities and options, and the ignores that hold.
+
+    name:    a built-in name, `plugin:name`, or a path: anything with a separator, ending in .yaml or .yml, or a Path
+    strict:  outranks what the files say, unless None
+    select:  ids, globs of ids or `tag:…`: of all installed rules, only these run, with the ruleset's severities and
+             options
+    exclude: the same; these do not run
+    today:   an ignore that expires before it does not hold
+
+    Raises `RulesetError` with everything that is wrong in the files, and `UsageError` for a `name`, `select` or
+    `exclude` that nobody has.
+    """
+    mistakes = Mistakes()
+    layers, merge = _merged(name, plugins, mistakes)
+    builder = Builder(merge, mistakes)
+    ignores = ignores_of(layers, merge, mistakes, today)
+    _refuse_nothing(layers[-1], merge, mistakes)
+    mistakes.raise_any()
+    chosen = _narrowed(merge, select, exclude)
+    selected = [builder.selected(i, origin) for i, origin in sorted(chosen.items())]
+    mistakes.raise_any()
+    return ResolvedRuleset(
+        name=os.fsdecode(name),
+        description=layers[-1].content.description,
+        strict=_strict(layers) if strict is None else strict,
+        rules=tuple(s for s in selected if s),
+        ignores=ignores,
+        plugins=merge.installed.plugins,
+        notices=tuple(merge.notices),
+        narrowed=any(c.selected_by and i not in chosen for i, c in merge.choices.items()),
+    )
+
+
+def _merged(name: str | os.PathLike[str], plugins: Plugins, mistakes: Mistakes) -> tuple[tuple[Layer, ...], Merge]:
+    loaded = load(_path_of(name, plugins), plugins, mistakes)
+    if not loaded.layers:
+        mistakes.raise_any()
+    check_required(loaded.layers, plugins, mistakes)
+    plugins, complete = with_local_files(loaded.layers, plugins, mistakes)
+    merge = Merge(Installed(plugins, complete=complete and loaded.whole), mistakes)
+    for layer in loaded.layers:
+        merge.apply(layer)
+    return loaded.layers, merge
+
+
+def _path_of(name: str | os.PathLike[str], plugins: Plugins) -> Path:
+    if not isinstance(name, str):
+        return Path(os.fsdecode(name))
+    try:
+        return find_ruleset(name, plugins)
+    except UnknownSourceError as error:
+        raise UsageError(str(error)) from None
+
+
+def _strict(layers: Sequence[Layer]) -> bool:
+    return next((x.content.strict for x in reversed(layers) if "strict" in x.content.model_fields_set), False)
+
+
+def _refuse_nothing(named: Layer, merge: Merge, mistakes: Mistakes) -> None:
+    """A file that selects nothing is a mistake; not so where the rules that it selects did not come along."""
+    if not any(c.selected_by for c in merge.choices.values()) and not merge.installed.partial and not mistakes:
+        mistakes.add(named.file, None, "it selects no rule; write `extends: [default]`, or name rules under select")
+
+
+def _narrowed(merge: Merge, select: Sequence[str], exclude: Sequence[str]) -> dict[str, Origin]:
+    """The rules to run, each with who selected it."""
+    chosen = {i: c.selected_by.origin for i, c in merge.choices.items() if c.selected_by}
+    if select:
+        chosen = {i: SELECT for pattern in select for i in merge.find_asked(SELECT, pattern)}
+    for pattern in exclude:
+        for rule_id in merge.find_asked(EXCLUDE, pattern):
+            chosen.pop(rule_id, None)
+    return chosen
