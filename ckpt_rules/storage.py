@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from ckpt_rules.errors import UsageError
 from ckpt_rules.facts.files import Entry, EntryKind, Listing, Root, RootKind
 
 MAX_ENTRIES = 1_000_000
@@ -84,6 +85,8 @@ class LocalStorage:
     """A checkpoint directory on a local file system."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not os.fspath(path):
+            raise UsageError("the path is empty; is a variable not set?")
         self.path = Path(path)
 
     def root(self) -> Root:

@@ -88,6 +88,10 @@ class TestVerify:
         with pytest.raises(error, match="no-such"):
             verify(tmp_path, **arguments)
 
+    def test_an_empty_path_is_not_taken_for_the_working_directory(self):
+        with pytest.raises(UsageError, match=r"the path is empty; is a variable not set\?"):
+            verify("")
+
     def test_a_mistake_in_a_ruleset(self, tmp_path):
         team = tmp_path / "team.yaml"
         team.write_text("rules: {files/empty: fatal}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,11 +126,12 @@ def _page(resolved: ResolvedRuleset) -> str:
 
     style = Style.of(sys.stdout)
     strict = ", strict: warnings are errors" if resolved.strict else ""
-    parts = [f"{printable(resolved.name)}: {sentence(resolved.description) or 'no description'}{strict}\n"]
+    about = f"{printable(resolved.name)}: {sentence(resolved.description) or 'no description'}{strict}"
+    parts = ["\n".join(style.wrapped(about) if style.terminal else [about]) + "\n"]
     rows = [_row(_rule_view(s, resolved)) for s in resolved.rules]
     parts.append(table(("rule", "severity", "options", "decided by"), rows, style, wrap=style.terminal))
     if resolved.ignores:
-        rows = [(i.rule, i.path or i.tensor or "", sentence(i.reason), str(i.origin)) for i in resolved.ignores]
+        rows = [(i.rule, i.path or i.tensor or "", sentence(i.reason), _short(str(i.origin))) for i in resolved.ignores]
         parts.append(table(("ignored", "where", "because", "decided by"), rows, style, wrap=style.terminal))
     parts += [f"{n.severity.value}: {sentence(n.message)}\n" for n in resolved.notices]
     return "\n".join(parts)
@@ -137,5 +139,15 @@ def _page(resolved: ResolvedRuleset) -> str:
 
 def _row(view: dict[str, Any]) -> tuple[str, str, str, str]:
     options = ", ".join(f"{name}={json.dumps(value)}" for name, value in view["options"].items())
-    decided = [view["selected_by"], *(f"{what}: {who}" for what, who in view["decided_by"].items())]
+    decided = [_short(view["selected_by"]), *(f"{what}: {_short(who)}" for what, who in view["decided_by"].items())]
     return view["rule"], view["severity"], options, "; ".join(decided)
+
+
+def _short(origin: str) -> str:
+    """A file and line as short as it is clear: built-in rulesets by their name, others from the working directory."""
+    from ckpt_rules.ruleset import builtin_rulesets
+
+    folder, name = os.path.split(origin)
+    if folder in {str(path.parent) for path in builtin_rulesets().values()}:
+        return name
+    return min(origin, os.path.relpath(origin), key=len) if folder else origin

@@ -106,7 +106,7 @@ def _renderer(form: str, ruleset: ResolvedRuleset, text: Render) -> Render:
     if form not in reporters:
         known = ["text", "json", *reporters]
         near = get_close_matches(form, known, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(f"there is no format {form!r}{meant}; there are {', '.join(known)}")
     return partial(_foreign, form, reporters[form])
 

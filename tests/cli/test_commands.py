@@ -53,7 +53,8 @@ class TestRules:
     def test_a_glob_that_matches_nothing(self, run):
         ended = run("rules", "file/*")
         assert (ended.code, ended.out) == (2, "")
-        assert "no rule matches 'file/*'; did you mean 'files/*'?" in ended.err
+        assert "no rule matches 'file/*'" in ended.err
+        assert "did you mean 'files/*'?" in ended.err
 
     def test_json_holds_the_whole_page(self, run):
         (rule,) = run("rules", "optimizer/step-drift", "--format", "json").json
@@ -90,7 +91,8 @@ class TestRule:
     def test_a_misspelt_id_proposes_the_nearest(self, run):
         ended = run("rule", "optimiser/step-drift")
         assert (ended.code, ended.out) == (2, "")
-        assert "there is no rule 'optimiser/step-drift'; did you mean 'optimizer/step-drift'?" in ended.err
+        assert "there is no rule 'optimiser/step-drift'" in ended.err
+        assert "did you mean 'optimizer/step-drift'?" in ended.err
 
     def test_a_former_id_finds_the_rule(self, run, install, fake_rule):
         install(acme={"rules": [fake_rule("acme/new", former_ids=("acme/old",))]})

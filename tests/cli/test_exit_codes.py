@@ -137,6 +137,8 @@ def test_two_plugins_that_claim_one_rule(run, install, fake_rule, tmp_path):
         (["schema", "no-such"], UNKNOWN),
         (["inspect"], UNKNOWN),
         (["inspect", "/no/such/path"], UNKNOWN),
+        (["inspect", ""], UNKNOWN),
+        (["verify", ""], UNKNOWN),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -111,7 +111,7 @@ class TestReportersOfPlugins:
     def test_a_misspelt_format_proposes_the_nearest_before_anything_runs(self, run, install, tmp_path):
         install(acme={"reporters": lambda: {"terse": str}})
         ended = run("verify", tmp_path, "--format", "jsn")
-        assert ended.err == "error: there is no format 'jsn'; did you mean 'json'?; there are text, json, terse\n"
+        assert ended.err == "error: there is no format 'jsn' (did you mean 'json'?); there are text, json, terse\n"
 
 
 class TestOutput:
