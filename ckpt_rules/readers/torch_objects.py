@@ -80,9 +80,9 @@ class TorchBuilder:
         """The storage that `('storage', type, key, location, numel)` names; legacy files add view metadata."""
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             raise FormatError("something other than a storage is kept outside of the pickle")
-        _, kind, key, _, numel = pid[:5]
-        if not isinstance(key, str) or not _is_size(numel):
-            raise FormatError("a storage is referred to without a name or a size")
+        _, kind, key, device, numel = pid[:5]
+        if not isinstance(key, str) or not isinstance(device, str) or not _is_size(numel):
+            raise FormatError("a storage is referred to without a name, a device or a size")
         dtype = _STORAGE_DTYPES.get(kind.name) if isinstance(kind, Global) else None
         itemsize = DTYPE_BITS[dtype] // 8 if dtype else 1
         storage = self._storage(key, dtype, numel * itemsize)
