@@ -1,0 +1,190 @@
+"""A checkpoint directory in a test: look at it, add files to it, damage it in named ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from ckpt_rules.testing import files, keys
+
+
+class CheckpointDir:
+    """A directory with the files of a checkpoint; made where it does not exist.
+
+    Every method that writes or damages returns the directory itself, so that calls can be chained. `file` is a path
+    relative to it. A damage that would change nothing raises `ValueError`: a test that rests on it would prove nothing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, file: str) -> Path:
+        return self.path / file
+
+    def __repr__(self) -> str:
+        return f"CheckpointDir({str(self.path)!r})"
+
+    def copy(self, to: str | os.PathLike[str]) -> CheckpointDir:
+        """A copy of the whole directory at `to`, which must not exist."""
+        shutil.copytree(self.path, to, symlinks=True)
+        return CheckpointDir(to)
+
+    # -- whole files
+
+    def remove(self, file: str) -> Self:
+        """Delete a file, or a directory with all that is in it."""
+        path = self._existing(file)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        return self
+
+    def rename(self, file: str, to: str) -> Self:
+        """Give a file another name."""
+        self._existing(file).rename(self._new(to))
+        return self
+
+    def replace(self, file: str, data: bytes | str) -> Self:
+        """Write these bytes, or this text as UTF-8, whether or not the file exists."""
+        self._new(file).write_bytes(data.encode() if isinstance(data, str) else data)
+        return self
+
+    def swap_from(self, other: str | os.PathLike[str], file: str) -> Self:
+        """Take a file from another checkpoint, as a save that mixes two steps does."""
+        theirs = (Path(other) / file).read_bytes()
+        if theirs == self._existing(file).read_bytes():
+            raise ValueError(f"{file} is the same in both checkpoints, so swapping it changes nothing")
+        return self.replace(file, theirs)
+
+    def lfs_pointer(self, file: str) -> Self:
+        """Put a git-LFS pointer in a file's place, as a clone without `git lfs pull` does."""
+        data = self._existing(file).read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(data)}\n"
+        return self.replace(file, text)
+
+    # -- bytes
+
+    def empty(self, file: str) -> Self:
+        """Cut a file to zero bytes."""
+        return self.truncate(file, keep=0)
+
+    def truncate(self, file: str, keep: float = 0.5) -> Self:
+        """Cut a file short: an int is the bytes that stay, a float the share of the file that stays."""
+        data = self._existing(file).read_bytes()
+        count = keep if isinstance(keep, int) else int(len(data) * keep)
+        if not 0 <= count < len(data):
+            raise ValueError(f"keeping {count:,} bytes of the {len(data):,} of {file} does not cut it short")
+        return self.replace(file, data[:count])
+
+    def zero(self, file: str, start: int = 0, length: int | None = None) -> Self:
+        """Overwrite bytes with zeros, as a block that never reached the disk; to the end unless `length` is given."""
+        data = bytearray(self._existing(file).read_bytes())
+        end = len(data) if length is None else start + length
+        if not 0 <= start < end <= len(data):
+            raise ValueError(f"bytes {start:,} to {end:,} do not lie in the {len(data):,} bytes of {file}")
+        if not any(data[start:end]):
+            raise ValueError(f"bytes {start:,} to {end:,} of {file} are zero already")
+        data[start:end] = bytes(end - start)
+        return self.replace(file, bytes(data))
+
+    def flip_bit(self, file: str, offset: int, bit: int = 0) -> Self:
+        """Flip one bit of one byte; a negative offset counts from the end."""
+        data = bytearray(self._existing(file).read_bytes())
+        data[offset] ^= 1 << bit
+        return self.replace(file, bytes(data))
+
+    def append(self, file: str, data: bytes) -> Self:
+        """Add bytes at the end of a file."""
+        return self.replace(file, self._existing(file).read_bytes() + data)
+
+    # -- content
+
+    def edit(self, file: str, change: Callable[[Any], Any]) -> Self:
+        """Load a file, change what it holds, and save it in the same format.
+
+        change: called with the loaded object (torch file: what `torch.load` gives; JSON: the parsed value; safetensors:
+                a dictionary of tensors by name). What it returns is saved; None means that it changed the object itself.
+        """
+        path = self._existing(file)
+        if path.suffix == ".json":
+            files.save_json(path, _after(change, json.loads(path.read_text())))
+        elif path.suffix == ".safetensors":
+            tensors, metadata = files.load_safetensors(path)
+            files.save_safetensors(path, _after(change, tensors), metadata)
+        else:
+            legacy = files.is_legacy(path)
+            files.save_torch(path, _after(change, files.load_torch(path)), legacy=legacy)
+        return self
+
+    def edit_header(self, file: str, change: Callable[[dict[str, Any]], Any]) -> Self:
+        """Change the header of a safetensors file (tensor name -> dtype, shape, data_offsets); its data stays."""
+        header, data = files.split_safetensors(self._existing(file).read_bytes())
+        return self.replace(file, files.join_safetensors(_after(change, header), data))
+
+    def drop_key(self, file: str, key: str) -> Self:
+        """Remove a key (`optimizer_state_dict.state.0.exp_avg`) from a torch or JSON file, or from `__metadata__`."""
+        return self._edit_keys(file, lambda value: keys.drop(value, key))
+
+    def rename_key(self, file: str, key: str, name: str) -> Self:
+        """Rename a key: the last part of the path `key` becomes `name`."""
+        return self._edit_keys(file, lambda value: keys.rename(value, key, name))
+
+    def set_key(self, file: str, key: str, value: object) -> Self:
+        """Set a key to a value; the last part of the path need not exist yet."""
+        return self._edit_keys(file, lambda whole: keys.put(whole, key, value))
+
+    # -- new files
+
+    def write_json(self, file: str, value: object) -> Self:
+        """Add or overwrite a JSON file."""
+        files.save_json(self._new(file), value)
+        return self
+
+    def write_torch(self, file: str, value: object, *, legacy: bool = False) -> Self:
+        """Add or overwrite a file as `torch.save` writes it; `legacy` in the format from before torch 1.6."""
+        files.save_torch(self._new(file), value, legacy=legacy)
+        return self
+
+    def write_safetensors(
+        self, file: str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+    ) -> Self:
+        """Add or overwrite a safetensors file."""
+        files.save_safetensors(self._new(file), tensors, metadata)
+        return self
+
+    def _edit_keys(self, file: str, change: Callable[[Any], Any]) -> Self:
+        if not file.endswith(".safetensors"):
+            return self.edit(file, change)
+
+        def change_metadata(header: dict[str, Any]) -> None:
+            header["__metadata__"] = change(header.get("__metadata__", {}))
+
+        return self.edit_header(file, change_metadata)
+
+    def _existing(self, file: str) -> Path:
+        path = self.path / file
+        if not os.path.lexists(path):
+            there = ", ".join(sorted(os.listdir(self.path))) or "nothing"
+            raise FileNotFoundError(f"there is no {file} in {self.path}, which holds {there}")
+        return path
+
+    def _new(self, file: str) -> Path:
+        path = self.path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _after(change: Callable[[Any], Any], value: Any) -> Any:
+    result = change(value)
+    return value if result is None else result
