@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ckpt_rules.finding import Data, Finding, Severity, Text
+from ckpt_rules.printable import printable, sentence
 
 SCHEMA_VERSION = 1
 
@@ -146,10 +147,10 @@ class Report(_Model):
         return self.verdict.exit_code
 
     def headline(self) -> str:
-        """One line for a log: the path, the verdict and the first finding."""
+        """One line for a log: the path, the verdict and the first finding, with nothing that a terminal would obey."""
         worst = next(iter(self.findings), None)
-        detail = f": {worst.rule}: {worst.message} ({worst.place})" if worst else ""
-        return f"{self.checkpoint} {self.verdict.value}: {self.reason}{detail}"
+        detail = f": {worst.rule}: {sentence(worst.message)} ({printable(str(worst.place))})" if worst else ""
+        return f"{printable(self.checkpoint)} {self.verdict.value}: {sentence(self.reason)}{detail}"
 
 
 class Reports(_Model):

@@ -117,6 +117,14 @@ class TestQuickVerifyCheckpoint:
         assert str(error).startswith(f"{ck.path} failed: not safe to resume: 1 error: weights/broken-safetensors: ")
         assert "(model.safetensors" in str(error)
 
+    def test_its_message_carries_nothing_that_a_terminal_would_obey(self, make_checkpoint):
+        ck = make_checkpoint()
+        ck.replace("\x1b[31m.pt", b"")
+        with pytest.raises(CheckpointInvalid) as caught:
+            quick_verify_checkpoint(ck.path)
+        assert r"(\x1b[31m.pt)" in str(caught.value)
+        assert "\x1b" not in str(caught.value)
+
     def test_an_unknown_answer_raises_as_well(self, make_checkpoint, tmp_path):
         (tmp_path / "bad.py").write_text("1 / 0\n")
         team = tmp_path / "team.yaml"

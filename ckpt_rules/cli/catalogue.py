@@ -11,7 +11,7 @@ import typer
 from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, load_plugins
 from ckpt_rules.cli.output import emit
 from ckpt_rules.errors import UsageError
-from ckpt_rules.reporters.printable import printable
+from ckpt_rules.printable import printable
 from ckpt_rules.reporters.style import Style
 
 if TYPE_CHECKING:

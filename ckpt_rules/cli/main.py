@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -12,10 +13,10 @@ import typer
 
 from ckpt_rules import __version__
 from ckpt_rules.cli import catalogue, inspection, plugins, rulesets, schema, verify
-from ckpt_rules.cli.output import silence
-from ckpt_rules.errors import CkptRulesError
+from ckpt_rules.cli.output import silence, to_stream
+from ckpt_rules.errors import CkptRulesError, UsageError
+from ckpt_rules.printable import printable
 from ckpt_rules.report import ExitCode
-from ckpt_rules.reporters.printable import printable
 
 INTERRUPTED = 130
 TRACEBACK = "CKPT_RULES_TRACEBACK"
@@ -89,8 +90,8 @@ def _bug(error: Exception, *, with_traceback: bool) -> str:
 
 def _say(text: str) -> None:
     """Print to stderr line by line, with nothing in it that a terminal would take for a command."""
-    for line in text.splitlines():
-        print(printable(line, limit=None).encode("ascii", "backslashreplace").decode(), file=sys.stderr)  # noqa: T201
+    with contextlib.suppress(UsageError):  # nobody is left to be told
+        to_stream([printable(line, limit=None) + "\n" for line in text.splitlines()], sys.stderr)
 
 
 def silence_if_gone() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckpt_rules.reporters.printable import printable, sentence
+from ckpt_rules.printable import printable, sentence
 
 if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins

@@ -12,8 +12,8 @@ import typer
 from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, stdout_kept_clean
 from ckpt_rules.cli.output import emit
 from ckpt_rules.plugins import Plugin, installed_plugins
+from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode
-from ckpt_rules.reporters.printable import printable, sentence
 from ckpt_rules.reporters.style import Style
 
 

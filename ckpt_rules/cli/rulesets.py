@@ -14,8 +14,8 @@ from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, load_plugins, stdout
 from ckpt_rules.cli.output import emit
 from ckpt_rules.errors import CkptRulesError
 from ckpt_rules.finding import Severity
+from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode
-from ckpt_rules.reporters.printable import printable, sentence
 from ckpt_rules.reporters.style import Style
 
 if TYPE_CHECKING:

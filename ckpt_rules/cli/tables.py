@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 
-from ckpt_rules.reporters.printable import printable
+from ckpt_rules.printable import printable
 from ckpt_rules.reporters.style import Style
 
 UNBOUNDED = 10_000

@@ -13,8 +13,8 @@ import typer
 from ckpt_rules.cli.options import NoPlugin, stdout_kept_clean
 from ckpt_rules.cli.output import emit
 from ckpt_rules.errors import PluginError, UsageError
+from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, worst_verdict
-from ckpt_rules.reporters.printable import printable, sentence
 from ckpt_rules.reporters.style import Style
 
 if TYPE_CHECKING:

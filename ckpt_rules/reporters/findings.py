@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from ckpt_rules.finding import Finding, Place, Severity
+from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import Crash, Outcome
-from ckpt_rules.reporters.printable import printable, sentence
 from ckpt_rules.reporters.style import Style
 
 SHOWN = 5

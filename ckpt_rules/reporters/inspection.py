@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckpt_rules.reporters.printable import printable, sentence
+from ckpt_rules.printable import printable, sentence
 from ckpt_rules.reporters.style import Style
 
 if TYPE_CHECKING:

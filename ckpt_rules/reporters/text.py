@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ckpt_rules.finding import Severity
+from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import Notice, Outcome, Report, Status, Verdict, worst_verdict
 from ckpt_rules.reporters.findings import INDENT, crash, findings, title, traceback
-from ckpt_rules.reporters.printable import printable, sentence
 from ckpt_rules.reporters.style import Style
 
 PLAIN = Style()

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from ckpt_rules.reporters.printable import printable, sentence
+from ckpt_rules.printable import printable, sentence
 from ckpt_rules.reporters.style import Style
 
 
