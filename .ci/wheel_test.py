@@ -57,7 +57,7 @@ def check_wheel(wheel: Path) -> None:
     source = {f.relative_to(REPO).as_posix() for f in (REPO / "ckpt_rules").rglob("*.py")}
     expect(source <= set(names), f"not in the wheel: {sorted(source - set(names))}")
     expect(any(n.endswith("licenses/LICENSE") for n in names), "the licence is not in the wheel")
-    strays = [n for n in names if "test_" in n or "__pycache__" in n or n.endswith(".pyc")]
+    strays = [n for n in names if n.startswith("tests/") or "/test_" in n or n.endswith(".pyc")]
     expect(not strays, f"does not belong in a wheel: {strays}")
     for line in ("ckpt-rules = ckpt_rules.cli:main", "[ckpt_rules]", "files = ckpt_rules_files", "[pytest11]"):
         expect(line in entry_points, f"no '{line}' among the entry points")
