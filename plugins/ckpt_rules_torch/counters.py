@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, Recorded, TrainingState, is_count, plain
+from ckpt_rules import Checkpoint, Recorded, TensorInfo, TrainingState, is_count, plain
 from ckpt_rules_torch import names, shapes
 from ckpt_rules_torch.state import configurations
 
@@ -34,8 +34,14 @@ def _in_group(values: Values, path: str, prefix: str) -> Iterator[Recorded]:
         key = next(
             (k for k in keys if values.get(k) is not None and (k == keys[0] or shapes.is_number(values[k]))), None
         )
-        if key is not None and (value := plain(values[key])) is not None:
+        if key is not None and (value := _written(values[key])) is not None:
             yield Recorded(name, value, path, f"{prefix}{key}")
+
+
+def _written(value: object) -> object:
+    """The number; None where it can't be known, as for a tensor with one element in one dimension."""
+    known = plain(value)
+    return value if known is None and isinstance(value, TensorInfo) and value.numel != 1 else known
 
 
 def _plans(options: Values, path: str) -> Iterator[Recorded]:

@@ -14,8 +14,8 @@ def read_progress(checkpoint: Checkpoint) -> Progress:
     witnesses = _witnesses(checkpoint)
     faults = counter_faults(recorded, witnesses.updates)
     if faults:
-        counter, fault = faults[0]
-        reason = f"{counter.key} in {counter.path} is {counter.value}, {fault}"
+        counter, _ = faults[0]
+        reason = f"{counter.key} in {counter.path} makes no sense"
         raise FactUnavailable(reason, path=counter.path, blocked=True)
     values = {r.name: int(r.value) for r in recorded if is_count(r.value)}
     if not {"epoch", "step", "global_step"} & values.keys():

@@ -47,7 +47,9 @@ class EmptyOptimizerState(Rule):
 
 
 def _has_state(optimizer: OptimizerState) -> bool:
-    return any(s.tensors or s.step is not None for s in optimizer.states.values())
+    """Whether there is state, of these parameters or of strangers, which optimizer/param-mismatch reports."""
+    known = {p for g in optimizer.groups for p in g.params}
+    return any(s.tensors or s.step is not None or k not in known for k, s in optimizer.states.items())
 
 
 def _evidence(checkpoint: Checkpoint) -> str | None:

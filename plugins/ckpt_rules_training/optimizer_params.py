@@ -18,6 +18,7 @@ _ELEMENTWISE = frozenset(
         "prev", "step_size", "ax",
     }
 )  # fmt: skip
+_ADAM = frozenset({"exp_avg", "exp_avg_sq"})
 _SCALARS = frozenset({"mu_product", "eta", "mu"})
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _MAX_NESTING = 4
@@ -49,6 +50,7 @@ class ParamMismatch(Rule):
         optimizer = checkpoint.optimizer
         yield from _stray_states(optimizer)
         yield from _shared_parameters(optimizer)
+        yield from _half_moments(optimizer)
         yield from _uneven_moments(optimizer)
         shapes = _moment_shapes(optimizer)
         pool = _pool(checkpoint, optimizer)
@@ -83,6 +85,27 @@ def _shared_parameters(optimizer: OptimizerState) -> Iterator[Problem]:
             help=_HELP,
             data={"parameters": [str(p) for p in twice[:100]]},
         )
+
+
+def _half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
+    """Adam's moments come in pairs: with one of the two, the next update stops with a KeyError."""
+    if not any(s.tensors.keys() >= _ADAM for s in optimizer.states.values()):
+        return
+    halves = [(k, _ADAM - s.tensors.keys()) for k, s in optimizer.states.items() if _is_half(s)]
+    if halves:
+        key, absent = halves[0]
+        more = f", and {len(halves) - 1:,} more lack one as well" if len(halves) > 1 else ""
+        yield Problem(
+            message=f"the state of parameter {key} has no {' and no '.join(sorted(absent))}, which others have{more}",
+            place=_place(optimizer, key),
+            help=_HELP,
+            data={"parameters": [str(k) for k, _ in halves[:100]]},
+        )
+
+
+def _is_half(state: ParamState) -> bool:
+    """One moment of two, or a counter and no moment; other parameters may have another optimizer's state."""
+    return len(_ADAM & state.tensors.keys()) == 1 or (not state.tensors and state.step is not None)
 
 
 def _uneven_moments(optimizer: OptimizerState) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from ckpt_rules_training.maybe import maybe
 from ckpt_rules_training.words import count, inside, listed, shown
 
 _MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum"})
+_ABSURD = 1e300
 _MASTERS = ("master", "fp32")
 
 
@@ -72,7 +73,9 @@ def _faults(group: ParamGroup) -> Iterator[tuple[str, object, str]]:
         for part in value if isinstance(value, list | tuple) else (value,):
             if fault := _fault(part, below=1 if name == "momentum" else math.inf):
                 yield name, part, fault
-    betas = group.options.get("betas")
+    betas = plain(group.options.get("betas"))
+    if betas is not None and not isinstance(betas, list | tuple):
+        yield "betas", betas, "where two numbers belong"
     for index, beta in enumerate(betas if isinstance(betas, list | tuple) else ()):
         if fault := _fault(beta, below=1):
             yield f"betas[{index}]", beta, fault
@@ -85,8 +88,10 @@ def _fault(value: object, below: float) -> str | None:
         return None
     if isinstance(known, bool) or not isinstance(known, int | float):
         return "which is no number"
-    if math.isnan(known) or math.isinf(known):
+    if known != known or abs(known) == math.inf:  # noqa: PLR0124 - NaN; math.isnan can't take an integer of any size
         return "which is not finite"
+    if known > _ABSURD:
+        return "which is absurdly large"
     if known < 0:
         return "which is negative"
     return f"where less than {below:g} is needed" if known >= below else None

@@ -49,6 +49,6 @@ class CollapsedScaler(Rule):
 def _fault(scale: object) -> tuple[Severity | None, str] | None:
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         return None, "which is no number"
-    if not math.isfinite(scale) or scale <= 0:
+    if not 0 < scale < math.inf:
         return None, "with which every update is skipped or turns the weights into NaN"
     return (Severity.WARNING, "so nearly every update so far has overflowed") if scale < 1 else None

@@ -21,6 +21,7 @@ from ckpt_rules import (
 from ckpt_rules_training.maybe import maybe
 from ckpt_rules_training.words import count, inside
 
+_ABSURD = 1e300
 _RESTARTING = frozenset({"CosineAnnealingWarmRestarts", "CyclicLR"})
 
 
@@ -54,18 +55,19 @@ class LrMismatch(Rule):
         if len(scheduler.last_lr) != len(optimizer.groups):
             yield _numbers_differ(scheduler, optimizer)
             return
+        # A rate of zero or below is for optimizer/bad-hyperparameter to report.
         for index, (scheduled, lr) in enumerate(zip(scheduler.last_lr, optimizer.lrs, strict=True)):
             a, b = _number(scheduled), _number(lr)
-            if a is not None and b is not None and not math.isclose(a, b, rel_tol=self.tolerance):
+            if a is not None and b is not None and b > 0 and not math.isclose(a, b, rel_tol=self.tolerance):
                 yield _lrs_differ(scheduler, optimizer, index, a, b)
 
 
 def _number(value: object) -> float | None:
     """A finite number; others are for optimizer/bad-hyperparameter to report."""
     value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _ABSURD:
         return None
-    return float(value) if abs(value) < math.inf else None
+    return float(value)
 
 
 def _numbers_differ(scheduler: SchedulerState, optimizer: OptimizerState) -> Problem:

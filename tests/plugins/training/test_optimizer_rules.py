@@ -257,6 +257,22 @@ def test_moments_that_differ_in_shape(make_checkpoint, run_rule):
     assert finding.message == "the moments of parameter 2 differ in shape (exp_avg [4, 8], exp_avg_sq [5])"
 
 
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
+def test_one_moment_of_two(name, make_checkpoint, run_rule):
+    ck = make_checkpoint().drop_key(STATE, f"{OPT}.state.2.{name}")
+    run_rule(ParamMismatch(), ck).assert_one(
+        key=f"{OPT}.state[2]", severity="error", message=f"the state of parameter 2 has no {name}, which others have"
+    )
+
+
+def test_two_optimizers_in_one(make_checkpoint, run_rule):
+    def muon(state):
+        moments = state[OPT]["state"][2]
+        state[OPT]["state"][2] = {"momentum_buffer": moments["exp_avg"]}
+
+    run_rule(ParamMismatch(), make_checkpoint().edit(STATE, muon)).assert_passed()
+
+
 def test_moments_of_a_shape_that_no_weight_has(make_checkpoint, run_rule):
     ck = make_checkpoint()
     for name in ("exp_avg", "exp_avg_sq"):
@@ -326,6 +342,8 @@ def test_incomplete_weights_are_not_compared(make_checkpoint, run_rule):
         ("eps", -1e-8, "error", "eps of parameter group 1 is -1e-08, which is negative"),
         ("weight_decay", math.nan, "error", "weight_decay of parameter group 1 is nan, which is not finite"),
         ("betas", (0.9, 1.0), "error", "betas[1] of parameter group 1 is 1.0, where less than 1 is needed"),
+        ("betas", 0.9, "error", "betas of parameter group 1 is 0.9, where two numbers belong"),
+        ("lr", 10**400, "error", "lr of parameter group 1 is an integer of 1,329 bits, which is absurdly large"),
         ("betas", (-0.1, 0.9), "error", "betas[0] of parameter group 1 is -0.1, which is negative"),
     ],
 )  # fmt: skip

@@ -23,6 +23,8 @@ STATE = "training_state.pth"
         ("epoch", "two", "epoch is 'two', which is no number"),
         ("epoch", math.nan, "epoch is nan, which is not finite"),
         ("epoch", {"now": 2}, "epoch is {'now': 2}, which is no number"),
+        ("epoch", torch.zeros(2, 3), "epoch is a float32 tensor of shape [2, 3], which is no number"),
+        ("epoch", 10**400, "epoch is an integer of 1,329 bits, which is absurdly large: it does not fit in 63 bits"),
         ("step", -3, "step is -3, which is negative"),
         ("step", math.inf, "step is inf, which is not finite"),
         ("step", torch.tensor(-3.0), "step is -3.0, which is negative"),
