@@ -180,6 +180,13 @@ class TestTheBoundary:
         failing(KeyboardInterrupt())
         assert run("verify", "ck").code == 130
 
+    def test_an_interrupt_while_commands_are_imported(self, run, monkeypatch):
+        def interrupted(_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("ckpt_rules.cli.app.run", interrupted)
+        assert run("--version").code == 130
+
     def test_a_plugin_that_ends_the_process_with_success_proves_nothing(self, run, failing):
         failing(SystemExit(0))
         assert run("verify", "ck").code == UNKNOWN

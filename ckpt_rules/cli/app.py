@@ -18,7 +18,6 @@ from ckpt_rules.errors import CkptRulesError, UsageError
 from ckpt_rules.printable import printable
 from ckpt_rules.report import ExitCode
 
-INTERRUPTED = 130
 TRACEBACK = "CKPT_RULES_TRACEBACK"
 
 app = typer.Typer(
@@ -57,27 +56,24 @@ def _about(
     """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. Nothing but a message reaches the user, whatever is raised."""
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Nothing but a message reaches the user, whatever but ^C is raised."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     wants_traceback = bool(os.environ.get(TRACEBACK)) or not {"-v", "--verbose"}.isdisjoint(arguments)
     try:
         return int(typer.main.get_command(app).main(arguments, prog_name="ckpt-rules", standalone_mode=False) or 0)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except CkptRulesError as error:
         _say(f"error: {error}")
     except Exception as error:  # noqa: BLE001 - the boundary: a bug is a message as well
-        if hasattr(error, "show") and hasattr(
-            error, "exit_code"
-        ):  # typer's own; which class that is differs by version
+        # What typer raises for a misused command; which class that is differs by its version.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             return int(error.exit_code)
         _say(_bug(error, with_traceback=wants_traceback))
     except SystemExit:
         pass  # nothing in here ends the process by itself: a plugin did, and proved nothing by it
     finally:
-        silence_if_gone()
+        _flush()
     return ExitCode.UNKNOWN
 
 
@@ -94,7 +90,7 @@ def _say(text: str) -> None:
         to_stream([printable(line, limit=None) + "\n" for line in text.splitlines()], sys.stderr)
 
 
-def silence_if_gone() -> None:
+def _flush() -> None:
     """Leave nothing in the buffers of a stream that can't take it, for the interpreter would complain at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
