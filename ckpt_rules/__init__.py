@@ -11,7 +11,8 @@ Names are imported when first used, so that `import ckpt_rules` costs a millisec
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # type checkers take it for typing's, which takes ten times as long to import as all of this
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,8 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ckpt_rules.api import inspect, quick_verify_checkpoint, verify
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.errors import (

@@ -18,6 +18,8 @@ def type_checking_imports() -> dict[str, str]:
     found = {}
     for node in block.body:
         assert isinstance(node, ast.ImportFrom)
+        if node.module == "typing":
+            continue
         for alias in node.names:
             # `from package import module` exports the module itself.
             found[alias.name] = node.module
