@@ -114,11 +114,15 @@ class OptimizerState:
     kind: str
     groups: tuple[ParamGroup, ...]
     states: Mapping[object, ParamState]
+    _steps: Counter[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_steps", Counter(int(s.step) for s in self.states.values() if is_count(s.step)))
 
     @property
     def steps(self) -> Counter[int]:
         """How many parameters have had how many updates; empty where the optimizer keeps no counters."""
-        return Counter(int(s.step) for s in self.states.values() if is_count(s.step))
+        return self._steps
 
     @property
     def updates(self) -> int | None:

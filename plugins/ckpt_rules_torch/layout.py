@@ -62,7 +62,8 @@ class PlainTorch(Layout):
         file = checkpoint.fact(find_state_file)
         usual = names.STATE_FILES[:3]
         state = Requirement(
-            (file.path,) if file else usual, "there is no training state: neither progress nor optimizer"
+            (file.path,) if file else usual,
+            "there is no training state, so neither progress nor optimizer can be restored",
         )
         if file is None or file.path not in names.STATE_FILES or not _weight_files(checkpoint):
             return (state,)
