@@ -23,7 +23,7 @@ class LayerGap(Rule):
 
     ## What it checks
     The numbers in names such as `model.layers.7.` and `transformer.h.7.`: they count from 0 without a hole, and there are
-    as many as config.json says (`num_hidden_layers`, `n_layer`, …).
+    as many as config.json says (`num_hidden_layers`, `n_layer`, …; `num_nextn_predict_layers` may come on top).
 
     ## Why it matters
     A shard or a pipeline stage was lost, or the configuration is of another model. Loaders fill missing layers with random
@@ -57,7 +57,7 @@ class LayerGap(Rule):
                     help="find the shard or pipeline stage that holds them",
                     data={"missing": missing[:1000], "found": len(numbers)},
                 )
-            elif expected and not missing and expected[1] != len(numbers):
+            elif expected and not missing and len(numbers) not in (expected[1], expected[1] + _predictors(config)):
                 key, count = expected
                 yield Problem(
                     message=f"{stack} has {len(numbers):,} layers and the configuration says {key} = {count:,}",
@@ -72,6 +72,12 @@ def _config(checkpoint: Checkpoint) -> Mapping[str, object]:
         return checkpoint.config.values
     except FactUnavailable:
         return {}
+
+
+def _predictors(config: Mapping[str, object]) -> int:
+    """Layers for predicting further tokens, which lie behind the counted ones and may have been left out of the save."""
+    count = config.get("num_nextn_predict_layers")
+    return int(count) if is_count(count) else 0
 
 
 def _expected(stack: str, config: Mapping[str, object], stacks: int) -> tuple[str, int] | None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Weights
 from ckpt_rules_weights.architectures import FAMILIES, UNKNOWN_FAMILY, Shape, Sizes
+from ckpt_rules_weights.kinds import Located, tensor_kinds
 
-_NUMBER = re.compile(r"\.\d+(?=\.)")
 _QUANTISED = re.compile(
     r".*\.(?:qweight|qzeros|SCB|weight_packed|weight\.absmax|weight\.quant_map|weight\.quant_state\..+)"
 )
@@ -41,13 +41,19 @@ class ShapeVsConfig(Rule):
             raise FactUnavailable("adapter weights have shapes of their own")
         yield from _undeclared_quantisation(checkpoint, weights, config.values)
         sizes = Sizes.of(config.values)
-        expected = _expected_shapes(config.values, sizes, weights)
+        tensors = tensor_kinds(checkpoint)
+        expected = _expected_shapes(config.values, sizes, tensors)
         wrong: dict[str, list[tuple[str, str, tuple[int, ...]]]] = defaultdict(list)
-        for file, name, tensor in weights.items():
-            kind = _kind(name, expected)
-            if kind and tensor.dtype in FLOAT_DTYPES and not _fits(tensor.shape, expected[kind]):
-                wrong[kind].append((file.path, name, tensor.shape))
+        for pattern, members in tensors.items():
+            if kind := _kind(pattern, expected):
+                wrong[kind] += [
+                    (file.path, name, tensor.shape)
+                    for file, name, tensor in members
+                    if tensor.dtype in FLOAT_DTYPES and not _fits(tensor.shape, expected[kind])
+                ]
         for kind, found in wrong.items():
+            if not found:
+                continue
             path, name, shape = found[0]
             meant = ", ".join("?" if n is None else str(n) for n in expected[kind])
             more = f" (and {len(found) - 1:,} more like it)" if len(found) > 1 else ""
@@ -59,19 +65,21 @@ class ShapeVsConfig(Rule):
             )
 
 
-def _expected_shapes(config: Mapping[str, object], sizes: Sizes, weights: Weights) -> dict[str, Shape]:
+def _expected_shapes(
+    config: Mapping[str, object], sizes: Sizes, tensors: Mapping[str, list[Located]]
+) -> dict[str, Shape]:
     family = config.get("model_type")
     known = FAMILIES.get(family) if isinstance(family, str) else None
     if known is None:
         # Several embeddings (text and vision, encoder and decoder) may have vocabularies of their own.
-        embeddings = [n for _, n, _ in weights.items() if any(n.endswith(k) for k in UNKNOWN_FAMILY)]
-        known = UNKNOWN_FAMILY if len(embeddings) == 1 else {}
+        embeddings = sum(len(members) for name, members in tensors.items() if name.endswith(tuple(UNKNOWN_FAMILY)))
+        known = UNKNOWN_FAMILY if embeddings == 1 else {}
     return {kind: shape for kind, of in known.items() if (shape := of(sizes)) != (None, None)}
 
 
-def _kind(name: str, expected: Mapping[str, Shape]) -> str | None:
-    """The entry of the table that a tensor's name ends with, numbers read as `*`."""
-    parts = _NUMBER.sub(".*", name).split(".")
+def _kind(pattern: str, expected: Mapping[str, Shape]) -> str | None:
+    """The entry of the table that a name, its numbers read as `*`, ends with."""
+    parts = pattern.split(".")
     return next((k for n in range(2, 6) if (k := ".".join(parts[-n:])) in expected), None)
 
 

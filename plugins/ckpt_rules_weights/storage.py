@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from pydantic import Field
 
 from ckpt_rules import FLOAT_DTYPES, Checkpoint, Place, Problem, Rule, Severity, TensorInfo
+from ckpt_rules_weights.kinds import tensor_kinds
 
-_INDEX = re.compile(r"\.\d+(?=\.)")
 _KEPT_WIDE = (
     "norm",
     "ln_",
@@ -46,11 +45,13 @@ class MixedDtypes(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each kind of tensor in several dtypes."""
-        kinds: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
-        for file, name, tensor in checkpoint.weights.items():
-            if tensor.dtype in FLOAT_DTYPES and not any(word in name.lower() for word in _KEPT_WIDE):
-                kinds[_INDEX.sub(".*", name)][tensor.dtype].append((file.path, name))
-        for kind, dtypes in kinds.items():
+        for kind, members in tensor_kinds(checkpoint).items():
+            if any(word in kind.lower() for word in _KEPT_WIDE):
+                continue
+            dtypes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+            for file, name, tensor in members:
+                if tensor.dtype in FLOAT_DTYPES:
+                    dtypes[tensor.dtype].append((file.path, name))
             if len(dtypes) > 1:
                 counts = Counter({d: len(names) for d, names in dtypes.items()})
                 rarest = min(dtypes, key=lambda d: (len(dtypes[d]), d))

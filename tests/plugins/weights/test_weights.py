@@ -218,6 +218,14 @@ class TestLayers:
             data={"found": 2, "expected": 32},
         )
 
+    @pytest.mark.parametrize(("predictors", "findings"), [(0, 1), (1, 0)])
+    def test_a_layer_that_predicts_further_tokens_lies_behind_the_others(
+        self, make_checkpoint, run_rule, predictors, findings
+    ):
+        ck = make_checkpoint(config={"num_hidden_layers": 4})
+        ck.set_key(CONFIG, "num_hidden_layers", 3).set_key(CONFIG, "num_nextn_predict_layers", predictors)
+        assert len(run_rule(LayerGap(), ck).findings) == findings
+
     def test_numbers_in_a_sequential_have_gaps_by_nature(self, make_checkpoint, run_rule):
         model = torch.nn.ModuleDict(
             {
