@@ -67,7 +67,9 @@ def test_nothing_known(full, golden):
     update = dict.fromkeys(parts) | {
         "checkpoint": "runs/\x1b[31m",
         "unavailable": {p: f"there is no \x1b[31m{p}" for p in parts if p != "model"},
-        "notices": (Notice(severity="error", message="the plugin acme could not be loaded: ImportError: no", fatal=True),),
+        "notices": (
+            Notice(severity="error", message="the plugin acme could not be loaded: ImportError: no", fatal=True),
+        ),
         "files": FilesSummary(count=1, nbytes=40, truncated="more than 1,000,000 entries"),
     }
     golden("inspection-nothing.txt", render(full.model_copy(update=update)))
@@ -79,7 +81,10 @@ def test_nothing_known(full, golden):
         ({"complete": True, "step": 0, "fraction": 1.0}, "progress    epoch 3 of 10 planned, complete (1,000 batches)"),
         ({"total_batches": None, "fraction": None}, "progress    epoch 3 of 10 planned, 394 batches done"),
         ({"step": None, "fraction": None}, "progress    epoch 3 of 10 planned, how much of it is done is not recorded"),
-        ({"epoch": None, "batches_done": None}, "progress    global step 2,394, optimizer updates expected 1,197, 2 batches per"),
+        (
+            {"epoch": None, "batches_done": None},
+            "progress    global step 2,394, optimizer updates expected 1,197, 2 batches per",
+        ),
     ],
 )
 def test_progress(full, changed, line):
@@ -106,7 +111,14 @@ def test_values(stored, text):
 
 @pytest.mark.parametrize(
     ("nbytes", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (475_200_000, "475 MB"), (1_430_000_000, "1.43 GB"), (7e14, "700 TB")],
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (475_200_000, "475 MB"),
+        (1_430_000_000, "1.43 GB"),
+        (7e14, "700 TB"),
+    ],
 )
 def test_sizes(nbytes, text):
     assert size(int(nbytes)) == text
