@@ -177,7 +177,9 @@ def resume(trainer: Trainer, run: Path) -> None:
     print(f"resuming from {checkpoint}: {plan.sentence if plan else 'no plan'}")
     print(f"optimizer and scheduler stand at update {trainer.global_step}; the learning rate goes on at {lr:.3g}")
     if lr < SMALL_LR * trainer.config.learning_rate:
-        print(f"warning: that is less than {SMALL_LR:.0%} of {trainer.config.learning_rate:.3g}; training on changes little")
+        print(
+            f"warning: that is less than {SMALL_LR:.0%} of {trainer.config.learning_rate:.3g}; training on changes little"
+        )
 
 
 def keep_log(run: Path, updates: int) -> None:
