@@ -54,6 +54,8 @@ def _contradictions(sound: dict[str, int], updates: int | None) -> Iterable[tupl
     used = f"although the optimizer has made {updates:,} update{'' if updates == 1 else 's'}"
     if step == 0 and sound.get("epoch") == 0:
         yield "epoch", f"and step 0, {used}"
+    elif sound.get("epoch") == 0 and total and updates > total:
+        yield "epoch", f"{used}, more than an epoch of {total:,} batches allows"
     # An iteration counted from 0 and already finished is one behind.
     counter = "global_step" if "global_step" in sound else "step" if "epoch" not in sound else None
     if counter and sound.get(counter) == 0 and updates > 1:

@@ -53,9 +53,11 @@ def _plans(options: Values, path: str) -> Iterator[Recorded]:
 
 
 def _as_meant(found: dict[str, Recorded]) -> dict[str, Recorded]:
-    """A `step` past the end of an epoch, where only `steps_per_epoch` or the like is known, counts all of training."""
+    """A step past the end of an epoch counts all of training, unless both keys are those of the canonical convention."""
     step, total = found.get("step"), found.get("total_batches")
-    if not step or not total or total.key == names.TOTAL_BATCHES[0] or "global_step" in found:
+    if not step or not total or "global_step" in found:
+        return found
+    if total.key == names.TOTAL_BATCHES[0] and step.key.rpartition(".")[2] not in names.AMBIGUOUS_STEP:
         return found
     if is_count(step.value) and is_count(total.value) and step.value >= total.value:
         rest = {k: v for k, v in found.items() if k != "step"}

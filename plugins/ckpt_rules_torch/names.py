@@ -56,15 +56,19 @@ EPOCH = (
     "epochs_completed",
 )
 LOCAL_STEP = ("step_in_epoch", "batch_in_epoch", "iter_in_epoch", "batch_idx", "batch_index", "current_batch")
-STEP = ("step", *LOCAL_STEP)
+AMBIGUOUS_STEP = (
+    "iteration", "iterations", "iter", "it", "n_iter", "current_iter", "cur_iter", "current_step", "train_step", "steps",
+    "step_num", "update", "updates",
+)  # fmt: skip
+"""Counters of the epoch or of all training, of updates or of rounds of several: only other counters can tell."""
+STEP = ("step", *LOCAL_STEP, *AMBIGUOUS_STEP)
 TOTAL_BATCHES = (
     "total_batches", "num_batches", "batches_per_epoch", "n_batches", "steps_per_epoch", "iters_per_epoch",
     "num_steps_per_epoch", "num_batches_per_epoch", "iterations_per_epoch", "dataloader_len",
 )  # fmt: skip
 GLOBAL_STEP = (
-    "global_step", "iter_num", "iteration", "global_steps", "iterations", "num_updates", "updates", "n_iter", "iter",
-    "it", "current_step", "current_iter", "cur_iter", "train_step", "trained_steps", "completed_steps", "steps",
-    "step_num", "global_iter", "global_iteration", "optimizer_steps", "update",
+    "global_step", "iter_num", "global_steps", "num_updates", "global_iter", "global_iteration", "optimizer_steps",
+    "trained_steps", "completed_steps",
 )  # fmt: skip
 ACCUMULATION = (
     "gradient_accumulation_steps", "gradient_accumulation", "grad_accumulation_steps", "accumulation_steps",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ckpt_rules import Checkpoint, FactUnavailable, Progress, ResumePlan, counter_faults, is_count
+from ckpt_rules_torch import names
 from ckpt_rules_torch.readings import Counters, Reading, Witnesses, by_epochs, by_updates
 
 
@@ -20,9 +21,10 @@ def read_progress(checkpoint: Checkpoint) -> Progress:
     values = {r.name: int(r.value) for r in recorded if is_count(r.value)}
     if not {"epoch", "step", "global_step"} & values.keys():
         raise FactUnavailable("no progress is recorded: neither an epoch nor a step")
+    keys = {r.name: r.key.rpartition(".")[2] for r in recorded}
     counters = Counters(
         values.get("epoch"), values.get("step"), values.get("total_batches"), values.get("global_step"),
-        values.get("gradient_accumulation"),
+        values.get("gradient_accumulation"), ambiguous=keys.get("step") in names.AMBIGUOUS_STEP,
     )  # fmt: skip
     progress = _progress(counters, witnesses, values.get("total_epochs"), values.get("total_steps"))
     return replace(progress, plan=_plan(progress, witnesses.updates))

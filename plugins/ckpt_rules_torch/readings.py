@@ -15,13 +15,17 @@ _LEAST_INFERRED = 2
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Valid counters, as recorded. `step` counts batches of an epoch where `total_batches` is known."""
+    """Valid counters, as recorded. `step` counts batches of an epoch where `total_batches` is known.
+
+    ambiguous: whether `step` goes by a name, such as `iteration`, that may also count rounds of several updates
+    """
 
     epoch: int | None = None
     step: int | None = None
     total_batches: int | None = None
     global_step: int | None = None
     accumulation: int | None = None
+    ambiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +135,19 @@ def by_updates(counters: Counters, witnesses: Witnesses) -> Reading | None:
 def _global_step(counters: Counters, witnesses: Witnesses) -> int | None:
     """`step`, where it counts all of training: alone, or beside an epoch where the optimizer has counted the same."""
     step, updates = counters.step, witnesses.updates
-    if step is None or counters.epoch is None:
-        return step
+    if step is None:
+        return None
+    if counters.epoch is None:
+        return None if counters.ambiguous and _counts_rounds(step, updates) else step
     accumulated = reading(None, step, None, counters.accumulation or 1)
     return step if updates is not None and accumulated.fits(updates, 1) else None
+
+
+def _counts_rounds(step: int, updates: int | None) -> bool:
+    """Whether every step stands for the same number of updates, as in reinforcement learning, or the other way round."""
+    if not updates or not step or abs(updates - step) <= 1:
+        return False
+    return updates % step == 0 or updates % (step + 1) == 0 or step % updates == 0
 
 
 def _only_fit(this: Reading, other: Reading, counters: Counters, witnesses: Witnesses) -> bool:

@@ -180,7 +180,9 @@ def _too_many_parameters(
 
 
 def _is_regrouped(shapes: Mapping[object, Shape], pool: list[Shape]) -> bool:
-    """Whether weights are the same elements in other tensors: some formats fuse or split experts and projections."""
+    """Whether weights are the same elements in other tensors: fused or split experts, or flat pieces of all of them."""
+    if shapes and all(len(s) == 1 for s in shapes.values()) and any(len(s) > 1 for s in pool):
+        return not set(shapes.values()) <= set(pool)
     return len(shapes) != len(pool) and sum(map(prod, shapes.values())) == sum(map(prod, pool))
 
 

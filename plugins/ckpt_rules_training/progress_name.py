@@ -14,6 +14,7 @@ _NUMBER = r"[-_=. ]?0*(?P<number>\d{1,12})(?![\d.]*[a-z]|[-_.]?\d)"
 _STEP = re.compile(rf"(?<![a-z])(?:global[-_]?steps?|steps?|iters?|iterations?|updates?){_NUMBER}", re.IGNORECASE)
 _EPOCH = re.compile(rf"(?<![a-z])epochs?{_NUMBER}", re.IGNORECASE)
 _EITHER = re.compile(rf"^(?:checkpoint|ckpt|chkpt|checkpt|state|training_state|train_state){_NUMBER}", re.IGNORECASE)
+_LEAST = 100
 _DATE = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])([0-2]\d|3[01])(\d{4}|\d{6})?")
 
 
@@ -24,7 +25,7 @@ class NameMismatch(Rule):
     Numbers in names such as `step-500`, `checkpoint-500`, `iter_0000500`, `epoch_3` and `epoch=3-step=500` against every
     counter that could be meant: the global step, the batches and optimizer updates so far, the step within the epoch;
     and for epochs the recorded one, the one before and the one after, because names often count from 0. Other numbers
-    (`run-2024`, `llama-7b`, `v2`, dates) are left alone.
+    (`run-2024`, `llama-7b`, `v2`, dates, and `checkpoint-7`, which may count saves) are left alone.
 
     ## Why it matters
     Scripts that resume from "the latest" choose by the number in the name. A directory that was copied, renamed or
@@ -53,7 +54,8 @@ def _mismatches(name: str, path: str, epochs: list[int], steps: list[int]) -> It
     said = [("step", int(m["number"]), steps, 1) for m in _STEP.finditer(stem)]
     said += [("epoch", int(m["number"]), epochs, 1) for m in _EPOCH.finditer(stem)]
     either = _EITHER.search(stem)
-    if either and not said and not _DATE.fullmatch(either["number"]) and steps:
+    # Small numbers may count saves.
+    if either and not said and steps and int(either["number"]) >= _LEAST and not _DATE.fullmatch(either["number"]):
         said.append(("step or epoch", int(either["number"]), [*steps, *epochs], 1))
     for what, number, candidates, slack in said:
         if candidates and all(abs(number - c) > slack for c in candidates):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 
@@ -30,7 +30,8 @@ class LrMismatch(Rule):
 
     ## What it checks
     The rates that the scheduler set last (`_last_lr`) against the rate of each parameter group, with a relative
-    tolerance; and that there are as many. ReduceLROnPlateau is left alone: others may change the rate beside it.
+    tolerance; and that there are as many. ReduceLROnPlateau is left alone, and so are
+    schedulers with a separate warm-up: others change the rate beside them.
 
     ## Why it matters
     Some schedulers compute the next rate from the optimizer's, others from their own base rates: after a resume the
@@ -52,6 +53,8 @@ class LrMismatch(Rule):
         scheduler, optimizer = checkpoint.scheduler, checkpoint.optimizer
         if scheduler.kind == "ReduceLROnPlateau" or not scheduler.last_lr:
             raise FactUnavailable(f"the scheduler ({scheduler.kind}) does not record the learning rate it set last")
+        if _warms_up_beside(checkpoint):
+            raise FactUnavailable("a warm-up of its own changes the learning rate beside the scheduler")
         if len(scheduler.last_lr) != len(optimizer.groups):
             yield _numbers_differ(scheduler, optimizer)
             return
@@ -60,6 +63,12 @@ class LrMismatch(Rule):
             a, b = _number(scheduled), _number(lr)
             if a is not None and b is not None and b > 0 and not math.isclose(a, b, rel_tol=self.tolerance):
                 yield _lrs_differ(scheduler, optimizer, index, a, b)
+
+
+def _warms_up_beside(checkpoint: Checkpoint) -> bool:
+    """Whether the state keeps another scheduler that dampens what the first one sets."""
+    values = maybe(lambda: checkpoint.state.values) or {}
+    return any(isinstance(v, Mapping) and "warmup" in str(k).lower() for k, v in values.items())
 
 
 def _number(value: object) -> float | None:

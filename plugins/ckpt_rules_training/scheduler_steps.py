@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, SchedulerState, Severity, is_count
+from ckpt_rules import Checkpoint, FactUnavailable, Opaque, Place, Problem, Rule, SchedulerState, Severity, is_count
 from ckpt_rules_training.maybe import is_scaled, updates_of
 from ckpt_rules_training.words import inside, shown
 
 _MOST_ACCUMULATED = 64
+_WORLD_SIZES = ("world_size", "num_processes", "n_gpus", "num_gpus", "ngpus", "n_gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,11 @@ def _candidates(checkpoint: Checkpoint) -> list[_Candidate]:
     else:
         both = dict.fromkeys(n for n in (made, expected) if n is not None)
         found += [_Candidate("optimizer updates", n, n) for n in both]
+    world = _world_size(checkpoint)
+    if world > 1:  # Accelerate steps the scheduler once for each process
+        found += [
+            _Candidate(f"updates on {world} processes", n * world, n * world) for n in {made, expected} - {None} if n
+        ]
     if progress.global_step is not None:
         found.append(_Candidate("global steps", progress.global_step, progress.global_step))
     if progress.batches_done is not None:
@@ -90,6 +96,21 @@ def _candidates(checkpoint: Checkpoint) -> list[_Candidate]:
         under_way = not progress.complete
         found.append(_Candidate("epochs", max(progress.epoch - under_way, 0), progress.epoch))
     return found
+
+
+def _world_size(checkpoint: Checkpoint) -> int:
+    """Processes that trained, where the state or the options saved with it say so; else 1."""
+    values = checkpoint.state.values
+    for options in (values, *(v for v in map(_options, values.values()) if v)):
+        for name in _WORLD_SIZES:
+            if is_count(options.get(name)):
+                return int(options[name])  # type: ignore[call-overload,no-any-return]
+    return 1
+
+
+def _options(value: object) -> Mapping[object, object]:
+    value = value.state if isinstance(value, Opaque) else value
+    return value if isinstance(value, Mapping) else {}
 
 
 def _is_undecided(checkpoint: Checkpoint, steps: int, tolerance: int) -> bool:

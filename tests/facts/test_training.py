@@ -71,4 +71,9 @@ def test_contradictions_between_counters():
     recorded = tuple(Recorded(n, v, "x.pt", n) for n, v in {"epoch": 0, "step": 0, "total_batches": 5}.items())
     assert counter_faults(recorded, None) == []
     assert counter_faults(recorded, 0) == []
+    later = (recorded[0], Recorded("step", 3, "x.pt", "step"), recorded[2])
+    assert counter_faults(later, 5) == []
+    assert counter_faults(later, 7) == [
+        (recorded[0], "although the optimizer has made 7 updates, more than an epoch of 5 batches allows")
+    ]
     assert counter_faults(recorded, 7) == [(recorded[0], "and step 0, although the optimizer has made 7 updates")]

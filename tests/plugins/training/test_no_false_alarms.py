@@ -370,3 +370,75 @@ def test_warm_up_from_zero(kit, tmp_path):
 def test_names(name, kit, tmp_path):
     run = kit.train(scheduler=kit.cosine)
     kit.assert_silent(kit.save_canonical(run, tmp_path / name), infos=[])
+
+
+def test_detectron2_counts_from_zero(kit, tmp_path):
+    run = kit.train(scheduler=kit.cosine, batches=200, epochs=1)
+    state = {
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict(),
+        "iteration": 199,
+    }
+    kit.assert_silent(kit.save_one_file(tmp_path / "out", state, "model_0000199.pth"), infos=["rng/missing"])
+
+
+@pytest.mark.parametrize("updates_per_round", [2, 20])
+@pytest.mark.parametrize("first", [0, 1])
+def test_rounds_of_several_updates(first, updates_per_round, kit, tmp_path):
+    run = kit.train(batches=20 * updates_per_round, epochs=1)
+    state = {
+        "model_state_dict": run.model.state_dict(),
+        "optimizer_state_dict": run.optimizer.state_dict(),
+        "iter": 19 + first,
+        "infos": None,
+    }
+    kit.assert_silent(kit.save_one_file(tmp_path / "out", state, "model_19.pt"), infos=["rng/missing"])
+
+
+def test_an_iteration_of_the_epoch(kit, tmp_path):
+    run = kit.train(scheduler=kit.cosine, batches=40, epochs=3, stop=(3, 15))
+    state = {
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict(),
+        "epoch": 3,
+        "iter": 15,
+    }
+    kit.assert_silent(kit.save_one_file(tmp_path / "short", state), infos=["rng/missing"])
+    report = kit.assert_silent(kit.save_one_file(tmp_path / "ck", {**state, "num_batches": 40}), infos=["rng/missing"])
+    assert report.resume == "epoch 3 goes on: batches 0 to 14 are skipped, 15 to 39 are trained"
+    report = kit.assert_silent(
+        kit.save_one_file(tmp_path / "all", {**state, "iter": 95, "num_batches": 40}), infos=["rng/missing"]
+    )
+    assert report.resume == "training continues at optimizer update 96; epoch 3 is recorded, but not how far it is"
+
+
+def test_accelerate_steps_the_scheduler_for_every_process(kit, tmp_path):
+    run = kit.train(scheduler=kit.cosine, batches=30)
+    for _ in range(run.updates * 3):
+        run.scheduler.step()
+    kit.assert_silent(kit.save_canonical(run, tmp_path / "ck", world_size=4), infos=[])
+    kit.assert_silent(kit.save_canonical(run, tmp_path / "args", args=argparse.Namespace(num_processes=4).__dict__))
+
+
+def test_a_warm_up_beside_the_scheduler(kit, tmp_path):
+    run = kit.train(scheduler=kit.cosine)
+    run.optimizer.param_groups[0]["lr"] *= 0.1
+    path = kit.save_canonical(
+        run, tmp_path / "ck", warmup_scheduler={"last_step": 14, "warmup_params": [{"warmup_period": 100}]}
+    )
+    kit.assert_silent(path, infos=[])
+
+
+def test_flat_pieces_of_a_sharded_optimizer(kit, tmp_path):
+    run = kit.train(optimizer=lambda p: torch.optim.AdamW([nn.Parameter(torch.zeros(50))]), epochs=0)
+    run.optimizer.param_groups[0]["params"][0].grad = torch.ones(50)
+    run.optimizer.step()
+    state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "global_step": 1}
+    kit.assert_silent(kit.save_one_file(tmp_path / "ck", state), infos=["rng/missing"])
+
+
+def test_a_number_that_counts_saves(kit, tmp_path):
+    run = kit.train(scheduler=kit.cosine)
+    kit.assert_silent(kit.save_canonical(run, tmp_path / "checkpoint_7"), infos=[])
