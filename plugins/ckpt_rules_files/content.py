@@ -146,7 +146,7 @@ class Placeholder(Rule):
             if what := _stand_in(entry, head):
                 fetch = "run `git lfs pull`" if head.content is Content.LFS_POINTER else "download the file again"
                 yield Problem(
-                    message=f"the file is {what} of {head.size:,} bytes, not the {entry.suffix or entry.name} file itself",
+                    message=f"the file is {what}, {head.size:,} bytes long, and not what its name says",
                     place=Place(path=entry.path),
                     help=fetch,
                     data={"content": head.content.value, "nbytes": head.size},
@@ -162,7 +162,7 @@ class Placeholder(Rule):
 def _stand_in(entry: Entry, head: FileHead) -> str | None:
     if head.content is Content.LFS_POINTER:
         size = _LFS_SIZE.search(head.head)
-        return "a git-LFS pointer" + (f" for {int(size[1]):,} bytes," if size and len(size[1]) < 20 else "")
+        return "a git-LFS pointer" + (f" to {int(size[1]):,} bytes" if size and len(size[1]) < 20 else "")
     if head.content in _STAND_INS:
         return _STAND_INS[head.content]
     if _ERROR_BODY.match(head.head):

@@ -125,7 +125,7 @@ class TestPlaceholder:
         ck = make_checkpoint().replace(
             WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 475000123\n"
         )
-        found = run_rule(Placeholder(), ck).assert_one(path=WEIGHTS, message="a git-LFS pointer for 475,000,123 bytes")
+        found = run_rule(Placeholder(), ck).assert_one(path=WEIGHTS, message="a git-LFS pointer to 475,000,123 bytes")
         assert found.help == "run `git lfs pull`"
 
     @pytest.mark.parametrize(
