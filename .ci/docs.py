@@ -1,4 +1,4 @@
-"""Writes what the documentation takes from the program: the rules' pages, the catalogue, and real output.
+"""Writes what the documentation takes from the program: the rules' pages, the catalogue, real output, a schema.
 
 `docs.py` brings every generated part up to date; `docs.py --check` changes nothing, names what is out of date and ends with 1.
 In Markdown, a generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.
@@ -34,9 +34,25 @@ def current() -> dict[Path, str]:
     """Every generated file, and every page with a generated part, as they should be."""
     from ckpt_rules.catalogue import rules_page
 
-    files = {REPO / "docs" / "rules.md": rules_page()}
+    files = {
+        REPO / "docs" / "rules.md": rules_page(),
+        REPO / "rulesets" / "ruleset.schema.json": ruleset_schema(),
+    }
     pages = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
     return files | {page: filled(page.read_text("utf-8")) for page in pages if page not in files}
+
+
+def ruleset_schema() -> str:
+    """The JSON Schema of a ruleset file, for the plugins that come with ckpt-rules, whatever else is installed."""
+    import json
+
+    from ckpt_rules import ruleset
+    from ckpt_rules.cli.schema import DIALECT
+    from ckpt_rules.plugins import Plugins, installed_plugins
+
+    installed = installed_plugins()
+    ours = Plugins(tuple(p for p in installed.plugins if p.distribution == "ckpt-rules"), installed.manager)
+    return json.dumps({"$schema": DIALECT} | ruleset.ruleset_schema(ours), indent=2) + "\n"
 
 
 def filled(page: str) -> str:

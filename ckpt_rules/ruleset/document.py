@@ -154,7 +154,8 @@ class _Tree:
                 self._file, mark, f"the anchor &{event.anchor} is refused; write the value out each time"
             )
         elif event.tag is not None:
-            self._mistakes.add(self._file, mark, f"the tag {event.tag} is refused; types follow from the keys")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._mistakes.add(self._file, mark, f"the tag {tag} is refused; types follow from the keys")
 
     def _key(self, event: Any, kind: str, mark: Mark) -> bool:
         if kind != "ScalarEvent":

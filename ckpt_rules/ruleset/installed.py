@@ -77,7 +77,7 @@ class Installed:
         if rule_id.startswith(TAG) or _WILD.search(rule_id):
             return f"{quoted(rule_id)} is no id of a rule; globs and tags belong under select or exclude"
         same = [i for i in self.rules if i.partition("/")[2] == rule_id]
-        near = f"; did you mean {listed(map(repr, same), 'or')}?" if same else suggestion(rule_id, self.rules)
+        near = f" (did you mean {listed(map(repr, same), 'or')}?)" if same else suggestion(rule_id, self.rules)
         return f"there is no rule {quoted(rule_id)}{near}; {_ALL}{self._absent()}"
 
     @property
@@ -104,4 +104,4 @@ class Installed:
         meant = {i.partition("/")[2]: i for i in self.rules}
         meant |= {t: TAG + t for t in self._tags} | {f: f"{f}/*" for f in self._families}
         near = nearest(pattern, meant)
-        return f"; did you mean {meant[near]!r}?" if near else ""
+        return f" (did you mean {meant[near]!r}?)" if near else ""

@@ -13,7 +13,7 @@ from ckpt_rules.errors import RulesetError, RulesetProblem
 from ckpt_rules.ruleset.document import Mark, Node, parse_yaml
 from ckpt_rules.ruleset.mistakes import Mistakes
 from ckpt_rules.ruleset.model import RulesetFile
-from ckpt_rules.ruleset.sources import UnknownSourceError, UnreadableTextError, find_ruleset, read_text
+from ckpt_rules.ruleset.sources import UnknownSourceError, UnreadableTextError, find_ruleset, identity, read_text
 from ckpt_rules.ruleset.wording import described, mistake_in_file
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _Loader:
 
     def load(self, path: Path, chain: tuple[_Step, ...]) -> None:
         """Append the layers of one file: first what it extends, left to right, then itself."""
-        real = os.path.realpath(path)
+        real = identity(path)
         if real not in self._read:
             self._read[real] = self._layer(path)
         layer = self._read[real]
@@ -109,7 +109,7 @@ class _Loader:
             self._mistakes.add(layer.file, mark, str(error))
 
     def _endless(self, path: Path, chain: tuple[_Step, ...]) -> str | None:
-        real = os.path.realpath(path)
+        real = identity(path)
         start = next((i for i, step in enumerate(chain) if step.path == real), None)
         if start is not None:
             circle = " -> ".join(f"{s.file}:{s.line}" for s in chain[start:])

@@ -58,16 +58,16 @@ def quoted(value: str) -> str:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no name is near."""
+    """` (did you mean 'x'?)`, or nothing where no name is near."""
     near = nearest(name, names)
-    return f"; did you mean {near!r}?" if near else ""
+    return f" (did you mean {near!r}?)" if near else ""
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that was most probably meant; capitals, blanks and underscores don't count."""
     by_letters = {_folded(n): n for n in names}
     # difflib takes seconds for a name of a hundred thousand characters
-    found = get_close_matches(_folded(name[:_LONGEST]), by_letters, n=1, cutoff=0.6)
+    found = get_close_matches(_folded(name[:_LONGEST]), by_letters, n=1, cutoff=0.7)
     return by_letters[found[0]] if found else None
 
 

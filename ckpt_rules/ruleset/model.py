@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
-from pydantic.json_schema import SkipJsonSchema
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -40,7 +39,6 @@ def _long_form(value: Any) -> Any:
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 # What may be left out, but not written without a value: an empty `expires:` is no decision.
-Absent = SkipJsonSchema[None]
 Given = BeforeValidator(_given)
 
 
@@ -51,7 +49,7 @@ class _Model(BaseModel):
 class RuleEntry(_Model):
     """What a ruleset says about one rule, in the long form."""
 
-    severity: Annotated[Level | Absent, Given] = Field(
+    severity: Annotated[Level | None, Given] = Field(
         default=None,
         description="Severity of every finding of this rule; `off` deselects it. Without it, the rule's own.",
     )
@@ -62,12 +60,12 @@ class IgnoreEntry(_Model):
     """Findings that the team accepts. A finding must match all of `rule`, `path` and `tensor` that are given."""
 
     rule: Text = Field(description="Id of a rule, or a glob of ids.")
-    path: Annotated[Text | Absent, Given] = Field(
+    path: Annotated[Text | None, Given] = Field(
         default=None, description="Glob of files, relative to the checkpoint; `*` crosses slashes."
     )
-    tensor: Annotated[Text | Absent, Given] = Field(default=None, description="Glob of tensor names.")
+    tensor: Annotated[Text | None, Given] = Field(default=None, description="Glob of tensor names.")
     reason: Text = Field(description="Why these findings are acceptable; shown wherever they are.")
-    expires: Annotated[date | Absent, BeforeValidator(_day)] = Field(
+    expires: Annotated[date | None, BeforeValidator(_day)] = Field(
         default=None, description="Last day of the ignore; past it the findings are back, with a warning."
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules.ruleset.loading import Layer
 from ckpt_rules.ruleset.mistakes import Mistakes, quoted, suggestion
+from ckpt_rules.ruleset.sources import nearest_file
 
 if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins
@@ -78,11 +79,4 @@ def _unusable(name: str, path: Path, plugins: Plugins) -> str | None:
         return f"{quoted(str(path))} can't be read: {error}"
     if is_there:
         return f"{quoted(str(path))} is no regular file"
-    return f"there is no file {quoted(str(path))}{_nearest_file(path)}"
-
-
-def _nearest_file(path: Path) -> str:
-    try:
-        return suggestion(path.name, [e.name for e in os.scandir(path.parent) if e.name.endswith(".py")])
-    except OSError:
-        return f": there is no directory {quoted(str(path.parent))}"
+    return f"there is no file {quoted(str(path))}{nearest_file(path, ('.py',))}"

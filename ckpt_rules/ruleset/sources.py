@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckpt_rules.ruleset.document import Mark
-from ckpt_rules.ruleset.mistakes import listed, suggestion
+from ckpt_rules.ruleset.mistakes import listed, nearest, suggestion
 
 if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins
@@ -69,6 +69,14 @@ def _absent_plugin(name: str, plugins: Plugins) -> str:
     return ""
 
 
+def identity(path: Path) -> str:
+    """What tells one file from another, however its path is written."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:
+        raise UnknownSourceError(f"{str(path)!r} is no path: it holds a NUL character") from None
+
+
 def read_text(path: Path) -> str:
     """The text of a ruleset file. Only a regular file is opened: a FIFO would keep us waiting for ever."""
     content = _read_bytes(path)
@@ -93,16 +101,17 @@ def _read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise UnknownSourceError(f"there is no file {str(path)!r}{_nearest_file(path)}") from None
+        raise UnknownSourceError(f"there is no file {str(path)!r}{nearest_file(path, _SUFFIXES)}") from None
     except OSError as error:
         raise UnknownSourceError(f"{str(path)!r} can't be read: {error.strerror or error}") from None
-    except ValueError:
-        raise UnknownSourceError(f"{str(path)!r} is no path: it holds a NUL character") from None
 
 
-def _nearest_file(path: Path) -> str:
+def nearest_file(path: Path, suffixes: tuple[str, ...]) -> str:
+    """What to say of a file that is not there: the one beside it whose name is near, or that there is no directory."""
     try:
-        names = [e.name for e in os.scandir(path.parent) if e.name.lower().endswith(_SUFFIXES)]
-    except OSError:
-        return f": the directory {str(path.parent)!r} can't be listed"
-    return suggestion(path.name, names)
+        names = [e.name for e in os.scandir(path.parent) if e.name.lower().endswith(suffixes)]
+    except (OSError, ValueError):
+        return f": there is no directory {str(path.parent)!r} that can be listed"
+    stems = {os.path.splitext(name)[0]: name for name in names}
+    near = nearest(path.stem, stems)
+    return f" (did you mean {stems[near]!r}?)" if near else ""

@@ -21,6 +21,19 @@ _LISTS = {
     "exclude": '["scaler/*"]',
     "ignore": "[{rule: rng/missing, reason: saved before we kept RNG state}]",
 }
+_LEVELS = [level.value for level in Level]
+# What pydantic calls the types that a YAML file can hold.
+_TYPES = {
+    "valid tuple": "list",
+    "valid list": "list",
+    "valid set": "list",
+    "valid frozenset": "list",
+    "valid dictionary": "mapping",
+    "valid number": "number",
+    "a valid integer": "an integer",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+}
 _SECTIONS: dict[str, type[BaseModel]] = {"rules": RuleEntry, "ignore": IgnoreEntry}
 
 
@@ -37,7 +50,7 @@ def mistake_in_file(error: ErrorDetails) -> str:
         return f"{name} has no value; {_expected(loc, kind)} is expected, or leave it out"
     if kind == "enum":
         found = str(error["input"])
-        return f"unknown severity {quoted(found)}{suggestion(found, Level)}; there are {listed(Level)}"
+        return f"unknown severity {quoted(found)}{suggestion(found, _LEVELS)}; there are {listed(_LEVELS)}"
     if kind == "string_too_short":
         return f"{name} is empty; {_expected(loc, kind)} is expected"
     return f"{name} is {described(error['input'])}; {_expected(loc, kind)} is expected"
@@ -66,9 +79,9 @@ def _expected(loc: tuple[int | str, ...], kind: str) -> str:
     if isinstance(last, str) and len(loc) == 1 and last in _LISTS:
         return f"a list such as {_LISTS[last]}"
     if last == "severity":
-        return listed(Level, "or")
+        return listed(_LEVELS, "or")
     if loc[0] == "rules" and len(loc) == 2:
-        return f"{listed(Level, 'or')}, or a mapping with severity and options"
+        return f"{listed(_LEVELS, 'or')}, or a mapping with severity and options"
     if last == "options":
         return "a mapping of options"
     if last == "rules":
@@ -95,9 +108,9 @@ def mistake_in_option(rule: str, error: ErrorDetails, options: Iterable[str]) ->
         return f"the options of {rule} don't fit together: {said}"
     name = f"the option {_dotted(loc)} of {rule}"
     if kind == "missing":
-        return f"{name} is missing; it has no default"
+        return f"{name} is missing; it has no default, so set it under rules"
     if said.startswith("Input "):
-        return f"{name} {said.removeprefix('Input ').partition(',')[0]}, not {described(error['input'])}"
+        return f"{name} {_in_yaml(said)}, not {described(error['input'])}"
     return f"{name} is {described(error['input'])}: {said}"
 
 
@@ -112,6 +125,13 @@ def _without_prefix(message: str) -> str:
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)
     return message
+
+
+def _in_yaml(said: str) -> str:
+    said = said.removeprefix("Input ").partition(", unable to")[0]
+    for type_name, ours in _TYPES.items():
+        said = said.replace(type_name, ours)
+    return said
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:
