@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "CheckpointDir": "ckpt_rules.testing.directory",
     "RuleResult": "ckpt_rules.testing.running",
+    "Tensor": "ckpt_rules.testing.tensor",
     "build_plain_torch": "ckpt_rules.testing.plain_torch",
     "run_rule": "ckpt_rules.testing.running",
 }
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from ckpt_rules.testing.directory import CheckpointDir
     from ckpt_rules.testing.plain_torch import build_plain_torch
     from ckpt_rules.testing.running import RuleResult, run_rule
+    from ckpt_rules.testing.tensor import Tensor
 
-__all__ = ["CheckpointDir", "RuleResult", "build_plain_torch", "run_rule"]
+__all__ = ["CheckpointDir", "RuleResult", "Tensor", "build_plain_torch", "run_rule"]
 
 
 # pytest imports this package in every session of every project that has ckpt-rules installed: it must cost nothing.

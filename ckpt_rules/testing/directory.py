@@ -7,21 +7,25 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from ckpt_rules.testing import files, keys
+from ckpt_rules.testing.tensor import holds_tensor
 
 
 class CheckpointDir:
     """A directory with the files of a checkpoint; made where it does not exist.
 
     Every method that writes or damages returns the directory itself, so that calls can be chained. `file` is a path
-    relative to it. A damage that would change nothing raises `ValueError`: a test that rests on it would prove nothing.
+    relative to it. `with_torch` says whether torch files and safetensors are loaded and saved by torch or by the kit, with
+    tensors of the one or the other; None leaves it to whether torch is installed. A damage that would change nothing raises `ValueError`: a test that rests on it would prove nothing.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, with_torch: bool | None = None) -> None:
         self.path = Path(path)
+        self.with_torch = with_torch
         self.path.mkdir(parents=True, exist_ok=True)
 
     def __fspath__(self) -> str:
@@ -36,9 +40,7 @@ class CheckpointDir:
     def copy(self, to: str | os.PathLike[str]) -> CheckpointDir:
         """A copy of the whole directory at `to`, which must not exist."""
         shutil.copytree(self.path, to, symlinks=True)
-        return CheckpointDir(to)
-
-    # -- whole files
+        return CheckpointDir(to, with_torch=self.with_torch)
 
     def remove(self, file: str) -> Self:
         """Delete a file, or a directory with all that is in it."""
@@ -73,8 +75,6 @@ class CheckpointDir:
         text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(data)}\n"
         return self.replace(file, text)
 
-    # -- bytes
-
     def empty(self, file: str) -> Self:
         """Cut a file to zero bytes."""
         return self.truncate(file, keep=0)
@@ -101,14 +101,16 @@ class CheckpointDir:
     def flip_bit(self, file: str, offset: int, bit: int = 0) -> Self:
         """Flip one bit of one byte; a negative offset counts from the end."""
         data = bytearray(self._existing(file).read_bytes())
+        if not -len(data) <= offset < len(data):
+            raise ValueError(f"there is no byte {offset:,} in the {len(data):,} bytes of {file}")
         data[offset] ^= 1 << bit
         return self.replace(file, bytes(data))
 
     def append(self, file: str, data: bytes) -> Self:
         """Add bytes at the end of a file."""
+        if not data:
+            raise ValueError(f"appending no bytes to {file} changes nothing")
         return self.replace(file, self._existing(file).read_bytes() + data)
-
-    # -- content
 
     def edit(self, file: str, change: Callable[[Any], Any]) -> Self:
         """Load a file, change what it holds, and save it in the same format.
@@ -118,19 +120,22 @@ class CheckpointDir:
         """
         path = self._existing(file)
         if path.suffix == ".json":
-            files.save_json(path, _after(change, json.loads(path.read_text())))
-        elif path.suffix == ".safetensors":
-            tensors, metadata = files.load_safetensors(path)
-            files.save_safetensors(path, _after(change, tensors), metadata)
-        else:
-            legacy = files.is_legacy(path)
-            files.save_torch(path, _after(change, files.load_torch(path)), legacy=legacy)
-        return self
+            return self._edited(file, json.loads(path.read_text()), change, self.write_json)
+        if path.suffix == ".safetensors":
+            tensors, metadata = files.load_safetensors(path, with_torch=self.with_torch)
+            return self._edited(file, tensors, change, partial(self.write_safetensors, metadata=metadata))
+        legacy = files.is_legacy(path)
+        value = files.load_torch(path, with_torch=self.with_torch)
+        return self._edited(file, value, change, partial(self.write_torch, legacy=legacy))
 
     def edit_header(self, file: str, change: Callable[[dict[str, Any]], Any]) -> Self:
         """Change the header of a safetensors file (tensor name -> dtype, shape, data_offsets); its data stays."""
         header, data = files.split_safetensors(self._existing(file).read_bytes())
-        return self.replace(file, files.join_safetensors(_after(change, header), data))
+
+        def write(file: str, header: dict[str, Any]) -> None:
+            self.replace(file, files.join_safetensors(header, data))
+
+        return self._edited(file, header, change, write)
 
     def drop_key(self, file: str, key: str) -> Self:
         """Remove a key (`optimizer_state_dict.state.0.exp_avg`) from a torch or JSON file, or from `__metadata__`."""
@@ -144,8 +149,6 @@ class CheckpointDir:
         """Set a key to a value; the last part of the path need not exist yet."""
         return self._edit_keys(file, lambda whole: keys.put(whole, key, value))
 
-    # -- new files
-
     def write_json(self, file: str, value: object) -> Self:
         """Add or overwrite a JSON file."""
         files.save_json(self._new(file), value)
@@ -153,15 +156,19 @@ class CheckpointDir:
 
     def write_torch(self, file: str, value: object, *, legacy: bool = False) -> Self:
         """Add or overwrite a file as `torch.save` writes it; `legacy` in the format from before torch 1.6."""
-        files.save_torch(self._new(file), value, legacy=legacy)
+        files.save_torch(self._new(file), value, legacy=legacy, with_torch=self._writer(value))
         return self
 
     def write_safetensors(
         self, file: str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
     ) -> Self:
         """Add or overwrite a safetensors file."""
-        files.save_safetensors(self._new(file), tensors, metadata)
+        files.save_safetensors(self._new(file), tensors, metadata, with_torch=self._writer(tensors))
         return self
+
+    def _writer(self, value: object) -> bool | None:
+        # Tensors of the kit can be added to a checkpoint that torch writes: torch itself would pickle their class.
+        return False if holds_tensor(value) else self.with_torch
 
     def _edit_keys(self, file: str, change: Callable[[Any], Any]) -> Self:
         if not file.endswith(".safetensors"):
@@ -171,6 +178,16 @@ class CheckpointDir:
             header["__metadata__"] = change(header.get("__metadata__", {}))
 
         return self.edit_header(file, change_metadata)
+
+    def _edited(self, file: str, value: Any, change: Callable[[Any], Any], write: Callable[[str, Any], object]) -> Self:
+        # Saving alone may already change bytes, so what the edit changed is told from a save without it.
+        write(file, value)
+        unchanged = (self / file).read_bytes()
+        result = change(value)
+        write(file, value if result is None else result)
+        if (self / file).read_bytes() == unchanged:
+            raise ValueError(f"the edit of {file} changed nothing")
+        return self
 
     def _existing(self, file: str) -> Path:
         path = self.path / file
@@ -183,8 +200,3 @@ class CheckpointDir:
         path = self.path / file
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-
-def _after(change: Callable[[Any], Any], value: Any) -> Any:
-    result = change(value)
-    return value if result is None else result

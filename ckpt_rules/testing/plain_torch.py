@@ -10,7 +10,6 @@ from ckpt_rules.testing import files
 from ckpt_rules.testing.directory import CheckpointDir
 from ckpt_rules.testing.recipe import Parts, Recipe
 from ckpt_rules.testing.tiny_llama import CONFIG
-from ckpt_rules.testing.train import train
 
 
 def build_plain_torch(  # noqa: PLR0913 - each keyword is one thing that a test may want different
@@ -75,14 +74,14 @@ def build_plain_torch(  # noqa: PLR0913 - each keyword is one thing that a test 
         rng=rng,
         dtype=dtype,
     )
-    parts = train(recipe)
+    parts = _trained(recipe, with_torch=with_torch)
     state: dict[str, Any] = {"epoch": epoch, "step": step, "total_batches": total_batches}
     if global_step is not False:
         state["global_step"] = implied if global_step is True else global_step
     if accumulation != 1:
         state["gradient_accumulation_steps"] = accumulation
     state |= _state_dicts(parts)
-    checkpoint = CheckpointDir(path)
+    checkpoint = CheckpointDir(path, with_torch=with_torch)
     if one_file:
         state = {"model_state_dict": parts.weights, "config": model} | state
     else:
@@ -90,6 +89,16 @@ def build_plain_torch(  # noqa: PLR0913 - each keyword is one thing that a test 
         _write_weights(checkpoint, parts.weights, weights, legacy=legacy)
     name = state_file or ("checkpoint.pt" if one_file else "training_state.pth")
     return checkpoint.write_torch(name, state | dict(extra or {}), legacy=legacy)
+
+
+def _trained(recipe: Recipe, *, with_torch: bool | None) -> Parts:
+    if files.has_torch() if with_torch is None else with_torch:
+        from ckpt_rules.testing.train import train
+
+        return train(recipe)
+    from ckpt_rules.testing.pretend import pretend
+
+    return pretend(recipe)
 
 
 def _state_dicts(parts: Parts) -> dict[str, Any]:

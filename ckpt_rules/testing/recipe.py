@@ -36,6 +36,11 @@ class Recipe:
     dtype: str
 
     @property
+    def seed(self) -> int:
+        """Of every number drawn: another for each step, so that no two saves of a run hold the same weights."""
+        return 1234 + self.updates
+
+    @property
     def lr(self) -> float:
         """The learning rate that training started with."""
         return float(self.options.get("lr", 1e-3))
@@ -45,6 +50,19 @@ class Recipe:
         if self.scheduler in ("cosine", "lambda"):
             return (1 + math.cos(math.pi * update / self.planned)) / 2
         return 0.1 ** (update // self.planned) if self.scheduler == "step" else 1.0
+
+    def scaler_state(self) -> dict[str, Any] | None:
+        """What `GradScaler.state_dict` gives: the scale doubles every 2,000 updates; `{}` where it is disabled."""
+        if not self.scaler:
+            return None if self.scaler is None else {}
+        interval = 2000
+        return {
+            "scale": 65536.0 * 2.0 ** min(self.updates // interval, 8),
+            "growth_factor": 2.0,
+            "backoff_factor": 0.5,
+            "growth_interval": interval,
+            "_growth_tracker": self.updates % interval,
+        }
 
 
 @dataclass(frozen=True, slots=True)

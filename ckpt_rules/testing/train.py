@@ -9,18 +9,16 @@ from ckpt_rules.testing.recipe import Parts, Recipe, is_decayed
 from ckpt_rules.testing.tiny_llama import forward, parameter_shapes
 
 REAL_UPDATES = 2
-SEED = 1234
 
 
 def train(recipe: Recipe) -> Parts:
     """Weights and states after training, as torch's own `state_dict` methods give them. No global RNG is touched."""
     import torch
 
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(recipe.seed)
     parameters = _parameters(recipe, generator)
     optimizer = _optimizer(recipe, parameters)
     scheduler = _scheduler(recipe, optimizer) if optimizer and recipe.scheduler else None
-    scaler = _scaler(recipe)
     for _ in range(min(recipe.updates, REAL_UPDATES)):
         _update(recipe, parameters, optimizer, generator)
     if optimizer:
@@ -30,7 +28,7 @@ def train(recipe: Recipe) -> Parts:
         weights={name: p.detach().to(dtype) for name, p in parameters.items()},
         optimizer=optimizer.state_dict() if optimizer else None,
         scheduler=scheduler.state_dict() if scheduler else None,
-        scaler=scaler.state_dict() if scaler else None,
+        scaler=_scaler(recipe),
         rng=_rng(recipe, generator),
     )
 
@@ -55,17 +53,23 @@ def _optimizer(recipe: Recipe, parameters: dict[str, Any]) -> Any:
         {"params": [p for p in parameters.values() if is_decayed(p.shape)], "weight_decay": 0.1},
         {"params": [p for p in parameters.values() if not is_decayed(p.shape)], "weight_decay": 0.0},
     ]
-    return getattr(torch.optim, recipe.optimizer)(groups, **{"lr": recipe.lr, **recipe.options})
+    kind = getattr(torch.optim, recipe.optimizer, None)
+    if kind is None:
+        raise ValueError(f"torch.optim has no {recipe.optimizer!r}")
+    return kind(groups, **{"lr": recipe.lr, **recipe.options})
 
 
 def _scheduler(recipe: Recipe, optimizer: Any) -> Any:
     from torch.optim import lr_scheduler
 
+    def factor(update: int) -> float:  # a plain function, which torch saves as None, as in most training scripts
+        return recipe.factor(update)
+
     match recipe.scheduler:
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.planned)
         case "lambda":
-            return lr_scheduler.LambdaLR(optimizer, recipe.factor)
+            return lr_scheduler.LambdaLR(optimizer, factor)
         case "step":
             return lr_scheduler.StepLR(optimizer, step_size=recipe.planned)
         case "plateau":
@@ -73,10 +77,17 @@ def _scheduler(recipe: Recipe, optimizer: Any) -> Any:
     raise ValueError(f"there is no scheduler {recipe.scheduler!r}: choose cosine, lambda, step, plateau or None")
 
 
-def _scaler(recipe: Recipe) -> Any:
+def _scaler(recipe: Recipe) -> dict[str, Any] | None:
+    """The state of a real scaler, which has been told how far it got."""
     import torch
 
-    return None if recipe.scaler is None else torch.amp.GradScaler("cpu", enabled=recipe.scaler)
+    if recipe.scaler is None:
+        return None
+    scaler = torch.amp.GradScaler("cpu", enabled=recipe.scaler)
+    if recipe.scaler:
+        scaler.load_state_dict(recipe.scaler_state())
+    state: dict[str, Any] = scaler.state_dict()
+    return state
 
 
 def _update(recipe: Recipe, parameters: dict[str, Any], optimizer: Any, generator: Any) -> None:
@@ -111,9 +122,9 @@ def _fast_forward(recipe: Recipe, optimizer: Any, scheduler: Any) -> None:
 def _rng(recipe: Recipe, generator: Any) -> dict[str, Any] | None:
     if not recipe.rng:
         return None
-    state = {"python": random.Random(SEED).getstate(), "torch": generator.get_state()}  # noqa: S311 - no secret
+    state = {"python": random.Random(recipe.seed).getstate(), "torch": generator.get_state()}  # noqa: S311 - no secret
     if recipe.rng == "numpy":
         import numpy as np
 
-        state["numpy"] = np.random.RandomState(SEED).get_state()
+        state["numpy"] = np.random.RandomState(recipe.seed).get_state()
     return state
