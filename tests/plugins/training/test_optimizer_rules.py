@@ -102,7 +102,7 @@ def test_empty_is_told_from_the_scheduler_alone(kit, tmp_path, run_rule):
 
 @pytest.mark.parametrize(
     ("updates", "severity"),
-    [(2540, None), (2520, None), (2560, None), (2519, "warning"), (2561, "warning"), (2440, "warning"), (2439, "error"), (0, "error"), (5080, "error")],
+    [(2520, None), (2560, None), (2519, "warning"), (2561, "warning"), (2440, "warning"), (2439, "error"), (0, "error"), (5080, "error")],
 )  # fmt: skip
 def test_drift_is_graded(updates, severity, make_checkpoint, run_rule):
     ck = make_checkpoint(epoch=2, step=0, total_batches=1270, scheduler=None, global_step=False)
