@@ -28,6 +28,11 @@ class Match:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name is a tag or a glob, and so no rule's id."""
+    return name.startswith(TAG) or bool(_WILD.search(name))
+
+
 class Installed:
     """Finds rules by what a user writes, and says what was probably meant where nothing is found.
 
@@ -74,7 +79,7 @@ class Installed:
 
     def unknown_rule(self, rule_id: str) -> str:
         """Why an entry of `rules` names no rule, and which one was probably meant."""
-        if rule_id.startswith(TAG) or _WILD.search(rule_id):
+        if is_pattern(rule_id):
             return f"{quoted(rule_id)} is no id of a rule; globs and tags belong under select or exclude"
         same = [i for i in self.rules if i.partition("/")[2] == rule_id]
         near = f" (did you mean {listed(map(repr, same), 'or')}?)" if same else suggestion(rule_id, self.rules)

@@ -9,7 +9,7 @@ from ckpt_rules.errors import UsageError
 from ckpt_rules.finding import Severity
 from ckpt_rules.report import Notice
 from ckpt_rules.ruleset.document import Mark, Node
-from ckpt_rules.ruleset.installed import Installed, Match
+from ckpt_rules.ruleset.installed import Installed, Match, is_pattern
 from ckpt_rules.ruleset.loading import Layer
 from ckpt_rules.ruleset.mistakes import Mistakes
 from ckpt_rules.ruleset.model import Level
@@ -78,7 +78,9 @@ class Merge:
         for name in layer.content.rules:
             spot = Spot(layer.file, layer.mark("rules", name))
             present = self.installed.rule(name)
-            if present is None:
+            if is_pattern(name):
+                self._mistakes.add(spot.file, spot.mark, self.installed.unknown_rule(name))
+            elif present is None:
                 self.unknown(spot, self.installed.unknown_rule(name), name)
             elif present in seen:
                 self._mistakes.add(

@@ -76,6 +76,6 @@ def _folded(name: str) -> str:
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`."""
-    *most, final = names
+    """`a, b and c`, or `none`."""
+    *most, final = list(names) or ["none"]
     return f"{', '.join(most)} {last} {final}" if most else final

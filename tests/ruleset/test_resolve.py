@@ -325,6 +325,13 @@ def test_a_family_that_is_there_is_whole_though_another_plugin_is_broken(resolve
     )
 
 
+def test_a_glob_under_rules_is_a_mistake_though_a_plugin_is_broken(resolved, partial):
+    with pytest.raises(
+        RulesetError, match=r"^team\.yaml:1:9: 'acme/\*' is no id of a rule; globs and tags belong under"
+    ):
+        resolved("rules: {'acme/*': error, house/missing: error}", plugins=partial)
+
+
 def test_rules_of_a_plugin_that_is_left_out_are_missed_with_a_notice(resolved, plugins_of, rules):
     plugins = replace(plugins_of(house={"rules": rules[4:]}), disabled=frozenset({"acme"}))
     ruleset = resolved("select: ['acme/*', tag:numerics, house/missing]", plugins=plugins)
