@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 INTERRUPTED = 130
+# Headers become hundreds of thousands of small objects without cycles; by default the collector walks them again and again.
+GC_THRESHOLDS = (20_000, 10, 10)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, `sys.argv` unless given, and return its exit code."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         # Whoever presses ^C while this is imported gets no traceback either.
         from ckpt_rules.cli.app import run
@@ -16,3 +21,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        gc.set_threshold(*thresholds)
