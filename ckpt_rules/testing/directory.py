@@ -118,24 +118,17 @@ class CheckpointDir:
         change: called with the loaded object (torch file: what `torch.load` gives; JSON: the parsed value; safetensors:
                 a dictionary of tensors by name). What it returns is saved; None means that it changed the object itself.
         """
-        path = self._existing(file)
-        if path.suffix == ".json":
-            return self._edited(file, json.loads(path.read_text()), change, self.write_json)
-        if path.suffix == ".safetensors":
-            tensors, metadata = files.load_safetensors(path, with_torch=self.with_torch)
-            return self._edited(file, tensors, change, partial(self.write_safetensors, metadata=metadata))
-        legacy = files.is_legacy(path)
-        value = files.load_torch(path, with_torch=self.with_torch)
-        return self._edited(file, value, change, partial(self.write_torch, legacy=legacy))
+        before, after = self._edited(file, change)
+        if before == after:
+            raise ValueError(f"the edit of {file} changed nothing")
+        return self
 
     def edit_header(self, file: str, change: Callable[[dict[str, Any]], Any]) -> Self:
         """Change the header of a safetensors file (tensor name -> dtype, shape, data_offsets); its data stays."""
-        header, data = files.split_safetensors(self._existing(file).read_bytes())
-
-        def write(file: str, header: dict[str, Any]) -> None:
-            self.replace(file, files.join_safetensors(header, data))
-
-        return self._edited(file, header, change, write)
+        before, after = self._edited_header(file, change)
+        if before == after:
+            raise ValueError(f"the edit of the header of {file} changed nothing")
+        return self
 
     def drop_key(self, file: str, key: str) -> Self:
         """Remove a key (`optimizer_state_dict.state.0.exp_avg`) from a torch or JSON file, or from `__metadata__`."""
@@ -171,23 +164,40 @@ class CheckpointDir:
         return False if holds_tensor(value) else self.with_torch
 
     def _edit_keys(self, file: str, change: Callable[[Any], Any]) -> Self:
-        if not file.endswith(".safetensors"):
-            return self.edit(file, change)
+        if file.endswith(".safetensors"):
+            self._edited_header(file, lambda h: h | {"__metadata__": change(h.get("__metadata__", {}))})
+        else:
+            self._edited(file, change)
+        return self
 
-        def change_metadata(header: dict[str, Any]) -> None:
-            header["__metadata__"] = change(header.get("__metadata__", {}))
+    def _edited(self, file: str, change: Callable[[Any], Any]) -> tuple[bytes, bytes]:
+        """The file's bytes, saved by the same writer, before the change and after it."""
+        path = self._existing(file)
+        if path.suffix == ".json":
+            return self._rewritten(file, json.loads(path.read_text()), change, self.write_json)
+        if path.suffix == ".safetensors":
+            tensors, metadata = files.load_safetensors(path, with_torch=self.with_torch)
+            return self._rewritten(file, tensors, change, partial(self.write_safetensors, metadata=metadata))
+        legacy = files.is_legacy(path)
+        value = files.load_torch(path, with_torch=self.with_torch)
+        return self._rewritten(file, value, change, partial(self.write_torch, legacy=legacy))
 
-        return self.edit_header(file, change_metadata)
+    def _edited_header(self, file: str, change: Callable[[Any], Any]) -> tuple[bytes, bytes]:
+        header, data = files.split_safetensors(self._existing(file).read_bytes())
 
-    def _edited(self, file: str, value: Any, change: Callable[[Any], Any], write: Callable[[str, Any], object]) -> Self:
-        # Saving alone may already change bytes, so what the edit changed is told from a save without it.
+        def write(file: str, header: dict[str, Any]) -> None:
+            self.replace(file, files.join_safetensors(header, data))
+
+        return self._rewritten(file, header, change, write)
+
+    def _rewritten(
+        self, file: str, value: Any, change: Callable[[Any], Any], write: Callable[[str, Any], object]
+    ) -> tuple[bytes, bytes]:
         write(file, value)
-        unchanged = (self / file).read_bytes()
+        before = (self / file).read_bytes()
         result = change(value)
         write(file, value if result is None else result)
-        if (self / file).read_bytes() == unchanged:
-            raise ValueError(f"the edit of {file} changed nothing")
-        return self
+        return before, (self / file).read_bytes()
 
     def _existing(self, file: str) -> Path:
         path = self.path / file
