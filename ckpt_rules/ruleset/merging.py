@@ -81,7 +81,8 @@ class Merge:
             if is_pattern(name):
                 self._mistakes.add(spot.file, spot.mark, self.installed.unknown_rule(name))
             elif present is None:
-                self.unknown(spot, self.installed.unknown_rule(name), name)
+                checks = layer.content.rules[name].severity is not Level.OFF
+                self._unknown(spot, self.installed.unknown_rule(name), name, checks=checks)
             elif present in seen:
                 self._mistakes.add(
                     spot.file, spot.mark, f"{name!r} and {seen[present]!r} are one rule; keep one of them"
@@ -94,14 +95,14 @@ class Merge:
     def _matches(self, layer: Layer, key: str, patterns: list[str]) -> Iterator[tuple[Spot, str]]:
         for index, pattern in enumerate(patterns):
             spot = Spot(layer.file, layer.mark(key, index))
-            yield from ((spot, rule_id) for rule_id in self.find(spot, pattern).ids)
+            yield from ((spot, rule_id) for rule_id in self.find(spot, pattern, checks=key == "select").ids)
 
-    def find(self, spot: Spot, pattern: str) -> Match:
-        """The rules that a pattern in a file stands for."""
+    def find(self, spot: Spot, pattern: str, *, checks: bool = False) -> Match:
+        """The rules that a pattern in a file stands for; `checks` where they are meant to run."""
         match = self.installed.find(pattern)
         self.renamed(spot.origin, match.renamed)
         if not match.ids:
-            self.unknown(spot, self.installed.unknown_pattern(pattern), pattern)
+            self._unknown(spot, self.installed.unknown_pattern(pattern), pattern, checks=checks)
         return match
 
     def find_asked(self, flag: Origin, pattern: str) -> tuple[str, ...]:
@@ -112,12 +113,15 @@ class Merge:
             raise UsageError(f"{flag}: {self.installed.unknown_pattern(pattern)}")
         return match.ids
 
-    def unknown(self, spot: Spot, message: str, name: str) -> None:
-        """A name that finds nothing: a mistake, unless a plugin that did not come along may have brought it."""
-        if self.installed.may_be_absent(name):
-            self.notice(f"{spot.origin}: {message}")
-        else:
+    def _unknown(self, spot: Spot, message: str, name: str, *, checks: bool) -> None:
+        """A name that finds nothing is a mistake, unless a plugin that did not come along may have brought it.
+
+        Then the user is told which checks are lost; where none are, there is nothing to tell.
+        """
+        if not self.installed.may_be_absent(name):
             self._mistakes.add(spot.file, spot.mark, message)
+        elif checks:
+            self.notice(f"{spot.origin}: {message}")
 
     def renamed(self, origin: Origin, renamed: Mapping[str, str]) -> None:
         """Say that rules are called otherwise today."""
