@@ -6,7 +6,7 @@ import math
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 
 def _encodable(text: str) -> str:

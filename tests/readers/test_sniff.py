@@ -46,7 +46,7 @@ SAMPLES = [
     (b'<?xml version="1.0"?>', Content.XML),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", Content.LFS_POINTER),
     (tar(), Content.TAR),
-    (gzip.compress(b"x"), Content.GZIP),
+    (gzip.compress(b"x", mtime=0), Content.GZIP),
     (b"7z\xbc\xaf\x27\x1c" + bytes(30), Content.SEVEN_ZIP),
     (b"\x89HDF\r\n\x1a\n" + bytes(30), Content.HDF5),
     (written(lambda f: np.save(f, np.ones(3))), Content.NUMPY),
@@ -57,7 +57,7 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize(("data", "content"), SAMPLES)
+@pytest.mark.parametrize(("data", "content"), SAMPLES, ids=[f"{i}-{c.name}" for i, (_, c) in enumerate(SAMPLES)])
 def test_content_is_told_from_the_first_bytes(data, content):
     assert sniff(data[:1024], len(data)) is content
 
