@@ -22,9 +22,10 @@ install: $(INSTALLED)  ## create the environment in .venv; every other target do
 $(INSTALLED): pyproject.toml constraints.txt
 	@"$(or $(PYTHON),false)" -c $(IS_FIT) || { echo "ckpt-rules needs Python 3.11 or newer with its venv module, and \
 	$(or $(PYTHON),no Python on the PATH) is not that; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+	@echo "creating the environment in $(VENV): a minute or two"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --upgrade pip
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt \
 		--editable '.[torch,testing]' --group dev
 	@touch $@
 
