@@ -25,8 +25,8 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     *,
     ruleset: str | os.PathLike[str] = "default",
     strict: bool | None = None,
-    select: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    select: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     no_plugins: Iterable[str] = (),
     today: date | None = None,
 ) -> Report:
@@ -35,8 +35,8 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     path:       the directory; one that is missing or broken makes findings, not exceptions
     ruleset:    a built-in name (`quick`, `default`, `ci`), `plugin:name`, or the path of a YAML file
     strict:     True makes warnings errors; False does not; None leaves it to the ruleset
-    select:     globs of rule ids or `tag:…`: only these rules run, with the ruleset's severities and options
-    exclude:    globs of rule ids or `tag:…` that do not run
+    select:     a glob of rule ids or `tag:…`, or several: only these rules run, with the ruleset's severities and options
+    exclude:    a glob of rule ids or `tag:…`, or several, that do not run
     no_plugins: names of installed plugins to leave out
     today:      the day by which ignores expire; the real one unless given
 
@@ -51,15 +51,15 @@ def load_ruleset(
     ruleset: str | os.PathLike[str] = "default",
     *,
     strict: bool | None = None,
-    select: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    select: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     no_plugins: Iterable[str] = (),
     today: date | None = None,
 ) -> ResolvedRuleset:
     """A ruleset with nothing left open, for the arguments of `verify`; several checkpoints can be run against it."""
     from ckpt_rules.ruleset import resolve
 
-    select, exclude = tuple(select), tuple(exclude)
+    select, exclude = _patterns(select), _patterns(exclude)
     resolved = resolve(
         ruleset,
         installed_plugins(frozenset(no_plugins)),
@@ -69,6 +69,10 @@ def load_ruleset(
         today=today or date.today(),
     )
     return replace(resolved, narrowed=bool(select or exclude))
+
+
+def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def quick_verify_checkpoint(

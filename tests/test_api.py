@@ -141,3 +141,9 @@ class TestInspect:
     def test_a_path_that_is_no_directory(self, tmp_path):
         with pytest.raises(UsageError, match="does not exist"):
             inspect(tmp_path / "absent")
+
+
+def test_one_glob_needs_no_list(make_checkpoint):
+    report = verify(make_checkpoint(), select="files/*", exclude="files/empty")
+    assert {o.rule.partition("/")[0] for o in report.outcomes} == {"files"}
+    assert "files/empty" not in {o.rule for o in report.outcomes}
