@@ -109,6 +109,8 @@ def console(command: str, *, damaged: bool = False) -> str:
         argv = [str(Path(sys.executable).with_name(program)), *arguments]
         plain = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
         done = subprocess.run(argv, cwd=home, env=plain, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != int(damaged):
+        raise SystemExit(f"{command} ended with {done.returncode}; nothing is written:\n{done.stdout}")
     ended = f"$ echo $?\n{done.returncode}"
     return f"```console\n$ {command}\n{done.stdout.strip()}\n{ended}\n```"
 
