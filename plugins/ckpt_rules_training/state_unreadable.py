@@ -17,9 +17,10 @@ class UnreadableState(Rule):
     """The training state or a configuration can't be parsed, or is not a dictionary.
 
     ## What it checks
-    Every JSON file that a loader reads (`config.json`, `*_config.json`, `*.index.json`, `trainer_state.json` and the like)
-    must parse, and the configurations, indexes and states among them must be dictionaries. So must the object that the
-    training state's torch file holds. Damage to the torch file itself is the business of `weights/broken-torch-file`.
+    Every JSON file that a loader reads (`config.json`, `*_config.json`, `*.index.json`, `trainer_state.json` and the like,
+    and those that the layout requires) must parse, and the configurations, indexes and states among them must be
+    dictionaries. So must the object that the training state's torch file holds. Damage to the torch file itself is the
+    business of `weights/broken-torch-file`.
 
     ## Why it matters
     A save that was interrupted, or a full disk, leaves half a JSON file behind. Loaders then stop with a parser's error
@@ -35,8 +36,9 @@ class UnreadableState(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
+        required = {name for requirement in checkpoint.requirements for name in requirement.names}
         for entry in checkpoint.files_in("json"):
-            if _READ_BY_LOADERS.fullmatch(entry.name):
+            if entry.path in required or _READ_BY_LOADERS.fullmatch(entry.name):
                 yield from _json_problems(checkpoint, entry.path)
         yield from _state_problems(checkpoint)
 

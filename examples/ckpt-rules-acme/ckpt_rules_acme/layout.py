@@ -49,13 +49,15 @@ class AcmeTrainer(Layout):
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The manifest's `updates`."""
-        values = checkpoint.json(MANIFEST).value
-        updates = values.get("updates") if isinstance(values, Mapping) else None
+        file = checkpoint.json(MANIFEST)
+        if not isinstance(file.value, Mapping):  # `state/unreadable` says what is wrong with a file that we require
+            raise FactUnavailable(f"{MANIFEST} is damaged", path=MANIFEST, blocked=True)
+        updates = file.value.get("updates")
         return (Recorded("global_step", updates, MANIFEST, "updates"),)
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """Updates done are updates expected."""
-        (recorded,) = self.recorded(checkpoint)
+        (recorded,) = checkpoint.recorded
         if not is_count(recorded.value):
             raise FactUnavailable(f"'updates' in {MANIFEST} is no count", path=MANIFEST, blocked=True)
         updates = int(recorded.value)

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+
+OWNER = "owner.json"
+HELP = 'write {"team": "…"} into it when saving'
 
 
 class NoFp32(Rule):
@@ -31,6 +34,8 @@ class NoFp32(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem at the most."""
         weights = checkpoint.weights
+        for file in weights.broken:  # reported by the rule whose job that is; a share of what is left would be wrong
+            raise FactUnavailable(f"{file.path} is damaged", path=file.path, blocked=True)
         wide = [(file, name, t) for file, name, t in weights.items() if t.dtype == "float32"]
         share = sum(t.nbytes for _, _, t in wide) / max(1, weights.nbytes)
         if share > self.allowed_share:
@@ -64,24 +69,22 @@ class OwnerFile(Rule):
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem at the most."""
-        if not checkpoint.listing.has_file("owner.json"):
-            yield Problem(
-                message="there is no owner.json", place=Place(path="owner.json"), help='write {"team": "…"} when saving'
-            )
+        """One problem at the most; owner.json is ours alone, so that its damage is ours to report as well."""
+        if not checkpoint.listing.has_file(OWNER):
+            yield Problem(message=f"there is no {OWNER}", place=Place(path=OWNER), help=HELP)
             return
-        values = checkpoint.json("owner.json").value
-        team = values.get("team") if isinstance(values, Mapping) else None
-        if not isinstance(team, str) or not team:
-            yield Problem(
-                message="owner.json names no team",
-                place=Place(path="owner.json", key="team"),
-                help='write {"team": "…"}',
-            )
+        file = checkpoint.json(OWNER)
+        team = file.value.get("team") if isinstance(file.value, Mapping) else None
+        if file.problems:
+            problem = file.problems[0]
+            place = Place(path=OWNER, offset=problem.offset)
+            yield Problem(message=f"{OWNER} can't be parsed: {problem.message}", place=place, help=HELP)
+        elif not isinstance(team, str) or not team:
+            yield Problem(message=f"{OWNER} names no team", place=Place(path=OWNER, key="team"), help=HELP)
         elif self.teams and team not in self.teams:
             yield Problem(
                 message=f"the team '{team}' is none of {', '.join(self.teams)}",
-                place=Place(path="owner.json", key="team"),
+                place=Place(path=OWNER, key="team"),
                 help="name the team that owns the run",
                 data={"team": team},
             )

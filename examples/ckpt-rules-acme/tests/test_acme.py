@@ -36,6 +36,32 @@ def test_a_manifest_that_went_ahead_of_the_optimizer(acme_checkpoint):
     assert "optimizer/step-drift" in {f.rule for f in report.findings}
 
 
+@pytest.mark.parametrize(
+    ("file", "rule"),
+    [
+        ("acme_state.pt", "weights/broken-torch-file"),
+        ("acme.json", "state/unreadable"),
+        ("owner.json", "acme/owner-file"),
+        ("model.safetensors", "weights/broken-safetensors"),
+    ],
+)
+def test_a_file_that_is_cut_short_is_reported_once(acme_checkpoint, file, rule):
+    report = verify(acme_checkpoint.truncate(file, keep=0.5), ruleset="acme:house")
+    assert [(f.rule, f.place.path) for f in report.findings if f.severity != "info"] == [(rule, file)]
+
+
+def test_weights_that_can_not_be_read_have_no_share(acme_checkpoint):
+    acme_checkpoint.truncate("model.safetensors", keep=0.5)
+    run_rule(NoFp32(), acme_checkpoint).assert_skipped("is damaged", blocked_by="model.safetensors")
+
+
+@pytest.mark.parametrize("updates", [-3, "20", None, 2.5])
+def test_updates_that_are_no_count(acme_checkpoint, updates):
+    report = verify(acme_checkpoint.set_key("acme.json", "updates", updates), ruleset="acme:house")
+    assert not report.passed
+    assert {f.place.path for f in report.findings if f.severity != "info"} == {"acme.json"}
+
+
 @pytest.mark.parametrize("file", ["acme_state.pt", "acme.json"])
 def test_a_missing_file_is_a_finding(acme_checkpoint, file):
     report = verify(acme_checkpoint.remove(file), ruleset="acme:house")
@@ -51,6 +77,9 @@ def test_weights_in_float32_are_too_wide(make_checkpoint):
 def test_an_owner_is_asked_for(acme_checkpoint):
     run_rule(OwnerFile(teams=("speech",)), acme_checkpoint).assert_passed()
     run_rule(OwnerFile(teams=("vision",)), acme_checkpoint).assert_one(key="team", message="'speech' is none of vision")
+    run_rule(OwnerFile(), acme_checkpoint.replace("owner.json", "{")).assert_one(
+        path="owner.json", message="can't be parsed"
+    )
     run_rule(OwnerFile(), acme_checkpoint.write_json("owner.json", [])).assert_one(message="names no team")
     run_rule(OwnerFile(), acme_checkpoint.remove("owner.json")).assert_one(
         path="owner.json", message="there is no owner.json"
