@@ -39,6 +39,11 @@ DAMAGES = [
     Damage(
         "the disk was full: the weights are cut short", "weights/broken-safetensors", lambda c: c.truncate(WEIGHTS, 0.8)
     ),
+    Damage(
+        "power loss: a block that never reached the disk",
+        "weights/broken-safetensors",
+        lambda c: c.zero(WEIGHTS, 0, 4096),
+    ),
     Damage("killed while saving: half a training state", "weights/broken-torch-file", lambda c: c.truncate(STATE, 0.5)),
     Damage("cloned without git-lfs: a pointer, no weights", "files/placeholder", lambda c: c.lfs_pointer(WEIGHTS)),
     Damage("exported for inference: no training state", "files/missing-required", lambda c: c.remove(STATE)),

@@ -38,15 +38,15 @@ class Config:
     vocab_size: int = 32
     hidden_size: int = 32
     context: int = 8
-    samples: int = 320
+    batches_per_epoch: int = 40
     batch_size: int = 8
     dropout: float = 0.1
     learning_rate: float = 3e-3
     seed: int = 0
 
     @property
-    def batches_per_epoch(self) -> int:
-        return self.samples // self.batch_size
+    def samples(self) -> int:
+        return self.batches_per_epoch * self.batch_size
 
 
 class Model(torch.nn.Module):
@@ -137,6 +137,11 @@ class Trainer:
 
     def load(self, checkpoint: Path) -> None:
         """Bring everything back, and check that optimizer and scheduler are where the counters say."""
+        saved = json.loads((checkpoint / "config.json").read_text())
+        if saved != asdict(self.config):
+            raise SystemExit(
+                f"{checkpoint} was trained with {saved}, and this run is configured as {asdict(self.config)}"
+            )
         self.model.load_state_dict(load_file(checkpoint / "model.safetensors"))
         state = torch.load(checkpoint / "training_state.pth", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer_state_dict"])
@@ -153,7 +158,10 @@ class Trainer:
 
 
 def newest_good_checkpoint(run: Path) -> Path | None:
-    """The save with the highest step that passes verification; what is wrong with newer ones is printed."""
+    """The save with the highest step that passes verification; what is wrong with newer ones is printed.
+
+    None where nothing was ever saved. Where every save is damaged, a human decides: to start anew would overwrite them.
+    """
     saves = [p for p in run.glob("step-*") if p.name.removeprefix("step-").isdigit()]
     for save in sorted(saves, key=lambda p: int(p.name.removeprefix("step-")), reverse=True):
         try:
@@ -162,6 +170,10 @@ def newest_good_checkpoint(run: Path) -> Path | None:
             print(f"skipping {invalid}", file=sys.stderr)
         else:
             return save
+    if saves:
+        raise SystemExit(
+            f"none of the {len(saves)} saves in {run} can be resumed; move them away to start from scratch"
+        )
     return None
 
 
@@ -210,6 +222,7 @@ def train(trainer: Trainer, run: Path, *, stop_after: int | None, save_every: in
                 trainer.step = (batch + 1) % trainer.config.batches_per_epoch
                 entry = {"global_step": trainer.global_step, "epoch": trainer.epoch, "batch": batch, "loss": loss}
                 log.write(json.dumps(entry) + "\n")
+                log.flush()  # what a save holds must have been logged, even if we are killed right after it
                 done += 1
                 stopping = stopping or done == stop_after
                 if trainer.global_step % save_every == 0:
@@ -225,12 +238,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=40, help="batches per epoch")
     parser.add_argument("--stop-after", type=int, help="stop, as if interrupted, after so many batches")
     parser.add_argument("--save-every", type=int, default=60, help="batches between two saves")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(Config(), options.epochs)
+    trainer = Trainer(Config(batches_per_epoch=options.batches), options.epochs)
     resume(trainer, options.out)
     keep_log(options.out, trainer.global_step)
     train(trainer, options.out, stop_after=options.stop_after, save_every=options.save_every)

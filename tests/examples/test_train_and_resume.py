@@ -103,6 +103,27 @@ def test_a_damaged_save_is_passed_over(interrupted):
     assert f"resuming from {interrupted}/step-60" in said or f"resuming from {interrupted}/step-55" in said
 
 
+def test_nothing_is_overwritten_where_every_save_is_damaged(interrupted):
+    for save in interrupted.glob("step-*"):
+        CheckpointDir(save).truncate(STATE, keep=0.5)
+    with pytest.raises(SystemExit, match=r"none of the 1 saves in .* can be resumed"):
+        train(interrupted)
+    assert [p.name for p in interrupted.glob("step-*")] == ["step-55"]
+
+
+def test_a_run_of_another_shape_is_not_resumed(interrupted):
+    with pytest.raises(SystemExit, match=r"was trained with .*'batches_per_epoch': 40.* as .*'batches_per_epoch': 50"):
+        train(interrupted, "--batches", "50")
+
+
+def test_an_optimizer_that_is_not_where_the_counters_say_is_refused(interrupted):
+    """Within the tolerance of the quick ruleset, but not of a loop that promises the same bits."""
+    one_more = torch.tensor(56.0)
+    CheckpointDir(interrupted / "step-55").set_key(STATE, "optimizer_state_dict.state.0.step", one_more)
+    with pytest.raises(SystemExit, match=r"the optimizer has made \[55, 56\] updates"):
+        train(interrupted)
+
+
 def test_a_small_learning_rate_is_said(interrupted, tmp_path):
     train(tmp_path / "late", "--stop-after", "119")
     assert "warning: that is less than 1%" in train(tmp_path / "late")
