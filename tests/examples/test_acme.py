@@ -24,7 +24,8 @@ def site(tmp_path) -> Path:
 
 def run(site: Path, *argv: str) -> str:
     """Python with the example installed, in a directory where nothing else is."""
-    env = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{EXAMPLE}", "PYTHONDONTWRITEBYTECODE": "1"}
+    path = os.pathsep.join([str(site), str(EXAMPLE), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, *argv], env=env, cwd=site, capture_output=True, text=True, check=False, timeout=180
     )
