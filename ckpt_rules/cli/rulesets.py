@@ -150,4 +150,5 @@ def _short(origin: str) -> str:
     folder, name = os.path.split(origin)
     if folder in {str(path.parent) for path in builtin_rulesets().values()}:
         return name
-    return min(origin, os.path.relpath(origin), key=len) if folder else origin
+    near = os.path.relpath(origin) if folder else origin
+    return origin if near.startswith(os.pardir) else near
