@@ -39,6 +39,7 @@ check: $(INSTALLED)  ## lint, types, import contracts, drift of generated files,
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks:examples/ckpt-rules-acme $(BIN)/mypy .ci/*.py benchmarks/*.py examples/ckpt-rules-acme/ckpt_rules_acme
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/docs.py --check
 	$(BIN)/python .ci/wheel_test.py

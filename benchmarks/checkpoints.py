@@ -12,7 +12,8 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import ceil, prod
 from pathlib import Path
 
@@ -151,7 +152,8 @@ def _fp8(name: str, rows: int, columns: int) -> Iterator[Tensor]:
 def build_sparse(directory: Path, layers: int = 61, shards: int = 163, *, indexed: bool = True) -> None:
     """Shards whose headers are real and whose tensors are holes, with a configuration and, where asked for, an index."""
     tensors = list(experts_tensors(layers))
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     for shard in range(shards):
         part = tensors[len(tensors) * shard // shards : len(tensors) * (shard + 1) // shards]
         name = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
@@ -206,11 +208,11 @@ def experts_config(layers: int) -> dict[str, object]:
     }
 
 
-BUILDERS = {
+BUILDERS: dict[str, Callable[[Path], None]] = {
     "plain": build_plain,
     "sparse": build_sparse,
     # An index of 920,000 tensors takes 90 MB, and ckpt-rules reads no JSON beyond 64 MiB.
-    "sparse10": lambda directory: build_sparse(directory, layers=592, shards=1_630, indexed=False),
+    "sparse10": partial(build_sparse, layers=592, shards=1_630, indexed=False),
 }
 
 
