@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, WeightFile
 
 _SHOWN = 5
+_FORMATS = frozenset({
+    ".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".distcp", ".h5", ".keras", ".gguf", ".npz", ".msgpack", ".ocdbt",
+})  # fmt: skip
+_NO_WEIGHTS = re.compile(r"(?:optim|sched|rng|random_state|training_args|scaler)", re.IGNORECASE)
 _BUFFER_WORDS = ("mask", "buffer", "cache", "running_", "num_batches_tracked", "position_ids", "inv_freq")
 
 
@@ -43,10 +48,20 @@ class Missing(Rule):
         except FactUnavailable as absent:
             if absent.blocked:
                 raise
+            if other := _may_hold_weights(checkpoint):
+                raise FactUnavailable(f"no layout says whether {other} holds the weights") from None
             yield Problem(
                 message="there are no model weights: no safetensors file, no torch file that holds a model",
                 help="copy the weights from where the save was written, or resume from an earlier save",
             )
+
+
+def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
+    """In a directory of no known layout: a file that a trainer of its own may keep weights in."""
+    if checkpoint.layout.name != "files":
+        return None
+    files = checkpoint.listing.files()
+    return next((e.path for e in files if e.suffix in _FORMATS and not _NO_WEIGHTS.match(e.name)), None)
 
 
 class NoTensors(Rule):

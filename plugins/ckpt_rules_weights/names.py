@@ -17,13 +17,17 @@ _WRAPPERS = (
     ("base_model.model.base_model.model.", "PEFT, applied twice"),
 )
 
+# What loops wrap their model in before they load a training state into it, or strip by themselves.
+_WRAPPED_AGAIN = ("_orig_mod.", "module.")
+
 
 class WrapperPrefix(Rule):
     """Tensor names carry the name of a wrapper around the model.
 
     ## What it checks
     `_orig_mod.` (torch.compile), `module.` before every name (data parallel), `_fsdp_wrapped_module.`, `_flat_param`,
-    `_checkpoint_wrapped_module.`, a doubled `base_model.model.`.
+    `_checkpoint_wrapped_module.`, a doubled `base_model.model.`. Inside a training state the first two are information only:
+    the loop that wrote it wraps its model in the same way when it resumes.
 
     ## Why it matters
     A plain model does not find these names. With `strict=False` the loader says nothing and the model stays as it was
@@ -63,5 +67,6 @@ class WrapperPrefix(Rule):
                         f"{example[part]}; a plain model does not find them",
                         place=Place(path=file.path, tensor=example[part], key=file.key or None),
                         help="save the unwrapped model, or strip the prefix when loading and list it in `allowed`",
+                        severity=Severity.INFO if file.key and part in _WRAPPED_AGAIN else None,
                         data={"prefix": part, "tensors": count},
                     )

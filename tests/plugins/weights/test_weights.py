@@ -83,6 +83,17 @@ class TestMissing:
         ck.write_safetensors("adapter_model.safetensors", {"lora_A.weight": torch.ones(2, 2)})
         run_rule(Missing(), ck).assert_passed()
 
+    @pytest.mark.parametrize("name", ["epoch=1-step=8.ckpt", "0/__0_0.distcp", "model.keras"])
+    def test_a_directory_of_no_known_layout_may_keep_them_elsewhere(self, tmp_path, run_rule, name):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / name)
+        (tmp_path / "notes.txt").write_text("x")
+        run_rule(Missing(), tmp_path).assert_skipped(f"no layout says whether {name} holds the weights")
+
+    def test_a_directory_of_no_known_layout_without_any(self, tmp_path, run_rule):
+        torch.save({}, tmp_path / "rng_state_0.pth")
+        run_rule(Missing(), tmp_path).assert_one(message="there are no model weights")
+
     def test_damaged_weights_are_there(self, make_checkpoint, run_rule):
         run_rule(Missing(), make_checkpoint().truncate(WEIGHTS, keep=0.5)).assert_passed()
 
@@ -194,6 +205,15 @@ class TestNames:
             path=WEIGHTS, severity=Severity.WARNING, message=f"21 of 21 tensor names carry '{prefix}' ({wrapper})"
         )
         run_rule(WrapperPrefix(allowed=(prefix,)), ck).assert_passed()
+
+    @pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+    def test_inside_a_training_state_the_loop_that_wrote_it_wraps_again(self, make_checkpoint, run_rule, prefix):
+        ck = make_checkpoint(one_file=True)
+        ck.edit(
+            "checkpoint.pt",
+            lambda s: s | {"model_state_dict": {prefix + k: v for k, v in s["model_state_dict"].items()}},
+        )
+        run_rule(WrapperPrefix(), ck).assert_one(path="checkpoint.pt", key="model_state_dict", severity=Severity.INFO)
 
     def test_a_submodule_that_is_called_module(self, make_checkpoint, run_rule):
         ck = make_checkpoint().edit(WEIGHTS, lambda tensors: tensors | {"module.head.weight": torch.ones(2)})
