@@ -10,14 +10,19 @@ from ckpt_rules import Checkpoint, EntryKind, Place, Problem, Reads, RootKind, R
 
 _SAVE = re.compile(r"(?:checkpoint|ckpt|step|global_step|epoch|iter|iteration|save)s?[-_=]?\d+.*|\d+", re.IGNORECASE)
 _SHOWN = 3
+_CHECKPOINT_FILES = frozenset({
+    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".distcp", ".metadata", ".h5", ".keras", ".msgpack", ".npz", ".pkl",
+})  # fmt: skip
+# Trainers that load from the directory above their saves leave a pointer there.
+_POINTERS = frozenset({"latest", "last_checkpoint", "latest_checkpointed_iteration.txt", ".metadata", "checkpoint"})
 
 
 class MissingCheckpoint(Rule):
     """There is no checkpoint at the path that was given.
 
     ## What it checks
-    That the path exists, is a directory that can be listed, and holds files of its own. A directory that only holds
-    other directories named like saves is a run, not a checkpoint.
+    That the path exists, is a directory that can be listed, and holds files of its own. A directory without
+    any weights or state that holds others, named like saves, is a run and no checkpoint.
 
     ## Why it matters
     Many trainers start from scratch, without a word, when the directory they should resume from is not there. A typing
@@ -56,15 +61,23 @@ class MissingCheckpoint(Rule):
             yield Problem(
                 message=f"'{checkpoint.path}' is empty", help="resume from an earlier save; this one was never written"
             )
-        elif all(e.kind is EntryKind.DIRECTORY for e in listing if "/" not in e.path):
-            saves = [e.path for e in listing if "/" not in e.path and _SAVE.fullmatch(e.path)]
-            if saves and checkpoint.layout.name == "files":
-                shown = _or(f"{checkpoint.path}/{s}" for s in saves[-_SHOWN:])
-                yield Problem(
-                    message=f"'{checkpoint.path}' holds {len(saves):,} checkpoints and is none itself",
-                    help=f"verify one of them, such as {shown}",
-                    data={"checkpoints": saves[-_SHOWN:]},
-                )
+            return
+        top = [e for e in listing if "/" not in e.path]
+        saves = [e.path for e in top if e.kind is EntryKind.DIRECTORY and _SAVE.fullmatch(e.path)]
+        own = any(
+            e.suffix in _CHECKPOINT_FILES or e.name in _POINTERS for e in top if e.kind is not EntryKind.DIRECTORY
+        )
+        if saves and not own and checkpoint.layout.name == "files":
+            newest = sorted(saves, key=_number)[-_SHOWN:]
+            yield Problem(
+                message=f"'{checkpoint.path}' holds {len(saves):,} checkpoint{'' if len(saves) == 1 else 's'} and is none itself",
+                help=f"verify one of them, such as {_or(f'{checkpoint.path}/{s}' for s in reversed(newest))}",
+                data={"checkpoints": newest},
+            )
+
+
+def _number(name: str) -> int:
+    return int("".join(c for c in name if c.isdecimal())[:18] or 0)
 
 
 class MissingRequired(Rule):

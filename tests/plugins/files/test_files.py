@@ -50,12 +50,20 @@ class TestMissingCheckpoint:
         (tmp_path / "ck").mkdir()
         run_rule(MissingCheckpoint(), tmp_path / "ck").assert_one(message="is empty")
 
-    def test_a_run_names_the_checkpoints_in_it(self, tmp_path, run_rule):
-        for step in (100, 200):
-            (tmp_path / f"checkpoint-{step}").mkdir()
-            (tmp_path / f"checkpoint-{step}" / WEIGHTS).write_bytes(b"x")
-        found = run_rule(MissingCheckpoint(), tmp_path).assert_one(message="holds 2 checkpoints and is none itself")
-        assert f"'{tmp_path}/checkpoint-200'" in found.help
+    def test_a_run_names_the_newest_of_the_checkpoints_in_it(self, make_checkpoint, run_rule, tmp_path):
+        for step in (100, 1000, 200):
+            make_checkpoint(f"run/checkpoint-{step}")
+        (tmp_path / "run" / "log.jsonl").write_text("{}")
+        (tmp_path / "run" / "config.json").write_text("{}")
+        found = run_rule(MissingCheckpoint(), tmp_path / "run").assert_one(
+            message="holds 3 checkpoints and is none itself"
+        )
+        assert found.help.startswith(f"verify one of them, such as '{tmp_path}/run/checkpoint-1000'")
+
+    def test_a_run_whose_trainer_loads_from_it_through_a_pointer(self, tmp_path, run_rule):
+        (tmp_path / "global_step5").mkdir()
+        (tmp_path / "latest").write_text("global_step5")
+        run_rule(MissingCheckpoint(), tmp_path).assert_passed()
 
 
 class TestMissingRequired:
