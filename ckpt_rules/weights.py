@@ -17,8 +17,9 @@ SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{2,6})-of-(?P<count>\d{2,6})\.(?
 _USUAL_STEMS = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
 _NOT_WEIGHTS = re.compile(
     r"(?:optim|optimizer|sched|scheduler|lr_sched|rng|random_states?|training_args|training_state|trainer_state|train_state"
-    r"|scaler|grad_scaler|sampler|dl_state|custom_checkpoint|ema|state|checkpoint|ckpt|last|best|latest)(?:[._-].*)?"
+    r"|scaler|grad_scaler|sampler|dl_state|custom_checkpoint|ema|model_ema|consolidated)(?:[._-].*)?"
 )
+_WHOLE_SAVES = re.compile(r"(?:state|checkpoint|ckpt|last|best|latest)(?:[._-].*)?")
 _TORCH_STEMS = re.compile(
     r"(?:(?:pytorch_|diffusion_pytorch_|adapter_)?model|weights|net|network|consolidated)(?:[._-].*)?"
 )
@@ -125,7 +126,7 @@ def _weight_names(checkpoint: Checkpoint) -> list[str]:
     found = []
     for entry in checkpoint.listing.files(top_only=True):
         stem, _, suffix = entry.name.rpartition(".")
-        if _NOT_WEIGHTS.fullmatch(stem.lower()):
+        if _NOT_WEIGHTS.fullmatch(stem.lower()) or (suffix != "safetensors" and _WHOLE_SAVES.fullmatch(stem.lower())):
             continue
         if suffix == "safetensors" or (suffix in ("bin", "pt", "pth") and _TORCH_STEMS.fullmatch(stem.lower())):
             found.append(entry.name)
@@ -141,7 +142,7 @@ def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
         raise FactUnavailable(f"{path} holds no `weight_map` from tensors to files", path=path, blocked=True)
     metadata = values.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
-    return WeightIndex(path, weight_map, total)
+    return WeightIndex(path, {tensor: file.removeprefix("./") for tensor, file in weight_map.items()}, total)
 
 
 def _read(checkpoint: Checkpoint, path: str) -> WeightFile:

@@ -12,15 +12,17 @@ from pydantic import Field
 from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FileHead, Place, Problem, Rule, expected_format
 
 _LOADED = frozenset({
-    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".json", ".distcp", ".npy", ".npz", ".h5", ".keras", ".msgpack",
+    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".json", ".npy", ".npz", ".h5", ".keras", ".msgpack",
     ".gguf", ".model",
 })  # fmt: skip
 _POINTERS = frozenset({".metadata", "latest", "last_checkpoint", "latest_checkpointed_iteration.txt"})
+_LOGS = ("wandb/*", "mlruns/*", "runs/*", "logs/*", ".git/*")
 _STAND_INS = {
     Content.LFS_POINTER: "a git-LFS pointer",
     Content.HTML: "an HTML page",
     Content.XML: "an XML document",
 }
+_ERROR_KEYS = frozenset({"error", "errors", "message", "detail"})
 _ERROR_BODY = re.compile(rb"\s*<(?:Error|ErrorResponse)>")
 _LFS_SIZE = re.compile(rb"^size (\d+)$", re.MULTILINE)
 _NO_FILE = (EntryKind.FILE, EntryKind.DIRECTORY)
@@ -33,7 +35,7 @@ def _is_loaded(entry: Entry) -> bool:
 def _heads(checkpoint: Checkpoint) -> Iterator[tuple[Entry, FileHead]]:
     """Every file that some loader reads, with its first bytes; unreadable ones left out."""
     for entry in checkpoint.listing.files():
-        if _is_loaded(entry):
+        if _is_loaded(entry) and not any(fnmatchcase(entry.path, glob) for glob in _LOGS):
             head = checkpoint.head(entry.path)
             if head.error is None:
                 yield entry, head
@@ -88,7 +90,7 @@ class Unreadable(Rule):
     tags = frozenset({"files", "load", "resume"})
 
     passed_over: tuple[str, ...] = Field(
-        default=("wandb/*", "mlruns/*", "runs/*", "logs/*", ".git/*"),
+        default=_LOGS,
         description="Globs of paths that no loader reads and that may hold broken links.",
     )
 
@@ -167,17 +169,20 @@ def _stand_in(entry: Entry, head: FileHead) -> str | None:
         return _STAND_INS[head.content]
     if _ERROR_BODY.match(head.head):
         return "an XML error message"
-    if head.content is Content.JSON and entry.suffix != ".json" and _is_error(head.head):
+    if head.content is Content.JSON and _is_error(head.head, strictly=entry.suffix == ".json"):
         return "a JSON error message"
     return None
 
 
-def _is_error(raw: bytes) -> bool:
+def _is_error(raw: bytes, *, strictly: bool) -> bool:
+    """Whether JSON is what a server says when it refuses; `strictly`, and nothing else."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         return False
-    return isinstance(body, dict) and bool({"error", "errors", "message", "detail"} & body.keys())
+    if not isinstance(body, dict) or not _ERROR_KEYS & body.keys():
+        return False
+    return not strictly or body.keys() <= _ERROR_KEYS | {"status", "code"}
 
 
 class WrongFormat(Rule):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity, TensorInfo, WeightFile
 
+_BUFFERS = ("position_ids", "inv_freq", "masked_bias", "attn.bias")  # some versions save them, some do not
 _NS_PER_HOUR = 3_600 * 1_000_000_000
 
 
@@ -73,7 +74,11 @@ def _difference(taken: Sequence[WeightFile], copy: Sequence[WeightFile]) -> str 
             )
     for one, other, words in ((ours, theirs, "which lacks"), (theirs, ours, "which has besides")):
         shared = {t.storage for n, t in one.items() if n in other}
-        alone = sorted(n for n, t in one.items() if n not in other and (t.storage is None or t.storage not in shared))
+        alone = sorted(
+            n
+            for n, t in one.items()
+            if n not in other and not n.endswith(_BUFFERS) and (t.storage is None or t.storage not in shared)
+        )
         if alone and not _tied(alone, one):
             return f"{words} {alone[0]}" + (f" and {len(alone) - 1:,} more tensors" if len(alone) > 1 else "")
     return None

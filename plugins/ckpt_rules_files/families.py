@@ -46,7 +46,9 @@ class IncompleteFamily(Rule):
             if checkpoint.listing.get(_join(parent, f"{stem}.{suffix}.index.json")) is None:
                 yield from _shards(_join(parent, stem), suffix, counts)
         for (parent, stem, suffix), numbers in sorted(ranks.items()):
-            missing = sorted(set(range(max(numbers))) - set(numbers))
+            # Node-local disks hold the ranks of one node: 8 to 15 of the second.
+            first = min(numbers) if min(numbers) % len(numbers) == 0 else 0
+            missing = sorted(set(range(first, max(numbers))) - set(numbers))
             if missing:
                 path = _join(parent, f"{stem}_{missing[0]}.{suffix}")
                 yield _holes(path, missing, f"ranks of {stem}_*.{suffix}", max(numbers) + 1)

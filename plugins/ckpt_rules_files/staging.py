@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -47,7 +48,7 @@ class StagingLeftover(Rule):
             if entry.kind in (EntryKind.FILE, EntryKind.DIRECTORY) and _INSIDE.fullmatch(entry.name):
                 reported.append(entry.path)
                 yield self._inside(checkpoint, entry)
-        own = checkpoint.path.rstrip("/").rpartition("/")[2]
+        own = os.path.basename(os.path.abspath(checkpoint.path))
         for name in listing.siblings:
             if own and name != own and _STAGING_PARTS.search(name) and _STAGING_PARTS.sub("", name) == own:
                 yield Problem(

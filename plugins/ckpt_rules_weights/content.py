@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, WeightFile
+from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Place, Problem, Rule, WeightFile
 
 _SHOWN = 5
 _FORMATS = frozenset({
     ".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".distcp", ".h5", ".keras", ".gguf", ".npz", ".msgpack", ".ocdbt",
 })  # fmt: skip
 _NO_WEIGHTS = re.compile(r"(?:optim|sched|rng|random_state|training_args|scaler)", re.IGNORECASE)
-_BUFFER_WORDS = ("mask", "buffer", "cache", "running_", "num_batches_tracked", "position_ids", "inv_freq")
 
 
 class Missing(Rule):
@@ -35,8 +34,8 @@ class Missing(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem at the most."""
         listing = checkpoint.listing
-        if not any("/" not in e.path for e in listing.files()):
-            return  # files/missing-checkpoint speaks of directories that hold nothing
+        if not listing.entries:
+            return  # files/missing-checkpoint speaks of empty directories
         if listing.has_file("adapter_config.json") and not listing.files("adapter_model*.*", top_only=True):
             yield Problem(
                 message="adapter_config.json describes an adapter, and there are no adapter weights beside it",
@@ -48,6 +47,9 @@ class Missing(Rule):
         except FactUnavailable as absent:
             if absent.blocked:
                 raise
+            for entry in listing:
+                if entry.kind not in (EntryKind.FILE, EntryKind.DIRECTORY) and entry.suffix in _FORMATS:
+                    raise FactUnavailable(f"{entry.path} can't be read", path=entry.path, blocked=True) from None
             if other := _may_hold_weights(checkpoint):
                 raise FactUnavailable(f"no layout says whether {other} holds the weights") from None
             yield Problem(
@@ -57,10 +59,9 @@ class Missing(Rule):
 
 
 def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
-    """In a directory of no known layout: a file that a trainer of its own may keep weights in."""
-    if checkpoint.layout.name != "files":
-        return None
-    files = checkpoint.listing.files()
+    """A file that a trainer of its own may keep weights in: any in a directory of no known layout, else in one below."""
+    unknown = checkpoint.layout.name == "files"
+    files = [e for e in checkpoint.listing.files() if unknown or "/" in e.path]
     return next((e.path for e in files if e.suffix in _FORMATS and not _NO_WEIGHTS.match(e.name)), None)
 
 
@@ -85,7 +86,7 @@ class NoTensors(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file without tensors."""
         for file in checkpoint.weights.files:
-            if not file.tensors and not any(p.fatal for p in file.problems):
+            if not file.tensors and not any(p.fatal for p in file.problems) and _is_dictionary(checkpoint, file):
                 entry = checkpoint.listing.get(file.path)
                 yield Problem(
                     message=f"the file is valid, {entry.size if entry else 0:,} bytes long, and holds no tensor",
@@ -94,12 +95,17 @@ class NoTensors(Rule):
                 )
 
 
+def _is_dictionary(checkpoint: Checkpoint, file: WeightFile) -> bool:
+    """Whether a file is a dictionary without tensors; a pickled module or TorchScript keeps its tensors elsewhere."""
+    return file.format == "safetensors" or isinstance(checkpoint.torch_file(file.path).value, Mapping)
+
+
 class EmptyTensors(Rule):
     """Tensors without any element lie where weights should be.
 
     ## What it checks
-    The shape of every weight: a dimension of size zero means that nothing was stored. Buffers, such as masks and caches,
-    may be empty.
+    The shape of every `weight`, `bias` and embedding: a dimension of size zero means that nothing was stored. Buffers, such
+    as masks and caches, may be empty.
 
     ## Why it matters
     ZeRO-3 and FSDP leave placeholders of shape [0] in a model whose parameters live on other ranks. Saved without
@@ -116,13 +122,13 @@ class EmptyTensors(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file with such tensors."""
         for file in checkpoint.weights.files:
-            empty = [n for n, t in file.tensors.items() if 0 in t.shape and not _is_buffer(n)]
+            empty = [n for n, t in file.tensors.items() if 0 in t.shape and _is_parameter(n)]
             if empty:
                 yield _hollow(file, empty)
 
 
-def _is_buffer(name: str) -> bool:
-    return any(word in name for word in _BUFFER_WORDS)
+def _is_parameter(name: str) -> bool:
+    return name.endswith(("weight", "bias")) or "embed" in name or "lora_" in name
 
 
 def _hollow(file: WeightFile, empty: list[str]) -> Problem:

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, is_count
 from ckpt_rules_weights.whole import whole_weights
 
-# Containers that hold like layers one after the other, each a module with modules of its own. In an nn.Sequential called
-# `layers` the activations have numbers too and no weights: gaps there mean nothing.
-_LAYER = re.compile(r"(?:.*\.)?(?P<container>layers?|h|blocks?)\.(?P<number>\d{1,5})\.\w+\.")
+# The outermost container of like layers. Only layers with parts like a transformer's are counted: in an nn.Sequential called
+# `layers` activations and pooling have numbers too, and no weights.
+_LAYER = re.compile(r"(?:\D*?\.)?(?P<container>layers?|h|blocks?)\.(?P<number>\d{1,5})\.(?P<part>.+\.)")
+_PART = re.compile(r"attn|attention|mlp|ffn|feed_forward|mixer|ssm|norm|ln_", re.IGNORECASE)
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _ENCODER_DECODER = {"encoder": ("encoder_layers", "num_layers"), "decoder": ("decoder_layers", "num_decoder_layers")}
 _FEWER_IS_FINE = ("adapter", "lora")
@@ -43,7 +44,8 @@ class LayerGap(Rule):
             return
         stacks: dict[str, set[int]] = defaultdict(set)
         for _, name, _ in weights.items():
-            if m := _LAYER.match(name):
+            m = _LAYER.match(name)
+            if m and "lora_" not in name and _PART.search(m["part"]):
                 stacks[name[: m.end("container")]].add(int(m["number"]))
         config = _config(checkpoint)
         for stack, numbers in sorted(stacks.items()):

@@ -84,6 +84,9 @@ def _kind(pattern: str, expected: Mapping[str, Shape]) -> str | None:
 
 
 def _fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    rows, columns = expected
+    if rows is not None and columns is None:  # a family that is not known may pad its vocabulary
+        return len(shape) == len(expected) and shape[0] >= rows
     return len(shape) == len(expected) and all(e is None or n == e for n, e in zip(shape, expected, strict=True))
 
 

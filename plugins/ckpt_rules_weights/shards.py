@@ -42,7 +42,17 @@ class MissingShard(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each shard that is missing or lacks tensors."""
-        weights, index = _indexed(checkpoint)
+        try:
+            weights, index = _indexed(checkpoint)
+        except FactUnavailable as unavailable:
+            if unavailable.path is None or not _is_no_index(checkpoint, unavailable.path):
+                raise
+            yield Problem(
+                message="the index holds no `weight_map` from the names of tensors to the names of files",
+                place=Place(path=unavailable.path, key="weight_map"),
+                help="write the index again, or copy it from where the save was written",
+            )
+            return
         promised: dict[str, list[str]] = defaultdict(list)
         for tensor, file in index.weight_map.items():
             promised[file].append(tensor)
@@ -64,6 +74,13 @@ class MissingShard(Rule):
                         f"the shard lacks {len(absent):,} of the {len(tensors):,} tensors that {index.path} promises: "
                     )
                     yield _problem(index, name, what + ", ".join(absent[:_SHOWN]) + more, path=name, tensor=absent[0])
+
+
+def _is_no_index(checkpoint: Checkpoint, path: str) -> bool:
+    """Whether a file is the index and valid JSON: other rules speak of what can't be parsed."""
+    if not path.endswith(".index.json") or path not in {e.path for e in checkpoint.files_in("json")}:
+        return False
+    return not checkpoint.json(path).problems
 
 
 def _leads_out(name: str) -> bool:
@@ -157,13 +174,18 @@ class IndexTotal(Rule):
                 place=Place(path=index.path, key="metadata.total_size"),
                 help="write the index again",
             )
-        elif abs(index.total_size - weights.nbytes) > self.tolerance:
+        elif min(abs(index.total_size - n) for n in (weights.nbytes, _once(weights))) > self.tolerance:
             yield Problem(
                 message=f"the index announces {int(index.total_size):,} bytes and its tensors take {weights.nbytes:,}",
                 place=Place(path=index.path, key="metadata.total_size"),
                 help="look at whether the shards are of one save, then write the index again",
                 data={"announced": int(index.total_size), "found": weights.nbytes},
             )
+
+
+def _once(weights: Weights) -> int:
+    """Bytes of all tensors, those that share a storage counted once."""
+    return sum({(f.path, t.storage or n): t.nbytes for f, n, t in weights.items()}.values())
 
 
 class DuplicateTensor(Rule):
@@ -187,7 +209,14 @@ class DuplicateTensor(Rule):
         """One problem for each pair of files that share names."""
         first: dict[str, str] = {}
         shared: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for file, name, _ in checkpoint.weights.items():
+        weights = checkpoint.weights
+        if (
+            len(weights.files) > 1
+            and weights.index is None
+            and not all(map(_NUMBERED.fullmatch, (f.path for f in weights.files)))
+        ):
+            raise FactUnavailable("files with names of their own may hold models of their own")
+        for file, name, _ in weights.items():
             if name in first:
                 shared[first[name], file.path].append(name)
             first.setdefault(name, file.path)
