@@ -12,6 +12,9 @@ import subprocess
 from dataclasses import dataclass, field
 from time import perf_counter
 
+# An installed package has its bytecode; in a checkout, the runs that warm up must be allowed to write it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
 
 @dataclass(frozen=True)
 class Command:
@@ -52,7 +55,7 @@ class Cost:
 def run_once(command: Command) -> Cost:
     """Start the command with its output thrown away, wait for it, and read its own resource usage."""
     started = perf_counter()
-    with subprocess.Popen(command.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as child:
+    with subprocess.Popen(command.argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as child:
         _, status, usage = os.wait4(child.pid, 0)
         seconds = perf_counter() - started
         child.returncode = os.waitstatus_to_exitcode(status)

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from checkpoints import VERSION
-from measure import Command, Cost, run_all
+from measure import ENVIRONMENT, Command, Cost, run_all
 
 HERE = Path(__file__).parent
 CKPT_RULES = str(Path(sys.executable).with_name("ckpt-rules"))
@@ -130,7 +130,7 @@ def _table(costs: dict[str, Cost]) -> Iterator[Row]:
 
 def _in_process(plain: Path) -> Iterator[Row]:
     argv = [sys.executable, str(HERE / "inprocess.py"), str(plain), "50"]
-    first, *rest = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+    first, *rest = json.loads(subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout)
     yield Row("quick_verify_checkpoint in a process, first call with its imports", first)
     median = statistics.median(rest)
     yield Row("quick_verify_checkpoint in a process, 1.5 GB", median, None, None, "10 ms", median <= 0.010)
