@@ -41,6 +41,7 @@ SAMPLES = [
     (json.dumps({"a": 1}).encode(), Content.JSON),
     (b"\xef\xbb\xbf[1]", Content.JSON),
     (b'  {"cut', Content.JSON),
+    (b'[\n      {"a": 1}]', Content.JSON),
     (b"<!DOCTYPE HTML><html>", Content.HTML),
     (b"\n<HTML lang=en>", Content.HTML),
     (b'<?xml version="1.0"?>', Content.XML),
