@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import ReadProblem
 from ckpt_rules.storage import Source
@@ -42,6 +44,11 @@ class ProblemLog:
     def note(self, damage: Damage) -> None:
         """Note a problem that ended some part of the reading."""
         self.add(damage.code, damage.reason, damage.offset, damage.where)
+
+    def extend(self, problems: Iterable[ReadProblem]) -> None:
+        """Note problems that a part of the reading returned."""
+        for p in problems:
+            self.add(p.code, p.message, p.offset, p.where, fatal=p.fatal)
 
     def all(self) -> tuple[ReadProblem, ...]:
         """Every problem that was kept; where some were not, a last one says how many."""

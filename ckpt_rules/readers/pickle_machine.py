@@ -11,28 +11,32 @@ from dataclasses import dataclass
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, ReadProblem
+from ckpt_rules.readers.bounded import bounded
 from ckpt_rules.readers.pickle_opcodes import TABLE
-from ckpt_rules.readers.pickle_stack import Builder, LimitError, Machine, Stop
+from ckpt_rules.readers.pickle_stack import UNSET, Builder, Ended, FrameOpened, LimitError, Machine, Stop
 
 MAX_NBYTES = 64 << 20
-MAX_OPCODES = 4_000_000
-BINPUT, LONG_BINPUT = b"qr"
+MAX_OPCODES = 10_000_000
+BLOCK = 4_096
+BINGET, BININT1, BINPUT, LONG_BINPUT = b"hKqr"
+_U4 = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
 class Unpickled:
-    """One pickle. `end` is the byte behind its STOP; `value` is None where it broke, what it asked for is kept."""
+    """One pickle. What it asked for is kept where it broke; `value` is then None and `readable` False.
+
+    end:   the byte behind its STOP, or where it broke
+    ended: whether it broke because its bytes are at an end
+    """
 
     value: object
     globals: tuple[GlobalRef, ...]
     protocol: int
     end: int
+    readable: bool = True
+    ended: bool = False
     problems: tuple[ReadProblem, ...] = ()
-
-    @property
-    def readable(self) -> bool:
-        """Whether the pickle ran to its STOP."""
-        return not any(p.fatal for p in self.problems)
 
 
 def unpickle(data: bytes, builder: Builder, *, stream: str, start: int = 0, base: int = 0) -> Unpickled:
@@ -42,42 +46,87 @@ def unpickle(data: bytes, builder: Builder, *, stream: str, start: int = 0, base
     base:   byte of `data[0]` in the file, so that problems name bytes of the file
     """
     machine = Machine(data, builder, stream, start)
-    fault = _run(machine)
-    problems = () if fault is None else (ReadProblem(fault[0], fault[1], base + machine.at, stream),)
-    value = machine.stack[-1] if fault is None else None
-    return Unpickled(value, tuple(machine.globals), machine.protocol, machine.pos, problems)
-
-
-def _run(machine: Machine) -> tuple[str, str] | None:
-    """Run to STOP; else the code and the sentence of the fault, with `at` on the opcode to blame."""
-    data, memo, table = machine.data, machine.memo, TABLE
+    value = None
+    problems = []
+    readable = ended = False
     try:
-        for _ in range(MAX_OPCODES):
-            machine.at = at = machine.pos
-            code = data[at]
-            # A third of what torch writes are these two: without a call each, the whole run takes a quarter less.
-            if code == BINPUT:
-                memo[data[at + 1]] = machine.stack[-1]
-                machine.pos = at + 2
-            elif code == LONG_BINPUT:
-                memo[int.from_bytes(data[at + 1 : at + 5], "little")] = machine.stack[-1]
-                machine.pos = at + 5
-            else:
-                machine.pos = at + 1
-                table[code](machine)
+        _run(machine)
+        value = bounded(machine.stack[-1])
+        readable = True
+    except FormatError as error:  # not kept: its traceback would keep the whole machine
+        code = "limit" if isinstance(error, LimitError) else "pickle"
+        problems.append(ReadProblem(code, error.reason, base + machine.at, stream))
+        ended = isinstance(error, Ended)
+    problems[:0] = [ReadProblem("pickle", message, base + at, stream) for message, at in machine.notes]
+    globals_ = tuple(g._replace(offset=g.offset - start) for g in machine.globals) if start else tuple(machine.globals)
+    return Unpickled(value, globals_, machine.protocol, machine.pos, readable, ended, tuple(problems))
+
+
+def _run(machine: Machine) -> None:
+    """Run to STOP; FormatError with the sentence of the fault, and `at` on the opcode to blame."""
+    try:
+        for _ in range(MAX_OPCODES // BLOCK):
+            machine.charge(0)
+            try:
+                _steps(machine)
+            except FrameOpened:
+                continue
+            _end_frame(machine)
     except Stop:
-        return None
-    except FormatError as error:
-        return ("limit" if isinstance(error, LimitError) else "pickle"), error.reason
-    except (IndexError, struct.error):
-        if machine.pos >= machine.size - 1:
-            return "pickle", f"the pickle {machine.stream} ends after {machine.size:,} bytes without its STOP opcode"
-        return "pickle", f"{_opcode(machine)} takes a value from an empty stack"
+        return
+    except struct.error:
+        raise Ended(_without_stop(machine)) from None
+    except IndexError:
+        if machine.at + 1 >= machine.size:
+            raise Ended(_without_stop(machine)) from None
+        raise FormatError(f"{_opcode(machine)} takes a value from an empty stack") from None
     except KeyError:
-        return "pickle", f"{_opcode(machine)} is no pickle opcode, or asks for a value that was never stored"
+        raise FormatError(f"{_opcode(machine)} is no pickle opcode") from None
     except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
-        return "pickle", f"{_opcode(machine)} can't be carried out: {error}"
-    return "limit", f"the pickle {machine.stream} has more than {MAX_OPCODES:,} opcodes"
+        raise FormatError(f"{_opcode(machine)} can't be carried out: {error}") from None
+    raise LimitError(f"the pickle {machine.stream} has more than {MAX_OPCODES:,} opcodes")
+
+
+def _steps(machine: Machine) -> None:
+    """Run a block of opcodes, or to the end of the frame."""
+    data, memo, table = machine.data, machine.memo, TABLE
+    end = machine.frame_end or machine.size
+    for _ in range(BLOCK):
+        machine.at = at = machine.pos
+        if at >= end:
+            return
+        code = data[at]
+        # Half of what torch writes are these four: without a call each, the whole run takes a third less.
+        if code == LONG_BINPUT and _U4.unpack_from(data, at + 1)[0] == len(memo):
+            memo.append(machine.stack[-1])
+            machine.pos = at + 5
+        elif code == BINGET and data[at + 1] < len(memo) and (value := memo[data[at + 1]]) is not UNSET:
+            machine.stack.append(value)
+            machine.pos = at + 2
+        elif code == BININT1:
+            machine.stack.append(data[at + 1])
+            machine.pos = at + 2
+        elif code == BINPUT and data[at + 1] == len(memo):
+            memo.append(machine.stack[-1])
+            machine.pos = at + 2
+        else:
+            machine.pos = at + 1
+            table[code](machine)
+
+
+def _end_frame(machine: Machine) -> None:
+    if machine.frame_end and machine.pos >= machine.frame_end:
+        if machine.pos > machine.frame_end:
+            raise FormatError(
+                f"{_opcode(machine)} straddles the end of its frame: readers differ in what they make of it"
+            )
+        machine.frame_end = 0
+    elif machine.pos >= machine.size:
+        raise Ended(_without_stop(machine))
+
+
+def _without_stop(machine: Machine) -> str:
+    return f"the pickle {machine.stream} ends after {machine.size:,} bytes without its STOP opcode"
 
 
 def _opcode(machine: Machine) -> str:

@@ -6,14 +6,16 @@ Format: CPython's `pickletools` documents every opcode.
 from __future__ import annotations
 
 import struct
+from codecs import escape_decode
 from collections.abc import Callable
 from typing import Any
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
-from ckpt_rules.readers.pickle_stack import Machine, Stop, hashable
+from ckpt_rules.readers.pickle_stack import CONTAINER, OBJECT, PAIR, SLOT, Ended, FrameOpened, LimitError, Machine, Stop
 
 HIGHEST_PROTOCOL = 5
+MAX_INT_NBYTES = 1_700  # Python converts no number of more than 4,300 digits to text
 
 _Op = Callable[[Machine], None]
 _U1, _U2, _U4, _U8 = (struct.Struct(f) for f in ("<B", "<H", "<I", "<Q"))
@@ -42,68 +44,113 @@ def _pop(m: Machine) -> None:
         m.pop_mark()
 
 
+def _pop_mark(m: Machine) -> None:
+    m.pop_mark()
+
+
 def _push(value: object) -> _Op:
-    return lambda m: m.stack.append(value)
-
-
-def _integer(layout: struct.Struct) -> _Op:
-    return lambda m: m.stack.append(m.number(layout))
-
-
-def _binint1(m: Machine) -> None:
-    m.stack.append(m.data[m.pos])
-    m.pos += 1
-
-
-def _text_int(m: Machine) -> None:
-    raw = m.line()
-    m.stack.append({b"00": False, b"01": True}[raw] if raw in (b"00", b"01") else int(raw))
-
-
-def _text_long(m: Machine) -> None:
-    m.stack.append(int(m.line().rstrip(b"L")))
-
-
-def _long(size: struct.Struct) -> _Op:
-    return lambda m: m.stack.append(int.from_bytes(m.take(m.number(size)), "little", signed=True))
-
-
-def _binfloat(m: Machine) -> None:
-    m.stack.append(_F8.unpack(m.take(8))[0])
-
-
-def _bytes(size: struct.Struct) -> _Op:
-    return lambda m: m.stack.append(m.take(m.number(size)))
-
-
-def _unicode(size: struct.Struct) -> _Op:
     def run(m: Machine) -> None:
-        m.stack.append(m.take(m.number(size)).decode("utf-8", "surrogatepass"))
+        m.room -= SLOT
+        m.stack.append(value)
 
     return run
 
 
-def _python2_text(raw: bytes) -> str | bytes:
+def _integer(layout: struct.Struct) -> _Op:
+    def run(m: Machine) -> None:
+        m.room -= OBJECT
+        m.stack.append(layout.unpack_from(m.data, m.pos)[0])
+        m.pos += layout.size
+
+    return run
+
+
+def _text_int(m: Machine) -> None:
+    raw = m.line()
+    m.push({b"00": False, b"01": True}[raw] if raw in (b"00", b"01") else int(raw))
+
+
+def _text_long(m: Machine) -> None:
+    m.push(int(m.line().rstrip(b"L")))
+
+
+def _long(size: struct.Struct) -> _Op:
+    def run(m: Machine) -> None:
+        raw = m.take(m.number(size))
+        if len(raw) > MAX_INT_NBYTES:
+            raise LimitError(f"the pickle {m.stream} holds a number of {len(raw):,} bytes")
+        m.push(int.from_bytes(raw, "little", signed=True), OBJECT + len(raw))
+
+    return run
+
+
+def _text_float(m: Machine) -> None:
+    m.push(float(m.line()))
+
+
+def _binfloat(m: Machine) -> None:
+    m.push(_F8.unpack_from(m.data, m.pos)[0])
+    m.pos += _F8.size
+
+
+def _bytes(size: struct.Struct) -> _Op:
+    def run(m: Machine) -> None:
+        raw = m.take(m.number(size))
+        m.charge(OBJECT + len(raw))
+        m.stack.append(raw)
+
+    return run
+
+
+def _push_text(m: Machine, raw: bytes, text: str) -> None:
+    # One character beyond ASCII widens all others.
+    m.charge(2 * OBJECT + (len(raw) if text.isascii() else 4 * len(text)))
+    m.stack.append(text)
+
+
+def _unicode(size: struct.Struct) -> _Op:
+    def run(m: Machine) -> None:
+        start = m.pos + size.size
+        end = start + size.unpack_from(m.data, m.pos)[0]
+        if end > m.size:
+            raise Ended(f"the pickle {m.stream} announces {end - start:,} bytes where {m.size - start:,} are left")
+        raw = m.data[start:end]
+        m.pos = end
+        _push_text(m, raw, raw.decode("utf-8", "surrogatepass"))
+
+    return run
+
+
+def _text_unicode(m: Machine) -> None:
+    raw = m.line()
+    _push_text(m, raw, raw.decode("raw-unicode-escape"))
+
+
+def _python2_text(m: Machine, raw: bytes) -> None:
     try:
-        return raw.decode()
+        _push_text(m, raw, raw.decode())
     except UnicodeDecodeError:
-        return raw
+        if not m.notes:
+            m.notes.append(
+                ("a byte string of Python 2 is no UTF-8, so torch.load takes it with encoding='latin1' only", m.at)
+            )
+        m.push(raw, OBJECT + len(raw))
 
 
 def _string(size: struct.Struct) -> _Op:
-    return lambda m: m.stack.append(_python2_text(m.take(m.number(size))))
+    return lambda m: _python2_text(m, m.take(m.number(size)))
 
 
 def _text_string(m: Machine) -> None:
     raw = m.line()
     if len(raw) < len(b"''") or raw[0] != raw[-1] or raw[:1] not in (b"'", b'"'):
         raise FormatError("a text is not in quotes")
-    m.stack.append(_python2_text(raw[1:-1].decode("unicode_escape").encode("latin-1", "replace")))
+    _python2_text(m, escape_decode(raw[1:-1])[0])
 
 
-def _empty(kind: type[Any]) -> _Op:
+def _empty(kind: type[Any], nbytes: int) -> _Op:
     def run(m: Machine) -> None:
-        m.made()
+        m.room -= nbytes
         m.stack.append(kind())
 
     return run
@@ -111,35 +158,35 @@ def _empty(kind: type[Any]) -> _Op:
 
 def _tuple(count: int) -> _Op:
     def run(m: Machine) -> None:
-        if len(m.stack) < count:
+        stack = m.stack
+        if len(stack) < count:
             raise IndexError
-        m.stack[-count:] = [tuple(m.stack[-count:])]
+        m.room -= CONTAINER
+        stack[-count:] = [tuple(stack[-count:])]
 
     return run
 
 
 def _marked_tuple(m: Machine) -> None:
-    items = m.pop_mark()
+    items = m.stack
+    m.stack = m.under.pop()
+    m.room -= CONTAINER + SLOT * len(items)
     m.stack.append(tuple(items))
 
 
 def _marked_list(m: Machine) -> None:
-    m.made()
-    items = m.pop_mark()
-    m.stack.append(items)
+    m.push(m.pop_mark(), CONTAINER)
 
 
 def _marked_dict(m: Machine) -> None:
-    m.made()
     items = m.pop_mark()
-    target: dict[object, object] = {}
-    m.set_items(target, items)
-    m.stack.append(target)
+    m.push({}, CONTAINER)
+    m.set_items(m.stack[-1], items)
 
 
 def _frozenset(m: Machine) -> None:
     items = m.pop_mark()
-    m.stack.append(frozenset(map(hashable, items)))
+    m.push(frozenset(map(m.keys.check, items)), PAIR * (len(items) + 1))
 
 
 def _append(m: Machine) -> None:
@@ -168,24 +215,33 @@ def _additems(m: Machine) -> None:
 
 
 def _text_get(m: Machine) -> None:
-    m.stack.append(m.memo[int(m.line())])
+    m.get(int(m.line()))
 
 
 def _binget(m: Machine) -> None:
-    m.stack.append(m.memo[m.data[m.pos]])
     m.pos += 1
+    m.get(m.data[m.pos - 1])
 
 
 def _long_binget(m: Machine) -> None:
-    m.stack.append(m.memo[m.number(_U4)])
+    m.get(m.number(_U4))
 
 
 def _text_put(m: Machine) -> None:
-    m.memo[int(m.line())] = m.stack[-1]
+    m.put(int(m.line()))
+
+
+def _binput(m: Machine) -> None:
+    m.pos += 1
+    m.put(m.data[m.pos - 1])
+
+
+def _long_binput(m: Machine) -> None:
+    m.put(m.number(_U4))
 
 
 def _memoize(m: Machine) -> None:
-    m.memo[len(m.memo)] = m.stack[-1]
+    m.put(len(m.memo))
 
 
 def _global(m: Machine) -> None:
@@ -246,36 +302,34 @@ def _persistent(m: Machine) -> None:
     m.stack.append(m.builder.persistent(m.stack.pop()))
 
 
-def _bytearray(m: Machine) -> None:
-    m.stack.append(m.take(m.number(_U8)))
+def _frame(m: Machine) -> None:
+    nbytes = m.number(_U8)
+    if m.frame_end:
+        raise FormatError(f"the pickle {m.stream} opens a frame inside another")
+    if nbytes > m.size - m.pos:
+        raise Ended(f"the pickle {m.stream} announces a frame of {nbytes:,} bytes where {m.size - m.pos:,} are left")
+    m.frame_end = m.pos + nbytes
+    raise FrameOpened
 
 
 def _out_of_band(m: Machine) -> None:
     raise FormatError(f"the pickle {m.stream} keeps data in buffers outside of the file")
 
 
-_OPCODES: dict[bytes, _Op] = {
-    b"(": Machine.mark, b".": _stop, b"0": _pop, b"1": lambda m: void(m.pop_mark()), b"2": _dup,
-    b"F": lambda m: m.stack.append(float(m.line())), b"I": _text_int, b"J": _integer(_I4), b"K": _binint1,
-    b"L": _text_long, b"M": _integer(_U2), b"N": _push(None), b"P": _persistent_text, b"Q": _persistent, b"R": _reduce,
-    b"S": _text_string, b"T": _string(_I4), b"U": _string(_U1),
-    b"V": lambda m: m.stack.append(m.line().decode("raw-unicode-escape")), b"X": _unicode(_U4),
-    b"a": _append, b"b": _build, b"c": _global, b"d": _marked_dict, b"}": _empty(dict), b"e": _appends,
-    b"g": _text_get, b"h": _binget, b"i": _inst, b"j": _long_binget, b"l": _marked_list,
-    b"]": _empty(list), b"o": _obj, b"p": _text_put,
-    b"s": _setitem, b"t": _marked_tuple, b")": _push(()), b"u": _setitems, b"G": _binfloat,
+TABLE: dict[int, _Op] = {code[0]: run for code, run in {
+    b"(": Machine.mark, b".": _stop, b"0": _pop, b"1": _pop_mark, b"2": _dup,
+    b"F": _text_float, b"I": _text_int, b"J": _integer(_I4), b"K": _integer(_U1), b"L": _text_long, b"M": _integer(_U2),
+    b"N": _push(None), b"P": _persistent_text, b"Q": _persistent, b"R": _reduce,
+    b"S": _text_string, b"T": _string(_I4), b"U": _string(_U1), b"V": _text_unicode, b"X": _unicode(_U4),
+    b"a": _append, b"b": _build, b"c": _global, b"d": _marked_dict, b"}": _empty(dict, CONTAINER), b"e": _appends,
+    b"g": _text_get, b"h": _binget, b"i": _inst, b"j": _long_binget, b"l": _marked_list, b"]": _empty(list, CONTAINER),
+    b"o": _obj, b"p": _text_put, b"q": _binput, b"r": _long_binput, b"s": _setitem, b"t": _marked_tuple,
+    b")": _push(()), b"u": _setitems, b"G": _binfloat,
     b"\x80": _proto, b"\x81": _reduce, b"\x82": _extension(_U1), b"\x83": _extension(_U2), b"\x84": _extension(_I4),
     b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3), b"\x88": _push(True), b"\x89": _push(False),
-    b"\x8a": _long(_U1), b"\x8b": _long(_I4),
-    b"B": _bytes(_U4), b"C": _bytes(_U1),
-    b"\x8c": _unicode(_U1), b"\x8d": _unicode(_U8), b"\x8e": _bytes(_U8), b"\x8f": _empty(set), b"\x90": _additems,
-    b"\x91": _frozenset, b"\x92": _newobj_ex, b"\x93": _stack_global, b"\x94": _memoize,
-    b"\x95": lambda m: void(m.take(8)), b"\x96": _bytearray, b"\x97": _out_of_band, b"\x98": _out_of_band,
-}  # fmt: skip
-
-
-def void(_: object) -> None:
-    """Nothing; the table's functions return nothing."""
-
-
-TABLE: dict[int, _Op] = {code[0]: run for code, run in _OPCODES.items()}
+    b"\x8a": _long(_U1), b"\x8b": _long(_I4), b"B": _bytes(_U4), b"C": _bytes(_U1),
+    b"\x8c": _unicode(_U1), b"\x8d": _unicode(_U8), b"\x8e": _bytes(_U8), b"\x8f": _empty(set, 4 * CONTAINER),
+    b"\x90": _additems, b"\x91": _frozenset, b"\x92": _newobj_ex, b"\x93": _stack_global, b"\x94": _memoize,
+    b"\x95": _frame, b"\x96": _bytes(_U8), b"\x97": _out_of_band, b"\x98": _out_of_band,
+}.items()}  # fmt: skip
+"""What to run for each opcode."""

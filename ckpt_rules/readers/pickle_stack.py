@@ -1,21 +1,32 @@
 """The state of a pickle machine: its stack, its marks, its memo, and what it may do with them.
 
-Nothing here calls what a pickle names. The memo is a dictionary, so that a huge index costs nothing, and every resource is
-bounded: objects, open marks, and the size of a dictionary key, whose hash the C unpickler would compute for ever.
+Nothing here calls what a pickle names. Every resource is bounded: memory by an estimate that what is built runs up, open
+marks, gaps in the memo, and the cost of hashing a dictionary key, for which the C unpickler would compute for ever.
 """
 
 from __future__ import annotations
 
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from typing import Any, Protocol, Self
+from collections.abc import Sized
+from typing import Any, Protocol, Self, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, Opaque
 
-MAX_OBJECTS = 1_000_000
+MAX_HEAP_NBYTES = 96 << 20
 MAX_MARKS = 2_000
+MAX_MEMO_GAP = 4_096
 MAX_KEY_PARTS = 1_000
+MAX_KEY_BITS = 4_096
+MAX_ODD_KEYS = 20_000
+
+# Estimates of what CPython takes, in bytes.
+OBJECT, CONTAINER, SLOT, PAIR = 32, 64, 8, 100
+_ITEM: dict[type, int] = {dict: PAIR, set: SLOT * 8, frozenset: SLOT * 8, list: SLOT, tuple: SLOT, str: 1, bytes: 1}
+
+# Whole numbers hash to themselves up to here; beyond, any number of them can be made to collide.
+_LARGEST_PLAIN_KEY = (1 << 61) - 2
 
 _PYTHON_3 = 3
 
@@ -51,8 +62,16 @@ class LimitError(FormatError):
     """More of something than is read."""
 
 
+class Ended(FormatError):
+    """The bytes end before the pickle does."""
+
+
 class Stop(Exception):
     """The STOP opcode was reached."""
+
+
+class FrameOpened(Exception):
+    """The FRAME opcode was reached: the run goes on, up to where the frame ends."""
 
 
 class Machine:
@@ -62,11 +81,14 @@ class Machine:
         "at",
         "builder",
         "data",
+        "frame_end",
         "globals",
+        "keys",
         "memo",
-        "objects",
+        "notes",
         "pos",
         "protocol",
+        "room",
         "size",
         "stack",
         "stream",
@@ -78,18 +100,19 @@ class Machine:
         self.builder, self.stream = builder, stream
         self.stack: list[Any] = []
         self.under: list[list[Any]] = []
-        self.memo: dict[int, object] = {}
+        self.memo: list[object] = []
         self.globals: list[GlobalRef] = []
+        self.notes: list[tuple[str, int]] = []
         self.protocol = 0
-        self.objects = 0
+        self.frame_end = 0
+        self.room = MAX_HEAP_NBYTES
+        self.keys = KeyGuard()
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
         end = self.pos + count
         if count < 0 or end > self.size:
-            raise FormatError(
-                f"the pickle {self.stream} announces {count:,} bytes where {self.size - self.pos:,} are left"
-            )
+            raise Ended(f"the pickle {self.stream} announces {count:,} bytes where {self.size - self.pos:,} are left")
         raw = self.data[self.pos : end]
         self.pos = end
         return raw
@@ -105,16 +128,21 @@ class Machine:
         """The rest of the line, without its end."""
         end = self.data.find(b"\n", self.pos)
         if end < 0:
-            raise FormatError(f"the pickle {self.stream} ends inside a line")
+            raise Ended(f"the pickle {self.stream} ends inside a line")
         raw = self.data[self.pos : end]
         self.pos = end + 1
         return raw
 
-    def made(self) -> None:
-        """Count one more object that takes memory."""
-        self.objects += 1
-        if self.objects > MAX_OBJECTS:
-            raise LimitError(f"the pickle {self.stream} builds more than {MAX_OBJECTS:,} objects")
+    def charge(self, nbytes: int) -> None:
+        """Count memory that is about to be taken; only what may be large is charged at once, the rest now and then."""
+        self.room -= nbytes
+        if self.room < 0:
+            raise LimitError(f"the pickle {self.stream} would build more than {MAX_HEAP_NBYTES >> 20} MB of objects")
+
+    def push(self, value: object, nbytes: int = OBJECT) -> None:
+        """Put a new value of some size on the stack."""
+        self.room -= nbytes
+        self.stack.append(value)
 
     def mark(self) -> None:
         """Open a mark: what follows lies on a stack of its own."""
@@ -129,6 +157,26 @@ class Machine:
         self.stack = self.under.pop()
         return items
 
+    def put(self, index: int) -> None:
+        """Remember the top of the stack. Picklers number one by one; what never could be reached is not kept room for."""
+        memo, value = self.memo, self.stack[-1]
+        gap = index - len(memo)
+        if gap < 0 <= index:
+            memo[index] = value
+            return
+        if not 0 <= gap <= MAX_MEMO_GAP:
+            raise LimitError(f"the pickle {self.stream} numbers a value {index:,} after {len(memo):,} values")
+        self.room -= SLOT * (gap + 1)
+        memo.extend([UNSET] * gap)
+        memo.append(value)
+
+    def get(self, index: int) -> None:
+        """Put a remembered value on the stack."""
+        value = self.memo[index] if 0 <= index < len(self.memo) else UNSET
+        if value is UNSET:
+            raise FormatError(f"the pickle {self.stream} asks for value {index:,}, which was never stored")
+        self.stack.append(value)
+
     def find_global(self, module: object, name: object) -> Global:
         """An importable name, recorded with its byte; Python 2's names become Python 3's, as torch reads them."""
         if not isinstance(module, str) or not isinstance(name, str):
@@ -138,6 +186,7 @@ class Machine:
                 module, name = NAME_MAPPING[module, name]
             else:
                 module = IMPORT_MAPPING.get(module, module)
+        self.charge(PAIR + 2 * CONTAINER + 4 * (len(module) + len(name)))
         self.globals.append(GlobalRef(module, name, self.stream, self.at))
         return Global(module, name)
 
@@ -145,17 +194,20 @@ class Machine:
         """Put the inert value of a call on the stack."""
         if not isinstance(args, tuple):
             raise FormatError("something is called with arguments that are no tuple")
-        self.made()
-        self.stack.append(self.builder.build(function, args))
+        value = self.builder.build(function, args)
+        item = _ITEM.get(type(value))
+        self.charge(CONTAINER if item is None else CONTAINER + item * len(cast("Sized", value)))
+        self.stack.append(value)
 
     def set_items(self, target: object, items: list[Any]) -> None:
         """Set keys and values, which alternate in `items`."""
         if len(items) % 2:
             raise FormatError("a key without a value")
+        self.room -= PAIR // 2 * len(items)
         if isinstance(target, dict):
             for i in range(0, len(items), 2):
                 key = items[i]
-                target[key if type(key) is str or type(key) is int else hashable(key)] = items[i + 1]
+                target[key if type(key) is str else self.keys.check(key)] = items[i + 1]
         elif isinstance(target, Opaque):
             target.pairs.extend(zip(items[::2], items[1::2], strict=True))
         else:
@@ -172,21 +224,51 @@ class Machine:
 
     def add_items(self, target: object, items: list[Any]) -> None:
         """Add to a set, or to whatever stands in for one."""
+        self.room -= PAIR * len(items)
         if isinstance(target, set):
-            target.update(map(hashable, items))
+            target.update(map(self.keys.check, items))
         else:
             self.append_items(target, items)
 
 
-def hashable(key: object) -> object:
-    """The key itself where hashing it is cheap and means something; FormatError otherwise."""
-    left = [key]
+class _Unset:
+    """The type of what stands for an unused number of the memo."""
+
+
+UNSET = _Unset()
+
+
+class KeyGuard:
+    """Lets keys through to be hashed while that is cheap: not too large, and not too many that can collide by design."""
+
+    def __init__(self) -> None:
+        self._odd = 0
+
+    def check(self, key: object) -> object:
+        """The key itself; FormatError where its kind can't be hashed, LimitError where hashing could take for ever."""
+        if type(key) is not str and _can_collide(key):
+            self._odd += 1
+            if self._odd > MAX_ODD_KEYS:
+                raise LimitError(f"the pickle has more than {MAX_ODD_KEYS:,} keys that are tuples or huge numbers")
+        return key
+
+
+def _can_collide(key: object) -> bool:
+    """Whether any number of keys with one hash can be made up: huge integers, and tuples and sets that hold numbers."""
+    odd, left = False, [key]
     for _ in range(MAX_KEY_PARTS):
         if not left:
-            return key
+            return odd
         part = left.pop()
-        if isinstance(part, tuple):
-            left.extend(part[: MAX_KEY_PARTS + 1])
-        elif not isinstance(part, str | int | float | complex | bytes | Opaque | frozenset | None):
+        if isinstance(part, int):
+            if part.bit_length() > MAX_KEY_BITS:
+                raise LimitError(f"a key is a number of {part.bit_length():,} bits")
+            odd = odd or part is not key or not -_LARGEST_PLAIN_KEY <= part <= _LARGEST_PLAIN_KEY
+        elif isinstance(part, tuple | frozenset):
+            odd = odd or isinstance(part, frozenset)
+            left.extend(list(part)[: MAX_KEY_PARTS + 1])
+        elif isinstance(part, float | complex):
+            odd = odd or part is not key
+        elif not isinstance(part, str | bytes | Opaque | None):
             raise FormatError(f"a {type(part).__name__} is used as a key")
     raise LimitError(f"a key has more than {MAX_KEY_PARTS:,} parts")

@@ -19,7 +19,6 @@ _MAGIC = (
     (b"\x93NUMPY", Content.NUMPY),
     (b"GGUF", Content.GGUF),
 )
-_TEXT = 1 << 56  # what eight characters of text are at least, read as a length
 _HTML = re.compile(rb"(?:<!doctype\s+html|<html|<head|<body|<script)", re.IGNORECASE)
 _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
 
@@ -79,13 +78,12 @@ def sniff(head: bytes, size: int) -> Content:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    # A header that starts like JSON after eight bytes of length is safetensors even where the length is wrong.
-    return (
-        len(head) > 9
-        and head[8:9] == b"{"
-        and head[9:10] in b'"} \t\r\n'
-        and 1 < int.from_bytes(head[:8], "little") < _TEXT
-    )
+    # A header that starts like JSON after eight bytes of length is safetensors even where the length is wrong; but eight
+    # characters of text are no length.
+    text = head[8:].lstrip(b" \t\r\n")
+    if len(text) < len(b"{}") or not head[:8].strip(b' \t\r\n[{,:"'):
+        return False
+    return text[:1] == b"{" and text[1:2] in b'"} \t\r\n' and int.from_bytes(head[:8], "little") > 1
 
 
 def _sniff_text(head: bytes) -> Content:

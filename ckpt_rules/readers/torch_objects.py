@@ -1,285 +1,312 @@
-"""What the objects in a torch pickle stand for: tensors, storages, and the plain containers around them.
+"""What the objects in a torch pickle stand for: storages, and tensors that view them.
 
-Keys are exact (module, name) pairs: a name is never trusted for its module, nor a module for its names.
+A storage is a `TensorInfo` of one dimension; a tensor keeps the storage's name, place and size.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable
+from functools import partial
 from math import prod
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard, cast
 
 from ckpt_rules.errors import FormatError
-from ckpt_rules.facts.tensors import DTYPE_BITS, Opaque, ReadProblem, TensorInfo
-from ckpt_rules.readers.pickle_stack import Global, hashable
+from ckpt_rules.facts.tensors import DTYPE_BITS, Opaque, TensorInfo
+from ckpt_rules.readers.damage import ProblemLog
+from ckpt_rules.readers.pickle_stack import Global
+from ckpt_rules.readers.plain_objects import CONSTRUCTORS, Constructor, PlainBuilder
+from ckpt_rules.readers.scalars import decode_scalar
 
 MAX_DIMENSIONS = 64
-_MAX_NUMEL = 1 << 62
+MAX_SIZE = (1 << 63) - 1
+MAX_GEOMETRIES = 10_000
 
-_STORAGE_DTYPES = {
+STORAGE_DTYPES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
     "BoolStorage": "bool", "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64",
     "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QInt32Storage": "qint32",
-    "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4",
+    "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4", "UntypedStorage": "uint8",
 }  # fmt: skip
-_SCALARS = {
-    "float64": "d", "float32": "f", "float16": "e", "bfloat16": "", "int64": "q", "int32": "i", "int16": "h",
-    "int8": "b", "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q", "bool": "?",
+# One element of torch's packed dtypes is a whole byte.
+_NBYTES = {dtype: (bits + 7) // 8 for dtype, bits in DTYPE_BITS.items()} | {
+    "bits8": 1, "bits16": 2, "bits1x8": 1, "bits2x4": 1, "bits4x2": 1,
+    **{f"{sign}{bits}": 1 for sign in ("int", "uint") for bits in range(1, 8)},
 }  # fmt: skip
-_NUMPY_SCALARS = {
-    "f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q",
-    "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
-}  # fmt: skip
+_DIFFERENTIABLE = re.compile("b?float|complex")
+_LOCATION = re.compile(r"[a-z_]+(?::[0-9]+)?")
+_LAYOUT = re.compile(r"torch\.[a-z_]+")
+_ID_PARTS, _LEGACY_ID_PARTS, _VIEW_PARTS = 5, 6, 3
 
-
-class Storage(NamedTuple):
-    """A run of memory that tensors view.
-
-    key:    its name: the zip entry `data/<key>`
-    dtype:  of its elements; None where it is untyped bytes
-    nbytes: what the pickle says it holds
-    offset: byte in the file where it starts, or None where it is not there
-    """
-
-    key: str
-    dtype: str | None
-    nbytes: int
-    offset: int | None
+_new_tensor = cast("Callable[[tuple[object, ...]], TensorInfo]", partial(tuple.__new__, TensorInfo))
 
 
 class Stored(NamedTuple):
-    """Where a storage lies in the file. `offset` is None where its bytes can't be read in place."""
+    """Where a storage lies in the file. `offset` is None where its bytes can't be read in place; -1 bytes: unknown."""
 
     offset: int | None
     nbytes: int
 
 
-class TorchBuilder:
-    """Turns what a torch pickle calls and refers to into inert values, and keeps the storages and their problems.
+class _Geometry(NamedTuple):
+    """A shape with its strides: how many elements it has, and how many of the storage it reaches over."""
+
+    sizes: tuple[int, ...]
+    numel: int
+    reach: int
+
+
+class TorchBuilder(PlainBuilder):
+    """Keeps the storages and what is wrong with them while a pickle is run.
 
     locate: where the bytes of a storage lie, by key; None where the file has no such storage
     read:   bytes of the file by offset and length
+    legacy: whether storages are named as in files from before torch 1.6, where a view of one has its own name
     """
+
+    must_fit = PlainBuilder.must_fit | {"torch", "torch._utils", "torch._tensor"}
 
     def __init__(
         self,
-        locate: Callable[[str], Stored | None] = lambda key: None,
-        read: Callable[[int, int], bytes] = lambda offset, length: b"",
+        locate: Callable[[str], Stored | None],
+        read: Callable[[int, int], bytes],
+        log: ProblemLog,
         *,
         byteorder: str = "little",
+        legacy: bool = False,
     ) -> None:
-        self.storages: dict[str, Storage] = {}
-        self.problems: list[ReadProblem] = []
-        self._locate = locate
-        self._read = read
-        self._order = ">" if byteorder == "big" else "<"
-
-    def persistent(self, pid: object) -> object:
-        """The storage that `('storage', type, key, location, numel)` names; legacy files add view metadata."""
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-            raise FormatError("something other than a storage is kept outside of the pickle")
-        _, kind, key, device, numel = pid[:5]
-        if not isinstance(key, str) or not isinstance(device, str) or not _is_size(numel):
-            raise FormatError("a storage is referred to without a name, a device or a size")
-        dtype = _STORAGE_DTYPES.get(kind.name) if isinstance(kind, Global) else None
-        itemsize = DTYPE_BITS[dtype] // 8 if dtype else 1
-        storage = self._storage(key, dtype, numel * itemsize)
-        view = pid[5] if len(pid) > 5 else None
-        if isinstance(view, tuple) and len(view) == 3 and all(map(_is_size, view[1:])):
-            offset = None if storage.offset is None else storage.offset + view[1] * itemsize
-            return storage._replace(offset=offset, nbytes=view[2] * itemsize)
-        return storage
+        super().__init__()
+        self.known = _KNOWN
+        self.storages: dict[str, TensorInfo] = {}
+        self._locate, self._read, self._log = locate, read, log
+        self._big_endian = byteorder == "big"
+        self._legacy = legacy
+        self._geometries: dict[tuple[object, object], _Geometry] = {}
 
     def build(self, function: object, args: tuple[object, ...]) -> object:
-        """The inert value of a call; `Opaque` for whatever is not known."""
-        if isinstance(function, Global):
-            if known := _BUILDERS.get((function.module, function.name)):
-                try:
-                    return known(self, *args)
-                except (TypeError, ValueError, struct.error):
-                    if function.module == _REBUILD:
-                        raise FormatError(f"{function} is called with arguments that it does not take") from None
-            return Opaque(str(function), args)
-        if not isinstance(function, Opaque):
-            raise FormatError(f"a {type(function).__name__} is called as if it were a function")
-        return Opaque(function.type, args)
+        """The inert value of a call; neither dtypes nor storage types can be called."""
+        if type(function) is Global and (function.name in STORAGE_DTYPES or _is_dtype(function)):
+            raise FormatError(f"{function} is called as if it were a function")
+        return super().build(function, args)
 
-    def _storage(self, key: str, dtype: str | None, nbytes: int) -> Storage:
-        if key in self.storages:
-            return self.storages[key]._replace(dtype=dtype)
+    def persistent(self, pid: object) -> object:
+        """The storage that `('storage', type, key, location, numel)` names; legacy files add a view, or name a module."""
+        if not isinstance(pid, tuple) or not pid:
+            raise FormatError("something without a name is kept outside of the pickle")
+        if pid[0] == "module" and self._legacy and len(pid) > 1:
+            return pid[1]
+        if pid[0] != "storage" or len(pid) != (_LEGACY_ID_PARTS if self._legacy else _ID_PARTS):
+            raise FormatError("something other than a storage is kept outside of the pickle")
+        _, kind, key, location, numel, *view = pid
+        dtype = STORAGE_DTYPES.get(kind.name) if type(kind) is Global else None
+        if dtype is None or type(key) is not str or not is_size(numel):
+            raise FormatError("a storage is referred to without a type, a name or a size")
+        if type(location) is not str or not _LOCATION.fullmatch(location):
+            raise FormatError(f"the storage '{key}' lies on {location!r:.40}, which is no device")
+        storage = self._storage(key, dtype, numel)
+        return storage if not view or view[0] is None else _part_of(storage, view[0])
+
+    def _storage(self, key: str, dtype: str, numel: int) -> TensorInfo:
+        known = self.storages.get(key)
+        if known is not None:
+            return known if known.dtype == dtype else known._replace(dtype=dtype)
+        nbytes = numel * _NBYTES[dtype]
         stored = self._locate(key)
-        storage = Storage(key, dtype, nbytes, stored.offset if stored else None)
         if stored is None:
-            self.problems.append(
-                ReadProblem("storage-missing", f"the storage '{key}' of {nbytes:,} bytes is not in the file", where=key)
-            )
-        elif stored.nbytes != nbytes:
+            message = f"the storage '{key}' of {nbytes:,} bytes is not in the file"
+            self._log.add("storage-missing", message, where=key)
+        elif stored.nbytes not in (nbytes, -1):
             message = f"the storage '{key}' holds {stored.nbytes:,} bytes where its tensors need {nbytes:,}"
-            self.problems.append(ReadProblem("storage-size", message, stored.offset, key))
-        self.storages[key] = storage
+            self._log.add("storage-size", message, stored.offset, key)
+        offset = stored.offset if stored else None
+        storage = self.storages[key] = _new_tensor((dtype, (numel,), nbytes, offset, key, nbytes, None))
         return storage
 
     def tensor(
         self, storage: object, first: object, shape: object, stride: object, dtype: str | None = None
     ) -> TensorInfo:
         """A strided view of a storage; `first` counts elements."""
-        sizes = _sizes(shape)
-        if not isinstance(storage, Storage) or not _is_size(first):
-            raise TypeError("a tensor without a storage")
-        dtype = dtype or storage.dtype or "uint8"
-        bits = DTYPE_BITS.get(dtype, 8)
-        numel = prod(sizes)
-        if numel > _MAX_NUMEL:
-            raise FormatError(f"a tensor of {numel:,} elements")
-        last = first + sum((n - 1) * s for n, s in zip(sizes, _sizes(stride), strict=True)) if numel else first - 1
-        end = (last + 1) * bits // 8
-        if end > storage.nbytes:
+        if type(storage) is not TensorInfo or storage.storage is None or not is_size(first):
+            raise TypeError
+        sizes, numel, reach = self._geometry(shape, stride)
+        dtype = dtype or storage.dtype
+        itemsize = _NBYTES[dtype]
+        needed = (first + reach) * itemsize if numel else 0
+        value = None
+        if needed > storage.nbytes:
             message = (
-                f"a tensor of shape {list(sizes)} needs the first {end:,} bytes of the storage '{storage.key}', "
+                f"a tensor of shape {list(sizes)} needs the first {needed:,} bytes of the storage '{storage.storage}', "
                 f"which has {storage.nbytes:,}"
             )
-            self.problems.append(ReadProblem("storage-bounds", message, storage.offset, storage.key))
-        value = None if sizes or end > storage.nbytes else self._value(storage, first, dtype)
-        return TensorInfo(dtype, sizes, -(-numel * bits // 8), storage.offset, storage.key, storage.nbytes, value)
+            self._log.add("storage-bounds", message, storage.offset, storage.storage)
+        elif not sizes and storage.offset is not None:
+            at = storage.offset + first * itemsize
+            raw = self._read(at, itemsize)
+            if len(raw) < itemsize:
+                self._log.add(
+                    "cut-short", f"the file has no {itemsize} bytes at byte {at:,} any more", at, storage.storage
+                )
+            value = decode_scalar(raw, dtype, big_endian=self._big_endian)
+        return _new_tensor(
+            (dtype, sizes, numel * itemsize, storage.offset, storage.storage, storage.storage_nbytes, value)
+        )
 
-    def _value(self, storage: Storage, first: int, dtype: str) -> float | int | bool | None:
-        code = _SCALARS.get(dtype)
-        if code is None or storage.offset is None:
-            return None
-        itemsize = DTYPE_BITS[dtype] // 8
-        raw = self._read(storage.offset + first * itemsize, itemsize)
-        if len(raw) < itemsize:
-            return None
-        if not code:  # bfloat16 is the upper half of a float32
-            raw, code = (b"\0\0" + raw if self._order == "<" else raw + b"\0\0"), "f"
-        number: float | int | bool = struct.unpack(self._order + code, raw)[0]
-        return number
-
-
-def _is_size(value: object) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value <= _MAX_NUMEL
-
-
-def _sizes(value: object) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list) or len(value) > MAX_DIMENSIONS:
-        raise TypeError("a shape that is no tuple of sizes")
-    for size in value:
-        if type(size) is not int or not 0 <= size <= _MAX_NUMEL:
-            raise TypeError("a shape that is no tuple of sizes")
-    return tuple(value)
+    def _geometry(self, shape: object, stride: object) -> _Geometry:
+        sizes, steps = _as_tuple(shape), _as_tuple(stride)
+        known = self._geometries.get((sizes, steps))
+        if known is None:
+            if len(self._geometries) >= MAX_GEOMETRIES:
+                self._geometries.clear()
+            known = self._geometries[sizes, steps] = _measure(sizes, steps)
+        return known
 
 
-def _dtype(value: object) -> str | None:
-    return value.name if isinstance(value, Global) and value.module == "torch" and value.name in DTYPE_BITS else None
+def is_size(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number that a signed 64-bit size can hold."""
+    return type(value) is int and 0 <= value <= MAX_SIZE
 
 
-def _tensor(builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, *_: object) -> object:
+def _as_tuple(value: object) -> tuple[object, ...]:
+    if type(value) is list:
+        return tuple(value)
+    if type(value) is not tuple:
+        raise TypeError
+    return value
+
+
+def _measure(sizes: tuple[object, ...], steps: tuple[object, ...]) -> _Geometry:
+    if len(sizes) != len(steps) or len(sizes) > MAX_DIMENSIONS:
+        raise FormatError(f"a tensor has {len(sizes)} dimensions and {len(steps)} strides")
+    shape, strides = [n for n in sizes if is_size(n)], [n for n in steps if is_size(n)]
+    if len(shape) < len(sizes) or len(strides) < len(steps):
+        raise FormatError(f"a tensor has the shape {sizes!r:.60} with strides {steps!r:.60}, which are not all sizes")
+    numel = prod(shape)
+    if numel > MAX_SIZE:
+        raise FormatError(f"a tensor of the shape {sizes!r:.60} has more elements than fit in 63 bits")
+    reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if numel else 0
+    return _Geometry(tuple(shape), numel, reach)
+
+
+def _part_of(storage: TensorInfo, view: object) -> TensorInfo:
+    """The part of a storage that a legacy file gives a name of its own: (key, first element, elements)."""
+    if type(view) is not tuple or len(view) != _VIEW_PARTS or not all(map(is_size, view[1:])):
+        raise FormatError(f"a view of the storage '{storage.storage}' is not described by a name and two sizes")
+    _, first, numel = view
+    itemsize = _NBYTES[storage.dtype]
+    if (first + numel) * itemsize > storage.nbytes:
+        raise FormatError(f"a view of the storage '{storage.storage}' passes its end")
+    offset = None if storage.offset is None else storage.offset + first * itemsize
+    return storage._replace(shape=(numel,), nbytes=numel * itemsize, offset=offset)
+
+
+def _is_dtype(value: Global) -> bool:
+    return value.module == "torch" and value.name in _NBYTES
+
+
+def _dtype(value: object) -> str:
+    if type(value) is not Global or not _is_dtype(value):
+        raise TypeError
+    return value.name
+
+
+def _with_grad(tensor: object, requires_grad: object) -> TensorInfo:
+    if type(tensor) is not TensorInfo or type(requires_grad) is not bool:
+        raise TypeError
+    if requires_grad and not _DIFFERENTIABLE.match(tensor.dtype):
+        raise FormatError(f"a tensor of dtype {tensor.dtype} requires gradients, which torch refuses")
+    return tensor
+
+
+def _tensor(builder: TorchBuilder, storage: object, first: object, shape: object, stride: object) -> TensorInfo:
     return builder.tensor(storage, first, shape, stride)
 
 
 def _tensor_v2(
     builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
-    *_: object,
-) -> object:  # fmt: skip
-    return builder.tensor(storage, first, shape, stride)
+    metadata: object = None,
+) -> TensorInfo:  # fmt: skip
+    return _with_grad(builder.tensor(storage, first, shape, stride), grad)
 
 
 def _tensor_v3(
     builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
-    dtype: object, *_: object,
-) -> object:  # fmt: skip
-    return builder.tensor(storage, first, shape, stride, _dtype(dtype))
+    dtype: object, metadata: object = None,
+) -> TensorInfo:  # fmt: skip
+    return _with_grad(builder.tensor(storage, first, shape, stride, _dtype(dtype)), grad)
 
 
-def _itself(builder: TorchBuilder, value: object, *_: object) -> object:
-    return value
+def _quantised(
+    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, quantizer: object,
+    grad: object, hooks: object,
+) -> TensorInfo:  # fmt: skip
+    return _with_grad(builder.tensor(storage, first, shape, stride), grad)
 
 
-def _from_type(builder: TorchBuilder, function: object, kind: object, args: object, *_: object) -> object:
-    return builder.build(function, args if isinstance(args, tuple) else ())
+def _parameter(builder: TorchBuilder, data: object, grad: object = True, *_: object) -> object:
+    # The data of a tensor subclass are an object of its own.
+    return data if isinstance(data, Opaque) else _with_grad(data, grad)
 
 
-def _meta(builder: TorchBuilder, dtype: object, shape: object, *_: object) -> object:
-    return TensorInfo(_dtype(dtype) or "float32", _sizes(shape), 0)
+def _from_type(builder: TorchBuilder, function: object, kind: object, args: object, state: object) -> object:
+    if type(args) is not tuple:
+        raise TypeError
+    return builder.build(function, args)
 
 
-def _mapping(builder: TorchBuilder, pairs: object = (), *_: object) -> object:
-    if isinstance(pairs, Mapping):
-        return dict(pairs)
-    return {hashable(k): v for k, v in _items(pairs)}
+def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:
+    sizes, steps = _as_tuple(shape), _as_tuple(stride)
+    name, geometry = _dtype(dtype), _measure(sizes, steps)
+    return TensorInfo(name, geometry.sizes, geometry.numel * _NBYTES[name])
 
 
-def _default_dict(builder: TorchBuilder, factory: object = None, pairs: object = (), *_: object) -> object:
-    return _mapping(builder, pairs)
+def _from_cpu(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> TensorInfo:
+    if type(data) is not TensorInfo:
+        raise TypeError
+    return data._replace(dtype=_dtype(dtype))
 
 
-def _items(value: object) -> Iterable[tuple[object, object]]:
-    if not isinstance(value, list | tuple):
-        raise TypeError("no pairs")
-    return [(k, v) for k, v in value]
+def _sparse(builder: TorchBuilder, layout: object, data: object) -> TensorInfo:
+    """A sparse tensor by its dense shape; its bytes are those of indices and values."""
+    parts = [part for part in _as_tuple(data) if type(part) is TensorInfo]
+    shapes = [part for part in _as_tuple(data) if type(part) is tuple]
+    if not parts or not shapes:
+        raise TypeError
+    return TensorInfo(parts[-1].dtype, tuple(filter(is_size, shapes[-1])), sum(part.nbytes for part in parts))
 
 
-def _sequence(value: object) -> list[object]:
-    if not isinstance(value, list | tuple | set | frozenset):
-        raise TypeError("no sequence")
-    return list(value)
+def _device(builder: TorchBuilder, kind: object, index: object = None) -> str:
+    name = str(kind) if index is None else f"{kind}:{index}"
+    if type(kind) is not str or not _LOCATION.fullmatch(name):
+        raise FormatError(f"{name!r:.40} is no device")
+    return name
 
 
-def _encode(builder: TorchBuilder, text: object, encoding: object = "utf-8", *_: object) -> object:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8", "utf8", "ascii"):
-        raise TypeError("no text to encode")
-    return text.encode(str(encoding))
+def _size(builder: TorchBuilder, sizes: object = ()) -> tuple[object, ...]:
+    return _as_tuple(sizes)
 
 
-def _path(builder: TorchBuilder, *parts: object) -> object:
-    if not all(isinstance(p, str) for p in parts):
-        raise TypeError("no path")
-    return "/".join(str(p).rstrip("/") or "" for p in parts) or "."
+def _layout(builder: TorchBuilder, name: object) -> str:
+    if type(name) is not str or not _LAYOUT.fullmatch(name):
+        raise TypeError
+    return name
 
 
-def _numpy_scalar(builder: TorchBuilder, dtype: object, raw: object, *_: object) -> object:
-    """A NumPy scalar as a number; its dtype keeps the byte order in its state: (version, '<', …)."""
-    if not isinstance(dtype, Opaque) or not dtype.args or not isinstance(raw, bytes):
-        raise TypeError("no scalar")
-    code = _NUMPY_SCALARS.get(str(dtype.args[0]))
-    if code is None:
-        raise TypeError("no number")
-    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
-    return struct.unpack((">" if order == ">" else "<") + code, raw)[0]
-
-
-_Build = Callable[..., object]
-_REBUILD = "torch._utils"
-_BUILDERS: dict[tuple[str, str], _Build] = {
-    (_REBUILD, "_rebuild_tensor"): _tensor,
-    (_REBUILD, "_rebuild_tensor_v2"): _tensor_v2,
-    (_REBUILD, "_rebuild_tensor_v3"): _tensor_v3,
-    (_REBUILD, "_rebuild_qtensor"): _tensor,
-    (_REBUILD, "_rebuild_parameter"): _itself,
-    (_REBUILD, "_rebuild_parameter_with_state"): _itself,
-    (_REBUILD, "_rebuild_meta_tensor_no_storage"): _meta,
+_KNOWN: dict[tuple[str, str], Constructor] = {
+    **CONSTRUCTORS,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch._utils", "_rebuild_qtensor"): _quantised,
+    ("torch._utils", "_rebuild_sparse_tensor"): _sparse,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _meta,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _from_cpu,
     ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
-    ("torch.nn.parameter", "Parameter"): _itself,
-    ("torch", "Size"): lambda builder, sizes=(): tuple(_sequence(sizes)),
-    ("torch", "device"): lambda builder, *parts: ":".join(map(str, parts)),
-    ("torch.serialization", "_get_layout"): _itself,
-    ("collections", "OrderedDict"): _mapping,
-    ("collections", "Counter"): _mapping,
-    ("collections", "defaultdict"): _default_dict,
-    ("builtins", "dict"): _mapping,
-    ("builtins", "list"): lambda builder, items=(): _sequence(items),
-    ("builtins", "tuple"): lambda builder, items=(): tuple(_sequence(items)),
-    ("builtins", "set"): lambda builder, items=(): set(map(hashable, _sequence(items))),
-    ("builtins", "frozenset"): lambda builder, items=(): frozenset(map(hashable, _sequence(items))),
-    ("builtins", "complex"): lambda builder, real, imag=0.0: Opaque("builtins.complex", (real, imag)),
-    ("builtins", "bytearray"): lambda builder, raw=b"", *_: raw if isinstance(raw, bytes) else b"",
-    ("_codecs", "encode"): _encode,
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    **{
-        ("pathlib", n): _path
-        for n in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
-    },
+    ("torch.tensor", "_rebuild_from_type_v2"): _from_type,
+    ("torch.nn.parameter", "Parameter"): _parameter,
+    ("torch", "Size"): _size,
+    ("torch", "device"): _device,
+    ("torch.serialization", "_get_layout"): _layout,
 }

@@ -6,27 +6,36 @@ Format: APPNOTE.TXT 6.3, sections 4.3.7 (local header), 4.3.12 (central director
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple, cast
 
-from ckpt_rules.errors import FormatError
-from ckpt_rules.facts.tensors import ReadProblem
+from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.storage import Source
 
 MAX_DIRECTORY_NBYTES = 64 << 20
+MAX_ENTRIES = 300_000
 STORED, DEFLATED = 0, 8
+LOCAL_SIGNATURE = b"PK\x03\x04"
 
-_LOCAL = struct.Struct(
-    "<4s5H3L2H"
-)  # signature, version, flags, method, time, date, CRC, sizes (2), lengths of name, extra
-_CENTRAL = struct.Struct("<4s6H3L5H2L")  # the same with versions (2), then comment length, disk, attributes (2), offset
-_END = struct.Struct(
-    "<4s4H2LH"
-)  # signature, disks (2), entries here and in all, directory size and offset, comment length
-_END64 = struct.Struct("<4sQ2H2L4Q")  # signature, size, versions (2), disks (2), entries (2), directory size and offset
-_LOCATOR = struct.Struct("<4sLQL")  # signature, disk, offset of the zip64 end record, disks
-_LOCAL_SIGNATURE, _CENTRAL_SIGNATURE, _END_SIGNATURE = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+# Signature, version, flags, method, time, date, CRC, sizes packed and not, lengths of name and extra field.
+LOCAL = struct.Struct("<4s5H3L2H")
+# Signature, versions (2), flags, method, time, date, CRC, sizes packed and not, lengths of name, extra field and comment,
+# disk, attributes (2), offset of the local header.
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+# Signature, disks (2), entries on this disk and in all, size and offset of the directory, length of the comment.
+_END = struct.Struct("<4s4H2LH")
+# Signature, size, versions (2), disks (2), entries on this disk and in all, size and offset of the directory.
+_END64 = struct.Struct("<4sQ2H2L4Q")
+# Signature, disk, offset of the zip64 end record, disks.
+_LOCATOR = struct.Struct("<4sLQL")
+_CENTRAL_SIGNATURE, _END_SIGNATURE = b"PK\x01\x02", b"PK\x05\x06"
 _END64_SIGNATURE, _LOCATOR_SIGNATURE = b"PK\x06\x06", b"PK\x06\x07"
+_END64_REST = _END64.size - 12
+_LENGTHS = struct.Struct("<2H")
+_LENGTHS_AT = 26
 _MAX_COMMENT = 0xFFFF
 _SEE_ZIP64 = 0xFFFFFFFF
 _ZIP64_FIELD = 1
@@ -37,183 +46,188 @@ _DOS_DIRECTORY = 0x10
 class ZipEntry(NamedTuple):
     """One entry of the central directory.
 
-    nbytes, packed: bytes of the content, and as they lie in the file
+    crc:            CRC-32 of the content; 0 also where the writer was told not to compute it
+    packed, nbytes: bytes of the content as it lies in the file, and decompressed
     header, data:   byte offsets of the local header and of the content; `data` is None where the local header is damaged
     """
 
     name: str
     method: int
-    flags: int
-    nbytes: int
+    crc: int
     packed: int
+    nbytes: int
     header: int
     data: int | None
 
 
+_Listed = tuple[bytes, int, int, int, int, int, int, int]
+"""What the directory says of one entry: name, flags, method, CRC, sizes packed and not, attributes, header offset."""
+
+_new_entry = cast("Callable[[tuple[object, ...]], ZipEntry]", partial(tuple.__new__, ZipEntry))
+
+
 @dataclass(frozen=True, slots=True)
-class ZipDirectory:
-    """All entries in the order of the directory, and what is wrong with them."""
+class _Extent:
+    """Where the central directory lies and how many entries it has."""
 
-    entries: tuple[ZipEntry, ...]
-    problems: tuple[ReadProblem, ...]
+    start: int
+    nbytes: int
+    count: int
 
 
-def read_zip_directory(source: Source) -> ZipDirectory:
-    """The directory of an archive; without any entry where it can't be found."""
+def read_zip_directory(source: Source, log: ProblemLog) -> list[ZipEntry]:
+    """All entries in the order of the directory; none where it can't be read, and then the log says why."""
     try:
-        start, nbytes, count = _locate(source)
-        raw = _central(source, start, nbytes, count)
-    except FormatError as error:
-        code = "cut-short" if error.offset is None else "directory"
-        return ZipDirectory((), (ReadProblem(code, error.reason, error.offset),))
-    problems: list[ReadProblem] = []
-    entries = [_with_data(source, entry, problems) for entry in raw]
-    problems += _overlaps(entries, start)
-    return ZipDirectory(tuple(entries), tuple(problems))
+        extent = _locate(source)
+        listed = list(_central(source, extent))
+    except Damage as damage:
+        log.note(damage)
+        return []
+    entries = [_with_data(source, entry, log) for entry in listed]
+    _check_overlaps(entries, extent.start, log)
+    return entries
 
 
-def _locate(source: Source) -> tuple[int, int, int]:
-    """Offset, size in bytes and number of entries of the central directory."""
+def _locate(source: Source) -> _Extent:
     tail_start = max(0, source.size - _MAX_COMMENT - _END.size)
-    tail = source.read(tail_start, source.size - tail_start)
+    tail = read_exactly(source, tail_start, source.size - tail_start)
     at = tail.rfind(_END_SIGNATURE, 0, max(0, len(tail) - _END.size + len(_END_SIGNATURE)))
     if at < 0:
-        raise FormatError(
-            f"the zip directory that belongs at the end of the file is missing: the file was cut short, at "
-            f"{source.size:,} bytes"
-        )
+        _fail_without_end(tail, source.size)
     _, disk, first, here, count, nbytes, start, _ = _END.unpack_from(tail, at)
     end = tail_start + at
+    extent = _Extent(start, nbytes, count)
     if located := _locate64(source, end):
-        start, nbytes, count, end = located
+        extent, end = located
     elif disk or first or here != count:
-        raise FormatError("the end record of the zip directory speaks of several disks", end)
-    if start + nbytes > end:
-        raise FormatError(
-            f"the zip directory should span bytes {start:,} to {start + nbytes:,}, but its end record lies at {end:,}",
-            end,
-        )
-    return start, nbytes, count
+        raise Damage("directory", "the end record of the zip directory speaks of several disks", end)
+    if extent.start + extent.nbytes > end:
+        span = f"bytes {extent.start:,} to {extent.start + extent.nbytes:,}"
+        raise Damage("directory", f"the zip directory should span {span}, but its end record lies at {end:,}", end)
+    if extent.nbytes > MAX_DIRECTORY_NBYTES or extent.count > MAX_ENTRIES:
+        size = f"{extent.count:,} entries in {extent.nbytes:,} bytes"
+        raise Damage("limit", f"the zip directory has {size}; at most {MAX_ENTRIES:,} are read", extent.start)
+    return extent
 
 
-def _locate64(source: Source, end: int) -> tuple[int, int, int, int] | None:
-    """The same from the zip64 end record, where there is one; it outranks the 32-bit record."""
+def _fail_without_end(tail: bytes, size: int) -> None:
+    if _CENTRAL_SIGNATURE in tail:
+        raise Damage("no-directory", "the record that ends the zip directory is damaged or missing", size)
+    raise Damage(
+        "cut-short",
+        f"the zip directory that belongs at the end of the file is missing: the file was cut short, at {size:,} bytes",
+        size,
+    )
+
+
+def _locate64(source: Source, end: int) -> tuple[_Extent, int] | None:
+    """The same from the zip64 end record, where there is one, and its own place; it outranks the 32-bit record."""
     locator = source.read(end - _LOCATOR.size, _LOCATOR.size) if end >= _LOCATOR.size else b""
     if len(locator) < _LOCATOR.size or not locator.startswith(_LOCATOR_SIGNATURE):
         return None
     _, _, at, disks = _LOCATOR.unpack(locator)
     record = source.read(at, _END64.size) if at < source.size else b""
     if len(record) < _END64.size or not record.startswith(_END64_SIGNATURE):
-        raise FormatError(f"the zip64 end record should lie at byte {at:,} and does not", end - _LOCATOR.size)
-    *_, disk, first, here, count, nbytes, start = _END64.unpack(record)
-    if disk or first or disks != 1 or here != count:
-        raise FormatError("the zip64 end record speaks of several disks", at)
-    return start, nbytes, count, at
-
-
-def _central(source: Source, start: int, nbytes: int, count: int) -> list[tuple[ZipEntry, bytes, int]]:
-    if nbytes > MAX_DIRECTORY_NBYTES:
-        raise FormatError(
-            f"the zip directory takes {nbytes:,} bytes, more than the {MAX_DIRECTORY_NBYTES:,} allowed", start
+        message = f"the zip64 end record should lie at byte {at:,} and does not"
+        raise Damage("directory", message, end - _LOCATOR.size)
+    _, rest, _, _, disk, first, here, count, nbytes, start = _END64.unpack(record)
+    if rest < _END64_REST:
+        raise Damage(
+            "directory", f"the zip64 end record says that {rest:,} bytes are left of it, not {_END64_REST}", at
         )
-    directory = source.read(start, nbytes)
-    entries, at = [], 0
-    for number in range(count):
+    if disk or first or disks != 1 or here != count:
+        raise Damage("directory", "the zip64 end record speaks of several disks", at)
+    return _Extent(start, nbytes, count), at
+
+
+def _central(source: Source, extent: _Extent) -> Iterator[_Listed]:
+    start, count = extent.start, extent.count
+    directory = read_exactly(source, start, extent.nbytes)
+    at = 0
+    for number in range(1, count + 1):
         if directory[at : at + 4] != _CENTRAL_SIGNATURE or at + _CENTRAL.size > len(directory):
-            raise FormatError(
-                f"entry {number + 1:,} of {count:,} in the zip directory should start at byte {start + at:,} and does not",
-                start + at,
-            )
+            where = f"should start at byte {start + at:,} and does not"
+            raise Damage("directory", f"entry {number:,} of {count:,} in the zip directory {where}", start + at)
         fields = _CENTRAL.unpack_from(directory, at)
-        flags, method, packed, size, header = fields[3], fields[4], fields[8], fields[9], fields[16]
-        name_n, extra_n, comment_n, disk = fields[10:14]
-        if disk > 1:
-            raise FormatError(f"entry {number + 1:,} of the zip directory lies on disk {disk:,}", start + at)
+        _, _, _, flags, method, _, _, crc, packed, nbytes, name_n, extra_n, comment_n, disk, _, attributes, header = (
+            fields
+        )
         at += _CENTRAL.size
         name = directory[at : at + name_n]
-        extra = directory[at + name_n : at + name_n + extra_n]
-        if _SEE_ZIP64 in (size, packed, header):
-            size, packed, header = _zip64(extra, size, packed, header, start + at)
+        if disk > 1:
+            raise Damage("directory", f"entry {number:,} of the zip directory lies on disk {disk:,}", start + at)
+        if _SEE_ZIP64 in (nbytes, packed, header):
+            extra = directory[at + name_n : at + name_n + extra_n]
+            nbytes, packed, header = _zip64(extra, (nbytes, packed, header), start + at)
         at += name_n + extra_n + comment_n
         if at > len(directory):
-            raise FormatError(
-                f"entry {number + 1:,} of the zip directory passes the directory's end", start + len(directory)
-            )
-        entry = ZipEntry(name.decode("utf-8", "replace"), method, flags, size, packed, header, None)
-        entries.append((entry, name, fields[15]))
-    return entries
+            message = f"entry {number:,} of the zip directory passes the directory's end"
+            raise Damage("directory", message, start + len(directory))
+        yield name, flags, method, crc, packed, nbytes, attributes, header
 
 
-def _zip64(extra: bytes, size: int, packed: int, header: int, offset: int) -> tuple[int, int, int]:
-    """The 64-bit values of those fields that are all ones, from the extra field 1, in this fixed order."""
+def _zip64(extra: bytes, narrow: tuple[int, int, int], offset: int) -> tuple[int, int, int]:
+    """Size, packed size and header offset, with 64 bits from the extra field 1 for those that are all ones, in order."""
     at = 0
-    while at + 4 <= len(extra):
-        tag, nbytes = struct.unpack_from("<HH", extra, at)
+    while at + _LENGTHS.size <= len(extra):
+        tag, nbytes = _LENGTHS.unpack_from(extra, at)
+        at += _LENGTHS.size
         if tag == _ZIP64_FIELD:
-            wide = iter(struct.unpack_from(f"<{min(nbytes, len(extra) - at - 4) // 8}Q", extra, at + 4))
-            try:
-                return (
-                    next(wide) if size == _SEE_ZIP64 else size,
-                    next(wide) if packed == _SEE_ZIP64 else packed,
-                    next(wide) if header == _SEE_ZIP64 else header,
-                )
-            except StopIteration:
-                break
-        at += 4 + nbytes
-    raise FormatError("a zip entry announces 64-bit sizes and does not hold them", offset)
+            wide = [n for (n,) in struct.iter_unpack("<Q", extra[at : at + nbytes // 8 * 8])]
+            if len(wide) >= narrow.count(_SEE_ZIP64):
+                size, packed, header = (wide.pop(0) if n == _SEE_ZIP64 else n for n in narrow)
+                return size, packed, header
+            break
+        at += nbytes
+    raise Damage("directory", "a zip entry announces 64-bit sizes and does not hold them", offset)
 
 
-def _with_data(source: Source, raw: tuple[ZipEntry, bytes, int], problems: list[ReadProblem]) -> ZipEntry:
+def _with_data(source: Source, listed: _Listed, log: ProblemLog) -> ZipEntry:
     """The entry with the offset of its content, which only its local header tells."""
-    entry, name, attributes = raw
-    if wrong := _refused(entry, name, attributes):
-        problems.append(ReadProblem("entry-header", wrong, entry.header, entry.name))
-    header = source.read(entry.header, _LOCAL.size + len(name)) if entry.header < source.size else b""
-    fault = None
-    if len(header) < _LOCAL.size or not header.startswith(_LOCAL_SIGNATURE):
-        fault = f"the entry's own header should lie at byte {entry.header:,} and does not"
-    if fault is None:
-        name_n, extra_n = _LOCAL.unpack_from(header)[-2:]
-        data = entry.header + _LOCAL.size + name_n + extra_n
-        if data + entry.packed <= source.size:
-            if header[_LOCAL.size :] != name:
-                shown = header[_LOCAL.size :].decode("utf-8", "replace")
-                message = f"the entry's own header calls it '{shown}'"
-                problems.append(ReadProblem("entry-header", message, entry.header, entry.name, fatal=False))
-            return entry._replace(data=data)
-        fault = f"its {entry.packed:,} bytes from byte {data:,} pass the end of the file, {source.size:,} bytes long"
-    problems.append(ReadProblem("entry-header", fault, entry.header, entry.name))
-    return entry
+    raw_name, flags, method, crc, packed, nbytes, attributes, at = listed
+    name = raw_name.decode("utf-8", "replace")
+    if flags & _ENCRYPTED_OR_PATCHED or attributes & _DOS_DIRECTORY or method or packed != nbytes or "\ufffd" in name:
+        _check_listed(listed, name, log)
+    header = source.read(at, LOCAL.size + len(raw_name)) if at < source.size else b""
+    data = None
+    if len(header) < LOCAL.size or not header.startswith(LOCAL_SIGNATURE):
+        log.add("entry-header", f"the entry's own header should lie at byte {at:,} and does not", at, name)
+    else:
+        name_n, extra_n = _LENGTHS.unpack_from(header, _LENGTHS_AT)
+        data = at + LOCAL.size + name_n + extra_n
+        if not header.endswith(raw_name):
+            shown = header[LOCAL.size :].decode("utf-8", "replace")
+            log.add("entry-header", f"the entry's own header calls it '{shown}'", at, name, fatal=False)
+        if data + packed > source.size:
+            end = f"pass the end of the file, {source.size:,} bytes long"
+            log.add("entry-header", f"its {packed:,} bytes from byte {data:,} {end}", at, name)
+            data = None
+    return _new_entry((name, method, crc, packed, nbytes, at, data))
 
 
-def _refused(entry: ZipEntry, name: bytes, attributes: int) -> str | None:
-    """What the directory says of an entry that torch does not take."""
-    if entry.flags & _ENCRYPTED_OR_PATCHED:
-        return "the entry is encrypted or patched, which torch does not read"
-    if attributes & _DOS_DIRECTORY and entry.nbytes:
-        return f"the entry is marked as a directory and has {entry.nbytes:,} bytes"
-    if entry.method not in (STORED, DEFLATED):
-        return f"the entry is compressed with method {entry.method}, which torch does not read"
-    if entry.method == STORED and entry.packed != entry.nbytes:
-        return f"the entry is stored as it is, in {entry.packed:,} bytes that should be {entry.nbytes:,}"
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return "the entry's name is not UTF-8"
-    return None
+def _check_listed(listed: _Listed, name: str, log: ProblemLog) -> None:
+    """Note what torch does not take in an entry, whatever its local header says."""
+    raw_name, flags, method, _, packed, nbytes, attributes, header = listed
+    if flags & _ENCRYPTED_OR_PATCHED:
+        wrong = "the entry is encrypted or patched, which torch does not read"
+    elif attributes & _DOS_DIRECTORY and nbytes:
+        wrong = f"the entry is marked as a directory and has {nbytes:,} bytes"
+    elif method not in (STORED, DEFLATED):
+        wrong = f"the entry is compressed with method {method}, which torch does not read"
+    elif method == STORED and packed != nbytes:
+        wrong = f"the entry is stored as it is, in {packed:,} bytes that should be {nbytes:,}"
+    elif raw_name != name.encode():
+        wrong = "the entry's name is not UTF-8"
+    else:
+        return
+    log.add("entry-header", wrong, header, name)
 
 
-def _overlaps(entries: list[ZipEntry], directory: int) -> list[ReadProblem]:
-    """Entries that share bytes with the entry before them or with the directory: two readers would see two files."""
+def _check_overlaps(entries: list[ZipEntry], directory: int, log: ProblemLog) -> None:
+    """Note entries that share bytes with the next entry or with the directory: two readers would see two files."""
     spans = sorted((e.header, e.data + e.packed, e.name) for e in entries if e.data is not None)
-    after = [*spans[1:], (directory, directory, "the zip directory")]
-    return [
-        ReadProblem(
-            "entry-header",
-            f"the entry ends at byte {end:,}, inside '{next_name}', which starts at {start:,}",
-            begin,
-            name,
-        )
-        for (begin, end, name), (start, _, next_name) in zip(spans, after, strict=True)
-        if end > start
-    ]
+    spans.append((directory, directory, "the zip directory"))
+    for (begin, end, name), (start, _, next_name) in pairwise(spans):
+        if end > start:
+            message = f"the entry ends at byte {end:,}, inside '{next_name}', which starts at {start:,}"
+            log.add("entry-header", message, begin, name)

@@ -8,6 +8,7 @@ import pytest
 
 from ckpt_rules.readers.json_file import read_json
 from ckpt_rules.storage import LocalSource
+from tests.readers.sources import Bytes, codes
 
 
 @pytest.fixture
@@ -39,7 +40,12 @@ def test_trainers_write_nan_and_infinity(read):
         (b'{"a": "\xff"}', "encoding", "byte 7 is not UTF-8", 7),
         (b"\xef\xbb\xbf{}", "encoding", "byte order mark", 0),
         (b"[" * 200_000, "limit", "nested too deeply", None),
-        (b"1" * 10_000, "limit", "digits", None),
+        (b"[" * 300 + b"]" * 300, "limit", "nested too deeply: more than 200 levels", None),
+        (b'{"a":' * 300 + b"1" + b"}" * 300, "limit", "nested too deeply: more than 200 levels", None),
+        (b"1" * 10_000, "limit", "more than the 4,300 digits", None),
+        (b"[" + b"[]," * 2_000_000 + b"1]", "limit", "more than 3,000,000 values", None),
+        (b'\xff\xfe{\x00"\x00', "encoding", "byte 0 is not UTF-8", 0),
+        ("é\n{".encode() + b"}", "syntax", "line 1, column 1", 0),
     ],
 )
 def test_what_is_no_json_says_where(read, data, code, said, offset):
@@ -48,3 +54,36 @@ def test_what_is_no_json_says_where(read, data, code, said, offset):
     assert file.value is None
     assert (problem.code, problem.offset) == (code, offset)
     assert said in problem.message
+
+
+def test_nesting_that_people_write_is_read(read):
+    assert read(b"[" * 150 + b"]" * 150).problems == ()
+
+
+def test_a_file_too_large_is_not_read():
+    source = Bytes(b"{}", size=65 << 20)
+    (problem,) = read_json(source, "f.json").problems
+    assert problem.code == "limit"
+    assert source.nbytes_read == 0
+
+
+def test_a_file_that_shrinks_while_it_is_read():
+    (problem,) = read_json(Bytes(b'{"a": 1', size=20), "f.json").problems
+    assert (problem.code, problem.offset) == ("cut-short", 7)
+
+
+def test_any_value_is_json(read):
+    assert [read(data).value for data in (b"null", b"[1, 2]", b'"text"', b"7", b" {} \n")] == [
+        None,
+        [1, 2],
+        "text",
+        7,
+        {},
+    ]
+
+
+def test_every_cut_of_an_object_is_a_problem(read):
+    data = '{"a": [1, -2.5e3, null, true], "b\\u00e9": {"ü": "x"}}'.encode()
+    assert read(data).problems == ()
+    for keep in range(len(data)):
+        assert codes(read(data[:keep])) in (["syntax"], ["encoding"]), keep

@@ -1,0 +1,168 @@
+"""Constructors of the standard library and NumPy whose results are kept as plain values; whatever else is an `Opaque`.
+
+Keys are exact (module, name) pairs: a name is never trusted for its module, nor a module for its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ckpt_rules.errors import FormatError
+from ckpt_rules.facts.tensors import Opaque
+from ckpt_rules.readers.pickle_stack import Global, KeyGuard
+from ckpt_rules.readers.scalars import decode_scalar, numpy_dtype
+
+Constructor = Callable[..., object]
+"""Called with the builder and the arguments. TypeError: it would not take them."""
+
+_ENCODINGS = frozenset({"latin1", "latin-1", "iso-8859-1", "utf-8", "utf8", "utf-16", "utf-32", "ascii", "cp1252"})
+
+
+class CantTell(Exception):
+    """What a constructor would make of its arguments is not known here; they are kept in an `Opaque`."""
+
+
+class PlainBuilder:
+    """Turns what a pickle calls into inert values.
+
+    known:    what becomes a plain value, by module and name
+    must_fit: modules whose functions fail every loader when they are called with what they do not take
+    """
+
+    known: Mapping[tuple[str, str], Constructor]
+    must_fit = frozenset({"builtins", "collections", "_codecs"})
+
+    def __init__(self) -> None:
+        self.known = CONSTRUCTORS
+        self.keys = KeyGuard()
+
+    def build(self, function: object, args: tuple[object, ...]) -> object:
+        """The inert value of a call."""
+        if type(function) is not Global:
+            if isinstance(function, Opaque):
+                return Opaque(function.type, args)
+            raise FormatError(f"a {type(function).__name__} is called as if it were a function")
+        known = self.known.get((function.module, function.name))
+        if known is None:
+            return Opaque(str(function), args)
+        try:
+            return known(self, *args)
+        except CantTell:
+            return Opaque(str(function), args)
+        except TypeError:
+            if function.module in self.must_fit:
+                raise FormatError(f"{function} is called with arguments that it does not take") from None
+            return Opaque(str(function), args)
+
+    def persistent(self, pid: object) -> object:
+        """Nothing is kept outside of a plain pickle."""
+        raise FormatError("something is kept outside of the pickle")
+
+
+def sequence(value: object) -> list[object]:
+    """The items of a list, tuple or set."""
+    if isinstance(value, Opaque | str | bytes | dict):
+        raise CantTell
+    if type(value) not in (list, tuple, set, frozenset):
+        raise TypeError
+    return list(value)  # type: ignore[call-overload,no-any-return]
+
+
+def _mapping(builder: PlainBuilder, items: object = ()) -> dict[object, object]:
+    if isinstance(items, dict):
+        return dict(items)
+    pairs = [sequence(pair) for pair in sequence(items)]
+    return {builder.keys.check(key): value for key, value in pairs}
+
+
+def _default_dict(builder: PlainBuilder, _factory: object = None, items: object = ()) -> dict[object, object]:
+    return _mapping(builder, items)
+
+
+def _list(_: PlainBuilder, items: object = (), _limit: object = None) -> list[object]:
+    return sequence(items)
+
+
+def _tuple(_: PlainBuilder, items: object = ()) -> tuple[object, ...]:
+    return items if type(items) is tuple else tuple(sequence(items))
+
+
+def _set(builder: PlainBuilder, items: object = ()) -> set[object]:
+    return set(map(builder.keys.check, sequence(items)))
+
+
+def _frozenset(builder: PlainBuilder, items: object = ()) -> frozenset[object]:
+    return frozenset(map(builder.keys.check, sequence(items)))
+
+
+def _complex(_: PlainBuilder, real: object, imag: object = 0.0) -> complex:
+    if not isinstance(real, int | float) or not isinstance(imag, int | float):
+        raise CantTell
+    return complex(real, imag)
+
+
+def _encode(_: PlainBuilder, text: object, encoding: object = "utf-8") -> bytes:
+    if not isinstance(text, str) or encoding not in _ENCODINGS:
+        raise TypeError
+    return text.encode(str(encoding))
+
+
+def _bytes(builder: PlainBuilder, raw: object = b"", encoding: object = None) -> bytes:
+    if encoding is not None:
+        return _encode(builder, raw, encoding)
+    if not isinstance(raw, bytes):  # a number asks for that many bytes
+        raise CantTell
+    return raw
+
+
+def _path(_: PlainBuilder, *parts: object) -> str:
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) < len(parts):
+        raise TypeError
+    return "/".join(text.rstrip("/") for text in texts) or "."
+
+
+def _numpy_scalar(_: PlainBuilder, dtype: object, raw: object) -> object:
+    """A NumPy scalar as a number; its dtype keeps the byte order in its state: (version, '<', …)."""
+    if not isinstance(dtype, Opaque) or not dtype.args or not isinstance(raw, bytes):
+        raise TypeError
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
+    number = decode_scalar(raw, numpy_dtype(str(dtype.args[0])), big_endian=order == ">")
+    if number is None:
+        raise TypeError
+    return number
+
+
+def _reconstruct(_: PlainBuilder, kind: object, _base: object = None, state: object = None) -> Opaque:
+    return Opaque(str(kind) if isinstance(kind, Global) else "", () if state is None else (state,))
+
+
+def _new_object(builder: PlainBuilder, kind: object, *args: object) -> object:
+    """`copyreg.__newobj__`: the class comes first."""
+    return builder.build(kind, args)
+
+
+CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
+    ("collections", "OrderedDict"): _mapping,
+    ("collections", "Counter"): _mapping,
+    ("collections", "defaultdict"): _default_dict,
+    ("collections", "deque"): _list,
+    ("builtins", "dict"): _mapping,
+    ("builtins", "list"): _list,
+    ("builtins", "tuple"): _tuple,
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _frozenset,
+    ("builtins", "complex"): _complex,
+    ("builtins", "bytes"): _bytes,
+    ("builtins", "bytearray"): _bytes,
+    ("_codecs", "encode"): _encode,
+    ("copyreg", "_reconstructor"): _reconstruct,
+    ("copyreg", "__newobj__"): _new_object,
+    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
+    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
+    **{
+        (module, name): _path
+        for module in ("pathlib", "pathlib._local")
+        for name in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+    },
+}

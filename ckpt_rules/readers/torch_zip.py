@@ -1,0 +1,189 @@
+"""Zip files that `torch.save` (torch >= 1.6) wrote: `<root>/data.pkl` refers to storages `<root>/data/<key>`.
+
+Source: torch/serialization.py, caffe2/serialize/inline_container.cc.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+
+from ckpt_rules.facts.tensors import TorchFile
+from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
+from ckpt_rules.readers.pickle_machine import MAX_NBYTES, Unpickled, unpickle
+from ckpt_rules.readers.torch_cut_zip import read_cut_zip
+from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
+from ckpt_rules.readers.zip_directory import DEFLATED, STORED, ZipEntry, read_zip_directory
+from ckpt_rules.storage import Source
+
+MAX_RECORD_NBYTES = 4_096
+MIN_VERSION, MAX_VERSION = 1, 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """The entries by lower-case name without their folder: torch looks names up without regard to case."""
+
+    source: Source
+    root: str
+    entries: dict[str, ZipEntry]
+    log: ProblemLog
+
+    def record(self, name: str) -> bytes | None:
+        """The content of a small entry; None where there is none."""
+        entry = self.entries.get(name)
+        if entry is None:
+            return None
+        if entry.nbytes > MAX_RECORD_NBYTES:
+            raise Damage("record", f"the record '{entry.name}' takes {entry.nbytes:,} bytes", entry.header, entry.name)
+        return _content(self.source, entry)
+
+    def locate(self, key: str) -> Stored | None:
+        """Where the bytes of a storage lie."""
+        entry = self.entries.get(f"data/{key}".lower())
+        return None if entry is None else Stored(entry.data if entry.method == STORED else None, entry.nbytes)
+
+
+def read_zip(source: Source, path: str) -> TorchFile:
+    """What a zip file by torch.save holds."""
+    log = ProblemLog()
+    entries = read_zip_directory(source, log)
+    container, result = "zip", None
+    if entries:
+        archive = _open(source, entries, log)
+        container = "torchscript" if "constants.pkl" in archive.entries else "zip"
+        result = _read_pickle(archive)
+    elif log.fatal:
+        result = read_cut_zip(source, log)
+    else:
+        log.add("no-pickle", "the zip archive holds nothing")
+    if result is None:
+        return TorchFile(path, source.size, container, None, readable=False, problems=log.all())
+    problems = log.all()
+    return TorchFile(
+        path, source.size, container, result.value, result.globals, result.protocol, result.readable, problems
+    )
+
+
+def _open(source: Source, entries: list[ZipEntry], log: ProblemLog) -> _Archive:
+    """The entries under the archive's one top folder, that of its first entry."""
+    root = entries[0].name.partition("/")[0]
+    found: dict[str, ZipEntry] = {}
+    for entry in entries:
+        folder, _, name = entry.name.partition("/")
+        if folder != root:
+            message = f"the entry '{entry.name}' lies outside of the folder '{root}' that holds all others"
+            log.add("directory", message, entry.header, entry.name)
+        elif name.lower() in found:
+            message = f"the zip directory lists '{entry.name}' twice, and readers differ in which they take"
+            log.add("directory", message, entry.header, entry.name, fatal=False)
+        else:
+            found[name.lower()] = entry
+    return _Archive(source, root, found, log)
+
+
+def _read_pickle(archive: _Archive) -> Unpickled | None:
+    log, entry = archive.log, archive.entries.get("data.pkl")
+    if entry is None:
+        log.add("no-pickle", f"the zip archive has no '{archive.root}/data.pkl', where torch.save keeps the object")
+        return None
+    byteorder = _check_records(archive)
+    try:
+        raw = _content(archive.source, entry)
+    except Damage as damage:
+        log.note(damage)
+        return None
+    if entry.crc and zlib.crc32(raw) != entry.crc:
+        message = f"the bytes of '{entry.name}' do not have the checksum 0x{entry.crc:08x} that was stored with them"
+        log.add("crc", message, entry.data, entry.name, fatal=False)
+    builder = TorchBuilder(archive.locate, archive.source.read, log, byteorder=byteorder)
+    result = unpickle(raw, builder, stream=f"{archive.root}/data.pkl", base=entry.data or 0)
+    log.extend(result.problems)
+    if result.readable:
+        if result.end < len(raw):
+            message = f"{len(raw) - result.end:,} bytes follow the end of the pickle in '{entry.name}'"
+            log.add("trailing-data", message, (entry.data or 0) + result.end, entry.name, fatal=False)
+        _check_unused(archive, builder)
+    return result
+
+
+def _check_unused(archive: _Archive, builder: TorchBuilder) -> None:
+    used = {f"data/{key}".lower() for key in builder.storages}
+    unused = [e for name, e in archive.entries.items() if name.startswith("data/") and e.nbytes and name not in used]
+    if unused:
+        nbytes = sum(entry.nbytes for entry in unused)
+        message = f"{len(unused):,} storages with {nbytes:,} bytes belong to no tensor, such as '{unused[0].name}'"
+        archive.log.add("storage-unused", message, unused[0].header, unused[0].name, fatal=False)
+
+
+def _check_records(archive: _Archive) -> str:
+    """The byte order, `little` or `big`; notes what does not make sense in the small records that torch reads first."""
+    byteorder = "little"
+    for name, check in _RECORDS:
+        try:
+            content = archive.record(name)
+        except Damage as damage:
+            archive.log.note(damage)
+            continue
+        if content is not None and (wrong := check(content)):
+            entry = archive.entries[name]
+            archive.log.add("record", f"'{entry.name}' says {content!r:.40}, {wrong}", entry.data, entry.name)
+        elif content is not None and name == "byteorder":
+            byteorder = content.decode()
+    if "version" not in archive.entries and ".data/version" not in archive.entries:
+        message = f"the zip archive has no '{archive.root}/version', which torch.save always writes"
+        archive.log.add("no-pickle", message)
+    return byteorder
+
+
+def _check_version(content: bytes) -> str:
+    number = re.match(rb"\s*\+?([0-9]{1,19})", content)
+    if number is None or not MIN_VERSION <= int(number[1]) <= MAX_VERSION:
+        return f"where torch reads file formats {MIN_VERSION} to {MAX_VERSION}"
+    return ""
+
+
+def _check_number(content: bytes) -> str:
+    return "" if content.strip().isdigit() else "where a number belongs"
+
+
+def _check_byteorder(content: bytes) -> str:
+    return "" if content in (b"little", b"big") else "where 'little' or 'big' belongs"
+
+
+def _check_text(content: bytes) -> str:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return "which is no text"
+    return ""
+
+
+_RECORDS = (
+    ("version", _check_version),
+    (".data/version", _check_version),
+    (".storage_alignment", _check_number),
+    ("byteorder", _check_byteorder),
+    (".data/serialization_id", _check_text),
+)
+
+
+def _content(source: Source, entry: ZipEntry) -> bytes:
+    """The bytes of an entry that is no storage, decompressed where torch would do so."""
+    if entry.data is None:
+        raise Damage("no-pickle", f"the bytes of '{entry.name}' can't be found in the file", entry.header, entry.name)
+    if entry.nbytes > MAX_NBYTES or entry.packed > MAX_NBYTES:
+        message = f"'{entry.name}' takes {entry.nbytes:,} bytes, more than the {MAX_NBYTES:,} that are read"
+        raise Damage("limit", message, entry.data, entry.name)
+    raw = read_exactly(source, entry.data, entry.packed, entry.name)
+    if entry.method == DEFLATED:
+        try:
+            raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, entry.nbytes + 1)
+        except zlib.error as error:
+            message = f"'{entry.name}' can't be decompressed: {error}"
+            raise Damage("entry-header", message, entry.data, entry.name) from None
+    if len(raw) != entry.nbytes:
+        message = f"'{entry.name}' has {len(raw):,} bytes where {entry.nbytes:,} are announced"
+        raise Damage("entry-header", message, entry.data, entry.name)
+    return raw
