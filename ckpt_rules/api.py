@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules.engine import open_checkpoint, run
 from ckpt_rules.errors import CheckpointInvalid
+from ckpt_rules.limits import DEFAULT_LIMITS
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.storage import LocalStorage
 
@@ -44,7 +45,7 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     plugins that clash; never for what the checkpoint holds.
     """
     resolved = load_ruleset(ruleset, strict=strict, select=select, exclude=exclude, no_plugins=no_plugins, today=today)
-    return run(LocalStorage(path), resolved)
+    return run(LocalStorage(path, resolved.limits), resolved)
 
 
 def load_ruleset(
@@ -85,12 +86,21 @@ def quick_verify_checkpoint(
     return report
 
 
-def inspect(path: str | os.PathLike[str], *, no_plugins: Iterable[str] = ()) -> Inspection:
+def inspect(
+    path: str | os.PathLike[str], *, ruleset: str | os.PathLike[str] | None = None, no_plugins: Iterable[str] = ()
+) -> Inspection:
     """What a checkpoint is: layout, progress, optimizer, scheduler, weights, and where training will start again.
 
-    What can't be had says why in `unavailable`. Raises `UsageError` where the path is no directory that can be listed.
+    ruleset: where to take further plugin files and the limits of reading from
+
+    What can't be had says why in `unavailable`. Raises `UsageError` where the path is no directory that can be listed,
+    `RulesetError` for mistakes in the ruleset.
     """
     from ckpt_rules.inspection import inspect_checkpoint
 
-    checkpoint, notices = open_checkpoint(LocalStorage(path), installed_plugins(frozenset(no_plugins)))
+    plugins, limits = installed_plugins(frozenset(no_plugins)), DEFAULT_LIMITS
+    if ruleset is not None:
+        resolved = load_ruleset(ruleset, no_plugins=no_plugins)
+        plugins, limits = resolved.plugins, resolved.limits
+    checkpoint, notices = open_checkpoint(LocalStorage(path, limits), plugins, limits)
     return inspect_checkpoint(checkpoint, notices)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind
 from ckpt_rules.layout import Layout, Match, PlainFiles, Requirement
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.sniff import HEAD_NBYTES, expected_format, sniff
 from ckpt_rules.storage import LocalStorage, Source, Storage, reason
 
@@ -39,8 +41,9 @@ class Checkpoint:
     the first. `fact` gives any other function of a checkpoint the same treatment.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, limits: Limits = DEFAULT_LIMITS) -> None:
         self.storage = storage
+        self.budget = Budget(limits)
         self.layout: Layout = PlainFiles()
         self.match: Match | None = None
         self._facts: dict[object, tuple[bool, Any]] = {}
@@ -215,10 +218,10 @@ def _files_in(checkpoint: Checkpoint, file_format: str) -> list[Entry]:
     return found
 
 
-def _read(checkpoint: Checkpoint, path: str, reader: Callable[[Source, str], T]) -> T:
+def _read(checkpoint: Checkpoint, path: str, reader: Callable[[Source, str, Budget], T]) -> T:
     try:
         with _open(checkpoint, path) as source:
-            return reader(source, path)
+            return reader(source, path, checkpoint.budget)
     except OSError as error:
         raise FactUnavailable(f"{path} can't be read: {reason(error)}", path=path, blocked=True) from None
 

@@ -17,6 +17,7 @@ from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.finding import Finding, Problem, Severity
 from ckpt_rules.layout import Match
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.observers import Observers
 from ckpt_rules.plugin import Plugin, crash_of
 from ckpt_rules.plugins import Plugins
@@ -32,9 +33,11 @@ MAX_FINDINGS = 10_000
 """Findings kept of one rule: 20 MB of them. A rule that goes on is stopped, and its outcome says so."""
 
 
-def open_checkpoint(storage: Storage, plugins: Plugins) -> tuple[Checkpoint, list[Notice]]:
+def open_checkpoint(
+    storage: Storage, plugins: Plugins, limits: Limits = DEFAULT_LIMITS
+) -> tuple[Checkpoint, list[Notice]]:
     """The checkpoint with its layout chosen; a layout that raises is passed over and noted."""
-    checkpoint = Checkpoint(storage)
+    checkpoint = Checkpoint(storage, limits)
     notices = [_broken_plugin(p, p.crash) for p in plugins.broken if p.crash]
     if checkpoint.root.kind is RootKind.DIRECTORY:
         matches: list[tuple[Match | None, Layout]] = []
@@ -70,7 +73,7 @@ def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:
 def run(storage: Storage, ruleset: ResolvedRuleset) -> Report:
     """Run every rule of a ruleset over one checkpoint."""
     started = perf_counter()
-    checkpoint, notices = open_checkpoint(storage, ruleset.plugins)
+    checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits)
     observers = Observers(ruleset.plugins.manager)
     observers.tell("ckpt_rules_run_started", checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
     outcomes: list[Outcome] = []

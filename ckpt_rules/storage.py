@@ -16,8 +16,8 @@ from typing import Protocol, Self
 
 from ckpt_rules.errors import UsageError
 from ckpt_rules.facts.files import Entry, EntryKind, Listing, Root, RootKind
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 
-MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 64
 
 
@@ -84,10 +84,11 @@ class LocalSource:
 class LocalStorage:
     """A checkpoint directory on a local file system."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> None:
         if not os.fspath(path):
             raise UsageError("the path is empty; is a variable not set?")
         self.path = Path(path)
+        self._limits = limits
 
     def root(self) -> Root:
         """What the path is, with candidates where it is no directory."""
@@ -109,7 +110,7 @@ class LocalStorage:
 
     def list(self) -> Listing:
         """Walk the directory, following links to directories unless they lead back into the walk."""
-        walk = _Walk(self.path)
+        walk = _Walk(self.path, self._limits.entries)
         walk.directory("", 0, ())
         entries = tuple(sorted(walk.entries, key=lambda e: e.path))
         return Listing(entries, siblings=self._siblings(), truncated=walk.truncated)
@@ -142,8 +143,9 @@ class LocalStorage:
 class _Walk:
     """One pass over a directory tree, bounded in entries and depth."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, most: int) -> None:
         self.top = top
+        self.most = most
         self.entries: list[Entry] = []
         self.truncated: str | None = None
 
@@ -157,14 +159,16 @@ class _Walk:
             return
         here = (*above, (info.st_dev, info.st_ino))
         for item in found:
-            if len(self.entries) >= MAX_ENTRIES:
-                self.truncated = f"more than {MAX_ENTRIES:,} entries"
+            if len(self.entries) >= self.most:
+                self.truncated = (
+                    f"there are more than {self.most:,} (a ruleset can raise this: `limits: {{entries: …}}`)"
+                )
                 return
             name = f"{relative}/{item.name}" if relative else item.name
             entry, inside = self.entry(item, name, here)
             self.entries.append(entry)
             if inside and depth >= MAX_DEPTH:
-                self.truncated = f"directories nested deeper than {MAX_DEPTH}"
+                self.truncated = f"directories are nested deeper than {MAX_DEPTH}"
             elif inside:
                 self.directory(name, depth + 1, here)
 

@@ -11,6 +11,7 @@ import pytest
 
 from ckpt_rules import storage
 from ckpt_rules.facts.files import EntryKind, RootKind
+from ckpt_rules.limits import Limits
 from ckpt_rules.storage import LocalSource, LocalStorage
 
 
@@ -104,13 +105,12 @@ def test_a_nul_in_the_path_is_a_missing_path():
     assert LocalStorage("runs/\0/step").root().kind is RootKind.MISSING
 
 
-def test_a_tree_beyond_the_bounds_is_cut_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "MAX_ENTRIES", 3)
+def test_a_tree_beyond_the_bounds_is_cut_and_says_so(tmp_path):
     for name in "abcde":
         (tmp_path / name).write_bytes(b"")
-    listing = LocalStorage(tmp_path).list()
+    listing = LocalStorage(tmp_path, Limits(entries=3)).list()
     assert len(listing.entries) == 3
-    assert listing.truncated == "more than 3 entries"
+    assert listing.truncated == "there are more than 3 (a ruleset can raise this: `limits: {entries: …}`)"
 
 
 def test_directories_beyond_the_depth_are_not_entered(tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ def test_directories_beyond_the_depth_are_not_entered(tmp_path, monkeypatch):
     (tmp_path / "a/b/c/d").mkdir(parents=True)
     listing = LocalStorage(tmp_path).list()
     assert [e.path for e in listing] == ["a", "a/b", "a/b/c"]
-    assert listing.truncated == "directories nested deeper than 2"
+    assert listing.truncated == "directories are nested deeper than 2"
 
 
 def test_a_read_past_the_end_is_short(tmp_path):

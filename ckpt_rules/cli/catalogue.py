@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, load_plugins
+from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, WithRuleset, load_plugins
 from ckpt_rules.cli.output import emit
 from ckpt_rules.errors import UsageError
 from ckpt_rules.printable import printable
@@ -35,12 +35,13 @@ def rules(
     form: Annotated[
         CatalogueForm, typer.Option("--format", "-f", help="A table, JSON, or pages.")
     ] = CatalogueForm.TEXT,
+    ruleset: WithRuleset = None,
     no_plugin: NoPlugin = None,
 ) -> None:
-    """List the installed rules."""
+    """List the installed rules, and with `--ruleset` those of its plugin files."""
     from ckpt_rules.catalogue import rule_infos, rule_page
 
-    plugins = load_plugins(no_plugin)
+    plugins = load_plugins(no_plugin, ruleset)
     found = rule_infos(plugins, None if pattern is None else _matching(plugins, pattern))
     if form is CatalogueForm.JSON:
         emit([_as_json(found)])
@@ -54,6 +55,7 @@ def rule(
     rule_id: Annotated[str, typer.Argument(metavar="ID", help="A rule, such as files/empty.", show_default=False)],
     *,
     form: AnyForm = Form.TEXT,
+    ruleset: WithRuleset = None,
     no_plugin: NoPlugin = None,
 ) -> None:
     """Print the page of a rule.
@@ -63,7 +65,7 @@ def rule(
     from ckpt_rules.catalogue import rule_info, rule_page
     from ckpt_rules.ruleset.installed import Installed
 
-    plugins = load_plugins(no_plugin)
+    plugins = load_plugins(no_plugin, ruleset)
     installed = Installed(plugins)
     known = installed.rule(rule_id)
     if known is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, stdout_kept_clean
+from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, WithRuleset, stdout_kept_clean
 from ckpt_rules.cli.output import emit
 from ckpt_rules.report import ExitCode
 from ckpt_rules.reporters.style import Style
@@ -17,6 +17,7 @@ def inspect(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A checkpoint directory.", show_default=False)],
     *,
     form: AnyForm = Form.TEXT,
+    ruleset: WithRuleset = None,
     no_plugin: NoPlugin = None,
 ) -> int:
     """Print what a checkpoint is and where training will start.
@@ -27,7 +28,7 @@ def inspect(
     from ckpt_rules.api import inspect as inspect_path
 
     with stdout_kept_clean():
-        inspection = inspect_path(path, no_plugins=no_plugin or ())
+        inspection = inspect_path(path, ruleset=ruleset, no_plugins=no_plugin or ())
     if form is Form.JSON:
         from ckpt_rules.reporters.json import dump
 

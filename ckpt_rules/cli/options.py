@@ -21,6 +21,18 @@ NoPlugin = Annotated[
 ]
 
 
+WithRuleset = Annotated[
+    str | None,
+    typer.Option(
+        "--ruleset",
+        "-r",
+        metavar="NAME|FILE",
+        help="With the plugin files that this ruleset names.",
+        show_default=False,
+    ),
+]
+
+
 class Form(StrEnum):
     """Text for people or JSON for programs."""
 
@@ -38,12 +50,16 @@ def stdout_kept_clean() -> Iterator[None]:
         yield
 
 
-def load_plugins(left_out: Iterable[str] | None) -> Plugins:
-    """The installed plugins; one that does not load is named on stderr."""
+def load_plugins(left_out: Iterable[str] | None, ruleset: str | None = None) -> Plugins:
+    """The installed plugins, and the files that a ruleset names; one that does not load is named on stderr."""
+    from ckpt_rules.api import load_ruleset
     from ckpt_rules.plugins import installed_plugins
 
     with stdout_kept_clean():
-        plugins = installed_plugins(frozenset(left_out or ()))
+        if ruleset is None:
+            plugins = installed_plugins(frozenset(left_out or ()))
+        else:
+            plugins = load_ruleset(ruleset, no_plugins=left_out or ()).plugins
     for plugin in plugins.broken:
         if plugin.crash:
             words = f"{plugin.crash.type}: {plugin.crash.message}"

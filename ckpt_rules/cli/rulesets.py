@@ -14,6 +14,7 @@ from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, load_plugins, stdout
 from ckpt_rules.cli.output import emit
 from ckpt_rules.errors import CkptRulesError
 from ckpt_rules.finding import Severity
+from ckpt_rules.limits import DEFAULT_LIMITS
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode
 from ckpt_rules.reporters.style import Style
@@ -89,6 +90,7 @@ def _view(resolved: ResolvedRuleset) -> dict[str, Any]:
         "name": resolved.name,
         "description": resolved.description,
         "strict": resolved.strict,
+        "limits": resolved.limits.model_dump(),
         "rules": [_rule_view(s, resolved) for s in resolved.rules],
         "ignores": [
             {
@@ -133,6 +135,9 @@ def _page(resolved: ResolvedRuleset) -> str:
     if resolved.ignores:
         rows = [(i.rule, i.path or i.tensor or "", sentence(i.reason), _short(str(i.origin))) for i in resolved.ignores]
         parts.append(table(("ignored", "where", "because", "decided by"), rows, style, wrap=style.terminal))
+    raised = {name: value for name, value in resolved.limits if value != getattr(DEFAULT_LIMITS, name)}
+    if raised:
+        parts.append("limits: " + ", ".join(f"{name} {value:,}" for name, value in raised.items()) + "\n")
     parts += [f"{n.severity.value}: {sentence(n.message)}\n" for n in resolved.notices]
     return "\n".join(parts)
 

@@ -92,7 +92,7 @@ def _run(paths: Sequence[str], ruleset: ResolvedRuleset, reports: list[Report]) 
 
     for path in paths:
         with stdout_kept_clean():
-            reports.append(run(LocalStorage(path), ruleset))
+            reports.append(run(LocalStorage(path, ruleset.limits), ruleset))
         yield reports[-1]
 
 

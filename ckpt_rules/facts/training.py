@@ -19,7 +19,7 @@ class Field:
 
     name:    the canonical name that rules use: `optimizer`, `scheduler`, `scaler`, `epoch`, `step`, `total_batches`, …
     keys:    what trainers call it, most usual first
-    needed:  `error` or `warning` where resuming goes wrong without it, `optional` where it does not
+    needed:  `error` or `warning` where resuming goes wrong without it, `info` where it may, `optional` where it does not
     why:     what happens without it, one sentence
     """
 

@@ -6,24 +6,26 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ckpt_rules.facts.tensors import Opaque
-from ckpt_rules.readers.pickle_stack import LimitError
+from ckpt_rules.limits import Limits
+from ckpt_rules.readers.budget import LimitError
 
-MAX_LEVELS = 200
-MAX_VALUES = 8_000_000
+# A container of this size that holds no container is not worth remembering: meeting it again costs less.
+_SMALL = 16
+
 RECURSION, TOO_DEEP = "<recursion>", "<nested too deeply>"
 
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset, Opaque})
 
 
-def bounded(value: object) -> object:
+def bounded(value: object, limits: Limits) -> object:
     """The value, changed in place, with an `Opaque` of type `<recursion>` or `<nested too deeply>` where it would go on.
 
     LimitError where a walk would meet too many values, because parts are shared by parts that are shared themselves.
     """
-    walk = _Walk()
+    walk = _Walk(limits.levels)
     value = walk.visit(value, 0)
-    if walk.size > MAX_VALUES:
-        raise LimitError(f"the pickle holds a value that unfolds into more than {MAX_VALUES:,} values")
+    if walk.size > limits.values:
+        raise LimitError.past("values", f"the pickle unfolds into more than {limits.values:,} values")
     return value
 
 
@@ -38,8 +40,9 @@ class _Seen(NamedTuple):
 class _Walk:
     """One walk. `size` and `levels` are those of the value visited last."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_levels: int) -> None:
         self.size, self.levels = 1, 0
+        self._most_levels = most_levels
         self._seen: dict[int, _Seen | None] = {}
         self._replaced: list[object] = []  # kept alive, so that no other value takes its id
 
@@ -50,7 +53,7 @@ class _Walk:
             return value
         if id(value) in self._seen:
             return self._again(value, depth)
-        if depth >= MAX_LEVELS:
+        if depth >= self._most_levels:
             return Opaque(TOO_DEEP)
         self._seen[id(value)] = None
         size, levels = 1, 0
@@ -66,7 +69,10 @@ class _Walk:
         new = _with(value, changes) if changes else value
         if new is not value:
             self._replaced.append(value)
-        self._seen[id(value)] = _Seen(size, levels, new)
+        if levels or size > _SMALL:
+            self._seen[id(value)] = _Seen(size, levels, new)
+        else:
+            del self._seen[id(value)]
         self.size, self.levels = size, levels
         return new
 
@@ -74,7 +80,7 @@ class _Walk:
         seen = self._seen[id(value)]
         if seen is None:
             return Opaque(RECURSION)
-        if depth + seen.levels > MAX_LEVELS:
+        if depth + seen.levels > self._most_levels:
             return Opaque(TOO_DEEP)
         self.size, self.levels = seen.size, seen.levels
         return seen.value

@@ -6,25 +6,31 @@ import codecs
 import re
 from typing import NoReturn, cast
 
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, read_exactly
 from ckpt_rules.storage import Source
 
 WINDOW_NBYTES = 1 << 20
 MAX_ENTRY_NBYTES = 4 << 20
+_WIDE_NBYTES = 4  # of a character in a text that holds one beyond ASCII
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class HeaderText:
-    """A window on the bytes from `start` to `end` of a file: `text`, and the position `pos` in it."""
+    """A window on the bytes from `start` to `end` of a file: `text`, and the position `pos` in it.
 
-    def __init__(self, source: Source, start: int, end: int) -> None:
+    budget: drawn on for the text, since most of it is names, which are kept
+    """
+
+    def __init__(self, source: Source, start: int, end: int, budget: Budget) -> None:
         self.text = ""
         self.pos = 0
         self._source = source
         self._start = start  # byte in the file of text[0]
         self._unread = start
         self._end = end
+        self._budget = budget
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def peek(self) -> str:
@@ -67,6 +73,7 @@ class HeaderText:
         if not length:
             return False
         data = read_exactly(self._source, self._unread, length)
+        self._budget.charge(length * (1 if data.isascii() else _WIDE_NBYTES), "the header")
         pending = len(self._decoder.getstate()[0])
         self._start = self.byte()
         try:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, ReadProblem
 from ckpt_rules.readers.bounded import bounded
+from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.pickle_opcodes import TABLE
-from ckpt_rules.readers.pickle_stack import UNSET, Builder, Ended, FrameOpened, LimitError, Machine, Stop
+from ckpt_rules.readers.pickle_stack import UNSET, Builder, Ended, FrameOpened, Machine, Stop
 
-MAX_NBYTES = 64 << 20
-MAX_OPCODES = 10_000_000
 BLOCK = 4_096
 BINGET, BININT1, BINPUT, LONG_BINPUT = b"hKqr"
 _U4 = struct.Struct("<I")
@@ -39,20 +38,25 @@ class Unpickled:
     problems: tuple[ReadProblem, ...] = ()
 
 
-def unpickle(data: bytes, builder: Builder, *, stream: str, start: int = 0, base: int = 0) -> Unpickled:
+def unpickle(
+    data: bytes, builder: Builder, *, stream: str, budget: Budget | None = None, start: int = 0, base: int = 0
+) -> Unpickled:
     """Run the pickle that starts at `data[start]`.
 
     stream: what to call it in facts (`data.pkl`)
+    budget: drawn on for what is built
     base:   byte of `data[0]` in the file, so that problems name bytes of the file
     """
-    machine = Machine(data, builder, stream, start)
+    budget = budget or Budget()
+    machine = Machine(data, builder, stream, start, budget)
     value = None
     problems = []
     readable = ended = False
     try:
         _run(machine)
-        value = bounded(machine.stack[-1])
+        value = bounded(machine.stack[-1], budget.limits)
         readable = True
+        budget.room = machine.room
     except FormatError as error:  # not kept: its traceback would keep the whole machine
         code = "limit" if isinstance(error, LimitError) else "pickle"
         problems.append(ReadProblem(code, error.reason, base + machine.at, stream))
@@ -64,9 +68,10 @@ def unpickle(data: bytes, builder: Builder, *, stream: str, start: int = 0, base
 
 def _run(machine: Machine) -> None:
     """Run to STOP; FormatError with the sentence of the fault, and `at` on the opcode to blame."""
+    most = machine.budget.limits.opcodes
     try:
-        for _ in range(MAX_OPCODES // BLOCK):
-            machine.charge(0)
+        for _ in range(-(-most // BLOCK)):
+            machine.check_room()
             try:
                 _steps(machine)
             except FrameOpened:
@@ -84,7 +89,7 @@ def _run(machine: Machine) -> None:
         raise FormatError(f"{_opcode(machine)} is no pickle opcode") from None
     except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise FormatError(f"{_opcode(machine)} can't be carried out: {error}") from None
-    raise LimitError(f"the pickle {machine.stream} has more than {MAX_OPCODES:,} opcodes")
+    raise LimitError.past("opcodes", f"the pickle {machine.stream} has more than {most:,} opcodes")
 
 
 def _steps(machine: Machine) -> None:

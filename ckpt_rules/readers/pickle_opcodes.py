@@ -12,7 +12,8 @@ from typing import Any
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
-from ckpt_rules.readers.pickle_stack import CONTAINER, OBJECT, PAIR, SLOT, Ended, FrameOpened, LimitError, Machine, Stop
+from ckpt_rules.readers.budget import LimitError
+from ckpt_rules.readers.pickle_stack import CONTAINER, OBJECT, OPAQUE, PAIR, SLOT, Ended, FrameOpened, Machine, Stop
 
 HIGHEST_PROTOCOL = 5
 MAX_INT_NBYTES = 1_700  # Python converts no number of more than 4,300 digits to text
@@ -102,9 +103,9 @@ def _bytes(size: struct.Struct) -> _Op:
     return run
 
 
-def _push_text(m: Machine, raw: bytes, text: str) -> None:
+def _push_text(m: Machine, text: str, nbytes: int) -> None:
     # One character beyond ASCII widens all others.
-    m.charge(2 * OBJECT + (len(raw) if text.isascii() else 4 * len(text)))
+    m.charge(2 * OBJECT + (nbytes if text.isascii() else 4 * len(text)))
     m.stack.append(text)
 
 
@@ -114,21 +115,21 @@ def _unicode(size: struct.Struct) -> _Op:
         end = start + size.unpack_from(m.data, m.pos)[0]
         if end > m.size:
             raise Ended(f"the pickle {m.stream} announces {end - start:,} bytes where {m.size - start:,} are left")
-        raw = m.data[start:end]
         m.pos = end
-        _push_text(m, raw, raw.decode("utf-8", "surrogatepass"))
+        m.charge(end - start)
+        _push_text(m, m.data[start:end].decode("utf-8", "surrogatepass"), 0)
 
     return run
 
 
 def _text_unicode(m: Machine) -> None:
     raw = m.line()
-    _push_text(m, raw, raw.decode("raw-unicode-escape"))
+    _push_text(m, raw.decode("raw-unicode-escape"), len(raw))
 
 
 def _python2_text(m: Machine, raw: bytes) -> None:
     try:
-        _push_text(m, raw, raw.decode())
+        _push_text(m, raw.decode(), len(raw))
     except UnicodeDecodeError:
         if not m.notes:
             m.notes.append(
@@ -295,10 +296,12 @@ def _extension(size: struct.Struct) -> _Op:
 
 
 def _persistent_text(m: Machine) -> None:
+    m.charge(OPAQUE)
     m.stack.append(m.builder.persistent(m.line().decode("ascii", "replace")))
 
 
 def _persistent(m: Machine) -> None:
+    m.room -= OPAQUE
     m.stack.append(m.builder.persistent(m.stack.pop()))
 
 

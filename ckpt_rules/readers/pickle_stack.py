@@ -13,16 +13,16 @@ from typing import Any, Protocol, Self, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, Opaque
+from ckpt_rules.readers.budget import Budget, LimitError
 
-MAX_HEAP_NBYTES = 96 << 20
 MAX_MARKS = 2_000
 MAX_MEMO_GAP = 4_096
 MAX_KEY_PARTS = 1_000
 MAX_KEY_BITS = 4_096
-MAX_ODD_KEYS = 20_000
+MAX_ODD_KEYS = 10_000
 
 # Estimates of what CPython takes, in bytes.
-OBJECT, CONTAINER, SLOT, PAIR = 32, 64, 8, 100
+OBJECT, CONTAINER, SLOT, PAIR, OPAQUE, NAME = 44, 72, 9, 110, 360, 400
 _ITEM: dict[type, int] = {dict: PAIR, set: SLOT * 8, frozenset: SLOT * 8, list: SLOT, tuple: SLOT, str: 1, bytes: 1}
 
 # Whole numbers hash to themselves up to here; beyond, any number of them can be made to collide.
@@ -58,10 +58,6 @@ class Builder(Protocol):
         ...
 
 
-class LimitError(FormatError):
-    """More of something than is read."""
-
-
 class Ended(FormatError):
     """The bytes end before the pickle does."""
 
@@ -79,11 +75,13 @@ class Machine:
 
     __slots__ = (
         "at",
+        "budget",
         "builder",
         "data",
         "frame_end",
         "globals",
         "keys",
+        "known",
         "memo",
         "notes",
         "pos",
@@ -95,17 +93,18 @@ class Machine:
         "under",
     )
 
-    def __init__(self, data: bytes, builder: Builder, stream: str, start: int) -> None:
+    def __init__(self, data: bytes, builder: Builder, stream: str, start: int, budget: Budget) -> None:
         self.data, self.size, self.pos, self.at = data, len(data), start, start
         self.builder, self.stream = builder, stream
         self.stack: list[Any] = []
         self.under: list[list[Any]] = []
         self.memo: list[object] = []
         self.globals: list[GlobalRef] = []
+        self.known: dict[tuple[str, str], Global] = {}
         self.notes: list[tuple[str, int]] = []
         self.protocol = 0
         self.frame_end = 0
-        self.room = MAX_HEAP_NBYTES
+        self.budget, self.room = budget, budget.room
         self.keys = KeyGuard()
 
     def take(self, count: int) -> bytes:
@@ -134,10 +133,15 @@ class Machine:
         return raw
 
     def charge(self, nbytes: int) -> None:
-        """Count memory that is about to be taken; only what may be large is charged at once, the rest now and then."""
+        """Count memory that is about to be taken."""
         self.room -= nbytes
         if self.room < 0:
-            raise LimitError(f"the pickle {self.stream} would build more than {MAX_HEAP_NBYTES >> 20} MB of objects")
+            self.check_room()
+
+    def check_room(self) -> None:
+        """LimitError where more is taken than there is: what is small is counted at once, and checked now and then."""
+        if self.room < SLOT * len(self.stack):
+            raise self.budget.overdrawn(f"what the pickle {self.stream} builds")
 
     def push(self, value: object, nbytes: int = OBJECT) -> None:
         """Put a new value of some size on the stack."""
@@ -178,7 +182,10 @@ class Machine:
         self.stack.append(value)
 
     def find_global(self, module: object, name: object) -> Global:
-        """An importable name, recorded with its byte; Python 2's names become Python 3's, as torch reads them."""
+        """An importable name, recorded with the byte that first asks for it.
+
+        Python 2's names become Python 3's, as torch reads them.
+        """
         if not isinstance(module, str) or not isinstance(name, str):
             raise FormatError("a global is asked for by something that is no text")
         if self.protocol < _PYTHON_3:
@@ -186,9 +193,12 @@ class Machine:
                 module, name = NAME_MAPPING[module, name]
             else:
                 module = IMPORT_MAPPING.get(module, module)
-        self.charge(PAIR + 2 * CONTAINER + 4 * (len(module) + len(name)))
-        self.globals.append(GlobalRef(module, name, self.stream, self.at))
-        return Global(module, name)
+        known = self.known.get((module, name))
+        if known is None:
+            self.charge(NAME + 8 * (len(module) + len(name)))
+            self.globals.append(GlobalRef(module, name, self.stream, self.at))
+            known = self.known[module, name] = Global(module, name)
+        return known
 
     def call(self, function: object, args: object) -> None:
         """Put the inert value of a call on the stack."""
@@ -196,7 +206,7 @@ class Machine:
             raise FormatError("something is called with arguments that are no tuple")
         value = self.builder.build(function, args)
         item = _ITEM.get(type(value))
-        self.charge(CONTAINER if item is None else CONTAINER + item * len(cast("Sized", value)))
+        self.charge(OPAQUE if item is None else CONTAINER + item * len(cast("Sized", value)))
         self.stack.append(value)
 
     def set_items(self, target: object, items: list[Any]) -> None:

@@ -9,6 +9,7 @@ fields, white space before the brace).
 from __future__ import annotations
 
 from ckpt_rules.facts.tensors import SafetensorsFile, TensorInfo
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.header_text import HeaderText
 from ckpt_rules.readers.safetensors_header import HeaderParser, Span
@@ -18,16 +19,20 @@ MAX_HEADER_NBYTES = 100_000_000
 LENGTH_NBYTES = 8
 
 
-def read_safetensors(source: Source, path: str) -> SafetensorsFile:
-    """The tensors that a safetensors file lists, and everything that is wrong with the list."""
-    log = ProblemLog()
+def read_safetensors(source: Source, path: str, budget: Budget | None = None) -> SafetensorsFile:
+    """The tensors that a safetensors file lists, and everything that is wrong with the list.
+
+    budget: drawn on for them
+    """
+    log, budget = ProblemLog(), budget or Budget()
     length = 0
     tensors: dict[str, TensorInfo] = {}
     metadata: dict[str, str] = {}
     try:
         length = _header_length(source)
         data_start = LENGTH_NBYTES + length
-        parser = HeaderParser(HeaderText(source, LENGTH_NBYTES, data_start), data_start, log)
+        text = HeaderText(source, LENGTH_NBYTES, data_start, budget)
+        parser = HeaderParser(text, data_start, log, budget)
         tensors, metadata = parser.tensors, parser.metadata
         parser.parse()
         if not parser.incomplete:

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeGuard, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import DTYPE_BITS, TensorInfo
-from ckpt_rules.readers.damage import MAX_PROBLEMS, Damage, ProblemLog
+from ckpt_rules.readers.budget import Budget
+from ckpt_rules.readers.damage import MAX_PROBLEMS, ProblemLog
 from ckpt_rules.readers.header_text import HeaderText
 from ckpt_rules.readers.strict_json import StrictJsonError, scan_member
 
-MAX_TENSORS = 300_000
+TENSOR_NBYTES = 300  # what a tensor takes in memory besides its name, with what rules note of it
 MAX_DESCRIPTIONS = 10_000
 U64 = 1 << 64
 
@@ -69,7 +70,7 @@ class HeaderParser:
     incomplete: whether a tensor's range is unknown, so that nothing can be said of what the ranges should cover
     """
 
-    def __init__(self, text: HeaderText, data_start: int, log: ProblemLog) -> None:
+    def __init__(self, text: HeaderText, data_start: int, log: ProblemLog, budget: Budget) -> None:
         self.tensors: dict[str, TensorInfo] = {}
         self.metadata: dict[str, str] = {}
         self.in_order = True
@@ -78,6 +79,8 @@ class HeaderParser:
         self._text = text
         self._data_start = data_start
         self._log = log
+        self._budget = budget
+        self._most = budget.room // TENSOR_NBYTES
         self._saw_metadata = False
         self._misfits: dict[str, tuple[Span, str, int | None]] = {}
         self._known: dict[str, tuple[str, tuple[int, ...], int]] = {}
@@ -106,6 +109,7 @@ class HeaderParser:
             text.fail(f"{rest!r} follows the brace that closes it")
         for span, message, at in self._misfits.values():
             self._log.add("offsets", message, at, span.name)
+        self._budget.charge(TENSOR_NBYTES * len(self.tensors), f"a header of {len(self.tensors):,} tensors")
 
     def _parse_entry(self) -> None:
         """Read one entry, written in any way."""
@@ -130,7 +134,7 @@ class HeaderParser:
             name, described, first, last = found.groups()
             dtype, sizes, nbytes = known.get(described) or self._learn(described)
             start, end = int(first), int(last)
-            if end - start != nbytes or name in tensors or name in misfits or len(tensors) >= MAX_TENSORS:
+            if end - start != nbytes or name in tensors or name in misfits or len(tensors) >= self._most:
                 break
             if start != begin:
                 self.in_order = False
@@ -170,8 +174,8 @@ class HeaderParser:
             message = _misfit(name, dtype, shape, begin, end) if few else ""
             self._misfits[name] = (Span(begin, end, name), message, self._text.byte() if few else None)
             self.incomplete = self.incomplete or begin > end
-        if len(self.tensors) + len(self._misfits) > MAX_TENSORS:
-            raise Damage("header-limit", f"the header lists more than {MAX_TENSORS:,} tensors", self._text.byte())
+        if len(self.tensors) + len(self._misfits) > self._most:
+            raise self._budget.overdrawn(f"a header of more than {self._most:,} tensors")
 
     def _add_any(self, name: str, value: object) -> None:
         """Add an entry that is not written as the library writes it."""

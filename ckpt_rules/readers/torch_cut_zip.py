@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import ProblemLog
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
@@ -12,7 +13,7 @@ from ckpt_rules.storage import Source
 MAX_NAME_NBYTES = 1_024
 
 
-def read_cut_zip(source: Source, log: ProblemLog) -> Unpickled | None:
+def read_cut_zip(source: Source, log: ProblemLog, budget: Budget) -> Unpickled | None:
     """What the pickle asks for, its value left out; the log says how many bytes its tensors would take."""
     head = source.read(0, LOCAL.size + MAX_NAME_NBYTES)
     if len(head) < LOCAL.size or not head.startswith(LOCAL_SIGNATURE):
@@ -24,7 +25,9 @@ def read_cut_zip(source: Source, log: ProblemLog) -> Unpickled | None:
     start = LOCAL.size + name_n + extra_n
     # Every storage is taken to be there: one problem is enough.
     builder = TorchBuilder(lambda _: Stored(None, -1), source.read, ProblemLog())
-    _, [result] = unpickle_window(source, start, lambda raw: [unpickle(raw, builder, stream=name, base=start)])
+    _, [result] = unpickle_window(
+        source, start, budget, lambda raw: [unpickle(raw, builder, stream=name, budget=budget, base=start)]
+    )
     if result.readable:
         nbytes = sum(storage.nbytes for storage in builder.storages.values())
         message = f"its pickle names {len(builder.storages):,} storages of {nbytes:,} bytes in all; the file has {source.size:,}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ckpt_rules.facts.tensors import TensorInfo, TorchFile
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
@@ -30,10 +31,10 @@ class _Pickles(NamedTuple):
     storages: dict[str, TensorInfo]
 
 
-def read_legacy(source: Source, path: str) -> TorchFile:
+def read_legacy(source: Source, path: str, budget: Budget) -> TorchFile:
     """What a file that starts with the magic number holds."""
     log = ProblemLog()
-    pickles = _read_pickles(source)
+    pickles = _read_pickles(source, budget)
     found, last = pickles.found, pickles.found[-1]
     value, whole = None, len(found) == len(STREAMS) and last.readable
     for each in found:
@@ -43,32 +44,34 @@ def read_legacy(source: Source, path: str) -> TorchFile:
         log.add("not-torch", message, found[0].end, STREAMS[1])
     if whole:
         places = _places(source, last, pickles.storages, log)
-        value = _read_object(source, pickles, places, log)
+        value = _read_object(source, pickles, places, log, budget)
     globals_ = tuple(g for each in found for g in each.globals)
     protocol = found[_OBJECT].protocol if len(found) > _OBJECT else last.protocol
     return TorchFile(path, source.size, "legacy", value, globals_, protocol, whole, log.all())
 
 
-def _read_pickles(source: Source) -> _Pickles:
+def _read_pickles(source: Source, budget: Budget) -> _Pickles:
     builders: list[TorchBuilder] = []
 
     def run(raw: bytes) -> list[Unpickled]:
         # The places of the storages come after the object that refers to them, which is therefore read twice.
         builders.append(TorchBuilder(lambda _: Stored(None, -1), source.read, ProblemLog(), legacy=True))
-        found = [unpickle(raw, builders[-1], stream=STREAMS[0])]
+        found = [unpickle(raw, builders[-1], stream=STREAMS[0], budget=budget)]
         for stream in STREAMS[1:]:
             if found[-1].readable:
-                found.append(unpickle(raw, builders[-1], stream=stream, start=found[-1].end))
+                found.append(unpickle(raw, builders[-1], stream=stream, budget=budget, start=found[-1].end))
         return found
 
-    raw, found = unpickle_window(source, 0, run)
+    raw, found = unpickle_window(source, 0, budget, run)
     return _Pickles(raw, found, builders[-1].storages)
 
 
-def _read_object(source: Source, pickles: _Pickles, places: dict[str, Stored], log: ProblemLog) -> object:
+def _read_object(
+    source: Source, pickles: _Pickles, places: dict[str, Stored], log: ProblemLog, budget: Budget
+) -> object:
     builder = TorchBuilder(places.get, source.read, log, legacy=True)
     start = pickles.found[_OBJECT - 1].end
-    return unpickle(pickles.raw, builder, stream=STREAMS[_OBJECT], start=start).value
+    return unpickle(pickles.raw, builder, stream=STREAMS[_OBJECT], budget=budget, start=start).value
 
 
 def _places(source: Source, keys: Unpickled, storages: dict[str, TensorInfo], log: ProblemLog) -> dict[str, Stored]:

@@ -10,8 +10,9 @@ import zlib
 from dataclasses import dataclass
 
 from ckpt_rules.facts.tensors import TorchFile
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
-from ckpt_rules.readers.pickle_machine import MAX_NBYTES, Unpickled, unpickle
+from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.torch_cut_zip import read_cut_zip
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
 from ckpt_rules.readers.zip_directory import DEFLATED, STORED, ZipEntry, read_zip_directory
@@ -29,6 +30,7 @@ class _Archive:
     root: str
     entries: dict[str, ZipEntry]
     log: ProblemLog
+    budget: Budget
 
     def record(self, name: str) -> bytes | None:
         """The content of a small entry; None where there is none."""
@@ -37,7 +39,7 @@ class _Archive:
             return None
         if entry.nbytes > MAX_RECORD_NBYTES:
             raise Damage("record", f"the record '{entry.name}' takes {entry.nbytes:,} bytes", entry.header, entry.name)
-        return _content(self.source, entry)
+        return _content(self.source, entry, self.budget)
 
     def locate(self, key: str) -> Stored | None:
         """Where the bytes of a storage lie."""
@@ -45,19 +47,21 @@ class _Archive:
         return None if entry is None else Stored(entry.data if entry.method == STORED else None, entry.nbytes)
 
 
-def read_zip(source: Source, path: str) -> TorchFile:
+def read_zip(source: Source, path: str, budget: Budget) -> TorchFile:
     """What a zip file by torch.save holds."""
-    log = ProblemLog()
-    entries = read_zip_directory(source, log)
+    log, room = ProblemLog(), budget.room
+    entries = read_zip_directory(source, log, budget)
+    directory = room - budget.room
     container, result = "zip", None
     if entries:
-        archive = _open(source, entries, log)
+        archive = _open(source, entries, log, budget)
         container = "torchscript" if "constants.pkl" in archive.entries else "zip"
         result = _read_pickle(archive)
     elif log.fatal:
-        result = read_cut_zip(source, log)
+        result = read_cut_zip(source, log, budget)
     else:
         log.add("no-pickle", "the zip archive holds nothing")
+    budget.room += directory
     if result is None:
         return TorchFile(path, source.size, container, None, readable=False, problems=log.all())
     problems = log.all()
@@ -66,7 +70,7 @@ def read_zip(source: Source, path: str) -> TorchFile:
     )
 
 
-def _open(source: Source, entries: list[ZipEntry], log: ProblemLog) -> _Archive:
+def _open(source: Source, entries: list[ZipEntry], log: ProblemLog, budget: Budget) -> _Archive:
     """The entries under the archive's one top folder, that of its first entry."""
     root = entries[0].name.partition("/")[0]
     found: dict[str, ZipEntry] = {}
@@ -80,7 +84,7 @@ def _open(source: Source, entries: list[ZipEntry], log: ProblemLog) -> _Archive:
             log.add("directory", message, entry.header, entry.name, fatal=False)
         else:
             found[name.lower()] = entry
-    return _Archive(source, root, found, log)
+    return _Archive(source, root, found, log, budget)
 
 
 def _read_pickle(archive: _Archive) -> Unpickled | None:
@@ -90,7 +94,7 @@ def _read_pickle(archive: _Archive) -> Unpickled | None:
         return None
     byteorder = _check_records(archive)
     try:
-        raw = _content(archive.source, entry)
+        raw = _content(archive.source, entry, archive.budget)
     except Damage as damage:
         log.note(damage)
         return None
@@ -98,7 +102,10 @@ def _read_pickle(archive: _Archive) -> Unpickled | None:
         message = f"the bytes of '{entry.name}' do not have the checksum 0x{entry.crc:08x} that was stored with them"
         log.add("crc", message, entry.data, entry.name, fatal=False)
     builder = TorchBuilder(archive.locate, archive.source.read, log, byteorder=byteorder)
-    result = unpickle(raw, builder, stream=f"{archive.root}/data.pkl", base=entry.data or 0)
+    budget = archive.budget
+    budget.room -= len(raw)  # while values are built from them
+    result = unpickle(raw, builder, stream=f"{archive.root}/data.pkl", budget=budget, base=entry.data or 0)
+    budget.room += len(raw)
     log.extend(result.problems)
     if result.readable:
         if result.end < len(raw):
@@ -169,13 +176,11 @@ _RECORDS = (
 )
 
 
-def _content(source: Source, entry: ZipEntry) -> bytes:
+def _content(source: Source, entry: ZipEntry, budget: Budget) -> bytes:
     """The bytes of an entry that is no storage, decompressed where torch would do so."""
     if entry.data is None:
         raise Damage("no-pickle", f"the bytes of '{entry.name}' can't be found in the file", entry.header, entry.name)
-    if entry.nbytes > MAX_NBYTES or entry.packed > MAX_NBYTES:
-        message = f"'{entry.name}' takes {entry.nbytes:,} bytes, more than the {MAX_NBYTES:,} that are read"
-        raise Damage("limit", message, entry.data, entry.name)
+    budget.check_size(max(entry.nbytes, entry.packed), f"'{entry.name}'")
     raw = read_exactly(source, entry.data, entry.packed, entry.name)
     if entry.method == DEFLATED:
         try:

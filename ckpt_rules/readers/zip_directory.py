@@ -12,11 +12,10 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, cast
 
+from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.storage import Source
 
-MAX_DIRECTORY_NBYTES = 64 << 20
-MAX_ENTRIES = 300_000
 STORED, DEFLATED = 0, 8
 LOCAL_SIGNATURE = b"PK\x03\x04"
 
@@ -41,6 +40,7 @@ _SEE_ZIP64 = 0xFFFFFFFF
 _ZIP64_FIELD = 1
 _ENCRYPTED_OR_PATCHED = 0x2061
 _DOS_DIRECTORY = 0x10
+_ENTRY_NBYTES = 600  # what one entry takes in memory while the directory is read
 
 
 class ZipEntry(NamedTuple):
@@ -75,10 +75,14 @@ class _Extent:
     count: int
 
 
-def read_zip_directory(source: Source, log: ProblemLog) -> list[ZipEntry]:
-    """All entries in the order of the directory; none where it can't be read, and then the log says why."""
+def read_zip_directory(source: Source, log: ProblemLog, budget: Budget) -> list[ZipEntry]:
+    """All entries in the order of the directory; none where it can't be read, and then the log says why.
+
+    budget: drawn on for them; the caller gives that back
+    """
     try:
         extent = _locate(source)
+        _check_extent(extent, budget)
         listed = list(_central(source, extent))
     except Damage as damage:
         log.note(damage)
@@ -104,10 +108,16 @@ def _locate(source: Source) -> _Extent:
     if extent.start + extent.nbytes > end:
         span = f"bytes {extent.start:,} to {extent.start + extent.nbytes:,}"
         raise Damage("directory", f"the zip directory should span {span}, but its end record lies at {end:,}", end)
-    if extent.nbytes > MAX_DIRECTORY_NBYTES or extent.count > MAX_ENTRIES:
-        size = f"{extent.count:,} entries in {extent.nbytes:,} bytes"
-        raise Damage("limit", f"the zip directory has {size}; at most {MAX_ENTRIES:,} are read", extent.start)
     return extent
+
+
+def _check_extent(extent: _Extent, budget: Budget) -> None:
+    most = budget.limits.entries
+    if extent.count > most:
+        message = f"the zip directory has {extent.count:,} entries; at most {most:,} are read"
+        raise LimitError.past("entries", message, extent.start)
+    budget.check_size(extent.nbytes, "the zip directory")
+    budget.charge(_ENTRY_NBYTES * extent.count + extent.nbytes, f"a zip directory of {extent.count:,} entries")
 
 
 def _fail_without_end(tail: bytes, size: int) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins
 
 MAX_LAYERS = 200
-_KEYS_WITH_ENTRIES = frozenset({"extends", "requires", "plugins", "select", "exclude", "rules", "ignore"})
+_KEYS_WITH_ENTRIES = frozenset({"extends", "requires", "plugins", "select", "exclude", "rules", "limits", "ignore"})
 
 
 @dataclass(frozen=True, slots=True)

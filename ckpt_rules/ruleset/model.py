@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
+
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -99,6 +101,10 @@ class RulesetFile(_Model):
     rules: dict[str, Entry] = Field(
         default_factory=dict,
         description="Single rules by id: a severity, or a mapping with severity and options. Writing a rule selects it.",
+    )
+    limits: Limits = Field(
+        default=DEFAULT_LIMITS,
+        description="How much of a checkpoint is read; real checkpoints stay below the defaults.",
     )
     strict: bool = Field(default=False, description="Warnings count as errors, those about the ruleset itself too.")
     ignore: list[IgnoreEntry] = Field(

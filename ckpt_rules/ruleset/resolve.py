@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import UsageError
+from ckpt_rules.limits import Limits
 from ckpt_rules.ruleset.building import Builder
 from ckpt_rules.ruleset.ignoring import ignores_of
 from ckpt_rules.ruleset.installed import Installed
@@ -63,6 +64,7 @@ def resolve(
         ignores=ignores,
         plugins=merge.installed.plugins,
         notices=tuple(merge.notices),
+        limits=_limits(layers),
         narrowed=any(c.selected_by and i not in chosen for i, c in merge.choices.items()),
     )
 
@@ -90,6 +92,11 @@ def _path_of(name: str | os.PathLike[str], plugins: Plugins) -> Path:
 
 def _strict(layers: Sequence[Layer]) -> bool:
     return next((x.content.strict for x in reversed(layers) if "strict" in x.content.model_fields_set), False)
+
+
+def _limits(layers: Sequence[Layer]) -> Limits:
+    given = [layer.content.limits for layer in layers]
+    return Limits(**{name: getattr(limits, name) for limits in given for name in limits.model_fields_set})
 
 
 def _refuse_nothing(named: Layer, merge: Merge, mistakes: Mistakes) -> None:

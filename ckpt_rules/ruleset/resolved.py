@@ -7,6 +7,7 @@ from datetime import date
 from fnmatch import fnmatchcase
 
 from ckpt_rules.finding import Finding, Severity
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.plugins import Plugins
 from ckpt_rules.report import Notice
 from ckpt_rules.rule import Rule
@@ -65,6 +66,7 @@ class ResolvedRuleset:
     """What is in force: rules in the order of their ids, ignores that have not expired, and what to tell the user.
 
     plugins: the plugins to run with, local files of the ruleset included
+    limits:  how much of a checkpoint is read
     notices: expired ignores and the like
     narrowed: whether the call left rules of the file out (`--select`, `--exclude`)
     """
@@ -77,3 +79,4 @@ class ResolvedRuleset:
     plugins: Plugins
     notices: tuple[Notice, ...] = ()
     narrowed: bool = False
+    limits: Limits = DEFAULT_LIMITS

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from ckpt_rules.limits import Limits
 from ckpt_rules.ruleset.mistakes import listed, quoted, suggestion
 from ckpt_rules.ruleset.model import IgnoreEntry, Level, RuleEntry, RulesetFile
 
@@ -34,7 +35,8 @@ _TYPES = {
     "a valid string": "text",
     "a valid boolean": "true or false",
 }
-_SECTIONS: dict[str, type[BaseModel]] = {"rules": RuleEntry, "ignore": IgnoreEntry}
+_SECTIONS: dict[str, type[BaseModel]] = {"rules": RuleEntry, "ignore": IgnoreEntry, "limits": Limits}
+_OWNERS = {"rules": "a rule", "ignore": "an ignore", "limits": "a mapping of limits"}
 
 
 def mistake_in_file(error: ErrorDetails) -> str:
@@ -66,7 +68,7 @@ def _name(loc: tuple[int | str, ...]) -> str:
 def _unknown_key(loc: tuple[int | str, ...]) -> str:
     model: type[BaseModel] = RulesetFile if len(loc) == 1 else _SECTIONS[str(loc[0])]
     key, known = str(loc[-1]), list(model.model_fields)
-    where = "a ruleset" if len(loc) == 1 else {"rules": "a rule", "ignore": "an ignore"}[str(loc[0])]
+    where = "a ruleset" if len(loc) == 1 else _OWNERS[str(loc[0])]
     return f"unknown key {quoted(key)}{suggestion(key, known)}; {where} has {listed(known)}"
 
 
@@ -74,6 +76,8 @@ def _expected(loc: tuple[int | str, ...], kind: str) -> str:
     last = loc[-1]
     if last == "strict":
         return "true or false"
+    if loc[0] == "limits":
+        return _limit(str(last)) if len(loc) > 1 else "a mapping such as {memory: 400}"
     if last == "expires":
         return "a day such as 2027-06-30"
     if isinstance(last, str) and len(loc) == 1 and last in _LISTS:
@@ -87,6 +91,13 @@ def _expected(loc: tuple[int | str, ...], kind: str) -> str:
     if last == "rules":
         return "a mapping from rule ids"
     return "a mapping with rule and reason" if kind == "model_type" else "text"
+
+
+def _limit(name: str) -> str:
+    """The whole numbers that a limit may be."""
+    bounds = {type(b).__name__: b for b in Limits.model_fields[name].metadata}
+    top = f" to {bounds['Le'].le:,}" if "Le" in bounds else " or more"
+    return f"a whole number, {bounds['Ge'].ge:,}{top}"
 
 
 def described(value: Any) -> str:

@@ -30,7 +30,7 @@ def run_rule(
     plugin = owner[1].name if owner else rule.family()
     selected = SelectedRule(rule, plugin, None, Origin("run_rule"), {})
     ruleset = ResolvedRuleset("run_rule", "one rule, in a test", strict, (selected,), (), plugins)
-    report = run(LocalStorage(path), ruleset)
+    report = run(LocalStorage(path, ruleset.limits), ruleset)
     return RuleResult(report.outcomes[0], report)
 
 

@@ -76,7 +76,7 @@ class Unreadable(Rule):
 
     ## What it checks
     Permissions and I/O errors on every file; pipes, sockets and devices; links that are broken, circular, or lead out of
-    the checkpoint to a place that does not exist.
+    the checkpoint to a place that does not exist; a directory with more files than are listed.
 
     ## Why it matters
     A pipe makes a loader wait for ever. A snapshot copied without the cache that its links point to has all the names
@@ -95,7 +95,13 @@ class Unreadable(Rule):
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each entry that can't be read."""
+        """One problem for each entry that can't be read, and one where some entries were not even listed."""
+        if checkpoint.listing.truncated:
+            yield Problem(
+                message=f"not everything in the checkpoint could be listed: {checkpoint.listing.truncated}",
+                place=Place(path="."),
+                help="name the directory of one checkpoint; where it is one, raise the limit",
+            )
         for entry in checkpoint.listing:
             if any(fnmatchcase(entry.path, glob) for glob in self.passed_over):
                 continue

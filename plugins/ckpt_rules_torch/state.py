@@ -66,14 +66,14 @@ def configurations(checkpoint: Checkpoint, values: Values) -> list[Values]:
 def _fields(checkpoint: Checkpoint, path: str, values: Values) -> tuple[Field, ...]:
     canonical = _is_canonical(path, values)
     fp16 = _half_precision(configurations(checkpoint, values))
-    scaled = fp16 if fp16 is not None else canonical
     needed = {
         "epoch": "error" if canonical else "optional",
         "step": "error" if canonical else "optional",
         "total_batches": "warning" if canonical else "optional",
         "optimizer": "error",
         "scheduler": "warning" if canonical else "optional",
-        "scaler": "warning" if scaled else "optional",
+        # Without options nobody can tell a run in full precision from one that lost its scaler.
+        "scaler": "warning" if fp16 else "info" if fp16 is None and canonical else "optional",
         "progress counter": "optional" if canonical or _counts_anything(values) else "error",
     }
     keys = {

@@ -71,8 +71,9 @@ class ScalerMissing(Rule):
     """The checkpoint has no state of the gradient scaler although mixed precision calls for one.
 
     ## What it checks
-    That there is a gradient scaler's `state_dict` where the layout always has one (`{}` for a disabled scaler), or where
-    the saved options ask for fp16. Not where options or weights say bfloat16, which needs no scaler.
+    That there is a gradient scaler's `state_dict` where the saved options ask for fp16. Where they do not say, and the
+    layout always has one (`{}` for a disabled scaler), this is information only. Nothing is said where options or
+    weights say bfloat16, which needs no scaler.
 
     ## Why it matters
     A legacy checkpoint without AMP state resumes with the initial loss scale of 65,536: the first updates overflow and
@@ -90,7 +91,10 @@ class ScalerMissing(Rule):
         """At most one problem."""
         absent = _absence(checkpoint, "scaler")
         if absent and not _in_bfloat16(checkpoint):
-            yield _problem(checkpoint, "scaler", absent, "save scaler.state_dict() with the rest ({} where AMP is off)")
+            field = checkpoint.state.field("scaler")
+            severity = Severity.INFO if field and field.needed == "info" and not absent.blocked else None
+            help_ = "save scaler.state_dict() with the rest ({} where AMP is off)"
+            yield _problem(checkpoint, "scaler", absent, help_, severity)
 
 
 class RngMissing(Rule):

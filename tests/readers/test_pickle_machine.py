@@ -17,14 +17,17 @@ import tracemalloc
 import pytest
 
 from ckpt_rules.facts.tensors import Opaque
-from ckpt_rules.readers import bounded, pickle_machine, pickle_stack
-from ckpt_rules.readers.bounded import RECURSION, TOO_DEEP
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
+from ckpt_rules.readers import pickle_stack
+from ckpt_rules.readers.bounded import RECURSION, TOO_DEEP, bounded
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
+from ckpt_rules.readers.pickle_opcodes import TABLE
 from ckpt_rules.readers.plain_objects import PlainBuilder
 
 
-def run(data: bytes) -> Unpickled:
-    return unpickle(data, PlainBuilder(), stream="object")
+def run(data: bytes, **limits: int) -> Unpickled:
+    return unpickle(data, PlainBuilder(), stream="object", budget=Budget(Limits(**limits)))
 
 
 def problem(data: bytes):
@@ -97,7 +100,7 @@ def test_pickles_as_the_optimiser_of_the_standard_library_writes_them():
 
 def test_every_opcode_is_known():
     codes = {ord(op.code) for op in pickletools.opcodes}
-    assert set(pickle_machine.TABLE) == codes
+    assert set(TABLE) == codes
 
 
 def test_subclasses_keep_what_they_hold():
@@ -186,9 +189,9 @@ def test_a_global_has_the_offset_of_its_opcode():
         (b"\x80\x02N" + b"r\xff\xff\xff\x7f" + b".", "limit", "numbers a value 2,147,483,647 after 0 values"),
         (b"\x80\x02Np30000000\n.", "limit", "numbers a value 30,000,000 after 0 values"),
         (b"\x80\x02Np-1\n.", "limit", "numbers a value -1"),
-        (b"\x80\x02" + b"]" * 1_700_000 + b".", "limit", "more than 96 MB of objects"),
-        (b"\x80\x04" + b"\x8f" * 500_000 + b".", "limit", "more than 96 MB of objects"),
-        (b"\x80\x02(" + b"J\x01\x02\x03\x04" * 4_000_000 + b"t.", "limit", "more than 96 MB of objects"),
+        (b"\x80\x02" + b"]" * 1_700_000 + b".", "limit", "past 112 MiB of memory"),
+        (b"\x80\x04" + b"\x8f" * 500_000 + b".", "limit", "past 112 MiB of memory"),
+        (b"\x80\x02(" + b"J\x01\x02\x03\x04" * 4_000_000 + b"t.", "limit", "past 112 MiB of memory"),
         (b"\x80\x02" + b"N0" * 5_100_000 + b".", "limit", "more than 10,000,000 opcodes"),
         (b"\x80\x02\x8b" + struct.pack("<i", 5_000) + b"\x01" * 5_000 + b".", "limit", "a number of 5,000 bytes"),
         (b"\x80\x04\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "pickle", "announces 9,223,372,036,854,775,807 bytes"),
@@ -317,13 +320,13 @@ class TestBounds:
 
     def test_lists_without_bottom_are_cut(self):
         value = run(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".").value
-        for _ in range(bounded.MAX_LEVELS):
+        for _ in range(DEFAULT_LIMITS.levels):
             (value,) = value
         assert value.type == TOO_DEEP
 
     def test_tuples_without_bottom_are_cut(self):
         value = run(b"\x80\x02N" + b"\x85" * 100_000 + b".").value
-        for _ in range(bounded.MAX_LEVELS):
+        for _ in range(DEFAULT_LIMITS.levels):
             (value,) = value
         assert value.type == TOO_DEEP
 
@@ -338,7 +341,7 @@ class TestBounds:
         levels = 0
         while isinstance(value, list) and value:
             value, levels = value[-1], levels + 1
-        assert levels <= bounded.MAX_LEVELS + 1
+        assert levels <= DEFAULT_LIMITS.levels + 1
 
     def test_sharing_that_multiplies(self):
         assert "unfolds into more than 8,000,000 values" in problem(doubled(64, b")") + b".").message
@@ -356,7 +359,7 @@ class TestBounds:
         opaque.items.append(opaque)
         opaque.pairs.append((opaque, opaque))
         opaque.state = (opaque,)
-        value = bounded.bounded(opaque)
+        value = bounded(opaque, DEFAULT_LIMITS)
         cut = [value.args[1][0], value.kwargs["k"][0], value.items[0], *value.pairs[0], value.state[0]]
         assert [part.type for part in cut] == [RECURSION] * 6
 
@@ -372,17 +375,15 @@ class TestBounds:
         b"\x80\x04" + b"\x8c\x04\xf0\x9f\x98\x80" * 300_000,
         b"\x80\x02}(" + b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(300_000)) + b"u",
         b"\x80\x02ccollections\nOrderedDict\nq\x00" + b"h\x00)R" * 400_000,
-        b"\x80\x02" + b"cos\nsystem\n" * 200_000,
+        b"\x80\x02" + b"".join(b"cos\nsystem%d\n" % i for i in range(50_000)),
         b"\x80\x02c_codecs\nencode\nq\x00X\x00\x00\x10\x00" + b"a" * (1 << 20) + b"q\x01" + b"h\x00h\x01\x85R" * 100_000,
         b"\x80\x02cbuiltins\nlist\nq\x00(" + b"N" * 100_000 + b"lq\x01" + b"h\x00h\x01\x85R" * 100_000,
     ],
     ids=["lists", "nothings", "gets", "memo", "marks", "texts", "keys", "calls", "globals", "copies", "copied lists"],
 )  # fmt: skip
-def test_no_pickle_takes_more_memory_than_is_allowed(data, monkeypatch):
-    monkeypatch.setattr(pickle_stack, "MAX_HEAP_NBYTES", 10 << 20)
-    monkeypatch.setattr(pickle_machine, "MAX_OPCODES", 1_000_000)
+def test_no_pickle_takes_more_memory_than_is_allowed(data):
     tracemalloc.start()
-    result = run(data)
+    result = run(data, memory=10, opcodes=1_000_000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert not result.readable

@@ -13,7 +13,8 @@ import zipfile
 import pytest
 import torch
 
-from ckpt_rules.readers import zip_directory
+from ckpt_rules.limits import Limits
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.torch_file import read_torch_file
 from tests.readers.sources import Bytes, codes, fatal, rewrite, saved
 
@@ -189,7 +190,7 @@ class TestZip:
             archive.writestr("archive/data.pkl", bytes(70 << 20))
             archive.writestr("archive/version", "3\n")
         assert (
-            "takes 73,400,320 bytes, more than the 67,108,864 that are read"
+            "has 73,400,320 bytes, more than the 67,108,864 that are read"
             in only(read(stream.getvalue()), "limit").message
         )
 
@@ -201,9 +202,9 @@ class TestZip:
         struct.pack_into("<L", data, data.index(b"PK\x01\x02") + 24, 100)
         assert "has 101 bytes where 100 are announced" in only(read(bytes(data)), "entry-header").message
 
-    def test_too_many_entries(self, monkeypatch):
-        monkeypatch.setattr(zip_directory, "MAX_ENTRIES", 3)
-        assert "at most 3 are read" in only(read(saved({"w": torch.ones(2)})), "limit").message
+    def test_too_many_entries(self):
+        file = read_torch_file(Bytes(saved({"w": torch.ones(2)})), "state.pth", Budget(Limits(entries=3)))
+        assert "at most 3 are read (a ruleset can raise this: `limits: {entries: …}`)" in only(file, "limit").message
 
     def test_wrong_checksum_of_the_pickle(self):
         data = saved({"learning_rate": 0.1})

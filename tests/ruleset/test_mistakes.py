@@ -14,7 +14,7 @@ from ckpt_rules.ruleset import document
 
 TODAY = date(2027, 1, 15)
 
-KEYS = "description, extends, requires, plugins, select, exclude, rules, strict and ignore"
+KEYS = "description, extends, requires, plugins, select, exclude, rules, limits, strict and ignore"
 ALL = "'ckpt-rules rules' lists them all"
 LEVELS = "error, warning, info or off"
 RULESETS = "there are ci, default and quick, and paths such as ./team.yaml"
@@ -91,6 +91,25 @@ TABLE = [
         f"team.yaml:1:1: unknown key 'selct' (did you mean 'select'?); a ruleset has {KEYS}",
     ),
     ("<<: {}\n", f"team.yaml:1:1: unknown key '<<'; a ruleset has {KEYS}"),
+    (
+        "select: [acme/missing]\nlimits: {memry: 4}\n",
+        (
+            "team.yaml:2:10: unknown key 'memry' (did you mean 'memory'?); a mapping of limits has memory, structure, "
+            "opcodes, values, levels and entries"
+        ),
+    ),
+    (
+        "select: [acme/missing]\nlimits: {memory: lots}\n",
+        "team.yaml:2:18: memory is 'lots'; a whole number, 1 or more is expected",
+    ),
+    (
+        "select: [acme/missing]\nlimits: {levels: 301}\n",
+        "team.yaml:2:18: levels is '301'; a whole number, 1 to 300 is expected",
+    ),
+    (
+        "select: [acme/missing]\nlimits: 400\n",
+        "team.yaml:2:9: limits is '400'; a mapping such as {memory: 400} is expected",
+    ),
     ("select: acme/missing\n", "team.yaml:1:9: select is 'acme/missing'; a list such as [\"files/*\"] is expected"),
     ("extends: default\n", "team.yaml:1:10: extends is 'default'; a list such as [default] is expected"),
     ("exclude:\n", 'team.yaml:1:1: exclude has no value; a list such as ["scaler/*"] is expected, or leave it out'),

@@ -9,6 +9,7 @@ import pytest
 from pydantic import Field, field_validator, model_validator
 
 from ckpt_rules import RulesetError, Severity, UsageError
+from ckpt_rules.limits import Limits
 
 
 def ids(ruleset):
@@ -416,3 +417,16 @@ def test_a_requirement_of_an_inherited_file_counts(resolved, write):
 def test_the_same_is_resolved_twice(resolved):
     text = "rules: {acme/step-drift: {severity: info, options: {tolerance: 3}}}\nselect: ['*/missing']"
     assert resolved(text) == replace(resolved(text), plugins=resolved(text).plugins)
+
+
+# Limits
+
+
+def test_of_each_limit_the_last_writer_wins(resolved, write):
+    write("base.yaml", "select: [acme/missing]\nlimits: {memory: 300, levels: 100}\n")
+    limits = resolved("extends: [./base.yaml]\nlimits: {memory: 400}\n").limits
+    assert limits == Limits(memory=400, levels=100)
+
+
+def test_without_a_word_the_limits_are_the_defaults(resolved):
+    assert resolved("select: [acme/missing]").limits == Limits()
