@@ -19,7 +19,14 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 EXAMPLE = "ckpt-rules-acme"
-PACKAGES = ("ckpt_rules", "ckpt_rules_files", "ckpt_rules_torch", "ckpt_rules_training", "ckpt_rules_weights")
+PACKAGES = (
+    "ckpt_rules",
+    "ckpt_rules_files",
+    "ckpt_rules_safety",
+    "ckpt_rules_torch",
+    "ckpt_rules_training",
+    "ckpt_rules_weights",
+)
 
 
 def main() -> None:

@@ -81,12 +81,17 @@ class SafetensorsFile:
 
 
 class GlobalRef(NamedTuple):
-    """An importable name that a pickle asks for. `offset` is the opcode's byte inside the pickle stream `stream`."""
+    """An importable name that a pickle asks for.
+
+    offset:  the opcode's byte inside the pickle stream `stream`
+    reached: whether the pickle gets at it with `getattr`; `builtins.getattr.__call__` where of what can't be told
+    """
 
     module: str
     name: str
     stream: str
     offset: int
+    reached: bool = False
 
     @property
     def dotted(self) -> str:
@@ -118,6 +123,7 @@ class TorchFile:
     globals:   every importable name the pickle asks for, in order, known ones too
     protocol:  pickle protocol, or None
     readable:  False where the object could not be reconstructed; `value` is then None
+    nested:    where pickles and archives lie inside of it (`archive/data.pkl at byte 120`); `globals` holds theirs too
     """
 
     path: str
@@ -128,6 +134,7 @@ class TorchFile:
     protocol: int | None = None
     readable: bool = True
     problems: tuple[ReadProblem, ...] = ()
+    nested: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,17 @@ RECURSION, TOO_DEEP = "<recursion>", "<nested too deeply>"
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset, Opaque})
 
 
-def bounded(value: object, limits: Limits) -> object:
+def bounded(value: object, limits: Limits) -> tuple[object, bool]:
     """The value, changed in place, with an `Opaque` of type `<recursion>` or `<nested too deeply>` where it would go on.
 
-    LimitError where a walk would meet too many values, because parts are shared by parts that are shared themselves.
+    The second result tells whether something was too deep. LimitError where a walk would meet too many values, because
+    parts are shared by parts that are shared themselves.
     """
     walk = _Walk(limits.levels)
     value = walk.visit(value, 0)
     if walk.size > limits.values:
         raise LimitError.past("values", f"the pickle unfolds into more than {limits.values:,} values")
-    return value
+    return value, walk.was_cut
 
 
 class _Seen(NamedTuple):
@@ -42,6 +43,7 @@ class _Walk:
 
     def __init__(self, most_levels: int) -> None:
         self.size, self.levels = 1, 0
+        self.was_cut = False
         self._most_levels = most_levels
         self._seen: dict[int, _Seen | None] = {}
         self._replaced: list[object] = []  # kept alive, so that no other value takes its id
@@ -54,6 +56,7 @@ class _Walk:
         if id(value) in self._seen:
             return self._again(value, depth)
         if depth >= self._most_levels:
+            self.was_cut = True
             return Opaque(TOO_DEEP)
         self._seen[id(value)] = None
         size, levels = 1, 0
@@ -81,6 +84,7 @@ class _Walk:
         if seen is None:
             return Opaque(RECURSION)
         if depth + seen.levels > self._most_levels:
+            self.was_cut = True
             return Opaque(TOO_DEEP)
         self.size, self.levels = seen.size, seen.levels
         return seen.value

@@ -13,6 +13,7 @@ from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, ReadProblem
 from ckpt_rules.readers.bounded import bounded
 from ckpt_rules.readers.budget import Budget, LimitError
+from ckpt_rules.readers.enclosed import Enclosed
 from ckpt_rules.readers.pickle_opcodes import TABLE
 from ckpt_rules.readers.pickle_stack import UNSET, Builder, Ended, FrameOpened, Machine, Stop
 
@@ -25,8 +26,9 @@ _U4 = struct.Struct("<I")
 class Unpickled:
     """One pickle. What it asked for is kept where it broke; `value` is then None and `readable` False.
 
-    end:   the byte behind its STOP, or where it broke
-    ended: whether it broke because its bytes are at an end
+    end:      the byte behind its STOP, or where it broke
+    ended:    whether it broke because its bytes are at an end
+    enclosed: bytes in it that look loadable themselves
     """
 
     value: object
@@ -36,6 +38,7 @@ class Unpickled:
     readable: bool = True
     ended: bool = False
     problems: tuple[ReadProblem, ...] = ()
+    enclosed: tuple[Enclosed, ...] = ()
 
 
 def unpickle(
@@ -54,7 +57,10 @@ def unpickle(
     readable = ended = False
     try:
         _run(machine)
-        value = bounded(machine.stack[-1], budget.limits)
+        value, was_cut = bounded(machine.stack[-1], budget.limits)
+        if was_cut:
+            limit = LimitError.past("levels", f"values nested deeper than {budget.limits.levels} levels are left out")
+            problems.append(ReadProblem(limit.code, limit.reason, base + machine.at, stream, fatal=False))
         readable = True
         budget.room = machine.room
     except FormatError as error:  # not kept: its traceback would keep the whole machine
@@ -63,7 +69,8 @@ def unpickle(
         ended = isinstance(error, Ended)
     problems[:0] = [ReadProblem("pickle", message, base + at, stream) for message, at in machine.notes]
     globals_ = tuple(g._replace(offset=g.offset - start) for g in machine.globals) if start else tuple(machine.globals)
-    return Unpickled(value, globals_, machine.protocol, machine.pos, readable, ended, tuple(problems))
+    enclosed = tuple(machine.enclosed)
+    return Unpickled(value, globals_, machine.protocol, machine.pos, readable, ended, tuple(problems), enclosed)
 
 
 def _run(machine: Machine) -> None:

@@ -98,6 +98,7 @@ def _bytes(size: struct.Struct) -> _Op:
     def run(m: Machine) -> None:
         raw = m.take(m.number(size))
         m.charge(OBJECT + len(raw))
+        m.note_bytes(raw)
         m.stack.append(raw)
 
     return run
@@ -135,6 +136,7 @@ def _python2_text(m: Machine, raw: bytes) -> None:
             m.notes.append(
                 ("a byte string of Python 2 is no UTF-8, so torch.load takes it with encoding='latin1' only", m.at)
             )
+        m.note_bytes(raw)
         m.push(raw, OBJECT + len(raw))
 
 

@@ -14,12 +14,16 @@ from typing import Any, Protocol, Self, cast
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, Opaque
 from ckpt_rules.readers.budget import Budget, LimitError
+from ckpt_rules.readers.enclosed import Enclosed, is_loadable
 
 MAX_MARKS = 2_000
 MAX_MEMO_GAP = 4_096
 MAX_KEY_PARTS = 1_000
 MAX_KEY_BITS = 4_096
 MAX_ODD_KEYS = 10_000
+MAX_ENCLOSED = 100
+_GETATTR, _GETATTR_ARGS = ("builtins", "getattr"), 2
+_LOAD_BYTES = ("torch.storage", "_load_from_bytes")
 
 # Estimates of what CPython takes, in bytes.
 OBJECT, CONTAINER, SLOT, PAIR, OPAQUE, NAME = 44, 72, 9, 110, 360, 400
@@ -78,6 +82,7 @@ class Machine:
         "budget",
         "builder",
         "data",
+        "enclosed",
         "frame_end",
         "globals",
         "keys",
@@ -101,6 +106,7 @@ class Machine:
         self.memo: list[object] = []
         self.globals: list[GlobalRef] = []
         self.known: dict[tuple[str, str], Global] = {}
+        self.enclosed: list[Enclosed] = []
         self.notes: list[tuple[str, int]] = []
         self.protocol = 0
         self.frame_end = 0
@@ -204,10 +210,37 @@ class Machine:
         """Put the inert value of a call on the stack."""
         if not isinstance(args, tuple):
             raise FormatError("something is called with arguments that are no tuple")
+        if type(function) is Global:
+            self._note_call((function.module, function.name), args)
         value = self.builder.build(function, args)
         item = _ITEM.get(type(value))
         self.charge(OPAQUE if item is None else CONTAINER + item * len(cast("Sized", value)))
+        if type(value) is bytes:
+            self.note_bytes(value)
         self.stack.append(value)
+
+    def _note_call(self, function: tuple[str, str], args: tuple[object, ...]) -> None:
+        """Keep what follows from some calls: attributes that are reached, bytes that are loaded whatever they look like."""
+        if function == _GETATTR:
+            self._reach(args)
+        elif function == _LOAD_BYTES and args and isinstance(args[0], bytes) and not is_loadable(args[0]):
+            self.enclosed.append(Enclosed(self.stream, self.at, args[0]))
+        if any(type(a) is Global and (a.module, a.name) == _GETATTR for a in args):
+            self._reach(())
+
+    def _reach(self, args: tuple[object, ...]) -> None:
+        """Record what `getattr` leads to: the attribute of a global, or, of anything else, that it was called at all."""
+        if len(args) == _GETATTR_ARGS and type(args[0]) is Global and isinstance(args[1], str):
+            module, name = args[0].module, f"{args[0].name}.{args[1]}"
+        else:
+            module, name = _GETATTR[0], f"{_GETATTR[1]}.__call__"
+        self.charge(NAME + 8 * len(name))
+        self.globals.append(GlobalRef(module, name, self.stream, self.at, reached=True))
+
+    def note_bytes(self, raw: bytes) -> None:
+        """Keep bytes that something could load."""
+        if is_loadable(raw) and len(self.enclosed) < MAX_ENCLOSED:
+            self.enclosed.append(Enclosed(self.stream, self.at, raw))
 
     def set_items(self, target: object, items: list[Any]) -> None:
         """Set keys and values, which alternate in `items`."""

@@ -20,6 +20,9 @@ from ckpt_rules.readers.strict_json import StrictJsonError, scan_member
 
 TENSOR_NBYTES = 300  # what a tensor takes in memory besides its name, with what rules note of it
 MAX_DESCRIPTIONS = 10_000
+MAX_PADDING = 4_096
+HIDDEN = "hidden"
+"""Code of what the library accepts and no tensor needs."""
 U64 = 1 << 64
 
 DTYPES = {
@@ -105,6 +108,10 @@ class HeaderParser:
                 self._parse_entry()
                 self._parse_usual()
         text.expect("}")
+        padding = self._data_start - text.byte()
+        if padding > MAX_PADDING and not text.peek():
+            message = f"{padding:,} bytes of white space follow the header's JSON"
+            self._log.add(HIDDEN, message, self._data_start - padding, fatal=False)
         if rest := text.peek():
             text.fail(f"{rest!r} follows the brace that closes it")
         for span, message, at in self._misfits.values():
@@ -161,6 +168,10 @@ class HeaderParser:
         bits = _BITS.get(dtype)
         if begin != self.last_end or name in self.tensors or name in self._misfits:
             self.in_order = False
+            if name in self.tensors or name in self._misfits:
+                self._log.add(
+                    HIDDEN, f"the header lists '{name}' twice; loaders take the last", None, name, fatal=False
+                )
             self.tensors.pop(name, None)  # the last of several entries of one name counts, in the library as here
             self._misfits.pop(name, None)
         self.last_end = end
@@ -187,6 +198,9 @@ class HeaderParser:
         except FormatError as error:
             self._reject("header-json", f"tensor '{name}' {error.reason}", name)
             return
+        if isinstance(value, tuple) and len(value) > len(_FIELDS):
+            others = ", ".join(f"'{key}'" for key, _ in value if key not in _FIELDS)
+            self._log.add(HIDDEN, f"tensor '{name}' has further fields: {others:.80}", None, name, fatal=False)
         if isinstance(dtype, tuple) and len(dtype) == 1 and dtype[0][1] is None:
             dtype = dtype[0][0]  # serde's other way to write a name, {"F32": null}
         if not isinstance(dtype, str):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ckpt_rules.facts.tensors import TensorInfo, TorchFile
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
+from ckpt_rules.readers.enclosed import Enclosed
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
 from ckpt_rules.readers.windows import unpickle_window
@@ -31,8 +32,8 @@ class _Pickles(NamedTuple):
     storages: dict[str, TensorInfo]
 
 
-def read_legacy(source: Source, path: str, budget: Budget) -> TorchFile:
-    """What a file that starts with the magic number holds."""
+def read_legacy(source: Source, path: str, budget: Budget) -> tuple[TorchFile, list[Enclosed]]:
+    """What a file that starts with the magic number holds, and what is enclosed in its pickles."""
     log = ProblemLog()
     pickles = _read_pickles(source, budget)
     found, last = pickles.found, pickles.found[-1]
@@ -47,7 +48,8 @@ def read_legacy(source: Source, path: str, budget: Budget) -> TorchFile:
         value = _read_object(source, pickles, places, log, budget)
     globals_ = tuple(g for each in found for g in each.globals)
     protocol = found[_OBJECT].protocol if len(found) > _OBJECT else last.protocol
-    return TorchFile(path, source.size, "legacy", value, globals_, protocol, whole, log.all())
+    enclosed = [e for each in found for e in each.enclosed]
+    return TorchFile(path, source.size, "legacy", value, globals_, protocol, whole, log.all()), enclosed
 
 
 def _read_pickles(source: Source, budget: Budget) -> _Pickles:

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from ckpt_rules.facts.tensors import TorchFile
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
+from ckpt_rules.readers.enclosed import Enclosed, is_loadable
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.torch_cut_zip import read_cut_zip
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
 from ckpt_rules.readers.zip_directory import DEFLATED, STORED, ZipEntry, read_zip_directory
+from ckpt_rules.readers.zip_oddities import AMBIGUOUS, COMPRESSED, note_name
 from ckpt_rules.storage import Source
 
 MAX_RECORD_NBYTES = 4_096
+MAX_OTHERS = 1_000
+HEAD_NBYTES = 16
 MIN_VERSION, MAX_VERSION = 1, 10
 
 
@@ -47,27 +51,31 @@ class _Archive:
         return None if entry is None else Stored(entry.data if entry.method == STORED else None, entry.nbytes)
 
 
-def read_zip(source: Source, path: str, budget: Budget) -> TorchFile:
-    """What a zip file by torch.save holds."""
+def read_zip(source: Source, path: str, budget: Budget) -> tuple[TorchFile, list[Enclosed]]:
+    """What a zip file by torch.save holds, and what else in it a loader could be pointed at."""
     log, room = ProblemLog(), budget.room
     entries = read_zip_directory(source, log, budget)
     directory = room - budget.room
-    container, result = "zip", None
+    container, result, enclosed = "zip", None, list[Enclosed]()
     if entries:
         archive = _open(source, entries, log, budget)
         container = "torchscript" if "constants.pkl" in archive.entries else "zip"
         result = _read_pickle(archive)
+        if container == "zip":
+            enclosed = _others(archive)
+            _check_compressed(archive)
     elif log.fatal:
         result = read_cut_zip(source, log, budget)
     else:
         log.add("no-pickle", "the zip archive holds nothing")
     budget.room += directory
-    if result is None:
-        return TorchFile(path, source.size, container, None, readable=False, problems=log.all())
     problems = log.all()
-    return TorchFile(
+    if result is None:
+        return TorchFile(path, source.size, container, None, readable=False, problems=problems), enclosed
+    file = TorchFile(
         path, source.size, container, result.value, result.globals, result.protocol, result.readable, problems
     )
+    return file, [*result.enclosed, *enclosed]
 
 
 def _open(source: Source, entries: list[ZipEntry], log: ProblemLog, budget: Budget) -> _Archive:
@@ -75,13 +83,14 @@ def _open(source: Source, entries: list[ZipEntry], log: ProblemLog, budget: Budg
     root = entries[0].name.partition("/")[0]
     found: dict[str, ZipEntry] = {}
     for entry in entries:
+        note_name(entry.name, entry.header, log)
         folder, _, name = entry.name.partition("/")
         if folder != root:
             message = f"the entry '{entry.name}' lies outside of the folder '{root}' that holds all others"
             log.add("directory", message, entry.header, entry.name)
         elif name.lower() in found:
             message = f"the zip directory lists '{entry.name}' twice, and readers differ in which they take"
-            log.add("directory", message, entry.header, entry.name, fatal=False)
+            log.add(AMBIGUOUS, message, entry.header, entry.name, fatal=False)
         else:
             found[name.lower()] = entry
     return _Archive(source, root, found, log, budget)
@@ -113,6 +122,37 @@ def _read_pickle(archive: _Archive) -> Unpickled | None:
             log.add("trailing-data", message, (entry.data or 0) + result.end, entry.name, fatal=False)
         _check_unused(archive, builder)
     return result
+
+
+def _others(archive: _Archive) -> list[Enclosed]:
+    """Further entries that hold something loadable."""
+    found = []
+    names = [n for n in archive.entries if n not in _USUAL and not n.startswith("data/")]
+    for entry in map(archive.entries.__getitem__, names[:MAX_OTHERS]):
+        try:
+            if entry.data is not None and is_loadable(_start(archive.source, entry)):
+                raw = _content(archive.source, entry, archive.budget)
+                found.append(Enclosed(f"{entry.name}", entry.data, raw))
+        except Damage as damage:
+            archive.log.add(damage.code, damage.reason, damage.offset, entry.name, fatal=False)
+    return found
+
+
+def _start(source: Source, entry: ZipEntry) -> bytes:
+    raw = source.read(entry.data or 0, min(entry.packed, HEAD_NBYTES))
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, HEAD_NBYTES) if entry.method == DEFLATED else raw
+    except zlib.error as error:
+        raise Damage("entry-header", f"'{entry.name}' can't be decompressed: {error}", entry.data) from None
+
+
+def _check_compressed(archive: _Archive) -> None:
+    packed = [e for e in archive.entries.values() if e.method == DEFLATED]
+    if packed:
+        message = (
+            f"{len(packed):,} entries are compressed, such as '{packed[0].name}'; torch.save stores them as they are"
+        )
+        archive.log.add(COMPRESSED, message, packed[0].header, packed[0].name, fatal=False)
 
 
 def _check_unused(archive: _Archive, builder: TorchBuilder) -> None:
@@ -174,6 +214,9 @@ _RECORDS = (
     ("byteorder", _check_byteorder),
     (".data/serialization_id", _check_text),
 )
+
+
+_USUAL = frozenset({"data.pkl", ".format_version", *(name for name, _ in _RECORDS)})
 
 
 def _content(source: Source, entry: ZipEntry, budget: Budget) -> bytes:

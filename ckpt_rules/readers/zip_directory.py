@@ -14,6 +14,14 @@ from typing import NamedTuple, cast
 
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
+from ckpt_rules.readers.zip_oddities import (
+    ENCRYPTED_OR_PATCHED,
+    SEE_ZIP64,
+    Listed,
+    note_contradiction,
+    note_rest,
+    note_strays,
+)
 from ckpt_rules.storage import Source
 
 STORED, DEFLATED = 0, 8
@@ -36,9 +44,7 @@ _END64_REST = _END64.size - 12
 _LENGTHS = struct.Struct("<2H")
 _LENGTHS_AT = 26
 _MAX_COMMENT = 0xFFFF
-_SEE_ZIP64 = 0xFFFFFFFF
 _ZIP64_FIELD = 1
-_ENCRYPTED_OR_PATCHED = 0x2061
 _DOS_DIRECTORY = 0x10
 _ENTRY_NBYTES = 600  # what one entry takes in memory while the directory is read
 
@@ -60,9 +66,6 @@ class ZipEntry(NamedTuple):
     data: int | None
 
 
-_Listed = tuple[bytes, int, int, int, int, int, int, int]
-"""What the directory says of one entry: name, flags, method, CRC, sizes packed and not, attributes, header offset."""
-
 _new_entry = cast("Callable[[tuple[object, ...]], ZipEntry]", partial(tuple.__new__, ZipEntry))
 
 
@@ -75,13 +78,22 @@ class _Extent:
     count: int
 
 
+class _Listing(NamedTuple):
+    """Where the directory lies, and the bytes from its end record on that belong to no record."""
+
+    extent: _Extent
+    behind: int
+    comment: int
+
+
 def read_zip_directory(source: Source, log: ProblemLog, budget: Budget) -> list[ZipEntry]:
     """All entries in the order of the directory; none where it can't be read, and then the log says why.
 
     budget: drawn on for them; the caller gives that back
     """
     try:
-        extent = _locate(source)
+        listing = _locate(source)
+        extent = listing.extent
         _check_extent(extent, budget)
         listed = list(_central(source, extent))
     except Damage as damage:
@@ -89,17 +101,21 @@ def read_zip_directory(source: Source, log: ProblemLog, budget: Budget) -> list[
         return []
     entries = [_with_data(source, entry, log) for entry in listed]
     _check_overlaps(entries, extent.start, log)
+    if not log.fatal:
+        note_strays([(e.name, e.header, (e.data or e.header) + e.packed) for e in entries], extent.start, log)
+        note_rest(listing.comment + max(listing.behind, 0), source.size, log)
     return entries
 
 
-def _locate(source: Source) -> _Extent:
+def _locate(source: Source) -> _Listing:
     tail_start = max(0, source.size - _MAX_COMMENT - _END.size)
     tail = read_exactly(source, tail_start, source.size - tail_start)
     at = tail.rfind(_END_SIGNATURE, 0, max(0, len(tail) - _END.size + len(_END_SIGNATURE)))
     if at < 0:
         _fail_without_end(tail, source.size)
-    _, disk, first, here, count, nbytes, start, _ = _END.unpack_from(tail, at)
+    _, disk, first, here, count, nbytes, start, comment = _END.unpack_from(tail, at)
     end = tail_start + at
+    behind = source.size - end - _END.size - comment
     extent = _Extent(start, nbytes, count)
     if located := _locate64(source, end):
         extent, end = located
@@ -108,7 +124,7 @@ def _locate(source: Source) -> _Extent:
     if extent.start + extent.nbytes > end:
         span = f"bytes {extent.start:,} to {extent.start + extent.nbytes:,}"
         raise Damage("directory", f"the zip directory should span {span}, but its end record lies at {end:,}", end)
-    return extent
+    return _Listing(extent, behind, comment)
 
 
 def _check_extent(extent: _Extent, budget: Budget) -> None:
@@ -150,7 +166,7 @@ def _locate64(source: Source, end: int) -> tuple[_Extent, int] | None:
     return _Extent(start, nbytes, count), at
 
 
-def _central(source: Source, extent: _Extent) -> Iterator[_Listed]:
+def _central(source: Source, extent: _Extent) -> Iterator[Listed]:
     start, count = extent.start, extent.count
     directory = read_exactly(source, start, extent.nbytes)
     at = 0
@@ -166,7 +182,7 @@ def _central(source: Source, extent: _Extent) -> Iterator[_Listed]:
         name = directory[at : at + name_n]
         if disk > 1:
             raise Damage("directory", f"entry {number:,} of the zip directory lies on disk {disk:,}", start + at)
-        if _SEE_ZIP64 in (nbytes, packed, header):
+        if SEE_ZIP64 in (nbytes, packed, header):
             extra = directory[at + name_n : at + name_n + extra_n]
             nbytes, packed, header = _zip64(extra, (nbytes, packed, header), start + at)
         at += name_n + extra_n + comment_n
@@ -184,19 +200,19 @@ def _zip64(extra: bytes, narrow: tuple[int, int, int], offset: int) -> tuple[int
         at += _LENGTHS.size
         if tag == _ZIP64_FIELD:
             wide = [n for (n,) in struct.iter_unpack("<Q", extra[at : at + nbytes // 8 * 8])]
-            if len(wide) >= narrow.count(_SEE_ZIP64):
-                size, packed, header = (wide.pop(0) if n == _SEE_ZIP64 else n for n in narrow)
+            if len(wide) >= narrow.count(SEE_ZIP64):
+                size, packed, header = (wide.pop(0) if n == SEE_ZIP64 else n for n in narrow)
                 return size, packed, header
             break
         at += nbytes
     raise Damage("directory", "a zip entry announces 64-bit sizes and does not hold them", offset)
 
 
-def _with_data(source: Source, listed: _Listed, log: ProblemLog) -> ZipEntry:
+def _with_data(source: Source, listed: Listed, log: ProblemLog) -> ZipEntry:
     """The entry with the offset of its content, which only its local header tells."""
     raw_name, flags, method, crc, packed, nbytes, attributes, at = listed
     name = raw_name.decode("utf-8", "replace")
-    if flags & _ENCRYPTED_OR_PATCHED or attributes & _DOS_DIRECTORY or method or packed != nbytes or "\ufffd" in name:
+    if flags & ENCRYPTED_OR_PATCHED or attributes & _DOS_DIRECTORY or method or packed != nbytes or "\ufffd" in name:
         _check_listed(listed, name, log)
     header = source.read(at, LOCAL.size + len(raw_name)) if at < source.size else b""
     data = None
@@ -205,9 +221,7 @@ def _with_data(source: Source, listed: _Listed, log: ProblemLog) -> ZipEntry:
     else:
         name_n, extra_n = _LENGTHS.unpack_from(header, _LENGTHS_AT)
         data = at + LOCAL.size + name_n + extra_n
-        if not header.endswith(raw_name):
-            shown = header[LOCAL.size :].decode("utf-8", "replace")
-            log.add("entry-header", f"the entry's own header calls it '{shown}'", at, name, fatal=False)
+        note_contradiction(name, at, listed, LOCAL.unpack_from(header), header[LOCAL.size :], log)
         if data + packed > source.size:
             end = f"pass the end of the file, {source.size:,} bytes long"
             log.add("entry-header", f"its {packed:,} bytes from byte {data:,} {end}", at, name)
@@ -215,10 +229,10 @@ def _with_data(source: Source, listed: _Listed, log: ProblemLog) -> ZipEntry:
     return _new_entry((name, method, crc, packed, nbytes, at, data))
 
 
-def _check_listed(listed: _Listed, name: str, log: ProblemLog) -> None:
+def _check_listed(listed: Listed, name: str, log: ProblemLog) -> None:
     """Note what torch does not take in an entry, whatever its local header says."""
     raw_name, flags, method, _, packed, nbytes, attributes, header = listed
-    if flags & _ENCRYPTED_OR_PATCHED:
+    if flags & ENCRYPTED_OR_PATCHED:
         wrong = "the entry is encrypted or patched, which torch does not read"
     elif attributes & _DOS_DIRECTORY and nbytes:
         wrong = f"the entry is marked as a directory and has {nbytes:,} bytes"

@@ -21,10 +21,9 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_training.scheduler_steps import StepMismatch
     from ckpt_rules_training.state_fields import MissingField, MisspelledField
     from ckpt_rules_training.state_unreadable import UnreadableState
-    from ckpt_rules_training.unsafe_load import NeedsUnsafeLoad
 
     return [
-        UnreadableState, MissingField, MisspelledField, NeedsUnsafeLoad,
+        UnreadableState, MissingField, MisspelledField,
         InvalidProgress, CountersDisagree, NameMismatch, Finished,
         OptimizerMissing, EmptyOptimizerState, StepDrift, UnevenSteps, ParamMismatch, BadHyperparameter, MomentDtype,
         SchedulerMissing, StepMismatch, LrMismatch, Exhausted,

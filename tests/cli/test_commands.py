@@ -164,8 +164,8 @@ class TestPlugins:
     def test_text(self, run):
         lines = run("plugins").out.splitlines()
         assert lines[0].split() == ["plugin", "version", "distribution", "brings"]
-        assert [line.split()[0] for line in lines[1:]] == ["files", "torch", "training", "weights"]
-        assert lines[2].endswith("1 layout: plain-torch")
+        assert [line.split()[0] for line in lines[1:]] == ["files", "safety", "torch", "training", "weights"]
+        assert lines[3].endswith("1 layout: plain-torch")
 
     def test_json(self, run, install, fake_rule):
         install(acme={"rules": [fake_rule("acme/bad")], "reporters": lambda: {"terse": str}})

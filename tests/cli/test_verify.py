@@ -17,7 +17,7 @@ class TestText:
         ended = run("verify", ck.path)
         lines = ended.out.splitlines()
         assert (ended.code, ended.err) == (0, "")
-        assert lines[0] == f"checkpoint    {ck.path}"
+        assert lines[0] == f"checkpoint     {ck.path}"
         assert any(line.startswith("✓ optimizer ") for line in lines)
         assert " passed, 0 warnings, 0 errors, " in ended.out
         assert "PASSED  safe to resume; epoch 2 goes on: batches 0 to 2 are skipped, 3 to 9 are" in lines

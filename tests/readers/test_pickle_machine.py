@@ -359,7 +359,8 @@ class TestBounds:
         opaque.items.append(opaque)
         opaque.pairs.append((opaque, opaque))
         opaque.state = (opaque,)
-        value = bounded(opaque, DEFAULT_LIMITS)
+        value, was_cut = bounded(opaque, DEFAULT_LIMITS)
+        assert not was_cut
         cut = [value.args[1][0], value.kwargs["k"][0], value.items[0], *value.pairs[0], value.state[0]]
         assert [part.type for part in cut] == [RECURSION] * 6
 

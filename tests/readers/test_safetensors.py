@@ -120,7 +120,8 @@ def test_what_the_library_accepts_is_accepted(case):
     data = packed(header, bytes(nbytes))
     assert not refused(data)
     file = read(data)
-    assert codes(file) == []
+    assert not fatal(file)
+    assert set(codes(file)) == ({"hidden"} if "twice" in case or "unknown" in case else set())
     assert sum(t.nbytes for t in file.tensors.values()) == nbytes
 
 

@@ -220,8 +220,8 @@ def test_other_layouts_are_left_alone(write, directory):
     checkpoint = opened(directory)
     assert checkpoint.layout.name == "files"
     assert checkpoint.match is None
-    rules = [rule() for rule, plugin in installed_plugins().rules.values() if plugin.name == "training"]
-    assert len(rules) == 22
+    rules = [rule() for rule, plugin in installed_plugins().rules.values() if plugin.name in ("training", "safety")]
+    assert len(rules) == 31
     assert [said for rule in rules for said in _said(rule, checkpoint)] == []
 
 

@@ -9,10 +9,10 @@ import random
 import pytest
 import torch
 
+from ckpt_rules_safety.unsafe_load import NeedsUnsafeLoad
 from ckpt_rules_training.missing_parts import OptimizerMissing, SchedulerMissing
 from ckpt_rules_training.state_fields import MissingField, MisspelledField
 from ckpt_rules_training.state_unreadable import UnreadableState
-from ckpt_rules_training.unsafe_load import NeedsUnsafeLoad
 
 STATE = "training_state.pth"
 
@@ -172,7 +172,7 @@ def test_no_torch_file_no_question(make_checkpoint, run_rule):
 def test_the_list_is_torchs_own():
     from torch import _weights_only_unpickler
 
-    from ckpt_rules_training.torch_globals import ALLOWED
+    from ckpt_rules_safety.torch_globals import ALLOWED
 
     if torch.__version__.startswith("2.13"):
         assert set(_weights_only_unpickler._get_allowed_globals()) <= ALLOWED

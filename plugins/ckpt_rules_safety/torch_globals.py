@@ -50,5 +50,8 @@ _NAMES = {
     "torch.storage": "TypedStorage UntypedStorage",
 }
 
-ALLOWED = frozenset(f"{module}.{name}" for module, names in _NAMES.items() for name in names.split())
+ALLOWED_PAIRS = frozenset((module, name) for module, names in _NAMES.items() for name in names.split())
+"""(module, name) of each."""
+
+ALLOWED = frozenset(f"{module}.{name}" for module, name in ALLOWED_PAIRS)
 """`module.name` of each."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, TorchFile
-from ckpt_rules_training.maybe import maybe
-from ckpt_rules_training.torch_globals import ALLOWED
-from ckpt_rules_training.words import count, listed
+from ckpt_rules_safety.torch_globals import ALLOWED
 
 _LAST_PROTOCOL = 3
+_SHOWN = 5
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -49,7 +49,7 @@ class NeedsUnsafeLoad(Rule):
         allowed = ALLOWED.union(self.allow)
         for path in _files(checkpoint):
             file = checkpoint.torch_file(path)
-            refused = sorted({_modern(g.module, g.name) for g in file.globals} - allowed)
+            refused = sorted({_modern(g.module, g.name) for g in file.globals if not g.reached} - allowed)
             if refused:
                 yield _globals(path, refused)
             elif (file.protocol or 0) > _LAST_PROTOCOL:
@@ -65,8 +65,8 @@ def _files(checkpoint: Checkpoint) -> list[str]:
         except FactUnavailable as absent:
             if absent.path:  # a file that is damaged, or holds something else, still asks for globals
                 paths.append(absent.path)
-    weights = maybe(lambda: checkpoint.weights.files) or ()
-    paths += [f.path for f in weights if f.format == "torch"]
+    with contextlib.suppress(FactUnavailable):
+        paths += [f.path for f in checkpoint.weights.files if f.format == "torch"]
     torch_files = {e.path for e in checkpoint.files_in("torch")}
     found = [p for p in dict.fromkeys(paths) if p in torch_files]
     if not found:
@@ -79,12 +79,15 @@ def _modern(module: str, name: str) -> str:
 
 
 def _globals(path: str, refused: list[str]) -> Problem:
+    shown = ", ".join(refused[:_SHOWN])
+    more = f" and {len(refused) - _SHOWN:,} more" if len(refused) > _SHOWN else ""
+    names = f"{len(refused):,} name{'' if len(refused) == 1 else 's'}"
     return Problem(
-        message=f"torch.load refuses {path} by default: its pickle asks for {listed(refused)}",
+        message=f"torch.load refuses {path} by default: its pickle asks for {shown}{more}",
         place=Place(path=path),
         help=(
-            f"load it under torch.serialization.safe_globals([...]) with {count(len(refused), 'name')} added, if you trust "
-            "its source; or save plain Python values instead"
+            f"load it under torch.serialization.safe_globals([...]) with {names} added, if you trust its source; or save "
+            "plain Python values instead"
         ),
         data={"globals": refused},
     )

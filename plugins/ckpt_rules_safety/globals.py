@@ -1,0 +1,113 @@
+"""pickle/unsafe-global and pickle/unknown-global: what a load would import, and call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, GlobalRef, Place, Problem, Rule, Severity
+from ckpt_rules_safety.files import pickled_files
+from ckpt_rules_safety.known_globals import is_known
+from ckpt_rules_safety.unsafe_globals import danger
+
+_SHOWN = 5
+
+
+class UnsafeGlobal(Rule):
+    """A pickle asks for something that runs code or touches the system.
+
+    ## What it checks
+    Every importable name that any pickle in the checkpoint asks for, in files of any name: in torch files of both formats,
+    bare pickles, one after the other, NumPy arrays of objects, tar archives, gzip files, and in pickles inside of these.
+    Names are compared as pairs of module and name, after Python 2's have become Python 3's, and attributes that are reached
+    through dots or `getattr` count as themselves. Nothing is imported or run to find out.
+
+    ## Why it matters
+    A pickle is a program. `torch.load(weights_only=False)`, `pickle.load` and everything built on them run it while
+    loading, with your permissions, before any weight is there.
+
+    ## How to repair
+    Do not load the file. Find out where it comes from; if you need its weights, take them as safetensors from a source that
+    you trust. Where your own team saves such an object on purpose, name it in the option `allow`.
+    """
+
+    id = "pickle/unsafe-global"
+    tags = frozenset({"safety", "load"})
+
+    allow: tuple[str, ...] = Field(default=(), description="Names that are no finding, as `module.name`; exact.")
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each name in a file."""
+        for file in pickled_files(checkpoint):
+            for ref in _first_of_each(file.globals):
+                what = (
+                    None if ref.dotted in self.allow or is_known(ref.module, ref.name) else danger(ref.module, ref.name)
+                )
+                if what:
+                    yield Problem(
+                        message=f"the pickle {ref.stream} asks for {ref.dotted} at its byte {ref.offset:,}, which {what}",
+                        place=Place(path=file.path, key=ref.stream),
+                        help="do not load it; find out who wrote it, and take the weights from a source that you trust",
+                        data={"global": ref.dotted, "does": what, "byte": ref.offset},
+                    )
+
+
+class UnknownGlobal(Rule):
+    """A pickle asks for names that training checkpoints are not known to hold.
+
+    ## What it checks
+    The same names as `pickle/unsafe-global`. Known are those on torch's own weights-only list, and what transformers,
+    accelerate, Lightning, DeepSpeed, Megatron, mmengine, ultralytics, NumPy, OmegaConf and the standard library's plain
+    types really store. Whatever is neither known nor on the list of what is dangerous is reported here.
+
+    ## Why it matters
+    A class of your own project is harmless and still ties the checkpoint to the code of that day; a class that you have
+    never heard of may do anything when it is loaded. torch >= 2.6 refuses both by default.
+
+    ## How to repair
+    Save plain values instead of objects. Name classes of your own in the option `allow`, in a ruleset of the team:
+    `pickle/unknown-global: {options: {allow: ["our_project.*"]}}`.
+    """
+
+    id = "pickle/unknown-global"
+    severity = Severity.WARNING
+    tags = frozenset({"safety", "load"})
+
+    allow: tuple[str, ...] = Field(
+        default=(), description="Further names that are known, as `module.name`; `*` stands for any part of a name."
+    )
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file."""
+        for file in pickled_files(checkpoint):
+            unknown = [ref for ref in _first_of_each(file.globals) if self._is_unknown(ref)]
+            if unknown:
+                yield _unknown(file.path, unknown)
+
+    def _is_unknown(self, ref: GlobalRef) -> bool:
+        if is_known(ref.module, ref.name) or danger(ref.module, ref.name):
+            return False
+        return not any(fnmatchcase(ref.dotted, glob) for glob in self.allow)
+
+
+def _unknown(path: str, unknown: list[GlobalRef]) -> Problem:
+    names = [ref.dotted for ref in unknown]
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+    first = unknown[0]
+    are = "is a name that is" if len(names) == 1 else "are names that are"
+    return Problem(
+        message=f"{shown} {are} not known from training checkpoints; first asked for at byte {first.offset:,} of {first.stream}",
+        place=Place(path=path, key=first.stream),
+        help="if they are your own, name them in the rule's option `allow`; if not, do not load the file",
+        data={"globals": names},
+    )
+
+
+def _first_of_each(globals_: tuple[GlobalRef, ...]) -> Iterator[GlobalRef]:
+    seen = set()
+    for ref in globals_:
+        if (ref.module, ref.name) not in seen:
+            seen.add((ref.module, ref.name))
+            yield ref

@@ -1,0 +1,40 @@
+"""safetensors/hidden-data: what a header carries that no tensor needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, Place, Problem, Rule
+
+
+class HiddenData(Rule):
+    """A safetensors header carries something that no loader shows.
+
+    ## What it checks
+    Entries that stand in the header twice, of which loaders take the last; fields of entries that the format does not know;
+    more than 4 kB of white space behind the JSON. The library accepts all three. Bytes behind or between the tensors it
+    refuses, and `weights/broken-safetensors` reports them. Metadata may be of any length and is no finding.
+
+    ## Why it matters
+    Two readers may see two different tensors under one name, and whatever lies in the rest travels with the file without
+    anybody seeing it.
+
+    ## How to repair
+    Load the file and save it again with the safetensors library; take it from another source if you can't tell who wrote
+    it.
+    """
+
+    id = "safetensors/hidden-data"
+    tags = frozenset({"safety"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each such thing."""
+        for entry in checkpoint.files_in("safetensors"):
+            for fault in checkpoint.safetensors(entry.path).problems:
+                if fault.code == "hidden":
+                    yield Problem(
+                        message=fault.message,
+                        place=Place(path=entry.path, tensor=fault.where, offset=fault.offset),
+                        help="load it and save it again with the safetensors library",
+                        data={"code": fault.code},
+                    )
