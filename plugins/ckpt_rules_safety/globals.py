@@ -42,9 +42,7 @@ class UnsafeGlobal(Rule):
         """One problem for each name in a file."""
         for file in pickled_files(checkpoint):
             for ref in _first_of_each(file.globals):
-                what = (
-                    None if ref.dotted in self.allow or is_known(ref.module, ref.name) else danger(ref.module, ref.name)
-                )
+                what = None if ref.dotted in self.allow else danger(ref.module, ref.name)
                 if what:
                     yield Problem(
                         message=f"the pickle {ref.stream} asks for {ref.dotted} at its byte {ref.offset:,}, which {what}",

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, Place, Problem, ReadProblem, Rule, Severity, TorchFile
 from ckpt_rules_safety.files import is_torch_named, pickled_files
-from ckpt_rules_safety.known_globals import is_known
 from ckpt_rules_safety.unsafe_globals import danger
 
 _TRAILING, _LIMIT = "trailing-data", "limit"
@@ -41,7 +40,7 @@ class NestedPickle(Rule):
 
 def _nested(file: TorchFile) -> Problem:
     inner = [g for g in file.globals if " > " in g.stream]
-    unsafe = [g for g in inner if not is_known(g.module, g.name) and danger(g.module, g.name)]
+    unsafe = [g for g in inner if danger(g.module, g.name)]
     count = "a pickle or archive lies" if len(file.nested) == 1 else f"{len(file.nested):,} pickles or archives lie"
     asks = f"; it asks for {unsafe[0].dotted}" if unsafe else ""
     return Problem(

@@ -6,6 +6,8 @@ here is still seen.
 
 from __future__ import annotations
 
+from ckpt_rules_safety.known_globals import is_known
+
 RUNS_COMMANDS = "runs commands"
 RUNS_PYTHON = "runs Python code"
 LOADS_MORE = "loads another pickle or archive"
@@ -85,7 +87,6 @@ _CLASSES = {
     "InteractiveConsole": RUNS_PYTHON,
     "InteractiveInterpreter": RUNS_PYTHON,
 }
-_SAFE = frozenset({("signal", "Signals"), ("types", "SimpleNamespace")})
 
 
 def danger(module: str, name: str) -> str | None:
@@ -93,8 +94,11 @@ def danger(module: str, name: str) -> str | None:
 
     A dotted name reaches an attribute: `pathlib` with `os.system` is `os.system`, and any dunder on the way leads out.
     """
-    if (module, name) in _SAFE:
-        return None
+    return None if is_known(module, name) else listed_danger(module, name)
+
+
+def listed_danger(module: str, name: str) -> str | None:
+    """The same, of names that checkpoints are known to store as well."""
     first, *rest = name.split(".")
     if what := NAMES.get(f"{module}.{name}") or NAMES.get(f"{module}.{first}") or _of_module(module):
         return what
