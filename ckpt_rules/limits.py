@@ -20,7 +20,7 @@ class Limits(BaseModel):
     structure: int = Field(
         default=64, ge=1, le=2047, description="MiB of one JSON file, one pickle, or one zip directory."
     )
-    opcodes: int = Field(default=10_000_000, ge=1, description="Opcodes of one pickle.")
+    opcodes: int = Field(default=10_000_000, ge=1, description="Opcodes of all pickles of one file.")
     values: int = Field(default=8_000_000, ge=1, description="Values that one pickle unfolds into.")
     levels: int = Field(default=200, ge=1, le=300, description="Levels of nesting of the values of one file.")
     entries: int = Field(default=200_000, ge=1, description="Files of a checkpoint, and records of one zip archive.")

@@ -23,14 +23,16 @@ class LimitError(Damage):
 class Budget:
     """What is left of the memory that one checkpoint may take; every reader of its files draws on it.
 
-    room: bytes
+    room:    bytes
+    opcodes: what may still be run in the file at hand, the pickles inside of it included
     """
 
-    __slots__ = ("limits", "room")
+    __slots__ = ("limits", "opcodes", "room")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
         self.room = limits.memory * MIB
+        self.opcodes = limits.opcodes
 
     def charge(self, nbytes: int, what: str) -> None:
         """Draw on the budget; LimitError, and nothing drawn, where that is more than is left."""

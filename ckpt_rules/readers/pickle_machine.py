@@ -75,9 +75,10 @@ def unpickle(
 
 def _run(machine: Machine) -> None:
     """Run to STOP; FormatError with the sentence of the fault, and `at` on the opcode to blame."""
-    most = machine.budget.limits.opcodes
+    budget = machine.budget
     try:
-        for _ in range(-(-most // BLOCK)):
+        while budget.opcodes > 0:
+            budget.opcodes -= BLOCK
             machine.check_room()
             try:
                 _steps(machine)
@@ -96,7 +97,8 @@ def _run(machine: Machine) -> None:
         raise FormatError(f"{_opcode(machine)} is no pickle opcode") from None
     except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise FormatError(f"{_opcode(machine)} can't be carried out: {error}") from None
-    raise LimitError.past("opcodes", f"the pickle {machine.stream} has more than {most:,} opcodes")
+    most = budget.limits.opcodes
+    raise LimitError.past("opcodes", f"the pickle {machine.stream} goes past {most:,} opcodes in one file")
 
 
 def _steps(machine: Machine) -> None:

@@ -18,7 +18,7 @@ from ckpt_rules.readers.damage import MAX_PROBLEMS, ProblemLog
 from ckpt_rules.readers.header_text import HeaderText
 from ckpt_rules.readers.strict_json import StrictJsonError, scan_member
 
-TENSOR_NBYTES = 300  # what a tensor takes in memory besides its name, with what rules note of it
+TENSOR_NBYTES = 400  # what a tensor takes in memory besides its name, with what rules note of it
 MAX_DESCRIPTIONS = 10_000
 MAX_PADDING = 4_096
 HIDDEN = "hidden"

@@ -30,6 +30,8 @@ def read_torch_file(source: Source, path: str, budget: Budget | None = None, *, 
     depth:  how many files this one is enclosed in
     """
     budget = budget or Budget()
+    if depth == 0:
+        budget.opcodes = budget.limits.opcodes
     file, enclosed = _read(source, path, budget)
     inner = [_inside(each, budget, depth + 1) for each in enclosed] if depth < MAX_DEPTH else []
     found = [(stream, part) for stream, part in inner if part.readable or part.globals]

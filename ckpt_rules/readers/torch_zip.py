@@ -131,6 +131,7 @@ def _others(archive: _Archive) -> list[Enclosed]:
     for entry in map(archive.entries.__getitem__, names[:MAX_OTHERS]):
         try:
             if entry.data is not None and is_loadable(_start(archive.source, entry)):
+                archive.budget.charge(entry.nbytes, f"'{entry.name}'")
                 raw = _content(archive.source, entry, archive.budget)
                 found.append(Enclosed(f"{entry.name}", entry.data, raw))
         except Damage as damage:

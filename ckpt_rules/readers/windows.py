@@ -22,9 +22,9 @@ def unpickle_window(
 
     `run` is called again with more bytes where its last pickle came to their end.
     """
-    nbytes, most, room = FIRST_NBYTES, budget.limits.structure * MIB, budget.room
+    nbytes, most, room, opcodes = FIRST_NBYTES, budget.limits.structure * MIB, budget.room, budget.opcodes
     while True:
-        budget.room = room
+        budget.room, budget.opcodes = room, opcodes
         raw = source.read(start, min(nbytes, most, max(room, FIRST_NBYTES)))
         # The bytes are there while values are built from them.
         budget.room -= len(raw)

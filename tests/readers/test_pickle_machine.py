@@ -192,7 +192,7 @@ def test_a_global_has_the_offset_of_its_opcode():
         (b"\x80\x02" + b"]" * 1_700_000 + b".", "limit", "past 112 MiB of memory"),
         (b"\x80\x04" + b"\x8f" * 500_000 + b".", "limit", "past 112 MiB of memory"),
         (b"\x80\x02(" + b"J\x01\x02\x03\x04" * 4_000_000 + b"t.", "limit", "past 112 MiB of memory"),
-        (b"\x80\x02" + b"N0" * 5_100_000 + b".", "limit", "more than 10,000,000 opcodes"),
+        (b"\x80\x02" + b"N0" * 5_100_000 + b".", "limit", "goes past 10,000,000 opcodes in one file"),
         (b"\x80\x02\x8b" + struct.pack("<i", 5_000) + b"\x01" * 5_000 + b".", "limit", "a number of 5,000 bytes"),
         (b"\x80\x04\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "pickle", "announces 9,223,372,036,854,775,807 bytes"),
         (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7fN.", "pickle", "announces a frame of 9,223,372,036,854,775,807"),

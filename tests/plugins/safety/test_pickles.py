@@ -87,7 +87,7 @@ BOMBS = {
     ),
     "memo": (b"\x80\x02Nr\xff\xff\xff\x7f.", "numbers a value 2,147,483,647 after 0 values", None),
     "memory": (b"\x80\x02(" + b"]" * 1_700_000 + b"t.", "past 112 MiB of memory", "memory"),
-    "opcodes": (b"\x80\x02" + b"N0" * 5_100_000 + b".", "more than 10,000,000 opcodes", "opcodes"),
+    "opcodes": (b"\x80\x02" + b"N0" * 5_100_000 + b".", "goes past 10,000,000 opcodes in one file", "opcodes"),
     "marks": (b"\x80\x02" + b"(" * 3_000 + b".", "nests deeper than 2,000", None),
     "a huge number": (
         b"\x80\x02\x8b" + struct.pack("<i", 5_000) + b"\1" * 5_000 + b".",
