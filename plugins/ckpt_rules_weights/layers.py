@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, is_count
+from ckpt_rules_weights.kinds import tensor_kinds
 from ckpt_rules_weights.whole import whole_weights
 
 # The outermost container of like layers. Only layers with parts like a transformer's are counted: in an nn.Sequential called
 # `layers` activations and pooling have numbers too, and no weights.
-_LAYER = re.compile(r"(?:\D*?\.)?(?P<container>layers?|h|blocks?)\.(?P<number>\d{1,5})\.(?P<part>.+\.)")
+_LAYER = re.compile(r"(?:[^\d*]*?\.)?(?P<container>layers?|h|blocks?)\.\*\.(?P<part>.+\.)")
+_MAX_DIGITS = 5
 _PART = re.compile(r"attn|attention|mlp|ffn|feed_forward|mixer|ssm|norm|ln_", re.IGNORECASE)
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _ENCODER_DECODER = {"encoder": ("encoder_layers", "num_layers"), "decoder": ("decoder_layers", "num_decoder_layers")}
@@ -42,11 +44,7 @@ class LayerGap(Rule):
         weights = whole_weights(checkpoint)
         if any(word in f.path for f in weights.files for word in _FEWER_IS_FINE):
             return
-        stacks: dict[str, set[int]] = defaultdict(set)
-        for _, name, _ in weights.items():
-            m = _LAYER.match(name)
-            if m and "lora_" not in name and _PART.search(m["part"]):
-                stacks[name[: m.end("container")]].add(int(m["number"]))
+        stacks = _stacks(checkpoint)
         config = _config(checkpoint)
         for stack, numbers in sorted(stacks.items()):
             missing = sorted(set(range(max(numbers) + 1)) - numbers)
@@ -67,6 +65,19 @@ class LayerGap(Rule):
                     help="find the missing layers, or the configuration that belongs to these weights",
                     data={"found": len(numbers), "expected": count},
                 )
+
+
+def _stacks(checkpoint: Checkpoint) -> Mapping[str, set[int]]:
+    """The numbers of the layers in each stack, by the name before the number."""
+    stacks: dict[str, set[int]] = defaultdict(set)
+    for pattern, members in tensor_kinds(checkpoint).items():
+        m = _LAYER.match(pattern)
+        if m and "lora_" not in pattern and _PART.search(m["part"]):
+            stack = pattern[: m.end("container")]
+            depth = stack.count(".") + 1
+            numbers = {name.split(".", depth + 1)[depth] for _, name, _ in members}
+            stacks[stack] |= {int(n) for n in numbers if len(n) <= _MAX_DIGITS}
+    return {stack: numbers for stack, numbers in stacks.items() if numbers}
 
 
 def _config(checkpoint: Checkpoint) -> Mapping[str, object]:

@@ -174,13 +174,18 @@ class IndexTotal(Rule):
                 place=Place(path=index.path, key="metadata.total_size"),
                 help="write the index again",
             )
-        elif min(abs(index.total_size - n) for n in (weights.nbytes, _once(weights))) > self.tolerance:
+        elif all(abs(index.total_size - nbytes(weights)) > self.tolerance for nbytes in (_each, _once)):
             yield Problem(
                 message=f"the index announces {int(index.total_size):,} bytes and its tensors take {weights.nbytes:,}",
                 place=Place(path=index.path, key="metadata.total_size"),
                 help="look at whether the shards are of one save, then write the index again",
                 data={"announced": int(index.total_size), "found": weights.nbytes},
             )
+
+
+def _each(weights: Weights) -> int:
+    """Bytes of all tensors."""
+    return weights.nbytes
 
 
 def _once(weights: Weights) -> int:
@@ -216,6 +221,8 @@ class DuplicateTensor(Rule):
             and not all(map(_NUMBERED.fullmatch, (f.path for f in weights.files)))
         ):
             raise FactUnavailable("files with names of their own may hold models of their own")
+        if len(set().union(*(f.tensors for f in weights.files))) == sum(len(f.tensors) for f in weights.files):
+            return
         for file, name, _ in weights.items():
             if name in first:
                 shared[first[name], file.path].append(name)
