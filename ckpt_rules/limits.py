@@ -24,6 +24,9 @@ class Limits(BaseModel):
     values: int = Field(default=8_000_000, ge=1, description="Values that one pickle unfolds into.")
     levels: int = Field(default=200, ge=1, le=300, description="Levels of nesting of the values of one file.")
     entries: int = Field(default=200_000, ge=1, description="Files of a checkpoint, and records of one zip archive.")
+    outside_links: bool = Field(
+        default=True, description="Whether links are followed out of the checkpoint, as the hub's cache needs it."
+    )
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -110,7 +110,7 @@ class LocalStorage:
 
     def list(self) -> Listing:
         """Walk the directory, following links to directories unless they lead back into the walk."""
-        walk = _Walk(self.path, self._limits.entries)
+        walk = _Walk(self.path, self._limits)
         walk.directory("", 0, ())
         entries = tuple(sorted(walk.entries, key=lambda e: e.path))
         return Listing(entries, siblings=self._siblings(), truncated=walk.truncated)
@@ -143,9 +143,10 @@ class LocalStorage:
 class _Walk:
     """One pass over a directory tree, bounded in entries and depth."""
 
-    def __init__(self, top: Path, most: int) -> None:
+    def __init__(self, top: Path, limits: Limits) -> None:
         self.top = top
-        self.most = most
+        self.most = limits.entries
+        self.inside = None if limits.outside_links else os.path.realpath(top)
         self.entries: list[Entry] = []
         self.truncated: str | None = None
 
@@ -172,12 +173,18 @@ class _Walk:
             elif inside:
                 self.directory(name, depth + 1, here)
 
+    def _is_inside(self, path: str) -> bool:
+        return os.path.commonpath([os.path.realpath(path), str(self.inside)]) == self.inside
+
     def entry(self, item: os.DirEntry[str], name: str, above: tuple[tuple[int, int], ...]) -> tuple[Entry, bool]:
         """The entry for one name, and whether it is a directory to walk into."""
         link = None
         try:
             if item.is_symlink():
                 link = os.readlink(item.path)
+                if self.inside and not self._is_inside(item.path):
+                    error = "it is a link out of the checkpoint, and `limits: {outside_links: false}` forbids those"
+                    return Entry(name, EntryKind.UNREADABLE, link=link, error=error), False
             info = os.stat(item.path)
         except FileNotFoundError:
             kind = EntryKind.BROKEN_LINK if link is not None else EntryKind.UNREADABLE

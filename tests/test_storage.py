@@ -156,3 +156,21 @@ def test_a_directory_without_permission_says_so_and_the_rest_is_listed(unprivile
     assert ("secret", EntryKind.UNREADABLE, "permission denied") in found
     assert LocalStorage(unprivileged / "secret").root().kind is RootKind.UNREADABLE
     assert LocalStorage(unprivileged / "secret" / "step-1").root().error == "permission denied"
+
+
+def test_links_out_of_the_checkpoint_are_followed_where_that_is_allowed(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1").write_bytes(b"12345")
+    (tmp_path / "ck").mkdir()
+    (tmp_path / "ck" / "inside").write_bytes(b"1")
+    for name, target in {"out": "../blobs/1", "directory": "../blobs", "in": "inside"}.items():
+        (tmp_path / "ck" / name).symlink_to(target)
+    allowed = LocalStorage(tmp_path / "ck").list()
+    assert {e.path: e.size for e in allowed.files()} == {"directory/1": 5, "in": 1, "inside": 1, "out": 5}
+    forbidden = LocalStorage(tmp_path / "ck", Limits(outside_links=False)).list()
+    assert {e.path: e.kind for e in forbidden} == {
+        "directory": EntryKind.UNREADABLE,
+        "in": EntryKind.FILE,
+        "inside": EntryKind.FILE,
+        "out": EntryKind.UNREADABLE,
+    }

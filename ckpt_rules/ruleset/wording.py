@@ -94,7 +94,9 @@ def _expected(loc: tuple[int | str, ...], kind: str) -> str:
 
 
 def _limit(name: str) -> str:
-    """The whole numbers that a limit may be."""
+    """What a limit may be."""
+    if Limits.model_fields[name].annotation is bool:
+        return "true or false"
     bounds = {type(b).__name__: b for b in Limits.model_fields[name].metadata}
     top = f" to {bounds['Le'].le:,}" if "Le" in bounds else " or more"
     return f"a whole number, {bounds['Ge'].ge:,}{top}"

@@ -95,7 +95,7 @@ TABLE = [
         "select: [acme/missing]\nlimits: {memry: 4}\n",
         (
             "team.yaml:2:10: unknown key 'memry' (did you mean 'memory'?); a mapping of limits has memory, structure, "
-            "opcodes, values, levels and entries"
+            "opcodes, values, levels, entries and outside_links"
         ),
     ),
     (
@@ -105,6 +105,10 @@ TABLE = [
     (
         "select: [acme/missing]\nlimits: {levels: 301}\n",
         "team.yaml:2:18: levels is '301'; a whole number, 1 to 300 is expected",
+    ),
+    (
+        "select: [acme/missing]\nlimits: {outside_links: 7}\n",
+        "team.yaml:2:25: outside_links is '7'; true or false is expected",
     ),
     (
         "select: [acme/missing]\nlimits: 400\n",
