@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 LIMIT = 500
-_BREAKS = re.compile(r"\s*[\r\n]\s*")
+_BREAKS = re.compile(r"[\r\n]+")
 
 
 def printable(text: str, limit: int | None = LIMIT) -> str:
@@ -23,4 +23,5 @@ def printable(text: str, limit: int | None = LIMIT) -> str:
 
 def sentence(text: str) -> str:
     """`printable`, for prose that its author may have broken into lines: it becomes one line with single spaces."""
-    return printable(_BREAKS.sub(" ", text.strip()), limit=4 * LIMIT)
+    lines = (line.strip() for line in _BREAKS.split(text))
+    return printable(" ".join(line for line in lines if line), limit=4 * LIMIT)

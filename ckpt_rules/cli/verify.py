@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ckpt_rules.cli.options import NoPlugin, stdout_kept_clean
-from ckpt_rules.cli.output import emit
+from ckpt_rules.cli.output import emit, say
 from ckpt_rules.errors import PluginError, UsageError
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, worst_verdict
@@ -147,7 +147,5 @@ def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterat
 def _say_where(reports: Sequence[Report], output: str) -> None:
     """The answer on stderr, for whoever watches a job that writes its report to a file."""
     for report in reports:
-        typer.echo(
-            f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}", err=True
-        )
-    typer.echo(f"the report is in {printable(output)}", err=True)
+        say(f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}")
+    say(f"the report is in {printable(output)}")
