@@ -21,6 +21,7 @@ from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.observers import Observers
 from ckpt_rules.plugin import Plugin, crash_of
 from ckpt_rules.plugins import Plugins
+from ckpt_rules.printable import shortened
 from ckpt_rules.report import Crash, LayoutSummary, Notice, Outcome, Report, RulesetSummary, Status
 from ckpt_rules.verdict import Situation, count, judge
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 MAX_FINDINGS = 10_000
 """Findings kept of one rule: 20 MB of them. A rule that goes on is stopped, and its outcome says so."""
+
+MAX_PROBLEMS = 1_000_000
+"""Problems looked at of one rule, where all but `MAX_FINDINGS` are ignored. A rule that goes on has no end."""
+
+MAX_TEXT = 20_000
+"""Characters kept of a message or a help; where there are more, the middle is left out."""
 
 
 def open_checkpoint(
@@ -44,7 +51,7 @@ def open_checkpoint(
         for layout in plugins.layouts:
             try:
                 matches.append((_recognised(layout, checkpoint), layout))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
+            except BaseException as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
                 crash = crash_of(error)
                 message = f"the layout {layout.name} of {plugins.layout_plugin(layout)} crashed: {_words(crash)}"
                 notices.append(Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash))
@@ -59,6 +66,8 @@ def _recognised(layout: Layout, checkpoint: Checkpoint) -> Match | None:
         return None
     if match is not None and not isinstance(match, Match):
         raise TypeError(f"recognise returned {match!r}; it must return a Match or None")
+    if match is not None and not (isinstance(match.score, int) and isinstance(match.signs, tuple | list)):
+        raise TypeError(f"recognise returned {match!r}; its score must be a whole number, its signs a tuple of words")
     return match
 
 
@@ -111,7 +120,7 @@ def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedR
         # What was found before the fact was missed stands: the rule then failed, and is not merely skipped.
         status, reason = Status.SKIPPED, absent.reason
         blocked_by = (absent.path or ".") if absent.blocked else None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - one of the two boundaries of design.md: around a rule
+    except BaseException as error:  # noqa: BLE001 - one of the two boundaries of design.md: around a rule
         status, crash = Status.CRASHED, crash_of(error)
     if status is not Status.CRASHED and any(f.ignored is None for f in findings):
         status = Status.FAILED
@@ -136,9 +145,11 @@ def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Proble
         raise TypeError(
             f"the check of {selected.rule.id} returned {found!r}; it must yield each Problem, or return a list"
         )
-    for problem in found:
+    for number, problem in enumerate(found):
         if not isinstance(problem, Problem):
             raise TypeError(f"the check of {selected.rule.id} yielded {problem!r}, which is no Problem")
+        if number >= MAX_PROBLEMS:
+            raise RuntimeError(f"the check of {selected.rule.id} yielded more than {MAX_PROBLEMS:,} problems")
         yield problem
 
 
@@ -148,8 +159,8 @@ def _finding(problem: Problem, selected: SelectedRule, ruleset: ResolvedRuleset,
         plugin=selected.plugin,
         severity=_effective(selected, problem.severity, strict=ruleset.strict),
         place=problem.place,
-        message=problem.message,
-        help=problem.help,
+        message=shortened(problem.message, MAX_TEXT),
+        help=problem.help and shortened(problem.help, MAX_TEXT),
         data=problem.data,
     )
     matching = [i for i in ruleset.ignores if i.matches(finding)]
@@ -220,5 +231,8 @@ def _resume(checkpoint: Checkpoint) -> str | None:
     try:
         plan = checkpoint.progress.plan
         return str(plan.sentence) if plan else None
-    except (Exception, SystemExit):  # noqa: BLE001 - the rule that asked for the same fact has been counted as crashed
+    except FactUnavailable:
+        return None
+    except BaseException as error:  # noqa: BLE001 - the rule that asked for the same fact has been counted as crashed
+        crash_of(error)
         return None

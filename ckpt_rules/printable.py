@@ -13,12 +13,18 @@ def printable(text: str, limit: int | None = LIMIT) -> str:
 
     limit: characters after which the middle is left out, or None
     """
-    if limit is not None and len(text) > limit:
-        cut = len(text) - limit
-        text = f"{text[: limit // 2]} [{cut:,} characters left out] {text[-(limit // 2) :]}"
+    if limit is not None:
+        text = shortened(text, limit)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text; where it has more than `limit` characters, with so many words instead of its middle."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]} [{len(text) - limit:,} characters left out] {text[-(limit // 2) :]}"
 
 
 def sentence(text: str) -> str:

@@ -13,6 +13,7 @@ import typer
 from ckpt_rules.cli.options import NoPlugin, stdout_kept_clean
 from ckpt_rules.cli.output import emit, say
 from ckpt_rules.errors import PluginError, UsageError
+from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, worst_verdict
 from ckpt_rules.reporters.style import Style
@@ -137,8 +138,9 @@ def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterat
         try:
             with stdout_kept_clean():
                 text: object = reporter(report)
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"the reporter {name!r} crashed: {type(error).__name__}: {error}") from error
+        except BaseException as error:
+            crash = crash_of(error)
+            raise PluginError(f"the reporter {name!r} crashed: {crash.type}: {crash.message}") from error
         if not isinstance(text, str):
             raise PluginError(f"the reporter {name!r} returned {type(text).__name__}; it must return text")
         yield text if text.endswith("\n") else f"{text}\n"
