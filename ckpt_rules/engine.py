@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from ckpt_rules.plugin import Plugin, crash_of
 from ckpt_rules.plugins import Plugins
 from ckpt_rules.printable import shortened
 from ckpt_rules.report import Crash, LayoutSummary, Notice, Outcome, Report, RulesetSummary, Status
+from ckpt_rules.time_limit import TimeLimitExceeded, limited
 from ckpt_rules.verdict import Situation, count, judge
 
 if TYPE_CHECKING:
@@ -41,16 +43,16 @@ MAX_TEXT = 20_000
 
 
 def open_checkpoint(
-    storage: Storage, plugins: Plugins, limits: Limits = DEFAULT_LIMITS
+    storage: Storage, plugins: Plugins, limits: Limits = DEFAULT_LIMITS, timeout: float | None = None
 ) -> tuple[Checkpoint, list[Notice]]:
-    """The checkpoint with its layout chosen; a layout that raises is passed over and noted."""
+    """The checkpoint with its layout chosen; a layout that raises, or takes more seconds than `timeout`, is noted."""
     checkpoint = Checkpoint(storage, limits)
     notices = [_broken_plugin(p, p.crash) for p in plugins.broken if p.crash]
     if checkpoint.root.kind is RootKind.DIRECTORY:
         matches: list[tuple[Match | None, Layout]] = []
         for layout in plugins.layouts:
             try:
-                matches.append((_recognised(layout, checkpoint), layout))
+                matches.append((limited(timeout, partial(_recognised, layout, checkpoint)), layout))
             except BaseException as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
                 crash = crash_of(error)
                 message = f"the layout {layout.name} of {plugins.layout_plugin(layout)} crashed: {_words(crash)}"
@@ -79,43 +81,53 @@ def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:
     return LayoutSummary(name=checkpoint.layout.name, title=checkpoint.layout.title, signs=tuple(map(str, signs)))
 
 
-def run(storage: Storage, ruleset: ResolvedRuleset) -> Report:
-    """Run every rule of a ruleset over one checkpoint."""
+def run(storage: Storage, ruleset: ResolvedRuleset, rule_timeout: float | None = None) -> Report:
+    """Run every rule of a ruleset over one checkpoint.
+
+    rule_timeout: seconds after which a rule is stopped; None for no limit
+    """
     started = perf_counter()
-    checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits)
+    checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits, rule_timeout)
     observers = Observers(ruleset.plugins.manager)
     observers.tell("ckpt_rules_run_started", checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
     outcomes: list[Outcome] = []
     used: set[Ignore] = set()
     for selected in ruleset.rules:
-        outcome = _run_rule(selected, checkpoint, ruleset, used)
+        outcome = _run_rule(selected, checkpoint, ruleset, used, rule_timeout)
         outcomes.append(outcome)
         observers.tell("ckpt_rules_rule_finished", checkpoint=checkpoint, outcome=outcome)
     notices += [*ruleset.notices, *_unused(ruleset, used, outcomes)]
     if ruleset.strict:
         notices = [n.model_copy(update={"severity": _promoted(n.severity)}) for n in notices]
 
+    resume = _resume(checkpoint, rule_timeout)
+
     def report() -> Report:
-        return _report(checkpoint, ruleset, outcomes, [*notices, *observers.notices], perf_counter() - started)
+        seconds = perf_counter() - started
+        return _report(checkpoint, ruleset, outcomes, [*notices, *observers.notices], resume, seconds)
 
     finished, noted = report(), len(observers.notices)
     observers.tell("ckpt_rules_run_finished", checkpoint=checkpoint, report=finished)
     return finished if len(observers.notices) == noted else report()
 
 
-def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedRuleset, used: set[Ignore]) -> Outcome:
+def _run_rule(
+    selected: SelectedRule,
+    checkpoint: Checkpoint,
+    ruleset: ResolvedRuleset,
+    used: set[Ignore],
+    timeout: float | None,
+) -> Outcome:
     started = perf_counter()
     findings: list[Finding] = []
     status, reason, blocked_by, crash = Status.PASSED, None, None, None
+    known = checkpoint.mark()
     try:
-        for problem in _problems(selected, checkpoint):
-            finding = _finding(problem, selected, ruleset, used)
-            if len(findings) < MAX_FINDINGS:
-                findings.append(finding)
-            elif finding.ignored is None:
-                findings.append(finding)
-                reason = f"it was stopped after {MAX_FINDINGS:,} findings; there are more"
-                break
+        found = (_finding(problem, selected, ruleset, used) for problem in _problems(selected, checkpoint))
+        reason = limited(timeout, partial(_collect, found, findings))
+    except TimeLimitExceeded as error:
+        checkpoint.forget_since(known)
+        status, crash, reason = Status.CRASHED, crash_of(error), f"stopped after {timeout:g} s (rule-timeout)"
     except FactUnavailable as absent:
         # What was found before the fact was missed stands: the rule then failed, and is not merely skipped.
         status, reason = Status.SKIPPED, absent.reason
@@ -137,6 +149,17 @@ def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedR
         crash=crash,
         seconds=perf_counter() - started,
     )
+
+
+def _collect(found: Iterable[Finding], findings: list[Finding]) -> str | None:
+    """Keep what is found, up to a bound; why it was stopped there, or None."""
+    for finding in found:
+        if len(findings) < MAX_FINDINGS:
+            findings.append(finding)
+        elif finding.ignored is None:
+            findings.append(finding)
+            return f"it was stopped after {MAX_FINDINGS:,} findings; there are more"
+    return None
 
 
 def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -206,10 +229,10 @@ def _report(
     ruleset: ResolvedRuleset,
     outcomes: Sequence[Outcome],
     notices: Sequence[Notice],
+    resume: str | None,
     seconds: float,
 ) -> Report:
     counts = count(outcomes)
-    resume = _resume(checkpoint)
     situation = Situation(checkpoint.root.kind is RootKind.DIRECTORY, ruleset.narrowed, resume)
     verdict, reason = judge(outcomes, notices, counts, situation)
     return Report(
@@ -227,9 +250,9 @@ def _report(
     )
 
 
-def _resume(checkpoint: Checkpoint) -> str | None:
+def _resume(checkpoint: Checkpoint, timeout: float | None) -> str | None:
     try:
-        plan = checkpoint.progress.plan
+        plan = limited(timeout, lambda: checkpoint.progress.plan)
         return str(plan.sentence) if plan else None
     except FactUnavailable:
         return None
