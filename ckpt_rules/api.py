@@ -12,6 +12,7 @@ from ckpt_rules.errors import CheckpointInvalid
 from ckpt_rules.limits import DEFAULT_LIMITS
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.storage import LocalStorage
+from ckpt_rules.time_limit import checked
 
 if TYPE_CHECKING:
     import os
@@ -30,6 +31,7 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     exclude: str | Iterable[str] = (),
     no_plugins: Iterable[str] = (),
     today: date | None = None,
+    rule_timeout: float | None = None,
 ) -> Report:
     """Run a ruleset over one checkpoint directory.
 
@@ -40,12 +42,14 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     exclude:    a glob of rule ids or `tag:…`, or several, that do not run
     no_plugins: names of installed plugins to leave out
     today:      the day by which ignores expire; the real one unless given
+    rule_timeout: seconds after which a rule is stopped, so that the report can't be a pass; None for no limit
 
     Raises `RulesetError` for mistakes in the ruleset, `UsageError` for names that do not exist and `PluginError` for
     plugins that clash; never for what the checkpoint holds.
     """
+    timeout = checked(rule_timeout)
     resolved = load_ruleset(ruleset, strict=strict, select=select, exclude=exclude, no_plugins=no_plugins, today=today)
-    return run(LocalStorage(path, resolved.limits), resolved)
+    return run(LocalStorage(path, resolved.limits), resolved, timeout)
 
 
 def load_ruleset(

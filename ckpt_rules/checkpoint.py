@@ -76,6 +76,16 @@ class Checkpoint:
             raise FactUnavailable(value.reason, path=value.path, blocked=value.blocked)
         return cast("T", value)
 
+    def mark(self) -> tuple[int, int]:
+        """The present moment, for `forget_since`."""
+        return len(self._facts), self.budget.room
+
+    def forget_since(self, mark: tuple[int, int]) -> None:
+        """Forget every fact that was computed since: whoever computed it was stopped, and may have left it half done."""
+        known, self.budget.room = mark
+        for key in list(self._facts)[known:]:
+            del self._facts[key]
+
     @property
     def path(self) -> str:
         """The checkpoint's path, as the user named it."""

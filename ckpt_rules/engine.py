@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.observers import Observers
 from ckpt_rules.plugin import Plugin, crash_of
 from ckpt_rules.plugins import Plugins
+from ckpt_rules.printable import shortened
 from ckpt_rules.report import Crash, LayoutSummary, Notice, Outcome, Report, RulesetSummary, Status
+from ckpt_rules.time_limit import TimeLimitExceeded, limited
 from ckpt_rules.verdict import Situation, count, judge
 
 if TYPE_CHECKING:
@@ -32,19 +35,25 @@ if TYPE_CHECKING:
 MAX_FINDINGS = 10_000
 """Findings kept of one rule: 20 MB of them. A rule that goes on is stopped, and its outcome says so."""
 
+MAX_PROBLEMS = 1_000_000
+"""Problems looked at of one rule, where all but `MAX_FINDINGS` are ignored. A rule that goes on has no end."""
+
+MAX_TEXT = 20_000
+"""Characters kept of a message or a help; where there are more, the middle is left out."""
+
 
 def open_checkpoint(
-    storage: Storage, plugins: Plugins, limits: Limits = DEFAULT_LIMITS
+    storage: Storage, plugins: Plugins, limits: Limits = DEFAULT_LIMITS, timeout: float | None = None
 ) -> tuple[Checkpoint, list[Notice]]:
-    """The checkpoint with its layout chosen; a layout that raises is passed over and noted."""
+    """The checkpoint with its layout chosen; a layout that raises, or takes more seconds than `timeout`, is noted."""
     checkpoint = Checkpoint(storage, limits)
     notices = [_broken_plugin(p, p.crash) for p in plugins.broken if p.crash]
     if checkpoint.root.kind is RootKind.DIRECTORY:
         matches: list[tuple[Match | None, Layout]] = []
         for layout in plugins.layouts:
             try:
-                matches.append((_recognised(layout, checkpoint), layout))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
+                matches.append((limited(timeout, partial(_recognised, layout, checkpoint)), layout))
+            except BaseException as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
                 crash = crash_of(error)
                 message = f"the layout {layout.name} of {plugins.layout_plugin(layout)} crashed: {_words(crash)}"
                 notices.append(Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash))
@@ -59,6 +68,8 @@ def _recognised(layout: Layout, checkpoint: Checkpoint) -> Match | None:
         return None
     if match is not None and not isinstance(match, Match):
         raise TypeError(f"recognise returned {match!r}; it must return a Match or None")
+    if match is not None and not (isinstance(match.score, int) and isinstance(match.signs, tuple | list)):
+        raise TypeError(f"recognise returned {match!r}; its score must be a whole number, its signs a tuple of words")
     return match
 
 
@@ -70,48 +81,58 @@ def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:
     return LayoutSummary(name=checkpoint.layout.name, title=checkpoint.layout.title, signs=tuple(map(str, signs)))
 
 
-def run(storage: Storage, ruleset: ResolvedRuleset) -> Report:
-    """Run every rule of a ruleset over one checkpoint."""
+def run(storage: Storage, ruleset: ResolvedRuleset, rule_timeout: float | None = None) -> Report:
+    """Run every rule of a ruleset over one checkpoint.
+
+    rule_timeout: seconds after which a rule is stopped; None for no limit
+    """
     started = perf_counter()
-    checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits)
+    checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits, rule_timeout)
     observers = Observers(ruleset.plugins.manager)
     observers.tell("ckpt_rules_run_started", checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
     outcomes: list[Outcome] = []
     used: set[Ignore] = set()
     for selected in ruleset.rules:
-        outcome = _run_rule(selected, checkpoint, ruleset, used)
+        outcome = _run_rule(selected, checkpoint, ruleset, used, rule_timeout)
         outcomes.append(outcome)
         observers.tell("ckpt_rules_rule_finished", checkpoint=checkpoint, outcome=outcome)
     notices += [*ruleset.notices, *_unused(ruleset, used, outcomes)]
     if ruleset.strict:
         notices = [n.model_copy(update={"severity": _promoted(n.severity)}) for n in notices]
 
+    resume = _resume(checkpoint, rule_timeout)
+
     def report() -> Report:
-        return _report(checkpoint, ruleset, outcomes, [*notices, *observers.notices], perf_counter() - started)
+        seconds = perf_counter() - started
+        return _report(checkpoint, ruleset, outcomes, [*notices, *observers.notices], resume, seconds)
 
     finished, noted = report(), len(observers.notices)
     observers.tell("ckpt_rules_run_finished", checkpoint=checkpoint, report=finished)
     return finished if len(observers.notices) == noted else report()
 
 
-def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedRuleset, used: set[Ignore]) -> Outcome:
+def _run_rule(
+    selected: SelectedRule,
+    checkpoint: Checkpoint,
+    ruleset: ResolvedRuleset,
+    used: set[Ignore],
+    timeout: float | None,
+) -> Outcome:
     started = perf_counter()
     findings: list[Finding] = []
     status, reason, blocked_by, crash = Status.PASSED, None, None, None
+    known = checkpoint.mark()
     try:
-        for problem in _problems(selected, checkpoint):
-            finding = _finding(problem, selected, ruleset, used)
-            if len(findings) < MAX_FINDINGS:
-                findings.append(finding)
-            elif finding.ignored is None:
-                findings.append(finding)
-                reason = f"it was stopped after {MAX_FINDINGS:,} findings; there are more"
-                break
+        found = (_finding(problem, selected, ruleset, used) for problem in _problems(selected, checkpoint))
+        reason = limited(timeout, partial(_collect, found, findings))
+    except TimeLimitExceeded as error:
+        checkpoint.forget_since(known)
+        status, crash, reason = Status.CRASHED, crash_of(error), f"stopped after {timeout:g} s (rule-timeout)"
     except FactUnavailable as absent:
         # What was found before the fact was missed stands: the rule then failed, and is not merely skipped.
         status, reason = Status.SKIPPED, absent.reason
         blocked_by = (absent.path or ".") if absent.blocked else None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - one of the two boundaries of design.md: around a rule
+    except BaseException as error:  # noqa: BLE001 - one of the two boundaries of design.md: around a rule
         status, crash = Status.CRASHED, crash_of(error)
     if status is not Status.CRASHED and any(f.ignored is None for f in findings):
         status = Status.FAILED
@@ -130,15 +151,28 @@ def _run_rule(selected: SelectedRule, checkpoint: Checkpoint, ruleset: ResolvedR
     )
 
 
+def _collect(found: Iterable[Finding], findings: list[Finding]) -> str | None:
+    """Keep what is found, up to a bound; why it was stopped there, or None."""
+    for finding in found:
+        if len(findings) < MAX_FINDINGS:
+            findings.append(finding)
+        elif finding.ignored is None:
+            findings.append(finding)
+            return f"it was stopped after {MAX_FINDINGS:,} findings; there are more"
+    return None
+
+
 def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem]:
     found: object = selected.rule.check(checkpoint)
     if found is None or isinstance(found, Problem) or not isinstance(found, Iterable):
         raise TypeError(
             f"the check of {selected.rule.id} returned {found!r}; it must yield each Problem, or return a list"
         )
-    for problem in found:
+    for number, problem in enumerate(found):
         if not isinstance(problem, Problem):
             raise TypeError(f"the check of {selected.rule.id} yielded {problem!r}, which is no Problem")
+        if number >= MAX_PROBLEMS:
+            raise RuntimeError(f"the check of {selected.rule.id} yielded more than {MAX_PROBLEMS:,} problems")
         yield problem
 
 
@@ -148,8 +182,8 @@ def _finding(problem: Problem, selected: SelectedRule, ruleset: ResolvedRuleset,
         plugin=selected.plugin,
         severity=_effective(selected, problem.severity, strict=ruleset.strict),
         place=problem.place,
-        message=problem.message,
-        help=problem.help,
+        message=shortened(problem.message, MAX_TEXT),
+        help=problem.help and shortened(problem.help, MAX_TEXT),
         data=problem.data,
     )
     matching = [i for i in ruleset.ignores if i.matches(finding)]
@@ -195,10 +229,10 @@ def _report(
     ruleset: ResolvedRuleset,
     outcomes: Sequence[Outcome],
     notices: Sequence[Notice],
+    resume: str | None,
     seconds: float,
 ) -> Report:
     counts = count(outcomes)
-    resume = _resume(checkpoint)
     situation = Situation(checkpoint.root.kind is RootKind.DIRECTORY, ruleset.narrowed, resume)
     verdict, reason = judge(outcomes, notices, counts, situation)
     return Report(
@@ -216,9 +250,12 @@ def _report(
     )
 
 
-def _resume(checkpoint: Checkpoint) -> str | None:
+def _resume(checkpoint: Checkpoint, timeout: float | None) -> str | None:
     try:
-        plan = checkpoint.progress.plan
+        plan = limited(timeout, lambda: checkpoint.progress.plan)
         return str(plan.sentence) if plan else None
-    except (Exception, SystemExit):  # noqa: BLE001 - the rule that asked for the same fact has been counted as crashed
+    except FactUnavailable:
+        return None
+    except BaseException as error:  # noqa: BLE001 - the rule that asked for the same fact has been counted as crashed
+        crash_of(error)
         return None

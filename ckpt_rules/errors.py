@@ -70,10 +70,15 @@ class FactUnavailable(Exception):
     apply); True, it should be there but `path` is damaged or unreadable, so that the rule could not do its work.
     """
 
+    # A plugin may give anything, or derive a class that sets nothing, and all of it ends up in the report.
+    reason: str = "no reason was given"
+    path: str | None = None
+    blocked: bool = False
+
     def __init__(self, reason: str, *, path: str | None = None, blocked: bool = False) -> None:
-        self.reason = reason
-        self.path = path
-        self.blocked = blocked
+        self.reason = str(reason)
+        self.path = None if path is None else str(path)
+        self.blocked = bool(blocked)
         super().__init__(reason)
 
 

@@ -152,7 +152,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, notices: Sequence[Notice] = ()) -
             parts[name] = summarise(checkpoint)
         except FactUnavailable as absent:
             unavailable[name] = absent.reason
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - around the code of a layout, which a plugin brings
+        except BaseException as error:  # noqa: BLE001 - around the code of a layout, which a plugin brings
             crash = crash_of(error)
             words = f"{crash.type}: {crash.message}"
             unavailable[name] = f"the layout crashed: {words}"

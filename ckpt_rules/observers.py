@@ -26,8 +26,8 @@ class Observers:
             others = [p for p in self._manager.get_plugins() if p is not plugin]
             try:
                 self._manager.subset_hook_caller(hook, others)(**news)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - around a plugin's code
-                self._silenced.add(plugin)
+            except BaseException as error:  # noqa: BLE001 - around a plugin's code
                 crash = crash_of(error)
+                self._silenced.add(plugin)
                 message = f"the plugin {implementation.plugin_name} crashed in {hook}: {crash.type}: {crash.message}"
                 self.notices.append(Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash))

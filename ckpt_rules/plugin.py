@@ -18,9 +18,10 @@ import pluggy
 
 from ckpt_rules import hookspecs
 from ckpt_rules.errors import PluginError
+from ckpt_rules.finding import Severity
 from ckpt_rules.layout import Layout
 from ckpt_rules.report import Crash
-from ckpt_rules.rule import HEADINGS, RULE_ID, Rule
+from ckpt_rules.rule import HEADINGS, RULE_ID, Reads, Rule
 
 if TYPE_CHECKING:
     from ckpt_rules.hookspecs import Reporter
@@ -65,10 +66,11 @@ def load_plugin(
         manager.register(plugin, name)
         _refuse_unknown_hooks(manager, plugin)
         return _collected(Plugin(name, distribution, version, origin), _Hooks(manager, plugin), plugin)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - around loading a plugin, which may even call sys.exit
+    except BaseException as error:  # noqa: BLE001 - around loading a plugin, which may even call sys.exit
+        crash = crash_of(error)
         for loaded in set(manager.get_plugins()) - before:
             manager.unregister(loaded)
-        return Plugin(name, distribution, version, origin, crash=crash_of(error))
+        return Plugin(name, distribution, version, origin, crash=crash)
 
 
 class _Hooks:
@@ -129,7 +131,22 @@ def _rule(rule: Any) -> type[Rule]:
     if not page.summary or missing:
         what = f"the section '## {missing[0]}'" if page.summary else "a summary line"
         raise PluginError(f"the docstring of {rule_id} has not {what}; a rule's docstring is its page")
+    for name, (fits, words) in _ATTRIBUTES.items():
+        if not fits(value := getattr(rule, name)):
+            raise PluginError(f"{name} of {rule_id} is {value!r}; it must be {words}")
     return rule
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, tuple | list | set | frozenset) and all(isinstance(word, str) for word in value)
+
+
+_ATTRIBUTES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "severity": (lambda value: isinstance(value, Severity), "a Severity"),
+    "tags": (_is_words, "a set of words"),
+    "reads": (lambda value: isinstance(value, Reads), "a Reads"),
+    "former_ids": (_is_words, "a tuple of ids"),
+}
 
 
 def _layout(layout: Any) -> Layout:
@@ -202,7 +219,9 @@ def _defined_rules(module: ModuleType) -> list[object]:
 
 
 def crash_of(error: BaseException) -> Crash:
-    """An exception as part of a report."""
+    """Whatever the code of a plugin raised, `SystemExit` and its like included, as part of a report; ^C is passed on."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - an exception of a plugin may not even be able to say what it is

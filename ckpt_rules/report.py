@@ -65,7 +65,10 @@ class Outcome(_Model):
     options: Data = Field(default_factory=dict, description="Options of the rule that differ from their defaults.")
     status: Status
     findings: tuple[Finding, ...] = ()
-    reason: Text | None = Field(default=None, description="Why it was skipped, or stopped before its end.")
+    reason: Text | None = Field(
+        default=None,
+        description="Why it was skipped, or stopped before its end; of a crashed one, that it took longer than the rule timeout.",
+    )
     blocked_by: Text | None = Field(
         default=None, description="The damaged or unreadable file that kept a skipped rule from its work."
     )

@@ -64,8 +64,11 @@ def judge(
 
 def _gap(outcomes: Sequence[Outcome], notices: Sequence[Notice], counts: Counts) -> str | None:
     """Why not everything was checked that should have been, or None."""
+    stopped = sum(o.status is Status.CRASHED and o.reason is not None for o in outcomes)
+    crashed = counts.crashed - stopped
     if counts.crashed:
-        return f"{number(counts.crashed, 'rule')} crashed"
+        words = [f"{number(crashed, 'rule')} crashed"] if crashed else []
+        return " and ".join(words + ([f"{number(stopped, 'rule')} took too long"] if stopped else []))
     if any(n.fatal for n in notices):
         return "a plugin failed"
     return None if outcomes else "no rule was selected"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
 import sys
 import traceback
@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from ckpt_rules import __version__
-from ckpt_rules.cli import catalogue, inspection, plugins, rulesets, schema, verify
-from ckpt_rules.cli.output import silence, to_stream
-from ckpt_rules.errors import CkptRulesError, UsageError
-from ckpt_rules.printable import printable
+from ckpt_rules.cli import INTERRUPTED, catalogue, inspection, plugins, rulesets, schema, verify
+from ckpt_rules.cli.output import emit, say, silence
+from ckpt_rules.errors import CkptRulesError
 from ckpt_rules.report import ExitCode
+from ckpt_rules.storage import reason
 
 TRACEBACK = "CKPT_RULES_TRACEBACK"
 
@@ -40,7 +40,7 @@ app.command("schema")(schema.schema)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"ckpt-rules {__version__}")
+        emit([f"ckpt-rules {__version__}\n"])
         raise typer.Exit
 
 
@@ -61,20 +61,32 @@ def run(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     wants_traceback = bool(os.environ.get(TRACEBACK)) or not {"-v", "--verbose"}.isdisjoint(arguments)
     try:
-        return int(typer.main.get_command(app).main(arguments, prog_name="ckpt-rules", standalone_mode=False) or 0)
+        code = int(typer.main.get_command(app).main(arguments, prog_name="ckpt-rules", standalone_mode=False) or 0)
     except CkptRulesError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
+    except SystemExit as ended:
+        # Only typer ends the process from in here: where the reader of a help page, which it prints itself, goes away.
+        return ExitCode.PASSED if isinstance(ended.__context__, BrokenPipeError) else ExitCode.UNKNOWN
     except Exception as error:  # noqa: BLE001 - the boundary: a bug is a message as well
-        # What typer raises for a misused command; which class that is differs by its version.
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            return int(error.exit_code)
-        _say(_bug(error, with_traceback=wants_traceback))
-    except SystemExit:
-        pass  # nothing in here ends the process by itself: a plugin did, and proved nothing by it
+        say(_message(error, with_traceback=wants_traceback))
+    else:
+        if code == INTERRUPTED:  # what typer makes of ^C
+            raise KeyboardInterrupt
+        return code
     finally:
         _flush()
     return ExitCode.UNKNOWN
+
+
+def _message(error: Exception, *, with_traceback: bool) -> str:
+    # What typer raises for a misused command; which class that is differs by its version.
+    if hasattr(error, "show") and hasattr(error, "exit_code"):
+        text = io.StringIO()
+        error.show(text)
+        return text.getvalue()
+    if isinstance(error, OSError) and error.filename is None:  # a help page again
+        return f"error: standard output can't be written to: {reason(error)}"
+    return _bug(error, with_traceback=with_traceback)
 
 
 def _bug(error: Exception, *, with_traceback: bool) -> str:
@@ -82,12 +94,6 @@ def _bug(error: Exception, *, with_traceback: bool) -> str:
     if with_traceback:
         return f"{said}, with this traceback:\n{''.join(traceback.format_exception(error))}"
     return f"{said}, with the traceback that {TRACEBACK}=1 shows."
-
-
-def _say(text: str) -> None:
-    """Print to stderr line by line, with nothing in it that a terminal would take for a command."""
-    with contextlib.suppress(UsageError):  # nobody is left to be told
-        to_stream([printable(line, limit=None) + "\n" for line in text.splitlines()], sys.stderr)
 
 
 def _flush() -> None:

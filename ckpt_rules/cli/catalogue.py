@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, WithRuleset, load_plugins
-from ckpt_rules.cli.output import emit
+from ckpt_rules.cli.output import emit, say
 from ckpt_rules.errors import UsageError
 from ckpt_rules.printable import printable
 from ckpt_rules.reporters.style import Style
@@ -71,7 +71,7 @@ def rule(
     if known is None:
         raise UsageError(installed.unknown_rule(rule_id))
     if known != rule_id:
-        typer.echo(f"{printable(rule_id)} is called {known} now", err=True)
+        say(f"{printable(rule_id)} is called {known} now")
     info = rule_info(*plugins.rules[known])
     emit([info.model_dump_json(indent=2) + "\n" if form is Form.JSON else _painted(rule_page(info))])
 

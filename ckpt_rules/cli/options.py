@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from ckpt_rules.cli.output import say
 from ckpt_rules.printable import printable, sentence
 
 if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins
+
+STDOUT, STDERR = 1, 2
 
 NoPlugin = Annotated[
     list[str] | None,
@@ -45,9 +49,33 @@ AnyForm = Annotated[Form, typer.Option("--format", "-f", help="Text for people o
 
 @contextlib.contextmanager
 def stdout_kept_clean() -> Iterator[None]:
-    """While plugins' code runs: what it prints goes to stderr, for what we print on stdout may be JSON."""
-    with contextlib.redirect_stdout(sys.stderr):
+    """While plugins' code runs: what it prints goes to stderr, for what we print on stdout may be JSON.
+
+    So does what a C library or a child process prints, which knows nothing of `sys.stdout`.
+    """
+    with _descriptor_diverted(), contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+@contextlib.contextmanager
+def _descriptor_diverted() -> Iterator[None]:
+    if sys.__stdout__ is None or sys.__stderr__ is None:  # their numbers may by now be those of other files
+        yield
+        return
+    _flush(sys.__stdout__)
+    kept = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    try:
+        yield
+    finally:
+        _flush(sys.__stdout__)
+        os.dup2(kept, STDOUT)
+        os.close(kept)
+
+
+def _flush(stream: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        stream.flush()
 
 
 def load_plugins(left_out: Iterable[str] | None, ruleset: str | None = None) -> Plugins:
@@ -63,5 +91,5 @@ def load_plugins(left_out: Iterable[str] | None, ruleset: str | None = None) -> 
     for plugin in plugins.broken:
         if plugin.crash:
             words = f"{plugin.crash.type}: {plugin.crash.message}"
-            typer.echo(f"warning: the plugin {printable(str(plugin))} could not be loaded: {sentence(words)}", err=True)
+            say(f"warning: the plugin {printable(str(plugin))} could not be loaded: {sentence(words)}")
     return plugins

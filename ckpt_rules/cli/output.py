@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import sys
@@ -9,6 +11,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from ckpt_rules.errors import UsageError
+from ckpt_rules.printable import printable
 from ckpt_rules.storage import reason
 
 
@@ -18,6 +21,12 @@ def emit(pieces: Iterable[str], output: str | None = None) -> None:
         to_stream(pieces, sys.stdout)
     else:
         to_file(pieces, output)
+
+
+def say(text: str) -> None:
+    """Print to stderr line by line, with nothing in it that a terminal would take for a command."""
+    with contextlib.suppress(UsageError):  # nobody is left to be told
+        to_stream([printable(line, limit=None) + "\n" for line in text.splitlines()], sys.stderr)
 
 
 def to_stream(pieces: Iterable[str], stream: TextIO | None) -> None:
@@ -31,19 +40,32 @@ def to_stream(pieces: Iterable[str], stream: TextIO | None) -> None:
         if gone or stream is None:
             continue
         try:
-            stream.write(_encodable(piece, stream))
-            stream.flush()
+            _put(piece, stream)
         except BrokenPipeError:
             gone = True
             silence(stream)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a plugin closed it
             silence(stream)
-            raise UsageError(f"standard output can't be written to: {reason(error)}") from None
+            words = reason(error) if isinstance(error, OSError) else "it is closed"
+            raise UsageError(f"standard output can't be written to: {words}") from None
 
 
-def _encodable(text: str, stream: TextIO) -> str:
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+def _put(text: str, stream: TextIO) -> None:
+    """Write all of the text. What the encoding lacks is escaped."""
+    raw = getattr(stream, "buffer", None)
+    if raw is None:
+        stream.write(text)
+        stream.flush()
+        return
+    stream.flush()
+    data = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+    while data:
+        # With PYTHONUNBUFFERED nothing lies between us and the system, which may take a part only, as a disk that fills up.
+        taken = raw.write(data)
+        if taken is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        data = data[taken:]
+    raw.flush()
 
 
 def silence(stream: TextIO) -> None:
@@ -75,7 +97,8 @@ def to_file(pieces: Iterable[str], output: str) -> None:
 
 def _replace(path: str, text: bytes) -> None:
     folder, name = os.path.split(path)
-    fresh = os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
+    # Not the process id: in a container it is the same each time, and what a killed run left would be in the way.
+    fresh = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}.tmp")
     mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None
     # 0o666 less the umask is what any other program would give a new file.
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -85,7 +108,8 @@ def _replace(path: str, text: bytes) -> None:
         _write(handle, text)
         os.replace(fresh, path)
     except BaseException:
-        os.unlink(fresh)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
         raise
 
 

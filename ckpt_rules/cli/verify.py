@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ckpt_rules.cli.options import NoPlugin, stdout_kept_clean
-from ckpt_rules.cli.output import emit
+from ckpt_rules.cli.output import emit, say
 from ckpt_rules.errors import PluginError, UsageError
+from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, worst_verdict
 from ckpt_rules.reporters.style import Style
+from ckpt_rules.time_limit import checked
 
 if TYPE_CHECKING:
     from ckpt_rules.hookspecs import Reporter
@@ -49,6 +51,10 @@ def verify(  # noqa: PLR0913 - one argument for each flag
         list[str] | None, typer.Option(metavar="GLOB", help="Leave out these rules: globs of ids, or tag:NAME.")
     ] = None,
     no_plugin: NoPlugin = None,
+    rule_timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Stop each rule that takes longer, and end with 2.", show_default=False),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Every rule with its reason and time, all findings, tracebacks.")
     ] = False,
@@ -65,12 +71,13 @@ def verify(  # noqa: PLR0913 - one argument for each flag
     """
     if verbose and quiet:
         raise UsageError("--verbose and --quiet contradict each other; give one of them")
+    timeout = checked(rule_timeout)
     with stdout_kept_clean():
         resolved = _resolve(ruleset, strict, select, exclude, no_plugin)
     style = Style.of(sys.stdout) if output is None else Style()
     render = _renderer(form, resolved, partial(_text, style=style, verbose=verbose, quiet=quiet))
     reports: list[Report] = []
-    emit(render(_run(paths, resolved, reports)), output)
+    emit(render(_run(paths, resolved, timeout, reports)), output)
     if output is not None and not quiet:
         _say_where(reports, output)
     code = worst_verdict(tuple(reports)).exit_code
@@ -85,14 +92,16 @@ def _resolve(
     return load_ruleset(ruleset, strict=strict, select=select or (), exclude=exclude or (), no_plugins=no_plugin or ())
 
 
-def _run(paths: Sequence[str], ruleset: ResolvedRuleset, reports: list[Report]) -> Iterator[Report]:
+def _run(
+    paths: Sequence[str], ruleset: ResolvedRuleset, timeout: float | None, reports: list[Report]
+) -> Iterator[Report]:
     """Verify each path when its report is asked for, and keep it in `reports`."""
     from ckpt_rules.engine import run
     from ckpt_rules.storage import LocalStorage
 
     for path in paths:
         with stdout_kept_clean():
-            reports.append(run(LocalStorage(path, ruleset.limits), ruleset))
+            reports.append(run(LocalStorage(path, ruleset.limits), ruleset, timeout))
         yield reports[-1]
 
 
@@ -137,8 +146,9 @@ def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterat
         try:
             with stdout_kept_clean():
                 text: object = reporter(report)
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"the reporter {name!r} crashed: {type(error).__name__}: {error}") from error
+        except BaseException as error:
+            crash = crash_of(error)
+            raise PluginError(f"the reporter {name!r} crashed: {crash.type}: {crash.message}") from error
         if not isinstance(text, str):
             raise PluginError(f"the reporter {name!r} returned {type(text).__name__}; it must return text")
         yield text if text.endswith("\n") else f"{text}\n"
@@ -147,7 +157,5 @@ def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterat
 def _say_where(reports: Sequence[Report], output: str) -> None:
     """The answer on stderr, for whoever watches a job that writes its report to a file."""
     for report in reports:
-        typer.echo(
-            f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}", err=True
-        )
-    typer.echo(f"the report is in {printable(output)}", err=True)
+        say(f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}")
+    say(f"the report is in {printable(output)}")

@@ -29,7 +29,7 @@ def findings(outcome: Outcome, style: Style, *, every: bool = False, note: str =
             yield from _several(found if every else found[:SHOWN], style)
             if not every and len(found) > SHOWN:
                 yield from style.wrapped(f"and {len(found) - SHOWN:,} more; --verbose shows them all", INDENT)
-    if outcome.reason and live:
+    if outcome.reason and live and outcome.crash is None:
         yield from style.wrapped(f"not looked at to its end: {sentence(outcome.reason)}", INDENT)
 
 
@@ -63,13 +63,18 @@ def place(where: Place) -> str:
 
 
 def crash(outcome: Outcome, style: Style, *, verbose: bool) -> Iterator[str]:
-    """One line about a rule that raised, or its whole traceback."""
+    """What a rule raised or that it took too long, and whose fault that is; or its whole traceback."""
     if outcome.crash is None:
         return
     yield title("crashed", outcome.rule, style)
-    yield from style.wrapped(crash_words(outcome.crash), INDENT)
-    blame = f"a bug in the plugin {printable(outcome.plugin)}, not a fault of the checkpoint"
-    yield from style.wrapped(blame if verbose else f"{blame}; --verbose shows the traceback", INDENT)
+    yield from style.wrapped(sentence(outcome.reason) if outcome.reason else crash_words(outcome.crash), INDENT)
+    blame = (
+        "a slow disk, or a loop without end in a plugin"
+        if outcome.reason
+        else f"a bug in the plugin {printable(outcome.plugin)}, not a fault of the checkpoint"
+    )
+    shows = "where it was" if outcome.reason else "the traceback"
+    yield from style.wrapped(blame if verbose else f"{blame}; --verbose shows {shows}", INDENT)
     if verbose:
         yield from traceback(outcome.crash)
 
