@@ -17,13 +17,13 @@ TYPE_CHECKING = False  # type checkers take it for typing's, which takes ten tim
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ckpt_rules.api": ("inspect", "quick_verify_checkpoint", "verify"),
+    "ckpt_rules.api": ("inspect", "newest_checkpoint", "quick_verify_checkpoint", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
     "ckpt_rules.facts.counters": ("counter_faults",),
-    "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind"),
+    "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
     "ckpt_rules.facts.spelling": ("misspelling_of",),
     "ckpt_rules.facts.tensors": (
         "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
@@ -47,7 +47,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 if TYPE_CHECKING:
     from typing import Any
 
-    from ckpt_rules.api import inspect, quick_verify_checkpoint, verify
+    from ckpt_rules.api import inspect, newest_checkpoint, quick_verify_checkpoint, verify
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.errors import (
         CheckpointInvalid,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ckpt_rules.facts.counters import counter_faults
-    from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind
+    from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
     from ckpt_rules.facts.spelling import misspelling_of
     from ckpt_rules.facts.tensors import (
         DTYPE_BITS,
@@ -165,8 +165,10 @@ __all__ = [
     "inspect",
     "is_count",
     "misspelling_of",
+    "newest_checkpoint",
     "plain",
     "quick_verify_checkpoint",
+    "saves_among",
     "state_dicts",
     "verify",
     "weights_in",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -15,8 +16,6 @@ from ckpt_rules.storage import LocalStorage
 from ckpt_rules.time_limit import checked
 
 if TYPE_CHECKING:
-    import os
-
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.report import Report
     from ckpt_rules.ruleset.resolved import ResolvedRuleset
@@ -32,6 +31,7 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     no_plugins: Iterable[str] = (),
     today: date | None = None,
     rule_timeout: float | None = None,
+    layout: str | None = None,
 ) -> Report:
     """Run a ruleset over one checkpoint directory.
 
@@ -43,13 +43,14 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     no_plugins: names of installed plugins to leave out
     today:      the day by which ignores expire; the real one unless given
     rule_timeout: seconds after which a rule is stopped, so that the report can't be a pass; None for no limit
+    layout:     the name of the layout to read it as; None for the one that fits best
 
     Raises `RulesetError` for mistakes in the ruleset, `UsageError` for names that do not exist and `PluginError` for
     plugins that clash; never for what the checkpoint holds.
     """
     timeout = checked(rule_timeout)
     resolved = load_ruleset(ruleset, strict=strict, select=select, exclude=exclude, no_plugins=no_plugins, today=today)
-    return run(LocalStorage(path, resolved.limits), resolved, timeout)
+    return _verified(path, resolved, timeout, layout)
 
 
 def load_ruleset(
@@ -90,12 +91,52 @@ def quick_verify_checkpoint(
     return report
 
 
+def newest_checkpoint(
+    run: str | os.PathLike[str],
+    *,
+    ruleset: str | os.PathLike[str] = "default",
+    strict: bool | None = None,
+    no_plugins: Iterable[str] = (),
+    passed_over: Callable[[Report], object] | None = None,
+) -> str | None:
+    """The path of the newest checkpoint in a directory of checkpoints that passes; None where none does.
+
+    run:         its checkpoints are told by their names (`checkpoint-500`), the highest number being the newest; a path that
+                 is a checkpoint itself stands for itself
+    passed_over: called with the report of each that did not pass
+
+    Raises as `verify` does.
+    """
+    from ckpt_rules.runs import checkpoints_in, newest_passing
+
+    resolved = load_ruleset(ruleset, strict=strict, no_plugins=no_plugins)
+    path = os.fspath(run)
+    found = checkpoints_in(path, resolved.plugins, resolved.limits) or (path,)
+    for report in newest_passing(found, lambda path: _verified(path, resolved)):
+        if report.passed:
+            return report.checkpoint
+        if passed_over and report.layout.name != "none":
+            passed_over(report)
+    return None
+
+
+def _verified(
+    path: str | os.PathLike[str], ruleset: ResolvedRuleset, timeout: float | None = None, layout: str | None = None
+) -> Report:
+    return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout)
+
+
 def inspect(
-    path: str | os.PathLike[str], *, ruleset: str | os.PathLike[str] | None = None, no_plugins: Iterable[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    ruleset: str | os.PathLike[str] | None = None,
+    no_plugins: Iterable[str] = (),
+    layout: str | None = None,
 ) -> Inspection:
     """What a checkpoint is: layout, progress, optimizer, scheduler, weights, and where training will start again.
 
     ruleset: where to take further plugin files and the limits of reading from
+    layout:  the name of the layout to read it as; None for the one that fits best
 
     What can't be had says why in `unavailable`. Raises `UsageError` where the path is no directory that can be listed,
     `RulesetError` for mistakes in the ruleset.
@@ -106,5 +147,5 @@ def inspect(
     if ruleset is not None:
         resolved = load_ruleset(ruleset, no_plugins=no_plugins)
         plugins, limits = resolved.plugins, resolved.limits
-    checkpoint, notices = open_checkpoint(LocalStorage(path, limits), plugins, limits)
+    checkpoint, notices = open_checkpoint(LocalStorage(path, limits), plugins, limits, layout=layout)
     return inspect_checkpoint(checkpoint, notices)

@@ -57,11 +57,14 @@ class Checkpoint:
             checkpoint.use(matches)
         return checkpoint
 
-    def use(self, matches: Iterable[tuple[Match | None, Layout]]) -> None:
-        """Take the layout with the highest score; of equals, the one whose name comes first."""
+    def use(self, matches: Iterable[tuple[Match | None, Layout]]) -> tuple[Layout, ...]:
+        """Take the layout with the highest score; of equals, which are returned, the one whose name comes first."""
         found = [(match, layout) for match, layout in matches if match]
-        if found:
-            self.match, self.layout = min(found, key=lambda m: (-m[0].score, m[1].name))
+        if not found:
+            return ()
+        self.match, self.layout = min(found, key=lambda m: (-m[0].score, m[1].name))
+        equals = [layout for match, layout in found if match.score == self.match.score]
+        return tuple(sorted(equals, key=lambda layout: layout.name))
 
     def fact(self, compute: Callable[Concatenate[Checkpoint, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`compute(self, *args)`, remembered. Its arguments must be hashable; keyword arguments are not taken."""

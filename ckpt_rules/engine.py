@@ -7,6 +7,7 @@ others run, and the verdict can't be a pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from time import perf_counter
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
-from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.finding import Finding, Problem, Severity
-from ckpt_rules.layout import Match
+from ckpt_rules.layout import Match, PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.observers import Observers
 from ckpt_rules.plugin import Plugin, crash_of
@@ -43,22 +44,47 @@ MAX_TEXT = 20_000
 
 
 def open_checkpoint(
-    storage: Storage, plugins: Plugins, limits: Limits = DEFAULT_LIMITS, timeout: float | None = None
+    storage: Storage,
+    plugins: Plugins,
+    limits: Limits = DEFAULT_LIMITS,
+    timeout: float | None = None,
+    layout: str | None = None,
 ) -> tuple[Checkpoint, list[Notice]]:
-    """The checkpoint with its layout chosen; a layout that raises, or takes more seconds than `timeout`, is noted."""
+    """The checkpoint with its layout chosen; a layout that raises, or takes more seconds than `timeout`, is noted.
+
+    layout: the name of the one to choose, whatever others make of the directory
+    """
     checkpoint = Checkpoint(storage, limits)
     notices = [_broken_plugin(p, p.crash) for p in plugins.broken if p.crash]
     if checkpoint.root.kind is RootKind.DIRECTORY:
         matches: list[tuple[Match | None, Layout]] = []
-        for layout in plugins.layouts:
+        for each in plugins.layouts:
             try:
-                matches.append((limited(timeout, partial(_recognised, layout, checkpoint)), layout))
+                matches.append((limited(timeout, partial(_recognised, each, checkpoint)), each))
             except BaseException as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
                 crash = crash_of(error)
-                message = f"the layout {layout.name} of {plugins.layout_plugin(layout)} crashed: {_words(crash)}"
+                message = f"the layout {each.name} of {plugins.layout_plugin(each)} crashed: {_words(crash)}"
                 notices.append(Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash))
-        checkpoint.use(matches)
+        equals = checkpoint.use(matches) if layout is None else ()
+        if len(equals) > 1:
+            names = " and ".join(equal.name for equal in equals)
+            message = f"the layouts {names} fit equally well, and the first was taken; --layout settles it"
+            notices.append(Notice(severity=Severity.WARNING, message=message))
+        if layout is not None:
+            _take(layout, checkpoint, matches, plugins)
     return checkpoint, notices
+
+
+def _take(name: str, checkpoint: Checkpoint, matches: list[tuple[Match | None, Layout]], plugins: Plugins) -> None:
+    """Choose the layout of this name; `UsageError` where there is none."""
+    layouts: dict[str, Layout] = {each.name: each for each in (PlainFiles(), *plugins.layouts)}
+    if name not in layouts:
+        near = get_close_matches(name, layouts, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(f"there is no layout {name!r}{meant}; there are {', '.join(sorted(layouts))}")
+    found = next((match for match, each in matches if each is layouts[name] and match), None)
+    checkpoint.layout = layouts[name]
+    checkpoint.match = Match(found.score if found else 0, (*(found.signs if found else ()), "the name you gave"))
 
 
 def _recognised(layout: Layout, checkpoint: Checkpoint) -> Match | None:
@@ -81,13 +107,16 @@ def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:
     return LayoutSummary(name=checkpoint.layout.name, title=checkpoint.layout.title, signs=tuple(map(str, signs)))
 
 
-def run(storage: Storage, ruleset: ResolvedRuleset, rule_timeout: float | None = None) -> Report:
+def run(
+    storage: Storage, ruleset: ResolvedRuleset, rule_timeout: float | None = None, layout: str | None = None
+) -> Report:
     """Run every rule of a ruleset over one checkpoint.
 
     rule_timeout: seconds after which a rule is stopped; None for no limit
+    layout:       the name of the layout to read it as; None for the one that fits best
     """
     started = perf_counter()
-    checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits, rule_timeout)
+    checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits, rule_timeout, layout)
     observers = Observers(ruleset.plugins.manager)
     observers.tell("ckpt_rules_run_started", checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
     outcomes: list[Outcome] = []

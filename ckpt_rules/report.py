@@ -162,6 +162,10 @@ class Reports(_Model):
     schema_version: Literal[1] = 1
     verdict: Verdict
     reports: tuple[Report, ...]
+    newest: dict[Text, Text | None] = Field(
+        default_factory=dict,
+        description="Of each run directory that was named, the newest checkpoint in it that passed; null where none did.",
+    )
 
 
 def worst_verdict(reports: tuple[Report, ...]) -> Verdict:

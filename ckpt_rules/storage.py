@@ -119,6 +119,14 @@ class LocalStorage:
         """Open one regular file."""
         return LocalSource(self.path / path)
 
+    def directories(self) -> tuple[str, ...]:
+        """Names of the directories at the top, links followed; none where they can't be listed."""
+        try:
+            with os.scandir(self.path) as found:
+                return tuple(sorted(e.name for e in found if e.is_dir()))
+        except (OSError, ValueError):
+            return ()
+
     def _siblings(self) -> tuple[str, ...]:
         here = self.path.resolve()
         try:

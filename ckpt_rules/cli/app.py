@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ckpt_rules import __version__
-from ckpt_rules.cli import INTERRUPTED, catalogue, inspection, plugins, rulesets, schema, verify
+from ckpt_rules.cli import INTERRUPTED, catalogue, inspection, latest, plugins, rulesets, schema, verify
 from ckpt_rules.cli.output import emit, say, silence
 from ckpt_rules.errors import CkptRulesError
 from ckpt_rules.report import ExitCode
@@ -30,6 +30,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 passed, 1 failed, 2 unknown: a mistake in the command or ruleset, a plugin or rule that failed.",
 )
 app.command("verify")(verify.verify)
+app.command("latest")(latest.latest)
 app.command("inspect")(inspection.inspect)
 app.command("rules")(catalogue.rules)
 app.command("rule")(catalogue.rule)

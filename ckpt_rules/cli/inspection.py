@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ckpt_rules.cli.options import AnyForm, Form, NoPlugin, WithRuleset, stdout_kept_clean
+from ckpt_rules.cli.options import AnyForm, AsLayout, Form, NoPlugin, WithRuleset, stdout_kept_clean
 from ckpt_rules.cli.output import emit
 from ckpt_rules.report import ExitCode
 from ckpt_rules.reporters.style import Style
@@ -18,6 +18,7 @@ def inspect(
     *,
     form: AnyForm = Form.TEXT,
     ruleset: WithRuleset = None,
+    layout: AsLayout = None,
     no_plugin: NoPlugin = None,
 ) -> int:
     """Print what a checkpoint is and where training will start.
@@ -28,7 +29,7 @@ def inspect(
     from ckpt_rules.api import inspect as inspect_path
 
     with stdout_kept_clean():
-        inspection = inspect_path(path, ruleset=ruleset, no_plugins=no_plugin or ())
+        inspection = inspect_path(path, ruleset=ruleset, no_plugins=no_plugin or (), layout=layout)
     if form is Form.JSON:
         from ckpt_rules.reporters.json import dump
 

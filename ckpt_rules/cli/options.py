@@ -37,6 +37,14 @@ WithRuleset = Annotated[
 ]
 
 
+AsLayout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout", metavar="NAME", help="Read it as this layout, whatever it looks like.", show_default=False
+    ),
+]
+
+
 class Form(StrEnum):
     """Text for people or JSON for programs."""
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckpt_rules.cli.options import NoPlugin, stdout_kept_clean
+from ckpt_rules.cli.options import AsLayout, NoPlugin, stdout_kept_clean
 from ckpt_rules.cli.output import emit, say
 from ckpt_rules.errors import PluginError, UsageError
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import printable, sentence
-from ckpt_rules.report import ExitCode, Report, worst_verdict
+from ckpt_rules.report import ExitCode, Report, Verdict, worst_verdict
 from ckpt_rules.reporters.style import Style
 from ckpt_rules.time_limit import checked
 
@@ -24,10 +24,17 @@ if TYPE_CHECKING:
     from ckpt_rules.ruleset.resolved import ResolvedRuleset
 
 Render = Callable[[Iterable[Report]], Iterator[str]]
+Newest = Callable[[], dict[str, str | None]]
+"""Asked once all reports are there."""
 
 
 def verify(  # noqa: PLR0913 - one argument for each flag
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Checkpoint directories.", show_default=False)],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH", help="Checkpoint directories, or directories of checkpoints.", show_default=False
+        ),
+    ],
     *,
     ruleset: Annotated[
         str,
@@ -50,6 +57,7 @@ def verify(  # noqa: PLR0913 - one argument for each flag
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Leave out these rules: globs of ids, or tag:NAME.")
     ] = None,
+    layout: AsLayout = None,
     no_plugin: NoPlugin = None,
     rule_timeout: Annotated[
         float | None,
@@ -74,10 +82,15 @@ def verify(  # noqa: PLR0913 - one argument for each flag
     timeout = checked(rule_timeout)
     with stdout_kept_clean():
         resolved = _resolve(ruleset, strict, select, exclude, no_plugin)
+        runs = _runs(paths, resolved) if layout is None else {}
     style = Style.of(sys.stdout) if output is None else Style()
-    render = _renderer(form, resolved, partial(_text, style=style, verbose=verbose, quiet=quiet))
     reports: list[Report] = []
-    emit(render(_run(paths, resolved, timeout, reports)), output)
+    newest = partial(_newest, runs, reports)
+    text = partial(_text, newest=newest, style=style, verbose=verbose, quiet=quiet)
+    render = _renderer(form, resolved, text, partial(_json, newest=newest))
+    targets = [checkpoint for path in paths for checkpoint in runs.get(path, (path,))]
+    verified = partial(_verified, ruleset=resolved, timeout=timeout, layout=layout)
+    emit(render(_run(targets, verified, reports)), output)
     if output is not None and not quiet:
         _say_where(reports, output)
     code = worst_verdict(tuple(reports)).exit_code
@@ -92,25 +105,41 @@ def _resolve(
     return load_ruleset(ruleset, strict=strict, select=select or (), exclude=exclude or (), no_plugins=no_plugin or ())
 
 
-def _run(
-    paths: Sequence[str], ruleset: ResolvedRuleset, timeout: float | None, reports: list[Report]
-) -> Iterator[Report]:
-    """Verify each path when its report is asked for, and keep it in `reports`."""
+def _runs(paths: Sequence[str], ruleset: ResolvedRuleset) -> dict[str, tuple[str, ...]]:
+    """Of each path that is a run: its checkpoints, oldest first."""
+    from ckpt_rules.runs import checkpoints_in
+
+    found = {path: checkpoints_in(path, ruleset.plugins, ruleset.limits) for path in paths}
+    return {path: checkpoints for path, checkpoints in found.items() if checkpoints}
+
+
+def _newest(runs: dict[str, tuple[str, ...]], reports: Sequence[Report]) -> dict[str, str | None]:
+    """Of each run, the newest checkpoint that passed."""
+    passed = {r.checkpoint for r in reports if r.verdict is Verdict.PASSED}
+    return {run: next((c for c in reversed(members) if c in passed), None) for run, members in runs.items()}
+
+
+def _verified(path: str, *, ruleset: ResolvedRuleset, timeout: float | None, layout: str | None) -> Report:
     from ckpt_rules.engine import run
     from ckpt_rules.storage import LocalStorage
 
+    with stdout_kept_clean():
+        return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout)
+
+
+def _run(paths: Sequence[str], verified: Callable[[str], Report], reports: list[Report]) -> Iterator[Report]:
+    """Verify each path when its report is asked for, and keep it in `reports`."""
     for path in paths:
-        with stdout_kept_clean():
-            reports.append(run(LocalStorage(path, ruleset.limits), ruleset, timeout))
+        reports.append(verified(path))
         yield reports[-1]
 
 
-def _renderer(form: str, ruleset: ResolvedRuleset, text: Render) -> Render:
+def _renderer(form: str, ruleset: ResolvedRuleset, text: Render, as_json: Render) -> Render:
     """What turns reports into text; chosen before anything is checked, so that a misspelt format costs nothing."""
     if form == "text":
         return text
     if form == "json":
-        return _json
+        return as_json
     reporters = ruleset.plugins.reporters
     if form not in reporters:
         known = ["text", "json", *reporters]
@@ -120,7 +149,7 @@ def _renderer(form: str, ruleset: ResolvedRuleset, text: Render) -> Render:
     return partial(_foreign, form, reporters[form])
 
 
-def _text(reports: Iterable[Report], *, style: Style, verbose: bool, quiet: bool) -> Iterator[str]:
+def _text(reports: Iterable[Report], *, newest: Newest, style: Style, verbose: bool, quiet: bool) -> Iterator[str]:
     from ckpt_rules.reporters.text import render, summary
 
     seen: list[Report] = []
@@ -130,14 +159,16 @@ def _text(reports: Iterable[Report], *, style: Style, verbose: bool, quiet: bool
         if text := render(report, style, verbose=verbose, quiet=quiet):
             yield gap + text
             gap = "\n\n"
-    if len(seen) > 1 and gap:
-        yield gap + summary(seen, style)
+    runs = newest()
+    if (len(seen) > 1 or runs) and gap:
+        yield gap + summary(seen, style, runs)
 
 
-def _json(reports: Iterable[Report]) -> Iterator[str]:
+def _json(reports: Iterable[Report], *, newest: Newest) -> Iterator[str]:
     from ckpt_rules.reporters.json import render
 
-    yield render(list(reports))
+    found = list(reports)
+    yield render(found, newest())
 
 
 def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterator[str]:

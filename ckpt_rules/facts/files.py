@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+
+_SAVE = re.compile(
+    r"(?:checkpoint|ckpt|step|global_step|epoch|iter|iteration|save)s?[-_=]?(\d+).*|(\d+)", re.IGNORECASE
+)
+_UNFINISHED = re.compile(r"tmp|temp|part|incomplete|unfinished", re.IGNORECASE)
+
+
+def saves_among(names: Iterable[str]) -> list[str]:
+    """Those that are names of a run's saves (`checkpoint-500`), in the order of their numbers; unfinished ones left out."""
+    found = []
+    for name in names:
+        match = _SAVE.fullmatch(name)
+        if match and not _UNFINISHED.search(name):
+            found.append((int((match[1] or match[2])[:18]), name))
+    return [name for _, name in sorted(found)]
 
 
 class EntryKind(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ckpt_rules.report import Report, Reports, worst_verdict
@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-def render(reports: Sequence[Report]) -> str:
-    """What `--format json` prints: the report itself where there is one, else all of them and the worst verdict."""
-    if len(reports) == 1:
+def render(reports: Sequence[Report], newest: Mapping[str, str | None] | None = None) -> str:
+    """What `--format json` prints: the report itself where one checkpoint was named, else all and the worst verdict.
+
+    newest: of each run directory that was named, the newest checkpoint that passed
+    """
+    if len(reports) == 1 and not newest:
         return dump(reports[0])
-    return dump(Reports(verdict=worst_verdict(tuple(reports)), reports=tuple(reports)))
+    return dump(Reports(verdict=worst_verdict(tuple(reports)), reports=tuple(reports), newest=dict(newest or {})))
 
 
 def dump(model: BaseModel) -> str:

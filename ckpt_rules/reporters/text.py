@@ -6,7 +6,7 @@ is when a command ends. Nothing depends on colour, and every line but a name tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ckpt_rules.finding import Severity
 from ckpt_rules.printable import printable, sentence
@@ -30,8 +30,8 @@ def render(report: Report, style: Style = PLAIN, *, verbose: bool = False, quiet
     return "\n\n".join("\n".join(block) for lines in blocks if (block := list(lines))) + "\n"
 
 
-def summary(reports: Sequence[Report], style: Style = PLAIN) -> str:
-    """One line for each of several reports, and the verdict over all."""
+def summary(reports: Sequence[Report], style: Style = PLAIN, newest: Mapping[str, str | None] | None = None) -> str:
+    """One line for each of several reports, the verdict over all, and the newest that passed in each run."""
     lines = [style.paint(f"{len(reports):,} checkpoints", "bold")]
     for report in reports:
         text = f"{printable(report.checkpoint)}: {sentence(report.reason)}"
@@ -45,6 +45,9 @@ def summary(reports: Sequence[Report], style: Style = PLAIN) -> str:
             f"{_verdict(worst, style)}  ", len(worst.value) + 2, f"of {len(reports):,} checkpoints {words}", style
         ),
     ]
+    for run, found in (newest or {}).items():
+        text = f"{printable(found)} is the newest that passed" if found else f"no checkpoint in {printable(run)} passed"
+        lines += _hanging("", 0, text, style)
     return "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from ckpt_rules import Checkpoint, EntryKind, Place, Problem, Reads, RootKind, Rule
+from ckpt_rules import Checkpoint, EntryKind, Place, Problem, Reads, RootKind, Rule, saves_among
 
-_SAVE = re.compile(r"(?:checkpoint|ckpt|step|global_step|epoch|iter|iteration|save)s?[-_=]?\d+.*|\d+", re.IGNORECASE)
 _SHOWN = 3
 _CHECKPOINT_FILES = frozenset({
     ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".distcp", ".metadata", ".h5", ".keras", ".msgpack", ".npz", ".pkl",
@@ -63,21 +61,17 @@ class MissingCheckpoint(Rule):
             )
             return
         top = [e for e in listing if "/" not in e.path]
-        saves = [e.path for e in top if e.kind is EntryKind.DIRECTORY and _SAVE.fullmatch(e.path)]
+        saves = saves_among(e.path for e in top if e.kind is EntryKind.DIRECTORY)
         own = any(
             e.suffix in _CHECKPOINT_FILES or e.name in _POINTERS for e in top if e.kind is not EntryKind.DIRECTORY
         )
         if saves and not own and checkpoint.layout.name == "files":
-            newest = sorted(saves, key=_number)[-_SHOWN:]
+            newest = saves[-_SHOWN:]
             yield Problem(
                 message=f"'{checkpoint.path}' holds {len(saves):,} checkpoint{'' if len(saves) == 1 else 's'} and is none itself",
                 help=f"verify one of them, such as {_or(f'{checkpoint.path}/{s}' for s in reversed(newest))}",
                 data={"checkpoints": newest},
             )
-
-
-def _number(name: str) -> int:
-    return int("".join(c for c in name if c.isdecimal())[:18] or 0)
 
 
 class MissingRequired(Rule):

@@ -1,0 +1,44 @@
+"""Directories of checkpoints: which of those in a run can be resumed from, and which is the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from ckpt_rules.engine import open_checkpoint
+from ckpt_rules.facts.files import saves_among
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
+from ckpt_rules.report import Report, Verdict
+from ckpt_rules.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from ckpt_rules.plugins import Plugins
+
+_FAINT = 10
+"""Score below which a layout has seen weights and no more: a final model, beside the checkpoints of its run."""
+
+
+def checkpoints_in(path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS) -> tuple[str, ...]:
+    """The checkpoints of a run by the numbers in their names, oldest first; none where the path is no run.
+
+    A run is a directory with others in it that are named like saves (`checkpoint-500`, `step_1000`, `epoch=3`), and that is
+    no checkpoint itself.
+    """
+    storage = LocalStorage(path, limits)
+    saves = saves_among(storage.directories())
+    if not saves:
+        return ()
+    checkpoint, _ = open_checkpoint(storage, plugins, limits)
+    if checkpoint.match is not None and checkpoint.match.score >= _FAINT:
+        return ()
+    holders = {e.path.partition("/")[0] for e in checkpoint.listing.files() if "/" in e.path}
+    return tuple(f"{path.rstrip('/')}/{name}" for name in saves if name in holders)
+
+
+def newest_passing(paths: tuple[str, ...], verify: Callable[[str], Report]) -> Iterator[Report]:
+    """Reports from the newest checkpoint back to the first that passes, which comes last."""
+    for path in reversed(paths):
+        report = verify(path)
+        yield report
+        if report.verdict is Verdict.PASSED:
+            return

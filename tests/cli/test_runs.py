@@ -1,0 +1,201 @@
+"""Directories of checkpoints: which they are, which is the newest that passes, and how a layout is settled."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ckpt_rules import Layout, Match, UsageError, inspect, newest_checkpoint, verify
+from ckpt_rules.engine import open_checkpoint
+from ckpt_rules.facts.files import saves_among
+from ckpt_rules.plugins import installed_plugins
+from ckpt_rules.runs import checkpoints_in
+from ckpt_rules.storage import LocalStorage
+from ckpt_rules.testing import build_plain_torch
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """One checkpoint, to be copied."""
+    return build_plain_torch(tmp_path_factory.mktemp("saved") / "ck", with_torch=False).path
+
+
+@pytest.fixture
+def run_of(tmp_path, saved):
+    """`run_of("step-1", …)`: a run with these checkpoints."""
+    import shutil
+
+    def make(*names):
+        for name in names:
+            shutil.copytree(saved, tmp_path / "run" / name)
+        return tmp_path / "run"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("names", "saves"),
+    [
+        (["step-1000", "step-200", "step-30"], ["step-30", "step-200", "step-1000"]),
+        (["checkpoint-5", "tmp-checkpoint-6", "checkpoint-7.tmp"], ["checkpoint-5"]),
+        (["iter_0000100", "iter_0000100-unfinished"], ["iter_0000100"]),
+        (["epoch=3-step=90", "epoch=12"], ["epoch=3-step=90", "epoch=12"]),
+        (["global_step5", "10", "7"], ["global_step5", "7", "10"]),
+        (["logs", "optimizer_0", "step-", "checkpoint-best"], []),
+    ],
+)
+def test_directories_that_are_named_like_saves(names, saves):
+    assert saves_among(names) == saves
+
+
+def test_a_run_is_a_directory_of_saves(run_of):
+    path = run_of("step-1000", "step-200", "logs")
+    (path / "step-5").mkdir()
+    assert checkpoints_in(str(path), installed_plugins()) == (f"{path}/step-200", f"{path}/step-1000")
+
+
+def test_a_checkpoint_is_no_run_whatever_lies_in_it(run_of):
+    path = run_of("step-100") / "step-100"
+    (path / "global_step100").mkdir()
+    (path / "global_step100" / "x.pt").write_bytes(b"")
+    assert checkpoints_in(str(path), installed_plugins()) == ()
+
+
+def test_a_final_model_beside_its_checkpoints_does_not_hide_them(run_of):
+    path = run_of("checkpoint-5", "checkpoint-10")
+    for name in ("model.safetensors", "config.json"):
+        (path / name).write_bytes((path / "checkpoint-10" / name).read_bytes())
+    assert [c.rpartition("/")[2] for c in checkpoints_in(str(path), installed_plugins())] == [
+        "checkpoint-5",
+        "checkpoint-10",
+    ]
+
+
+def test_the_newest_that_passes(run_of):
+    path = run_of("step-100", "step-200", "step-300")
+    (path / "step-300" / "model.safetensors").write_bytes(b"")
+    passed_over = []
+    assert newest_checkpoint(path, passed_over=passed_over.append) == f"{path}/step-200"
+    assert [r.checkpoint for r in passed_over] == [f"{path}/step-300"]
+    assert {f.place.path for f in passed_over[0].findings if f.severity == "error"} == {"model.safetensors"}
+
+
+def test_it_stops_at_the_first_that_passes(run_of):
+    path = run_of("step-100", "step-200")
+    (path / "step-100" / "model.safetensors").write_bytes(b"")
+    passed_over = []
+    assert newest_checkpoint(path, passed_over=passed_over.append) == f"{path}/step-200"
+    assert passed_over == []
+
+
+def test_there_is_none(run_of, tmp_path):
+    path = run_of("step-100")
+    (path / "step-100" / "training_state.pth").unlink()
+    assert newest_checkpoint(path) is None
+    assert newest_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_a_checkpoint_stands_for_itself(run_of):
+    path = run_of("step-100") / "step-100"
+    assert newest_checkpoint(path) == str(path)
+
+
+class TestCommands:
+    def test_verify_takes_each_in_turn_and_names_the_newest(self, run, run_of):
+        path = run_of("step-1000", "step-200", "step-300")
+        (path / "step-1000" / "model.safetensors").write_bytes(b"")
+        ended = run("verify", path)
+        lines = [line for line in ended.out.splitlines() if line.startswith("checkpoint ")]
+        assert [line.rpartition("/")[2] for line in lines] == ["step-200", "step-300", "step-1000"]
+        assert "FAILED  of 3 checkpoints 2 passed, 1 failed" in ended.out
+        assert ended.out.replace("\n", " ").rstrip().endswith("step-300 is the newest that passed")
+        assert ended.code == 1
+
+    def test_verify_says_that_none_passed(self, run, run_of):
+        path = run_of("step-1")
+        (path / "step-1" / "model.safetensors").write_bytes(b"")
+        assert "no checkpoint in" in run("verify", path).out
+
+    def test_verify_as_json(self, run, run_of):
+        path = run_of("step-1", "step-2")
+        report = json.loads(run("verify", path, "--format", "json").out)
+        assert report["newest"] == {str(path): f"{path}/step-2"}
+        assert [r["checkpoint"] for r in report["reports"]] == [f"{path}/step-1", f"{path}/step-2"]
+
+    def test_latest_prints_the_path_and_nothing_else(self, run, run_of):
+        path = run_of("step-1", "step-2")
+        (path / "step-2" / "training_state.pth").write_bytes(b"")
+        ended = run("latest", path)
+        assert (ended.code, ended.out) == (0, f"{path}/step-1\n")
+        assert ended.err.startswith(f"FAILED  {path}/step-2: not safe to resume: ")
+
+    def test_latest_without_any(self, run, run_of, tmp_path):
+        path = run_of("step-1")
+        (path / "step-1" / "model.safetensors").write_bytes(b"")
+        ended = run("latest", path)
+        assert (ended.code, ended.out) == (1, "")
+        ended = run("latest", tmp_path / "nowhere")
+        assert (ended.code, ended.out, ended.err) == (1, "", f"there is no checkpoint in {tmp_path}/nowhere\n")
+
+    def test_latest_with_a_ruleset_of_its_own(self, run, run_of, tmp_path):
+        path = run_of("step-1", "step-2")
+        (path / "step-2" / "model.safetensors").write_bytes(b"")
+        (tmp_path / "lax.yaml").write_text("select: [scheduler/*]\n")
+        assert run("latest", path, "--ruleset", tmp_path / "lax.yaml").out == f"{path}/step-2\n"
+
+    def test_latest_where_one_could_not_be_judged(self, run, run_of, install, fake_rule, tmp_path):
+        def crash(checkpoint):
+            raise RuntimeError("no")
+
+        install(acme={"rules": [fake_rule("acme/crash", check=crash)]})
+        (tmp_path / "ours.yaml").write_text("select: [acme/*]\n")
+        path = run_of("step-1")
+        ended = run("latest", path, "--ruleset", tmp_path / "ours.yaml")
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.startswith(f"UNKNOWN  {path}/step-1: cannot tell whether it is safe to resume: 1 rule crashed")
+
+
+class Twin(Layout):
+    """Recognises everything, as surely as its name says."""
+
+    title = "a twin"
+
+    def __init__(self, name, score):
+        self.name, self.score = name, score
+
+    def recognise(self, checkpoint):
+        return Match(self.score, ("everything",))
+
+
+class TestLayouts:
+    def opened(self, path, plugins_of, twins, layout=None):
+        plugins = plugins_of(twins={"layouts": twins})
+        return open_checkpoint(LocalStorage(path), plugins, layout=layout)
+
+    def test_two_that_fit_equally_well_are_noted(self, tmp_path, plugins_of):
+        checkpoint, notices = self.opened(tmp_path, plugins_of, [Twin("b", 50), Twin("a", 50), Twin("c", 40)])
+        assert checkpoint.layout.name == "a"
+        assert [(n.severity, n.message) for n in notices] == [
+            ("warning", "the layouts a and b fit equally well, and the first was taken; --layout settles it")
+        ]
+
+    def test_a_name_settles_it(self, tmp_path, plugins_of):
+        checkpoint, notices = self.opened(tmp_path, plugins_of, [Twin("b", 50), Twin("a", 50)], layout="b")
+        assert (checkpoint.layout.name, notices) == ("b", [])
+        assert checkpoint.match == Match(50, ("everything", "the name you gave"))
+
+    def test_a_name_that_nobody_has(self, saved):
+        with pytest.raises(UsageError, match=r"no layout 'plain-torhc' \(did you mean 'plain-torch'\?\); there are "):
+            verify(saved, layout="plain-torhc")
+
+    def test_inspect_says_why(self, saved):
+        assert inspect(saved, layout="plain-torch").layout.signs[-1] == "the name you gave"
+        assert inspect(saved, layout="files").layout.name == "files"
+
+    def test_the_flag(self, run, saved):
+        ended = run("inspect", saved, "--layout", "files")
+        assert "plain files, recognised by the name you gave" in ended.out
+        ended = run("verify", saved, "--layout", "nothing")
+        assert ended.code == 2
+        assert "there is no layout 'nothing'" in ended.err
