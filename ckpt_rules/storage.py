@@ -146,7 +146,8 @@ class LocalStorage:
         if parent is None:
             return ()
         try:
-            names = sorted(e.name for e in os.scandir(parent) if e.is_dir())
+            with os.scandir(parent) as found:
+                names = sorted(e.name for e in found if e.is_dir())
         except OSError:
             return ()
         wanted = self.path.relative_to(parent).parts[0] if parent != self.path else self.path.name

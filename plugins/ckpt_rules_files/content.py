@@ -66,8 +66,9 @@ class Unreadable(Rule):
     """Something in the checkpoint can't be read, or is no regular file.
 
     ## What it checks
-    Permissions and I/O errors on every file, also those that only came up while another rule read it; pipes, sockets and devices; links that are broken, circular, or lead out of
-    the checkpoint to a place that does not exist; a directory with more files than are listed.
+    Permissions and I/O errors on every file, also those that came up while another rule read it; pipes, sockets and
+    devices; links that are broken, circular, or lead out of the checkpoint to a place that does not exist; a directory with
+    more files than are listed.
 
     ## Why it matters
     A pipe makes a loader wait for ever. A snapshot copied without the cache that its links point to has all the names
