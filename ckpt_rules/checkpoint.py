@@ -38,7 +38,10 @@ class Checkpoint:
     """A checkpoint directory, opened once.
 
     Every attribute below is a fact. One that can't be had raises `FactUnavailable`, for each who asks, at no cost after
-    the first. `fact` gives any other function of a checkpoint the same treatment.
+    the first. `fact` gives any other function of a checkpoint the same treatment. Two are no facts, for they change while
+    the checkpoint is read: `read_errors` and `look_again`.
+
+    read_errors: files that the system refused to give, so far, and its words; '.' is the directory
     """
 
     def __init__(self, storage: Storage, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -46,6 +49,7 @@ class Checkpoint:
         self.budget = Budget(limits)
         self.layout: Layout = PlainFiles()
         self.match: Match | None = None
+        self.read_errors: dict[str, str] = {}
         self._facts: dict[object, tuple[bool, Any]] = {}
 
     @classmethod
@@ -115,6 +119,10 @@ class Checkpoint:
         format are left out: rules of the `files` family report those.
         """
         return self.fact(_files_in, file_format)
+
+    def look_again(self, path: str) -> Entry | None:
+        """What lies at a path of the listing by now; None where nothing does. Looked up each time."""
+        return self.storage.look_again(path)
 
     def safetensors(self, path: str) -> SafetensorsFile:
         """The header of a safetensors file."""
@@ -193,7 +201,10 @@ def _listing(checkpoint: Checkpoint) -> Listing:
     root = checkpoint.root
     if root.kind is not RootKind.DIRECTORY:
         raise FactUnavailable(_NO_DIRECTORY, path=".", blocked=True)
-    return checkpoint.storage.list()
+    try:
+        return checkpoint.storage.list()
+    except OSError as error:
+        raise _refused(checkpoint, ".", error) from None
 
 
 def _open(checkpoint: Checkpoint, path: str) -> Source:
@@ -205,7 +216,7 @@ def _open(checkpoint: Checkpoint, path: str) -> Source:
     try:
         return checkpoint.storage.open(path)
     except OSError as error:
-        raise FactUnavailable(f"{path} can't be read: {reason(error)}", path=path, blocked=True) from None
+        raise _refused(checkpoint, path, error) from None
 
 
 def _head(checkpoint: Checkpoint, path: str) -> FileHead:
@@ -236,7 +247,13 @@ def _read(checkpoint: Checkpoint, path: str, reader: Callable[[Source, str, Budg
         with _open(checkpoint, path) as source:
             return reader(source, path, checkpoint.budget)
     except OSError as error:
-        raise FactUnavailable(f"{path} can't be read: {reason(error)}", path=path, blocked=True) from None
+        raise _refused(checkpoint, path, error) from None
+
+
+def _refused(checkpoint: Checkpoint, path: str, error: OSError) -> FactUnavailable:
+    words = checkpoint.read_errors.setdefault(path, reason(error))
+    what = "the directory can't be listed" if path == "." else f"{path} can't be read"
+    return FactUnavailable(f"{what}: {words}", path=path, blocked=True)
 
 
 def _safetensors(checkpoint: Checkpoint, path: str) -> SafetensorsFile:

@@ -121,10 +121,12 @@ def run(
     observers.tell("ckpt_rules_run_started", checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
     outcomes: list[Outcome] = []
     used: set[Ignore] = set()
-    for selected in ruleset.rules:
+    for selected in sorted(ruleset.rules, key=lambda s: s.rule.last):
         outcome = _run_rule(selected, checkpoint, ruleset, used, rule_timeout)
         outcomes.append(outcome)
         observers.tell("ckpt_rules_rule_finished", checkpoint=checkpoint, outcome=outcome)
+    place = {selected.rule.id: number for number, selected in enumerate(ruleset.rules)}
+    outcomes.sort(key=lambda outcome: place[outcome.rule])
     notices += [*ruleset.notices, *_unused(ruleset, used, outcomes)]
     if ruleset.strict:
         notices = [n.model_copy(update={"severity": _promoted(n.severity)}) for n in notices]

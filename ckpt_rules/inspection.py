@@ -144,6 +144,10 @@ def inspect_checkpoint(checkpoint: Checkpoint, notices: Sequence[Notice] = ()) -
     """Everything that is known about a checkpoint; `UsageError` where its path is no directory that can be listed."""
     if checkpoint.root.kind is not RootKind.DIRECTORY:
         raise UsageError(_why_not(checkpoint.root))
+    try:
+        files = _files(checkpoint)
+    except FactUnavailable as absent:
+        raise UsageError(f"{checkpoint.path} can't be opened: {absent.reason}") from None
     parts: dict[str, Any] = {}
     unavailable: dict[str, str] = {}
     noted = list(notices)
@@ -162,7 +166,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, notices: Sequence[Notice] = ()) -
         tool_version=__version__,
         checkpoint=checkpoint.path,
         layout=layout_summary(checkpoint),
-        files=_files(checkpoint),
+        files=files,
         unavailable=unavailable,
         notices=tuple(noted),
         **parts,

@@ -145,6 +145,7 @@ _ATTRIBUTES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "severity": (lambda value: isinstance(value, Severity), "a Severity"),
     "tags": (_is_words, "a set of words"),
     "reads": (lambda value: isinstance(value, Reads), "a Reads"),
+    "last": (lambda value: isinstance(value, bool), "True or False"),
     "former_ids": (_is_words, "a tuple of ids"),
 }
 

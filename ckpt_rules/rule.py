@@ -42,6 +42,9 @@ class Rule(BaseModel):
 
     Subclass it, set `id`, write the docstring (a summary line, then the headings of `HEADINGS`) and `check`. The
     fields of the subclass are its options. An instance is frozen and keeps nothing between checkpoints.
+
+    `last` is for rules about the reading itself (`Checkpoint.read_errors`, `Checkpoint.look_again`): they run after all
+    others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -50,6 +53,7 @@ class Rule(BaseModel):
     severity: ClassVar[Severity] = Severity.ERROR
     tags: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[Reads] = Reads.HEADERS
+    last: ClassVar[bool] = False
     former_ids: ClassVar[tuple[str, ...]] = ()
 
     def check(self, checkpoint: Checkpoint) -> Iterable[Problem]:

@@ -45,7 +45,11 @@ class Storage(Protocol):
         ...
 
     def list(self) -> Listing:
-        """Everything below it; only called where `root` is a directory."""
+        """Everything below it; only called where `root` is a directory. OSError where that can't be listed after all."""
+        ...
+
+    def look_again(self, path: str) -> Entry | None:
+        """What lies at a path of the listing by now, as another listing would say; None where nothing does."""
         ...
 
     def open(self, path: str) -> Source:
@@ -115,6 +119,16 @@ class LocalStorage:
         entries = tuple(sorted(walk.entries, key=lambda e: e.path))
         return Listing(entries, siblings=self._siblings(), truncated=walk.truncated)
 
+    def look_again(self, path: str) -> Entry | None:
+        """What lies at a path by now, links followed."""
+        try:
+            info = os.stat(self.path / path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            return Entry(path, EntryKind.UNREADABLE, error=reason(error))
+        return _entry(path, info)
+
     def open(self, path: str) -> Source:
         """Open one regular file."""
         return LocalSource(self.path / path)
@@ -140,7 +154,8 @@ class LocalStorage:
         if parent is None:
             return ()
         try:
-            names = sorted(e.name for e in os.scandir(parent) if e.is_dir())
+            with os.scandir(parent) as found:
+                names = sorted(e.name for e in found if e.is_dir())
         except OSError:
             return ()
         wanted = self.path.relative_to(parent).parts[0] if parent != self.path else self.path.name
@@ -164,6 +179,8 @@ class _Walk:
             info = os.stat(path)
             found = sorted(os.scandir(path), key=lambda item: item.name)
         except OSError as error:
+            if not relative:
+                raise
             self.entries.append(Entry(relative, EntryKind.UNREADABLE, error=reason(error)))
             return
         here = (*above, (info.st_dev, info.st_ino))
@@ -200,11 +217,15 @@ class _Walk:
         except OSError as error:
             kind = EntryKind.LINK_LOOP if error.errno == errno.ELOOP else EntryKind.UNREADABLE
             return Entry(name, kind, link=link, error=reason(error)), False
-        kind = _KINDS.get(stat.S_IFMT(info.st_mode), EntryKind.DEVICE)
-        if kind is EntryKind.DIRECTORY and (info.st_dev, info.st_ino) in above:
+        found = _entry(name, info, link)
+        if found.kind is EntryKind.DIRECTORY and (info.st_dev, info.st_ino) in above:
             return Entry(name, EntryKind.LINK_LOOP, link=link, error="leads back to a directory above it"), False
-        size = info.st_size if kind is EntryKind.FILE else 0
-        return Entry(name, kind, size, info.st_mtime_ns, link), kind is EntryKind.DIRECTORY
+        return found, found.kind is EntryKind.DIRECTORY
+
+
+def _entry(name: str, info: os.stat_result, link: str | None = None) -> Entry:
+    kind = _KINDS.get(stat.S_IFMT(info.st_mode), EntryKind.DEVICE)
+    return Entry(name, kind, info.st_size if kind is EntryKind.FILE else 0, info.st_mtime_ns, link)
 
 
 _KINDS = {

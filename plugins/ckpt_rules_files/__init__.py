@@ -8,6 +8,7 @@ from ckpt_rules import Rule, hookimpl
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
     """The `files/` family."""
+    from ckpt_rules_files.changes import ChangedWhileRead
     from ckpt_rules_files.content import Empty, Placeholder, Unreadable, WrongFormat
     from ckpt_rules_files.copies import DuplicateFormat
     from ckpt_rules_files.families import IncompleteFamily
@@ -15,6 +16,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_files.staging import StagingLeftover
 
     return [
+        ChangedWhileRead,
         DuplicateFormat,
         Empty,
         IncompleteFamily,

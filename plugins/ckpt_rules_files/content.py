@@ -10,13 +10,8 @@ from fnmatch import fnmatchcase
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FileHead, Place, Problem, Rule, expected_format
+from ckpt_rules_files.loaded import LOGS, is_loaded
 
-_LOADED = frozenset({
-    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".json", ".npy", ".npz", ".h5", ".keras", ".msgpack",
-    ".gguf", ".model",
-})  # fmt: skip
-_POINTERS = frozenset({".metadata", "latest", "last_checkpoint", "latest_checkpointed_iteration.txt"})
-_LOGS = ("wandb/*", "mlruns/*", "runs/*", "logs/*", ".git/*")
 _STAND_INS = {
     Content.LFS_POINTER: "a git-LFS pointer",
     Content.HTML: "an HTML page",
@@ -25,17 +20,13 @@ _STAND_INS = {
 _ERROR_KEYS = frozenset({"error", "errors", "message", "detail"})
 _ERROR_BODY = re.compile(rb"\s*<(?:Error|ErrorResponse)>")
 _LFS_SIZE = re.compile(rb"^size (\d+)$", re.MULTILINE)
-_NO_FILE = (EntryKind.FILE, EntryKind.DIRECTORY)
-
-
-def _is_loaded(entry: Entry) -> bool:
-    return entry.suffix in _LOADED or entry.name in _POINTERS or entry.name.endswith(".pth.tar")
+_CHECK = "grant read permission, or check the mount"
 
 
 def _heads(checkpoint: Checkpoint) -> Iterator[tuple[Entry, FileHead]]:
     """Every file that some loader reads, with its first bytes; unreadable ones left out."""
     for entry in checkpoint.listing.files():
-        if _is_loaded(entry) and not any(fnmatchcase(entry.path, glob) for glob in _LOGS):
+        if is_loaded(entry):
             head = checkpoint.head(entry.path)
             if head.error is None:
                 yield entry, head
@@ -75,8 +66,9 @@ class Unreadable(Rule):
     """Something in the checkpoint can't be read, or is no regular file.
 
     ## What it checks
-    Permissions and I/O errors on every file; pipes, sockets and devices; links that are broken, circular, or lead out of
-    the checkpoint to a place that does not exist; a directory with more files than are listed.
+    Permissions and I/O errors on every file, also those that came up while another rule read it; pipes, sockets and
+    devices; links that are broken, circular, or lead out of the checkpoint to a place that does not exist; a directory with
+    more files than are listed.
 
     ## Why it matters
     A pipe makes a loader wait for ever. A snapshot copied without the cache that its links point to has all the names
@@ -88,14 +80,17 @@ class Unreadable(Rule):
 
     id = "files/unreadable"
     tags = frozenset({"files", "load", "resume"})
+    last = True
 
     passed_over: tuple[str, ...] = Field(
-        default=_LOGS,
+        default=LOGS,
         description="Globs of paths that no loader reads and that may hold broken links.",
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each entry that can't be read, and one where some entries were not even listed."""
+        if error := checkpoint.read_errors.get("."):
+            yield Problem(message=f"the directory can't be listed: {error}", help=_CHECK)
         if checkpoint.listing.truncated:
             yield Problem(
                 message=f"not everything in the checkpoint could be listed: {checkpoint.listing.truncated}",
@@ -116,16 +111,14 @@ class Unreadable(Rule):
             case EntryKind.DIRECTORY:
                 return None
             case EntryKind.FILE:
-                error = checkpoint.head(entry.path).error
-                return (
-                    error and (f"the file can't be read: {error}", "grant read permission, or check the mount")
-                ) or None
+                error = checkpoint.head(entry.path).error or checkpoint.read_errors.get(entry.path)
+                return (f"the file can't be read: {error}", _CHECK) if error else None
             case EntryKind.BROKEN_LINK:
                 return f"{link} leads nowhere", "copy the checkpoint with links followed (`cp -L`, `rsync -L`)"
             case EntryKind.LINK_LOOP:
                 return f"{link} leads in a circle", "remove the link"
             case EntryKind.UNREADABLE:
-                return f"it can't be read: {entry.error}", "grant read permission, or check the mount"
+                return f"it can't be read: {entry.error}", _CHECK
             case kind:
                 return f"it is a {kind.value}, not a regular file", "remove it: a loader that opens it waits for ever"
 
