@@ -132,6 +132,13 @@ class Checkpoint:
         """What a file by `torch.save` holds, read without running any of it."""
         return self.fact(_torch_file, path)
 
+    def torch_parts(self, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[TorchFile, ...]:
+        """What files by `torch.save` hold that lie one after the other in a file: each from a byte on, so many bytes long.
+
+        Parts of the same bytes are one `TorchFile`; offsets in it count from the start of the part.
+        """
+        return self.fact(_torch_parts, path, spans)
+
     def json(self, path: str) -> JsonFile:
         """A parsed JSON file."""
         return self.fact(_json, path)
@@ -266,6 +273,12 @@ def _torch_file(checkpoint: Checkpoint, path: str) -> TorchFile:
     from ckpt_rules.readers.torch_file import read_torch_file
 
     return _read(checkpoint, path, read_torch_file)
+
+
+def _torch_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[TorchFile, ...]:
+    from ckpt_rules.readers.torch_parts import read_torch_parts
+
+    return _read(checkpoint, path, lambda source, path, budget: read_torch_parts(source, path, spans, budget))
 
 
 def _json(checkpoint: Checkpoint, path: str) -> JsonFile:

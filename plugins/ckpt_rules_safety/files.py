@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FactUnavailable, TorchFile, expected_format
+from ckpt_rules_safety.distributed import object_files
 
 _LOADABLE = frozenset({Content.ZIP, Content.PICKLE, Content.TAR, Content.NUMPY, Content.GZIP})
 # Written by pickle, whose first two protocols begin with no mark of their own.
 _PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".dill", ".p"})
-# Many torch files in a row, each found by an offset in the metadata: as one archive they make no sense.
+# Many torch files in a row, each found by an offset in the metadata, which is how `object_files` reads them.
 _CONCATENATED = frozenset({".distcp"})
 
 
@@ -21,6 +22,7 @@ def pickled_files(checkpoint: Checkpoint) -> Iterator[TorchFile]:
                 yield checkpoint.torch_file(entry.path)
             except FactUnavailable:
                 continue
+    yield from object_files(checkpoint)
 
 
 def is_torch_named(checkpoint: Checkpoint, path: str) -> bool:

@@ -20,7 +20,8 @@ class UnsafeGlobal(Rule):
 
     ## What it checks
     Every importable name that any pickle in the checkpoint asks for, in files of any name: in torch files of both formats,
-    bare pickles, one after the other, NumPy arrays of objects, tar archives, gzip files, and in pickles inside of these.
+    bare pickles, one after the other, NumPy arrays of objects, tar archives, gzip files, the objects of distributed
+    checkpoints, and in pickles inside of these.
     Names are compared as pairs of module and name, after Python 2's have become Python 3's, and attributes that are reached
     through dots or `getattr` count as themselves. Nothing is imported or run to find out.
 

@@ -309,6 +309,36 @@ def test_the_metadata_of_a_distributed_checkpoint(tmp_path, run_rule):
     run_rule(UnknownGlobal(), tmp_path / "ck").assert_passed()
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_an_object_in_a_distributed_checkpoint(tmp_path, run_rule):
+    import torch.distributed.checkpoint as dcp
+
+    state = {"w": torch.ones(4), "args": evil(), **{f"lr{i}": 0.1 for i in range(20)}}
+    dcp.save(state, checkpoint_id=str(tmp_path / "ck"), no_dist=True)
+    finding = run_rule(UnsafeGlobal(), tmp_path / "ck").assert_one(path="__0_0.distcp", key="args: archive/data.pkl")
+    assert finding.data == {"global": "posix.system", "does": "runs commands", "byte": 2}
+
+
+@pytest.mark.parametrize("place", [None, "elsewhere.distcp", "../../outside"])
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_metadata_that_points_nowhere_leads_nowhere(place, tmp_path, run_rule):
+    import torch.distributed.checkpoint as dcp
+
+    dcp.save({"args": evil()}, checkpoint_id=str(tmp_path / "ck"), no_dist=True)
+    metadata = tmp_path / "ck" / ".metadata"
+    if place is None:
+        metadata.write_bytes(b"\x80\x02}.")
+    else:
+        old = b"\x8c\x0c__0_0.distcp"
+        assert old in metadata.read_bytes()
+        new = b"\x8c" + bytes([len(place)]) + place.encode()
+        data = metadata.read_bytes().replace(old, new)
+        frame = data.index(b"\x95")
+        length = int.from_bytes(data[frame + 1 : frame + 9], "little") + len(new) - len(old)
+        metadata.write_bytes(data[: frame + 1] + length.to_bytes(8, "little") + data[frame + 9 :])
+    run_rule(UnsafeGlobal(), tmp_path / "ck").assert_passed()
+
+
 # What a team lets through
 
 

@@ -1,0 +1,48 @@
+"""Files by `torch.save` that lie one after the other in one file, as torch.distributed.checkpoint writes them."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from ckpt_rules.facts.tensors import TorchFile
+from ckpt_rules.readers.budget import Budget
+from ckpt_rules.readers.enclosed import Memory
+from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.storage import Source
+
+MAX_KEPT_NBYTES = 64 << 10
+
+
+class _Window:
+    """A part of a file as a file."""
+
+    def __init__(self, source: Source, start: int, nbytes: int) -> None:
+        self._source, self._start = source, start
+        self.size = max(0, min(nbytes, source.size - start))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset`, at most `length`."""
+        return self._source.read(self._start + offset, max(0, min(length, self.size - offset)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The file is closed by whoever opened it."""
+
+
+def read_torch_parts(
+    source: Source, path: str, spans: tuple[tuple[int, int], ...], budget: Budget
+) -> tuple[TorchFile, ...]:
+    """What the parts of a file hold; those that are equal, of which optimizers make thousands, are read once."""
+    small: dict[bytes, TorchFile] = {}
+    found = []
+    for start, nbytes in spans:
+        if nbytes > MAX_KEPT_NBYTES:
+            found.append(read_torch_file(_Window(source, start, nbytes), path, budget))
+            continue
+        raw = source.read(start, nbytes)
+        if raw not in small:
+            small[raw] = read_torch_file(Memory(raw), path, budget)
+        found.append(small[raw])
+    return tuple(found)
