@@ -14,8 +14,16 @@ _PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".dill", ".p"})
 _CONCATENATED = frozenset({".distcp"})
 
 
-def pickled_files(checkpoint: Checkpoint) -> Iterator[TorchFile]:
+def pickled_files(checkpoint: Checkpoint) -> tuple[TorchFile, ...]:
     """Every file that is or may be a pickle, or holds one; those that can't be opened are another rule's business."""
+    return checkpoint.fact(_pickled_files)
+
+
+def _pickled_files(checkpoint: Checkpoint) -> tuple[TorchFile, ...]:
+    return tuple(_found(checkpoint))
+
+
+def _found(checkpoint: Checkpoint) -> Iterator[TorchFile]:
     for entry in checkpoint.listing.files():
         if entry.kind is EntryKind.FILE and _may_hold_a_pickle(checkpoint, entry):
             try:
