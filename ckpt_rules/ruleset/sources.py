@@ -56,8 +56,7 @@ def find_ruleset(name: str, plugins: Plugins, folder: str = "") -> Path:
 
 
 def _same_name(name: str, folder: str) -> str:
-    is_file = "\0" not in name and Path(folder, name).is_file()
-    return f"; for the file of that name, write './{name}'" if is_file else ""
+    return f"; for the file of that name, write './{name}'" if os.path.isfile(os.path.join(folder, name)) else ""
 
 
 def _absent_plugin(name: str, plugins: Plugins) -> str:

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ckpt_rules.cli import main
+from ckpt_rules.testing import build_plain_torch
 
 COMMANDS = ["verify", "inspect", "rules", "rule", "rulesets", "plugins", "schema", "show"]
 OPTIONS = [
@@ -21,21 +22,40 @@ VALUES = [
     "", " ", "\0", "a\0b", "\n", "\x1b[31m", "\udcff", "\udcff\udcfe.yaml", "größe", "\u202e", "a" * 5_000,
     "x/" * 3_000, "[", "[!", "[]]", "***", "?", "*/*", "tag:", "tag:*", "tag:\0", "files/*", "FILES/EMPTY", "files/empt",
     "!files/empty", "{}", "%s%n", "$(id)", "~", "../..", ".", "ck", "ck/", "./ck/../ck", "ck/config.json", "no/such",
-    "/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "default", "quick", "ci", "acme:house", ":", "a:b:c",
+    "/dev/null", "/dev/zero", "/dev/full", "default", "quick", "ci", "acme:house", ":", "a:b:c",
     "json", "text", "markdown", "report", "ruleset", "0", "-1", "0.5", "1e999", "nan", "NaN", "0x10", "٣", "file",
     "files", "torch", "ruleset.yaml", "broken.yaml", "other.txt",
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint, two rulesets and a file; commands may write more of them."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    build_plain_torch(folder / "ck", with_torch=False)
+    (folder / "file").write_text("x")
+    (folder / "ruleset.yaml").write_text("extends: [quick]\n")
+    (folder / "broken.yaml").write_bytes(b"\xff\x00: [")
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch, make_checkpoint):
-    make_checkpoint("ck")
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "ruleset.yaml").write_text("extends: [quick]\n")
-    (tmp_path / "broken.yaml").write_bytes(b"\xff\x00: [")
-    monkeypatch.chdir(tmp_path)
+def place(folder, monkeypatch):
+    monkeypatch.chdir(folder)
     monkeypatch.delenv("CKPT_RULES_TRACEBACK", raising=False)
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def is_civil(capsys):
+    """Run a command in this process; True where it ended as it should."""
+
+    def run(given):
+        code = main(given)
+        captured = capsys.readouterr()
+        return civil(code, captured.out, captured.err)
+
+    return run
 
 
 def arguments(source):
@@ -54,24 +74,19 @@ def arguments(source):
             yield source.choice(VALUES)
 
 
-def assert_civil(code, out, err):
-    assert code in {0, 1, 2}
-    for text in (out, err):
-        assert "Traceback" not in text
-        assert "This is a bug" not in text
-        assert "\x1b" not in text
-        assert "\0" not in text
-    assert out or err or code != 2
+def civil(code, out, err):
+    """Whether a known code was returned, something was said where it is 2, and nothing that a user should not see."""
+    said = out + err
+    unwanted = ("Traceback (", "This is a bug", "\x1b", "\0")
+    return code in {0, 1, 2} and bool(said or code != 2) and not any(text in said for text in unwanted)
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_any_arguments(place, capsys, seed):
-    given = list(arguments(random.Random(seed)))
-    code = main(given)
-    assert_civil(code, *capsys.readouterr())
+@pytest.mark.parametrize("tens", range(8))
+def test_any_arguments(place, is_civil, tens):
+    cases = [list(arguments(random.Random(seed))) for seed in range(tens * 40, tens * 40 + 40)]
+    assert [given for given in cases if not is_civil(given)] == []
 
 
-@pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize(
     "before",
     [
@@ -79,7 +94,7 @@ def test_any_arguments(place, capsys, seed):
         ["inspect"],
         ["verify", "ck", "-r"],
         ["verify", "ck", "-f"],
-        ["verify", "ck", "--select"],
+        ["verify", "ck", "-q", "--select"],
         ["verify", "ck", "--exclude"],
         ["verify", "ck", "--no-plugin"],
         ["verify", "ck", "-q", "-r", "quick", "--rule-timeout"],
@@ -92,11 +107,8 @@ def test_any_arguments(place, capsys, seed):
     ],
     ids=" ".join,
 )
-def test_any_value_in_any_place(place, capsys, before, value):
-    if value in {"/proc/self/mem", "/dev/zero"} and before[-1:] == ["-o"]:
-        pytest.skip("nobody writes there")
-    code = main([*before, value])
-    assert_civil(code, *capsys.readouterr())
+def test_any_value_in_any_place(place, is_civil, before):
+    assert [value for value in VALUES if not is_civil([*before, value])] == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +132,7 @@ def test_bytes_that_are_no_text(place, line, locale):
         [sys.executable, "-m", "ckpt_rules", *line], capture_output=True, check=False, timeout=60, env=environment
     )
     assert ended.returncode in {1, 2}
-    assert_civil(ended.returncode, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
+    assert civil(ended.returncode, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
 
 
 @pytest.mark.parametrize(
@@ -135,4 +147,4 @@ def test_a_working_directory_that_is_gone(place, line):
     )
     words = line.format(place / "ck").split()
     ended = subprocess.run([sys.executable, "-c", code, gone, *words], capture_output=True, check=False, timeout=60)
-    assert_civil(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+    assert civil(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
