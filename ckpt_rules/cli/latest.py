@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ckpt_rules.cli.options import NoPlugin, stdout_kept_clean
+from ckpt_rules.cli.options import NoPlugin, RulesetName, Strict, stdout_kept_clean
 from ckpt_rules.cli.output import emit, say
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, Verdict, worst_verdict
@@ -15,14 +15,8 @@ from ckpt_rules.report import ExitCode, Report, Verdict, worst_verdict
 def latest(
     path: Annotated[str, typer.Argument(metavar="RUN", help="A directory of checkpoints.", show_default=False)],
     *,
-    ruleset: Annotated[
-        str,
-        typer.Option("--ruleset", "-r", metavar="NAME|FILE", help="What a checkpoint must pass."),
-    ] = "default",
-    strict: Annotated[
-        bool | None,
-        typer.Option("--strict/--no-strict", help="Warnings are errors; unless given, the ruleset decides."),
-    ] = None,
+    ruleset: RulesetName = "default",
+    strict: Strict = None,
     no_plugin: NoPlugin = None,
 ) -> int:
     """Print the path of the newest checkpoint that passes, and nothing else.

@@ -25,6 +25,13 @@ NoPlugin = Annotated[
 ]
 
 
+RulesetName = Annotated[
+    str, typer.Option("--ruleset", "-r", metavar="NAME|FILE", help="quick, default, ci, plugin:name or a YAML file.")
+]
+Strict = Annotated[
+    bool | None,
+    typer.Option("--strict/--no-strict", help="Warnings are errors; unless given, the ruleset decides."),
+]
 WithRuleset = Annotated[
     str | None,
     typer.Option(

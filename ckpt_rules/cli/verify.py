@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckpt_rules.cli.options import AsLayout, NoPlugin, stdout_kept_clean
+from ckpt_rules.cli.options import AsLayout, NoPlugin, RulesetName, Strict, stdout_kept_clean
 from ckpt_rules.cli.output import emit, say
 from ckpt_rules.errors import PluginError, UsageError
 from ckpt_rules.plugin import crash_of
@@ -36,14 +36,8 @@ def verify(  # noqa: PLR0913 - one argument for each flag
         ),
     ],
     *,
-    ruleset: Annotated[
-        str,
-        typer.Option("--ruleset", "-r", metavar="NAME|FILE", help="quick, default, ci, plugin:name or a YAML file."),
-    ] = "default",
-    strict: Annotated[
-        bool | None,
-        typer.Option("--strict/--no-strict", help="Warnings are errors; unless given, the ruleset decides."),
-    ] = None,
+    ruleset: RulesetName = "default",
+    strict: Strict = None,
     form: Annotated[
         str, typer.Option("--format", "-f", metavar="FORMAT", help="text, json, or one that a plugin brings.")
     ] = "text",
