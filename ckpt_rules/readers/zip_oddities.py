@@ -67,5 +67,6 @@ def _note_gap(end: int, start: int, where: str, log: ProblemLog) -> None:
 
 def note_name(name: str, at: int, log: ProblemLog) -> None:
     """Note a name that leads out of the directory into which the archive is unpacked."""
-    if _OUTSIDE.search(name):
+    suspicious = ".." in name or name[:1] in ("/", "\\") or name[1:2] == ":"  # the expression takes three times as long
+    if suspicious and _OUTSIDE.search(name):
         log.add(TRAVERSAL, f"unpacked, the entry '{name}' would land outside of its directory", at, name, fatal=False)
