@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -13,6 +14,7 @@ from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.engine import run
 from ckpt_rules.inspection import inspect_checkpoint
 from ckpt_rules.reporters.text import render
+from ckpt_rules.runs import checkpoints_in
 from ckpt_rules.storage import LocalStorage
 
 WEIGHTS, STATE, CONFIG = "model.safetensors", "training_state.pth", "config.json"
@@ -128,6 +130,14 @@ class TestDirectories:
         assert report.verdict is Verdict.FAILED
         with pytest.raises(UsageError, match=f"can't be opened: the directory can't be listed: {WORDS[code]}"):
             inspect_checkpoint(Checkpoint(Vanishing(path)))
+
+    def test_a_run_that_can_not_be_listed_is_verified_as_what_it_is(self, path, failing, code, tmp_path):
+        run_path = tmp_path / "run"
+        shutil.copytree(path, run_path / "step-500")
+        plugins = load_ruleset().plugins
+        assert checkpoints_in(str(run_path), plugins) == (f"{run_path}/step-500",)
+        failing("scandir", "/run")
+        assert checkpoints_in(str(run_path), plugins) == ()
 
     @pytest.mark.parametrize("function", ["stat", "scandir"])
     def test_one_inside_can_not_be_listed(self, path, failing, code, function):
