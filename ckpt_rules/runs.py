@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules.engine import open_checkpoint
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import saves_among
+from ckpt_rules.facts.files import Entry, EntryKind, saves_among
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.report import Report, Verdict
 from ckpt_rules.storage import LocalStorage
@@ -35,11 +35,16 @@ def checkpoints_in(
     if checkpoint.match is not None and checkpoint.match.score >= _FAINT:
         return ()
     try:
-        files = checkpoint.listing.files()
+        listing = checkpoint.listing
     except FactUnavailable:
         return ()
-    holders = {e.path.partition("/")[0] for e in files if "/" in e.path}
-    return tuple(f"{path.rstrip('/')}/{name}" for name in saves if name in holders)
+    empty = set() if listing.truncated else set(saves) - {e.path.partition("/")[0] for e in listing if _holds(e)}
+    return tuple(f"{path.rstrip('/')}/{name}" for name in saves if name not in empty)
+
+
+def _holds(entry: Entry) -> bool:
+    """Whether it shows that the directory at the top is not empty; one that can't be read may hold the newest save."""
+    return entry.kind is EntryKind.UNREADABLE or (entry.kind is EntryKind.FILE and "/" in entry.path)
 
 
 def newest_passing(paths: tuple[str, ...], verify: Callable[[str], Report]) -> Iterator[Report]:
