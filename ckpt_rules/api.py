@@ -9,7 +9,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from ckpt_rules.engine import open_checkpoint, run
-from ckpt_rules.errors import CheckpointInvalid
+from ckpt_rules.errors import CheckpointInvalid, UsageError
+from ckpt_rules.facts.files import RootKind
 from ckpt_rules.limits import DEFAULT_LIMITS
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.storage import LocalStorage
@@ -105,17 +106,22 @@ def newest_checkpoint(
                  is a checkpoint itself stands for itself
     passed_over: called with the report of each that did not pass
 
-    Raises as `verify` does.
+    Raises as `verify` does, and `UsageError` where the directory can't be read: nothing is known of its checkpoints then.
     """
     from ckpt_rules.runs import checkpoints_in, newest_passing
 
     resolved = load_ruleset(ruleset, strict=strict, no_plugins=no_plugins)
     path = os.fspath(run)
-    found = checkpoints_in(path, resolved.plugins, resolved.limits) or (path,)
-    for report in newest_passing(found, lambda path: _verified(path, resolved)):
+    found = checkpoints_in(path, resolved.plugins, resolved.limits)
+    root = LocalStorage(path).root()
+    if not found and root.kind is RootKind.UNREADABLE:
+        raise UsageError(f"{path} can't be opened: {root.error}")
+    if not found and root.kind is not RootKind.DIRECTORY:
+        return None
+    for report in newest_passing(found or (path,), lambda path: _verified(path, resolved)):
         if report.passed:
             return report.checkpoint
-        if passed_over and report.layout.name != "none":
+        if passed_over:
             passed_over(report)
     return None
 

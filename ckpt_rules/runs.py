@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ckpt_rules.engine import open_checkpoint
-from ckpt_rules.facts.files import saves_among
+from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.facts.files import Entry, EntryKind, saves_among
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.report import Report, Verdict
 from ckpt_rules.storage import LocalStorage
@@ -18,21 +19,32 @@ _FAINT = 10
 """Score below which a layout has seen weights and no more: a final model, beside the checkpoints of its run."""
 
 
-def checkpoints_in(path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS) -> tuple[str, ...]:
+def checkpoints_in(
+    path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS, timeout: float | None = None
+) -> tuple[str, ...]:
     """The checkpoints of a run by the numbers in their names, oldest first; none where the path is no run.
 
     A run is a directory with others in it that are named like saves (`checkpoint-500`, `step_1000`, `epoch=3`), and that is
-    no checkpoint itself.
+    no checkpoint itself. A layout that takes more seconds than `timeout` is not asked further.
     """
     storage = LocalStorage(path, limits)
     saves = saves_among(storage.directories())
     if not saves:
         return ()
-    checkpoint, _ = open_checkpoint(storage, plugins, limits)
+    checkpoint, _ = open_checkpoint(storage, plugins, limits, timeout)
     if checkpoint.match is not None and checkpoint.match.score >= _FAINT:
         return ()
-    holders = {e.path.partition("/")[0] for e in checkpoint.listing.files() if "/" in e.path}
-    return tuple(f"{path.rstrip('/')}/{name}" for name in saves if name in holders)
+    try:
+        listing = checkpoint.listing
+    except FactUnavailable:
+        return ()
+    empty = set() if listing.truncated else set(saves) - {e.path.partition("/")[0] for e in listing if _holds(e)}
+    return tuple(f"{path.rstrip('/')}/{name}" for name in saves if name not in empty)
+
+
+def _holds(entry: Entry) -> bool:
+    """Whether it shows that the directory at the top is not empty; one that can't be read may hold the newest save."""
+    return entry.kind is EntryKind.UNREADABLE or (entry.kind is EntryKind.FILE and "/" in entry.path)
 
 
 def newest_passing(paths: tuple[str, ...], verify: Callable[[str], Report]) -> Iterator[Report]:

@@ -68,7 +68,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         # Only typer ends the process from in here: where the reader of a help page, which it prints itself, goes away.
         return ExitCode.PASSED if isinstance(ended.__context__, BrokenPipeError) else ExitCode.UNKNOWN
-    except Exception as error:  # noqa: BLE001 - the boundary: a bug is a message as well
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the boundary: a bug is a message as well
         say(_message(error, with_traceback=wants_traceback))
     else:
         if code == INTERRUPTED:  # what typer makes of ^C
@@ -79,7 +81,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.UNKNOWN
 
 
-def _message(error: Exception, *, with_traceback: bool) -> str:
+def _message(error: BaseException, *, with_traceback: bool) -> str:
     # What typer raises for a misused command; which class that is differs by its version.
     if hasattr(error, "show") and hasattr(error, "exit_code"):
         text = io.StringIO()
@@ -90,7 +92,7 @@ def _message(error: Exception, *, with_traceback: bool) -> str:
     return _bug(error, with_traceback=with_traceback)
 
 
-def _bug(error: Exception, *, with_traceback: bool) -> str:
+def _bug(error: BaseException, *, with_traceback: bool) -> str:
     said = f"error: ckpt-rules itself failed, {type(error).__name__}: {error}\nThis is a bug; please report it"
     if with_traceback:
         return f"{said}, with this traceback:\n{''.join(traceback.format_exception(error))}"

@@ -76,7 +76,7 @@ def verify(  # noqa: PLR0913 - one argument for each flag
     timeout = checked(rule_timeout)
     with stdout_kept_clean():
         resolved = _resolve(ruleset, strict, select, exclude, no_plugin)
-        runs = _runs(paths, resolved) if layout is None else {}
+        runs = _runs(paths, resolved, timeout) if layout is None else {}
     style = Style.of(sys.stdout) if output is None else Style()
     reports: list[Report] = []
     newest = partial(_newest, runs, reports)
@@ -99,11 +99,11 @@ def _resolve(
     return load_ruleset(ruleset, strict=strict, select=select or (), exclude=exclude or (), no_plugins=no_plugin or ())
 
 
-def _runs(paths: Sequence[str], ruleset: ResolvedRuleset) -> dict[str, tuple[str, ...]]:
+def _runs(paths: Sequence[str], ruleset: ResolvedRuleset, timeout: float | None) -> dict[str, tuple[str, ...]]:
     """Of each path that is a run: its checkpoints, oldest first."""
     from ckpt_rules.runs import checkpoints_in
 
-    found = {path: checkpoints_in(path, ruleset.plugins, ruleset.limits) for path in paths}
+    found = {path: checkpoints_in(path, ruleset.plugins, ruleset.limits, timeout) for path in paths}
     return {path: checkpoints for path, checkpoints in found.items() if checkpoints}
 
 

@@ -58,7 +58,7 @@ def build_rule(rule: type[Rule], choice: Choice, fallback: Spot | None, mistakes
     except ValidationError as invalid:
         for error in invalid.errors(include_url=False):
             _note(rule, choice, place, error, mistakes)
-    except Exception as error:  # noqa: BLE001 - around a rule: its validators are a plugin's code
+    except BaseException as error:  # noqa: BLE001 - around a rule: its validators are a plugin's code
         crash = crash_of(error)
         if place:
             message = f"{rule.id} crashed when it was given its options: {crash.type}: {crash.message}"

@@ -12,7 +12,7 @@ import pytest
 from ckpt_rules.cli import main
 from ckpt_rules.testing import build_plain_torch
 
-COMMANDS = ["verify", "inspect", "rules", "rule", "rulesets", "plugins", "schema", "show"]
+COMMANDS = ["verify", "inspect", "rules", "rule", "rulesets", "plugins", "schema", "show", "latest"]
 OPTIONS = [
     "--ruleset", "-r", "--strict", "--no-strict", "--format", "-f", "--output", "-o", "--select", "--exclude",
     "--no-plugin", "--rule-timeout", "--verbose", "-v", "--quiet", "-q", "--exit-zero", "--help", "-h", "--version",
@@ -99,6 +99,8 @@ def test_any_arguments(place, is_civil, tens):
         ["verify", "ck", "--no-plugin"],
         ["verify", "ck", "-q", "-r", "quick", "--rule-timeout"],
         ["verify", "ck", "-q", "-r", "quick", "-o"],
+        ["latest"],
+        ["verify", "ck", "-q", "--layout"],
         ["rules"],
         ["rule"],
         ["rulesets", "show"],

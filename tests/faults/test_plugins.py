@@ -10,6 +10,7 @@ import json
 import pytest
 
 from ckpt_rules import FactUnavailable, Match, Problem, Severity, Status, Verdict
+from ckpt_rules.cli import main
 from ckpt_rules.engine import MAX_PROBLEMS, MAX_TEXT, open_checkpoint
 from ckpt_rules.engine import run as run_over
 from ckpt_rules.inspection import inspect_checkpoint
@@ -224,3 +225,47 @@ def test_text_with_very_many_spaces_is_shown_at_once(run, ruleset_of, fake_rule,
 
     report = run(ruleset_of(fake_rule(check=lambda _: [Problem(message=spaces, severity=Severity.ERROR)])))
     assert "1 error" in render(report)
+
+
+def test_a_validator_of_options_that_raises_anything_is_a_mistake_with_its_line(command, make_checkpoint, sick_ruleset):
+    ruleset = sick_ruleset(
+        top="""
+        from pydantic import field_validator
+
+        class Odd(BaseException):
+            pass
+
+        class Strange(Rule):
+            '''Something is bad.
+
+            ## What it checks
+            Nothing of use.
+
+            ## Why it matters
+            It does not.
+
+            ## How to repair
+            There is no way.
+            '''
+
+            id = "sick/strange"
+            size: int = 3
+
+            @field_validator("size")
+            @classmethod
+            def odd(cls, value):
+                raise Odd("odd")
+        """
+    )
+    with ruleset.open("a") as file:
+        file.write("rules:\n  sick/strange: {options: {size: 4}}\n")
+    ended = command("verify", make_checkpoint().path, "--ruleset", ruleset)
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert f"{ruleset}:4:3: sick/strange crashed when it was given its options: Odd: odd" in ended.stderr.decode()
+
+
+def test_what_slips_past_every_boundary_is_a_message_too(monkeypatch, capsys):
+    monkeypatch.delenv("CKPT_RULES_TRACEBACK", raising=False)
+    monkeypatch.setattr("ckpt_rules.api.load_ruleset", raising(Odd("odd")))
+    assert main(["verify", "ck"]) == 2
+    assert capsys.readouterr().err.startswith("error: ckpt-rules itself failed, Odd: odd\nThis is a bug")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import pytest
 
-from ckpt_rules import Severity, UsageError, Verdict
+from ckpt_rules import Severity, UsageError, Verdict, newest_checkpoint
 from ckpt_rules.api import load_ruleset
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.engine import run
 from ckpt_rules.inspection import inspect_checkpoint
+from ckpt_rules.limits import Limits
 from ckpt_rules.reporters.text import render
+from ckpt_rules.runs import checkpoints_in
 from ckpt_rules.storage import LocalStorage
 
 WEIGHTS, STATE, CONFIG = "model.safetensors", "training_state.pth", "config.json"
@@ -61,6 +64,14 @@ def errors(report):
 @pytest.fixture
 def path(make_checkpoint):
     return make_checkpoint().path
+
+
+@pytest.fixture
+def run_path(path, tmp_path):
+    """A run with two saves."""
+    for name in ("step-500", "step-600"):
+        shutil.copytree(path, tmp_path / "run" / name)
+    return tmp_path / "run"
 
 
 @pytest.mark.parametrize("code", WORDS, ids=errno.errorcode.get)
@@ -129,6 +140,20 @@ class TestDirectories:
         with pytest.raises(UsageError, match=f"can't be opened: the directory can't be listed: {WORDS[code]}"):
             inspect_checkpoint(Checkpoint(Vanishing(path)))
 
+    def test_a_run_that_can_not_be_listed_has_no_newest(self, run_path, failing, code):
+        failing("scandir", "/run")
+        with pytest.raises(UsageError, match=f"/run can't be opened: {WORDS[code]}"):
+            newest_checkpoint(run_path)
+
+    @pytest.mark.parametrize("function", ["stat", "scandir"])
+    def test_a_save_that_can_not_be_listed_is_passed_over_aloud(self, run_path, failing, code, function):
+        failing(function, "/step-600")
+        passed_over = []
+        assert newest_checkpoint(run_path, passed_over=passed_over.append) == f"{run_path}/step-500"
+        assert [(r.checkpoint, r.findings[0].rule) for r in passed_over] == [
+            (f"{run_path}/step-600", "files/missing-checkpoint")
+        ]
+
     @pytest.mark.parametrize("function", ["stat", "scandir"])
     def test_one_inside_can_not_be_listed(self, path, failing, code, function):
         (path / "parts").mkdir()
@@ -143,3 +168,8 @@ class TestDirectories:
         report = run(LocalStorage(path), ruleset)
         assert ("files/unreadable", WEIGHTS, f"it can't be read: {WORDS[code]}") in errors(report)
         assert report.verdict is Verdict.FAILED
+
+
+def test_a_run_of_more_files_than_are_listed_loses_no_save(run_path):
+    plugins, limits = load_ruleset().plugins, Limits(entries=3)
+    assert checkpoints_in(str(run_path), plugins, limits) == (f"{run_path}/step-500", f"{run_path}/step-600")

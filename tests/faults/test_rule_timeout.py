@@ -254,6 +254,33 @@ class TestTheOption:
         assert b"Traceback" not in ended.stderr
         assert b"rule" in ended.stderr
 
+    def test_a_layout_without_end_on_the_command_line(self, command, make_checkpoint, sick_ruleset):
+        make_checkpoint("run/step-500")
+        path = make_checkpoint("run/step-600").path.parent
+        ruleset = sick_ruleset(
+            top="""
+            from ckpt_rules import Layout, hookimpl
+
+            class Slow(Layout):
+                name = title = "slow"
+
+                def recognise(self, checkpoint):
+                    while True:
+                        pass
+
+            @hookimpl
+            def ckpt_rules_layouts():
+                return [Slow()]
+
+            @hookimpl
+            def ckpt_rules_rules():
+                return [Sick]
+            """
+        )
+        ended = command("verify", path, "--ruleset", ruleset, "--rule-timeout", "0.1")
+        assert (ended.returncode, ended.stderr) == (2, b"")
+        assert ended.stdout.decode().count("crashed: TimeLimitExceeded:") == 2
+
     def test_on_the_command_line(self, command, make_checkpoint, sick_ruleset):
         arguments = ["verify", make_checkpoint().path, "--ruleset", sick_ruleset("while True: pass")]
         ended = command(*arguments, "--rule-timeout", "0.2")
