@@ -48,12 +48,16 @@ class NeedsUnsafeLoad(Rule):
         """One problem for each file."""
         allowed = ALLOWED.union(self.allow)
         for path in _files(checkpoint):
-            file = checkpoint.torch_file(path)
-            refused = sorted({_modern(g.module, g.name) for g in file.globals if not g.reached} - allowed)
-            if refused:
-                yield _globals(path, refused)
-            elif (file.protocol or 0) > _LAST_PROTOCOL:
-                yield _protocol(file)
+            if problem := refused_by_default(checkpoint.torch_file(path), allowed):
+                yield problem
+
+
+def refused_by_default(file: TorchFile, allowed: frozenset[str] = ALLOWED) -> Problem | None:
+    """What `torch.load` refuses in a file that is sound otherwise; `allowed` are the globals that it lets through."""
+    refused = sorted({_modern(g.module, g.name) for g in file.globals if not g.reached} - allowed)
+    if refused:
+        return _globals(file.path, refused)
+    return _protocol(file) if (file.protocol or 0) > _LAST_PROTOCOL else None
 
 
 def _files(checkpoint: Checkpoint) -> list[str]:
