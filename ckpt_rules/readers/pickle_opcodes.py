@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ckpt_rules.errors import FormatError
-from ckpt_rules.facts.tensors import Opaque, TensorInfo
+from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.readers.budget import LimitError
 from ckpt_rules.readers.pickle_stack import CONTAINER, OBJECT, OPAQUE, PAIR, SLOT, Ended, FrameOpened, Machine, Stop
 
@@ -285,7 +285,8 @@ def _build(m: Machine) -> None:
     target = m.stack[-1]
     if isinstance(target, Opaque):
         target.state = state
-    elif not isinstance(target, dict | list | set | TensorInfo):
+    elif id(target) not in m.ordered or not isinstance(state, dict):
+        # OrderedDict and the like have attributes, a plain dict has none.
         raise FormatError(f"a state is set in a {type(target).__name__}")
 
 
@@ -338,3 +339,17 @@ TABLE: dict[int, _Op] = {code[0]: run for code, run in {
     b"\x95": _frame, b"\x96": _bytes(_U8), b"\x97": _out_of_band, b"\x98": _out_of_band,
 }.items()}  # fmt: skip
 """What to run for each opcode."""
+
+WEIGHTS_ONLY = frozenset(b"(.abcehjqrstuGJKMNQRUX])}\x80\x81\x85\x86\x87\x88\x89\x8a\x8f")
+"""The opcodes that torch's weights-only loader knows: those that protocol 2 takes for plain values."""
+
+
+def _noted(code: int, run: _Op) -> _Op:
+    def noted(m: Machine) -> None:
+        m.refuse(f"has the opcode 0x{code:02x}")
+        run(m)
+
+    return noted
+
+
+TABLE.update({code: _noted(code, run) for code, run in TABLE.items() if code not in WEIGHTS_ONLY})

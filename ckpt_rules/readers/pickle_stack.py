@@ -89,8 +89,10 @@ class Machine:
         "known",
         "memo",
         "notes",
+        "ordered",
         "pos",
         "protocol",
+        "refused",
         "room",
         "size",
         "stack",
@@ -108,6 +110,8 @@ class Machine:
         self.known: dict[tuple[str, str], Global] = {}
         self.enclosed: list[Enclosed] = []
         self.notes: list[tuple[str, int]] = []
+        self.refused: tuple[str, int] | None = None
+        self.ordered: set[int] = set()
         self.protocol = 0
         self.frame_end = 0
         self.budget, self.room = budget, budget.room
@@ -187,6 +191,11 @@ class Machine:
             raise FormatError(f"the pickle {self.stream} asks for value {index:,}, which was never stored")
         self.stack.append(value)
 
+    def refuse(self, what: str) -> None:
+        """Note what torch's weights-only loader does not do, though other unpicklers do: the first is enough."""
+        if self.refused is None:
+            self.refused = what, self.at
+
     def find_global(self, module: object, name: object) -> Global:
         """An importable name, recorded with the byte that first asks for it.
 
@@ -212,7 +221,11 @@ class Machine:
             raise FormatError("something is called with arguments that are no tuple")
         if type(function) is Global:
             self._note_call((function.module, function.name), args)
+        if type(function) is Opaque:
+            self.refuse("calls what another call returned")
         value = self.builder.build(function, args)
+        if type(value) is dict:
+            self.ordered.add(id(value))
         item = _ITEM.get(type(value))
         self.charge(OPAQUE if item is None else CONTAINER + item * len(cast("Sized", value)))
         if type(value) is bytes:
@@ -252,6 +265,7 @@ class Machine:
                 key = items[i]
                 target[key if type(key) is str else self.keys.check(key)] = items[i + 1]
         elif isinstance(target, Opaque):
+            self.refuse(f"sets items in a {target.type}")
             target.pairs.extend(zip(items[::2], items[1::2], strict=True))
         else:
             raise FormatError(f"items are set in a {type(target).__name__}")
@@ -261,6 +275,7 @@ class Machine:
         if isinstance(target, list):
             target.extend(items)
         elif isinstance(target, Opaque):
+            self.refuse(f"appends to a {target.type}")
             target.items.extend(items)
         else:
             raise FormatError(f"items are appended to a {type(target).__name__}")

@@ -39,7 +39,7 @@ def read_legacy(source: Source, path: str, budget: Budget) -> tuple[TorchFile, l
     found, last = pickles.found, pickles.found[-1]
     value, whole = None, len(found) == len(STREAMS) and last.readable
     for each in found:
-        log.extend(each.problems)
+        log.extend((*each.problems, *([each.refused] if each.refused else [])))
     if len(found) > 1 and found[1].readable and found[1].value != PROTOCOL:
         message = f"the file says that it follows protocol {found[1].value!r:.40}; torch knows {PROTOCOL:,} only"
         log.add("not-torch", message, found[0].end, STREAMS[1])

@@ -100,7 +100,8 @@ class TorchBuilder(PlainBuilder):
             raise FormatError("something other than a storage is kept outside of the pickle")
         _, kind, key, location, numel, *view = pid
         dtype = STORAGE_DTYPES.get(kind.name) if type(kind) is Global else None
-        if dtype is None or type(key) is not str or not is_size(numel):
+        untyped = self._legacy and kind.name == "UntypedStorage"  # of no dtype, which _legacy_load asks for
+        if dtype is None or untyped or type(key) is not str or not is_size(numel):
             raise FormatError("a storage is referred to without a type, a name or a size")
         if type(location) is not str or not _LOCATION.fullmatch(location):
             raise FormatError(f"the storage '{key}' lies on {location!r:.40}, which is no device")

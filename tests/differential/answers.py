@@ -14,6 +14,7 @@ from ckpt_rules.facts.tensors import ReadProblem
 from ckpt_rules.readers.json_file import read_json
 from ckpt_rules.readers.safetensors import read_safetensors
 from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.zip_oddities import AMBIGUOUS
 from ckpt_rules_safety.unsafe_load import refused_by_default
 from tests.differential.seeds import FORMATS
 
@@ -36,10 +37,12 @@ class Answer(NamedTuple):
 
     faults: code and message of each reason to refuse it; none where it is accepted
     value:  what was read
+    warned: whether the file is one that readers take in several ways, which `zip/ambiguous` reports as an error
     """
 
     faults: tuple[tuple[str, str], ...]
     value: Any = None
+    warned: bool = False
 
 
 def ours(file_format: str, data: bytes) -> Answer:
@@ -53,7 +56,9 @@ def ours(file_format: str, data: bytes) -> Answer:
     saved = read_torch_file(Bytes(data), "state.pt")
     refusal = refused_by_default(saved)
     faults = _fatal(saved.problems)
-    return Answer((*faults, ("unsafe-load", refusal.message)) if refusal else faults, saved.value)
+    if refusal:
+        faults = (*faults, ("unsafe-load", refusal.message))
+    return Answer(faults, saved.value, any(p.code == AMBIGUOUS for p in saved.problems))
 
 
 def theirs(file_format: str, data: bytes) -> Answer:

@@ -25,11 +25,15 @@ def judge(file_format: str, mine: Answer, other: Answer) -> Verdict:
     """Compare two answers on the same bytes."""
     if mine.faults and other.faults:
         return Verdict(BOTH_REFUSE)
+    if other.faults and mine.warned:
+        return Verdict(BOTH_REFUSE)
     if other.faults:
         return Verdict(MISS, _shape(*other.faults[0]))
     if mine.faults:
         reason = next(filter(None, (justification(file_format, *fault) for fault in mine.faults)), "")
         return Verdict(STRICTER, reason) if reason else Verdict(OVER, _shape(*mine.faults[0]))
+    if mine.warned:
+        return Verdict(BOTH_ACCEPT)
     different = difference(file_format, mine.value, other.value)
     return Verdict(DIFFERS, _shape("", different)) if different else Verdict(BOTH_ACCEPT)
 
