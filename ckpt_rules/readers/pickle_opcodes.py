@@ -273,9 +273,14 @@ def _reduce(m: Machine) -> None:
     m.call(function, args)
 
 
+def _newobj(m: Machine) -> None:
+    args, kind = m.stack.pop(), m.stack.pop()
+    m.call(kind, args, new=True)
+
+
 def _newobj_ex(m: Machine) -> None:
     kwargs, args, function = m.stack.pop(), m.stack.pop(), m.stack.pop()
-    m.call(function, args)
+    m.call(function, args, new=True)
     if kwargs and isinstance(m.stack[-1], Opaque) and isinstance(kwargs, dict):
         m.stack[-1].kwargs = kwargs
 
@@ -331,7 +336,7 @@ TABLE: dict[int, _Op] = {code[0]: run for code, run in {
     b"g": _text_get, b"h": _binget, b"i": _inst, b"j": _long_binget, b"l": _marked_list, b"]": _empty(list, CONTAINER),
     b"o": _obj, b"p": _text_put, b"q": _binput, b"r": _long_binput, b"s": _setitem, b"t": _marked_tuple,
     b")": _push(()), b"u": _setitems, b"G": _binfloat,
-    b"\x80": _proto, b"\x81": _reduce, b"\x82": _extension(_U1), b"\x83": _extension(_U2), b"\x84": _extension(_I4),
+    b"\x80": _proto, b"\x81": _newobj, b"\x82": _extension(_U1), b"\x83": _extension(_U2), b"\x84": _extension(_I4),
     b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3), b"\x88": _push(True), b"\x89": _push(False),
     b"\x8a": _long(_U1), b"\x8b": _long(_I4), b"B": _bytes(_U4), b"C": _bytes(_U1),
     b"\x8c": _unicode(_U1), b"\x8d": _unicode(_U8), b"\x8e": _bytes(_U8), b"\x8f": _empty(set, 4 * CONTAINER),

@@ -57,6 +57,10 @@ class Builder(Protocol):
         """The inert value of `function(*args)`."""
         ...
 
+    def new(self, kind: object, args: tuple[object, ...]) -> object:
+        """The inert value of `kind.__new__(kind, *args)`."""
+        ...
+
     def persistent(self, pid: object) -> object:
         """The inert value of a persistent id: in torch files, a storage."""
         ...
@@ -215,15 +219,15 @@ class Machine:
             known = self.known[module, name] = Global(module, name)
         return known
 
-    def call(self, function: object, args: object) -> None:
-        """Put the inert value of a call on the stack."""
+    def call(self, function: object, args: object, *, new: bool = False) -> None:
+        """Put the inert value of a call on the stack, or with `new` that of an instance to be filled."""
         if not isinstance(args, tuple):
             raise FormatError("something is called with arguments that are no tuple")
         if type(function) is Global:
             self._note_call((function.module, function.name), args)
         if type(function) is Opaque:
             self.refuse("calls what another call returned")
-        value = self.builder.build(function, args)
+        value = self.builder.new(function, args) if new else self.builder.build(function, args)
         if type(value) is dict:
             self.ordered.add(id(value))
         item = _ITEM.get(type(value))

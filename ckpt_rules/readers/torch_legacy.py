@@ -80,7 +80,11 @@ def _places(source: Source, keys: Unpickled, storages: dict[str, TensorInfo], lo
     """Where the bytes of each storage lie; those behind a fault, reported here once, are nowhere but not missing."""
     places = {key: Stored(None, storage.nbytes) for key, storage in storages.items()}
     at = keys.end
-    listed = keys.value if isinstance(keys.value, list) else []
+    listed = keys.value
+    if not isinstance(listed, list):
+        message = f"the file lists its storages as {listed!r:.40}, which is no list"
+        log.add("pickle", message, at, STREAMS[-1])
+        return places
     try:
         for key in listed:
             at = _place(source, at, key, storages, places)

@@ -15,7 +15,7 @@ from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import DTYPE_BITS, Opaque, TensorInfo
 from ckpt_rules.readers.damage import ProblemLog
 from ckpt_rules.readers.pickle_stack import Global
-from ckpt_rules.readers.plain_objects import CONSTRUCTORS, Constructor, PlainBuilder
+from ckpt_rules.readers.plain_objects import CONSTRUCTORS, CantTell, Constructor, PlainBuilder
 from ckpt_rules.readers.scalars import decode_scalar
 
 MAX_DIMENSIONS = 64
@@ -35,8 +35,12 @@ _NBYTES = {dtype: (bits + 7) // 8 for dtype, bits in DTYPE_BITS.items()} | {
     **{f"{sign}{bits}": 1 for sign in ("int", "uint") for bits in range(1, 8)},
 }  # fmt: skip
 _DIFFERENTIABLE = re.compile("b?float|complex")
-_LOCATION = re.compile(r"[a-z_]+(?::[0-9]+)?")
-_LAYOUT = re.compile(r"torch\.[a-z_]+")
+_LOCATION = re.compile(r"[a-z_]+(?::(?:0|[1-9][0-9]*))?")
+_LAYOUTS = frozenset(
+    f"torch.{name}" for name in ("strided", "_mkldnn", "jagged", *(f"sparse_{kind}" for kind in ("coo", "csr", "csc", "bsr", "bsc")))
+)
+_STATE_PARTS = 2
+_TYPE_MODULES = frozenset({"torch", "torch.storage", "torch.cuda", "torch.sparse", "torch.cuda.sparse"})
 _ID_PARTS, _LEGACY_ID_PARTS, _VIEW_PARTS = 5, 6, 3
 
 _new_tensor = cast("Callable[[tuple[object, ...]], TensorInfo]", partial(tuple.__new__, TensorInfo))
@@ -65,7 +69,9 @@ class TorchBuilder(PlainBuilder):
     legacy: whether storages are named as in files from before torch 1.6, where a view of one has its own name
     """
 
-    must_fit = PlainBuilder.must_fit | {"torch", "torch._utils", "torch._tensor"}
+    must_fit = PlainBuilder.must_fit | {
+        "torch", "torch._utils", "torch._tensor", "torch.nn.parameter", "torch.serialization",
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -85,8 +91,8 @@ class TorchBuilder(PlainBuilder):
         self._geometries: dict[tuple[object, object], _Geometry] = {}
 
     def build(self, function: object, args: tuple[object, ...]) -> object:
-        """The inert value of a call; neither dtypes nor storage types can be called."""
-        if type(function) is Global and (function.name in STORAGE_DTYPES or _is_dtype(function)):
+        """The inert value of a call; neither dtypes nor types of storages and tensors are called."""
+        if type(function) is Global and (_is_dtype(function) or _is_torch_type(function)):
             raise FormatError(f"{function} is called as if it were a function")
         return super().build(function, args)
 
@@ -205,6 +211,13 @@ def _is_dtype(value: Global) -> bool:
     return value.module == "torch" and value.name in _NBYTES
 
 
+def _is_torch_type(value: Global) -> bool:
+    """Whether a name is that of a storage, of a quantisation scheme, or of a class for tensors of one dtype."""
+    return value.module in _TYPE_MODULES and (
+        value.name in STORAGE_DTYPES or value.name == "TypedStorage" or value.name.endswith(("Tensor", "_affine", "_symmetric", "_qparams"))
+    )
+
+
 def _dtype(value: object) -> str:
     if type(value) is not Global or not _is_dtype(value):
         raise TypeError
@@ -219,6 +232,28 @@ def _with_grad(tensor: object, requires_grad: object) -> TensorInfo:
     return tensor
 
 
+def _with_metadata(tensor: TensorInfo, metadata: object) -> TensorInfo:
+    """The same tensor where its bits (`conj`, `neg`) are given as torch takes them."""
+    if not metadata:
+        return tensor
+    if type(metadata) is not dict or not all(type(k) is str and type(v) is bool for k, v in metadata.items()):
+        raise TypeError
+    if metadata.get("conj") and not tensor.dtype.startswith("complex"):
+        raise TypeError
+    return tensor
+
+
+def _with_state(tensor: object, state: object) -> object:
+    """The same tensor where its further attributes are given as torch takes them."""
+    parts = state if type(state) is tuple else (state,)
+    if len(parts) > _STATE_PARTS or (type(state) is tuple and len(state) != _STATE_PARTS):
+        raise TypeError
+    for part in parts:
+        if part and not (type(part) is dict and all(type(name) is str for name in part)):
+            raise TypeError
+    return tensor
+
+
 def _tensor(builder: TorchBuilder, storage: object, first: object, shape: object, stride: object) -> TensorInfo:
     return builder.tensor(storage, first, shape, stride)
 
@@ -227,14 +262,15 @@ def _tensor_v2(
     builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
     metadata: object = None,
 ) -> TensorInfo:  # fmt: skip
-    return _with_grad(builder.tensor(storage, first, shape, stride), grad)
+    return _with_metadata(_with_grad(builder.tensor(storage, first, shape, stride), grad), metadata)
 
 
 def _tensor_v3(
     builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
     dtype: object, metadata: object = None,
 ) -> TensorInfo:  # fmt: skip
-    return _with_grad(builder.tensor(storage, first, shape, stride, _dtype(dtype)), grad)
+    tensor = builder.tensor(storage, first, shape, stride, _dtype(dtype))
+    return _with_metadata(_with_grad(tensor, grad), metadata)
 
 
 def _quantised(
@@ -244,27 +280,58 @@ def _quantised(
     return _with_grad(builder.tensor(storage, first, shape, stride), grad)
 
 
-def _parameter(builder: TorchBuilder, data: object, grad: object = True, *_: object) -> object:
+def _parameter(builder: TorchBuilder, data: object = None, grad: object = True) -> object:
+    if data is None:
+        raise CantTell
     # The data of a tensor subclass are an object of its own.
     return data if isinstance(data, Opaque) else _with_grad(data, grad)
 
 
+def _rebuilt_parameter(builder: TorchBuilder, data: object, grad: object, hooks: object) -> object:
+    return _parameter(builder, data, grad)
+
+
+def _parameter_with_state(builder: TorchBuilder, data: object, grad: object, hooks: object, state: object) -> object:
+    return _with_state(_parameter(builder, data, grad), state)
+
+
 def _from_type(builder: TorchBuilder, function: object, kind: object, args: object, state: object) -> object:
-    if type(args) is not tuple:
+    if type(args) is not tuple or not isinstance(kind, Global):
         raise TypeError
-    return builder.build(function, args)
+    tensor = builder.build(function, args)
+    if not isinstance(tensor, TensorInfo | Opaque):
+        raise TypeError
+    return _with_state(tensor, state)
 
 
 def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:
     sizes, steps = _as_tuple(shape), _as_tuple(stride)
     name, geometry = _dtype(dtype), _measure(sizes, steps)
-    return TensorInfo(name, geometry.sizes, geometry.numel * _NBYTES[name])
+    return _with_grad(TensorInfo(name, geometry.sizes, geometry.numel * _NBYTES[name]), grad)
 
 
 def _from_cpu(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> TensorInfo:
-    if type(data) is not TensorInfo:
+    if type(data) is not TensorInfo or type(device) is not str:
         raise TypeError
-    return data._replace(dtype=_dtype(dtype))
+    return _with_grad(data._replace(dtype=_dtype(dtype)), grad)
+
+
+def _from_numpy(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> object:
+    raise CantTell if isinstance(data, Opaque) else TypeError
+
+
+def _nested(builder: TorchBuilder, buffer: object, sizes: object, strides: object, offsets: object) -> object:
+    raise CantTell if {type(part) for part in (buffer, sizes, strides, offsets)} == {TensorInfo} else TypeError
+
+
+def _wrapper(
+    builder: TorchBuilder, kind: object, dtype: object, shape: object, stride: object, first: object, layout: object,
+    device: object, grad: object,
+) -> object:  # fmt: skip
+    if type(kind) is not Global or type(device) is not str or type(grad) is not bool or layout not in _LAYOUTS:
+        raise TypeError
+    _dtype(dtype), _measure(_as_tuple(shape), _as_tuple(stride))
+    raise CantTell
 
 
 def _sparse(builder: TorchBuilder, layout: object, data: object) -> TensorInfo:
@@ -284,11 +351,14 @@ def _device(builder: TorchBuilder, kind: object, index: object = None) -> str:
 
 
 def _size(builder: TorchBuilder, sizes: object = ()) -> tuple[object, ...]:
-    return _as_tuple(sizes)
+    numbers = _as_tuple(sizes)
+    if not all(isinstance(n, int) and -MAX_SIZE <= n <= MAX_SIZE for n in numbers):
+        raise TypeError
+    return numbers
 
 
 def _layout(builder: TorchBuilder, name: object) -> str:
-    if type(name) is not str or not _LAYOUT.fullmatch(name):
+    if name not in _LAYOUTS:
         raise TypeError
     return name
 
@@ -300,8 +370,11 @@ _KNOWN: dict[tuple[str, str], Constructor] = {
     ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
     ("torch._utils", "_rebuild_qtensor"): _quantised,
     ("torch._utils", "_rebuild_sparse_tensor"): _sparse,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): _rebuilt_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter_with_state,
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _from_numpy,
+    ("torch._utils", "_rebuild_nested_tensor"): _nested,
+    ("torch._utils", "_rebuild_wrapper_subclass"): _wrapper,
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): _meta,
     ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _from_cpu,
     ("torch._tensor", "_rebuild_from_type_v2"): _from_type,

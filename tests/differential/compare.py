@@ -38,6 +38,8 @@ def _value(mine: Any, other: Any, at: str, depth: int) -> str:
         return ""
     if isinstance(other, torch.Tensor):
         return _tensor(mine, other, at)
+    if isinstance(other, torch.UntypedStorage | torch.storage.TypedStorage):
+        return "" if isinstance(mine, TensorInfo) else f"{at}: {mine!r:.80} where the loader has a storage"
     if isinstance(other, dict):
         return _dict(mine, other, at, depth)
     if isinstance(other, list | tuple):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pickletools
-from functools import cache
 from random import Random
 
 from tests.differential.mutate_bytes import mutate_bytes
 from tests.differential.mutate_pickle import mutate_pickle
 from tests.differential.mutate_text import mutate_header, mutate_text
 from tests.differential.mutate_zip import mutate_data_pkl, mutate_zip
-from tests.differential.seeds import seeds
-
-_LEGACY_PICKLES = 5
+from tests.differential.seeds import seeds, split_legacy
 
 
 def mutant(file_format: str, seed: int, number: int) -> bytes:
@@ -31,18 +27,7 @@ def mutant(file_format: str, seed: int, number: int) -> bytes:
 
 
 def _mutate_legacy(rng: Random, data: bytes, other: bytes) -> bytes:
-    pickles = list(_split(data))
+    pickles = list(split_legacy(data))
     at = rng.choice((0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4))
-    pickles[at] = mutate_pickle(rng, pickles[at], rng.choice((_split(other)[3], _split(other)[at])))
+    pickles[at] = mutate_pickle(rng, pickles[at], rng.choice((split_legacy(other)[3], split_legacy(other)[at])))
     return b"".join(pickles)
-
-
-@cache
-def _split(data: bytes) -> tuple[bytes, ...]:
-    """The five pickles of a legacy file, and the storages behind them."""
-    parts, at = [], 0
-    for _ in range(_LEGACY_PICKLES):
-        *_, (_, _, stop) = pickletools.genops(data[at:])
-        parts.append(data[at : at + stop + 1])
-        at += stop + 1
-    return (*parts, data[at:])

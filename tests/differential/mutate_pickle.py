@@ -138,7 +138,7 @@ def _with_argument(rng: Random, op: bytes) -> bytes:
     if code == "G":
         return b"G" + rng.choice((bytes(8), b"\x7f\xf0" + bytes(6), b"\xff\xf8" + bytes(6), rng.randbytes(8)))
     if code in _INTEGERS:
-        return _number(rng, odd_number(rng, struct.unpack(_INTEGERS[code], op[1:])[0]))
+        return _number(rng, odd_number(rng, struct.unpack_from(_INTEGERS[code], op, 1)[0]))
     raw = bytearray(op)
     at = rng.randrange(1, len(raw))
     raw[at] = (raw[at] + rng.choice((-1, 1, 1, 2, 7, 128))) % 256

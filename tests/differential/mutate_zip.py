@@ -175,7 +175,7 @@ def _end_field(rng: Random, archive: Archive, other: bytes) -> None:
     target, names = rng.choice(
         ((archive.end, _END_FIELDS), (archive.end64, _END64_FIELDS), (archive.locator, _LOCATOR_FIELDS))
     )
-    for name in {rng.choice(names[1:]) for _ in range(rng.choice((1, 1, 2, 3)))}:
+    for name in rng.sample(names[1:], rng.choice((1, 1, 2, 3))):
         near = {"disks": 1, "disk": 0, "first": 0, "rest": 44, "comment_n": 0}.get(name, count)
         target[name] = rng.choice((odd_number(rng, near), 0xFFFF, 0xFFFFFFFF, 0, 1, 2))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
+import pickletools
+import struct
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +14,11 @@ from functools import cache
 import torch
 from safetensors.torch import save
 
+from ckpt_rules.facts.tensors import TensorInfo
+from ckpt_rules.readers.enclosed import Memory
+from ckpt_rules.readers.torch_file import read_torch_file
+
+_LEGACY_PICKLES, _COUNT_NBYTES = 5, 8
 FORMATS = ("safetensors", "zip", "legacy", "json")
 
 
@@ -31,13 +39,54 @@ def seeds(file_format: str) -> tuple[Seed, ...]:
         return tuple(Seed(name, save(tensors, metadata)) for name, (tensors, metadata) in _tensor_files().items())
     if file_format == "json":
         return tuple(Seed(name, text.encode()) for name, text in _texts().items())
-    return tuple(Seed(name, _saved(value, legacy=file_format == "legacy")) for name, value in _objects().items())
+    if file_format == "zip":
+        return tuple(Seed(name, _saved(value)) for name, value in _objects().items())
+    # torch.save writes dtypes that are newer than the old format into it, and torch.load then refuses them.
+    return tuple(Seed(name, _saved(value, legacy=True)) for name, value in _objects().items() if name != "new-dtypes")
 
 
-def _saved(value: object, *, legacy: bool) -> bytes:
+def _saved(value: object, *, legacy: bool = False) -> bytes:
     stream = io.BytesIO()
     torch.save(value, stream, _use_new_zipfile_serialization=not legacy)
-    return stream.getvalue()
+    return _with_lasting_keys(stream.getvalue()) if legacy else stream.getvalue()
+
+
+@cache
+def split_legacy(data: bytes) -> tuple[bytes, ...]:
+    """The five pickles of a sound legacy file, and the storages behind them."""
+    parts, at = [], 0
+    for _ in range(_LEGACY_PICKLES):
+        *_, (_, _, stop) = pickletools.genops(data[at:])
+        parts.append(data[at : at + stop + 1])
+        at += stop + 1
+    return (*parts, data[at:])
+
+
+def _with_lasting_keys(data: bytes) -> bytes:
+    """A legacy file with its storages numbered: torch.save names and sorts them by their addresses in memory."""
+    *heads, content, listed, _ = split_legacy(data)
+    blocks = {t.storage: data[t.offset - _COUNT_NBYTES :][: _COUNT_NBYTES + t.storage_nbytes] for t in _tensors_in(data)}
+    keys = sorted(pickle.loads(listed), key=lambda key: content.index(key.encode()))  # noqa: S301 - our own
+    for number, key in enumerate(keys):
+        content = content.replace(_text(key), _text(f"{number:04}"))
+    listed = pickle.dumps([f"{number:04}" for number in range(len(keys))], protocol=2)
+    return b"".join((*heads, content, listed, *map(blocks.__getitem__, keys)))
+
+
+def _text(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+def _tensors_in(data: bytes) -> list[TensorInfo]:
+    """The tensors of a sound legacy file, those of our reader: torch.load tells no offsets."""
+    found, left = [], [read_torch_file(Memory(data), "seed.pt").value]
+    while left:
+        value = left.pop()
+        if isinstance(value, TensorInfo):
+            found.append(value)
+        elif isinstance(value, dict | list | tuple):
+            left.extend(value.values() if isinstance(value, dict) else value)
+    return found
 
 
 def _dtypes(*names: str) -> dict[str, torch.Tensor]:
@@ -100,8 +149,8 @@ def _typed() -> dict[str, object]:
 def _objects() -> dict[str, object]:
     return {
         "weights": _weights(),
-        "dtypes": _dtypes("float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64"),
-        "new-dtypes": _dtypes("bfloat16", "float8_e4m3fn", "float8_e5m2", "uint16", "uint64"),
+        "dtypes": _dtypes("float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool", "bfloat16"),
+        "new-dtypes": _dtypes("float8_e4m3fn", "float8_e5m2", "uint16", "uint64", "complex64"),
         "training": _trained(),
         "views": _views(),
         "nested": _nested(),

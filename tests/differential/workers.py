@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import resource
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -113,7 +111,6 @@ def _work(connection: Connection) -> None:
     from tests.differential.mutants import mutant
 
     prepare()
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     while (task := connection.recv()) is not None:
         for number in range(task.start, task.stop):
             data = mutant(task.file_format, task.seed, number)
