@@ -27,12 +27,11 @@ _LOAD_BYTES = ("torch.storage", "_load_from_bytes")
 
 # Estimates of what CPython takes, in bytes.
 OBJECT, CONTAINER, SLOT, PAIR, OPAQUE, NAME = 44, 72, 9, 110, 360, 400
-_ITEM: dict[type, int] = {dict: PAIR, set: SLOT * 8, frozenset: SLOT * 8, list: SLOT, tuple: SLOT, str: 1, bytes: 1}
 
 # Whole numbers hash to themselves up to here; beyond, any number of them can be made to collide.
 _LARGEST_PLAIN_KEY = (1 << 61) - 2
 
-_PYTHON_3 = 3
+_LAST_MAPPED = 3
 
 
 class Global(str):
@@ -48,6 +47,15 @@ class Global(str):
         self = super().__new__(cls, f"{module}.{name}")
         self.module, self.name = module, name
         return self
+
+
+class ByteArray(bytes):
+    """What a bytearray holds; unlike bytes, it can't be a key."""
+
+    __slots__ = ()
+
+
+_ITEM: dict[type, int] = {dict: PAIR, set: SLOT * 8, frozenset: SLOT * 8, list: SLOT, tuple: SLOT, str: 1, bytes: 1, ByteArray: 1}
 
 
 class Builder(Protocol):
@@ -203,11 +211,11 @@ class Machine:
     def find_global(self, module: object, name: object) -> Global:
         """An importable name, recorded with the byte that first asks for it.
 
-        Python 2's names become Python 3's, as torch reads them.
+        Python 2's names become Python 3's in every protocol that torch reads by default.
         """
         if not isinstance(module, str) or not isinstance(name, str):
             raise FormatError("a global is asked for by something that is no text")
-        if self.protocol < _PYTHON_3:
+        if self.protocol <= _LAST_MAPPED:
             if (module, name) in NAME_MAPPING:
                 module, name = NAME_MAPPING[module, name]
             else:
@@ -232,7 +240,7 @@ class Machine:
             self.ordered.add(id(value))
         item = _ITEM.get(type(value))
         self.charge(OPAQUE if item is None else CONTAINER + item * len(cast("Sized", value)))
-        if type(value) is bytes:
+        if isinstance(value, bytes):
             self.note_bytes(value)
         self.stack.append(value)
 
@@ -331,6 +339,6 @@ def _can_collide(key: object) -> bool:
             left.extend(list(part)[: MAX_KEY_PARTS + 1])
         elif isinstance(part, float | complex):
             odd = odd or part is not key
-        elif not isinstance(part, str | bytes | Opaque | None):
+        elif type(part) is ByteArray or not isinstance(part, str | bytes | Opaque | None):
             raise FormatError(f"a {type(part).__name__} is used as a key")
     raise LimitError(f"a key has more than {MAX_KEY_PARTS:,} parts")

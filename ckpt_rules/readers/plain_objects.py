@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque
-from ckpt_rules.readers.pickle_stack import Global, KeyGuard
+from ckpt_rules.readers.pickle_stack import ByteArray, Global, KeyGuard
 from ckpt_rules.readers.scalars import decode_scalar, numpy_dtype
 
 MAX_LETTERS = 1_000
@@ -123,7 +123,7 @@ def _complex(_: PlainBuilder, *parts: object) -> complex:
 
 
 def _encode(_: PlainBuilder, text: object, encoding: object = "utf-8", errors: object = "strict") -> bytes:
-    if not isinstance(text, str) or not isinstance(encoding, str) or encoding not in _ENCODINGS or errors != "strict":
+    if type(text) is not str or type(encoding) is not str or encoding not in _ENCODINGS or errors != "strict":
         raise TypeError
     return text.encode(str(encoding))
 
@@ -138,6 +138,10 @@ def _bytes(builder: PlainBuilder, raw: object = b"", encoding: object = None) ->
     if isinstance(raw, str):
         raise TypeError
     return bytes(sequence(raw))  # type: ignore[arg-type]
+
+
+def _bytearray(builder: PlainBuilder, *args: object) -> ByteArray:
+    return ByteArray(_bytes(builder, *args))  # type: ignore[arg-type]
 
 
 def _path(_: PlainBuilder, *parts: object) -> str:
@@ -187,7 +191,7 @@ CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("builtins", "frozenset"): _frozenset,
     ("builtins", "complex"): _complex,
     ("builtins", "bytes"): _bytes,
-    ("builtins", "bytearray"): _bytes,
+    ("builtins", "bytearray"): _bytearray,
     ("_codecs", "encode"): _encode,
     ("copyreg", "_reconstructor"): _reconstruct,
     ("copyreg", "__newobj__"): _new_object,

@@ -106,8 +106,9 @@ class TorchBuilder(PlainBuilder):
             raise FormatError("something other than a storage is kept outside of the pickle")
         _, kind, key, location, numel, *view = pid
         dtype = STORAGE_DTYPES.get(kind.name) if type(kind) is Global else None
-        untyped = self._legacy and kind.name == "UntypedStorage"  # of no dtype, which _legacy_load asks for
-        if dtype is None or untyped or type(key) is not str or not is_size(numel):
+        if self._legacy and kind == "torch.storage.UntypedStorage":
+            dtype = None  # it has none, and the legacy loader asks for it
+        if dtype is None or type(key) is not str or not is_size(numel):
             raise FormatError("a storage is referred to without a type, a name or a size")
         if type(location) is not str or not _LOCATION.fullmatch(location):
             raise FormatError(f"the storage '{key}' lies on {location!r:.40}, which is no device")
@@ -116,8 +117,9 @@ class TorchBuilder(PlainBuilder):
 
     def _storage(self, key: str, dtype: str, numel: int) -> TensorInfo:
         known = self.storages.get(key)
-        if known is not None:
-            return known if known.dtype == dtype else known._replace(dtype=dtype)
+        if known is not None and (known.nbytes or self._legacy):
+            # Whatever type it is referred to by later, torch keeps the first, but for one without bytes.
+            return known if known.nbytes else known._replace(dtype=dtype)
         nbytes = numel * _NBYTES[dtype]
         stored = self._locate(key)
         if stored is None:

@@ -24,6 +24,13 @@ ALLOWED: tuple[tuple[str, str, str, str], ...] = (
     ("zip", "directory", "announces 64-bit sizes", "the entry's size is unknown; torch.load passes it only where it never looks"),
     ("legacy", "not-torch", "neither a zip archive nor a pickle", "the first pickle is no magic number, up to a limit of ours"),
     ("legacy", "pickle", "which is no list", f"a set or a tuple: {_BUGS}"),
+    ("zip", "storage-missing", "\0", "torch.load cuts names at a zero byte"),
+    ("zip", "directory", "should span .* but its end record lies at", "the directory would overlap the record that ends it"),
     ("json", "limit", "nested too deeply", "deeper than any configuration"),
 )
 """Formats, the code of our problem, a pattern that its message matches, and the reason."""
+
+UNKNOWABLE = (
+    ("zip legacy", "Expected one of cpu, cuda, .* device type", "a device that some plugin of PyTorch may bring along"),
+)
+"""Formats, what a loader says in its refusal, and why no reader of bytes can know."""

@@ -51,7 +51,8 @@ def _value(mine: Any, other: Any, at: str, depth: int) -> str:
     if isinstance(other, float) and math.isnan(other):
         return "" if isinstance(mine, float) and math.isnan(mine) else f"{at}: {mine!r:.80} where the loader has nan"
     if isinstance(other, bytearray):
-        other = bytes(other)
+        same = isinstance(mine, Opaque | bytes) and (isinstance(mine, Opaque) or bytes(mine) == bytes(other))
+        return "" if same else f"{at}: {mine!r:.80} where the loader has {other!r:.80}"
     if isinstance(other, set | frozenset):
         same = isinstance(mine, set | frozenset) and len(mine) == len(other)
         return "" if same else f"{at}: {mine!r:.80} where the loader has {other!r:.80}"

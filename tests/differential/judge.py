@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tests.differential.allowed import ALLOWED
+from tests.differential.allowed import ALLOWED, UNKNOWABLE
 from tests.differential.answers import Answer
 from tests.differential.compare import difference
 
 MISS, CRASH, OVER, DIFFERS = "MISS", "CRASH", "OVER", "DIFFERS"
-BOTH_REFUSE, BOTH_ACCEPT, STRICTER = "both refuse", "both accept", "stricter"
+BOTH_REFUSE, BOTH_ACCEPT, STRICTER, UNKNOWN = "both refuse", "both accept", "stricter", "unknowable"
 FAILURES = (MISS, CRASH, OVER, DIFFERS)
 
 
@@ -28,6 +28,9 @@ def judge(file_format: str, mine: Answer, other: Answer) -> Verdict:
     if other.faults and mine.warned:
         return Verdict(BOTH_REFUSE)
     if other.faults:
+        for formats, pattern, why in UNKNOWABLE:
+            if file_format in formats.split() and re.search(pattern, other.faults[0][1]):
+                return Verdict(UNKNOWN, why)
         return Verdict(MISS, _shape(*other.faults[0]))
     if mine.faults:
         if mine.warned:
