@@ -164,7 +164,7 @@ class TorchBuilder(PlainBuilder):
     def _geometry(self, shape: object, stride: object) -> _Geometry:
         sizes, steps = _as_tuple(shape), _as_tuple(stride)
         known = self._geometries.get((sizes, steps))
-        if known is None:
+        if known is None or not {*map(type, sizes), *map(type, steps)} <= {int}:  # True and 1.0 are equal to 1
             if len(self._geometries) >= MAX_GEOMETRIES:
                 self._geometries.clear()
             known = self._geometries[sizes, steps] = _measure(sizes, steps)
@@ -271,8 +271,10 @@ def _tensor_v3(
     builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
     dtype: object, metadata: object = None,
 ) -> TensorInfo:  # fmt: skip
-    tensor = builder.tensor(storage, first, shape, stride, _dtype(dtype))
-    return _with_metadata(_with_grad(tensor, grad), metadata)
+    tensor = _with_grad(builder.tensor(storage, first, shape, stride, _dtype(dtype)), grad)
+    if grad:
+        raise FormatError(f"a tensor of dtype {tensor.dtype} requires gradients: torch.save writes it, torch.load fails")
+    return _with_metadata(tensor, metadata)
 
 
 def _quantised(
@@ -356,7 +358,7 @@ def _size(builder: TorchBuilder, sizes: object = ()) -> tuple[object, ...]:
     numbers = _as_tuple(sizes)
     if not all(isinstance(n, int) and -MAX_SIZE <= n <= MAX_SIZE for n in numbers):
         raise TypeError
-    return numbers
+    return tuple(map(int, numbers))  # type: ignore[call-overload]
 
 
 def _layout(builder: TorchBuilder, name: object) -> str:

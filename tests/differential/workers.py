@@ -53,14 +53,14 @@ def limited(nbytes: int, seconds: float) -> Iterator[None]:
     """Let what is inside take so much memory more than is taken now, and so much time."""
     with open("/proc/self/statm") as statm:
         now = int(statm.read().split()[0]) * _PAGE
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (now + nbytes, hard))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + nbytes, before[1]))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def check(file_format: str, data: bytes) -> Verdict:
