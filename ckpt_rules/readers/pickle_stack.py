@@ -55,7 +55,16 @@ class ByteArray(bytes):
     __slots__ = ()
 
 
-_ITEM: dict[type, int] = {dict: PAIR, set: SLOT * 8, frozenset: SLOT * 8, list: SLOT, tuple: SLOT, str: 1, bytes: 1, ByteArray: 1}
+_ITEM: dict[type, int] = {
+    dict: PAIR,
+    set: SLOT * 8,
+    frozenset: SLOT * 8,
+    list: SLOT,
+    tuple: SLOT,
+    str: 1,
+    bytes: 1,
+    ByteArray: 1,
+}
 
 
 class Builder(Protocol):

@@ -37,7 +37,8 @@ _NBYTES = {dtype: (bits + 7) // 8 for dtype, bits in DTYPE_BITS.items()} | {
 _DIFFERENTIABLE = re.compile("b?float|complex")
 _LOCATION = re.compile(r"[a-z_]+(?::(?:0|[1-9][0-9]*))?")
 _LAYOUTS = frozenset(
-    f"torch.{name}" for name in ("strided", "_mkldnn", "jagged", *(f"sparse_{kind}" for kind in ("coo", "csr", "csc", "bsr", "bsc")))
+    f"torch.{name}"
+    for name in ("strided", "_mkldnn", "jagged", *(f"sparse_{kind}" for kind in ("coo", "csr", "csc", "bsr", "bsc")))
 )
 _STATE_PARTS = 2
 _TYPE_MODULES = frozenset({"torch", "torch.storage", "torch.cuda", "torch.sparse", "torch.cuda.sparse"})
@@ -216,7 +217,9 @@ def _is_dtype(value: Global) -> bool:
 def _is_torch_type(value: Global) -> bool:
     """Whether a name is that of a storage, of a quantisation scheme, or of a class for tensors of one dtype."""
     return value.module in _TYPE_MODULES and (
-        value.name in STORAGE_DTYPES or value.name == "TypedStorage" or value.name.endswith(("Tensor", "_affine", "_symmetric", "_qparams"))
+        value.name in STORAGE_DTYPES
+        or value.name == "TypedStorage"
+        or value.name.endswith(("Tensor", "_affine", "_symmetric", "_qparams"))
     )
 
 
@@ -273,7 +276,9 @@ def _tensor_v3(
 ) -> TensorInfo:  # fmt: skip
     tensor = _with_grad(builder.tensor(storage, first, shape, stride, _dtype(dtype)), grad)
     if grad:
-        raise FormatError(f"a tensor of dtype {tensor.dtype} requires gradients: torch.save writes it, torch.load fails")
+        raise FormatError(
+            f"a tensor of dtype {tensor.dtype} requires gradients: torch.save writes it, torch.load fails"
+        )
     return _with_metadata(tensor, metadata)
 
 

@@ -26,7 +26,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other mutants (default: 0)")
     parser.add_argument("--format", choices=FORMATS, action="append", help="only this format; may be given again")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
-    parser.add_argument("--save", default="differential-failures", help="folder for failing mutants (default: %(default)s)")
+    parser.add_argument(
+        "--save", default="differential-failures", help="folder for failing mutants (default: %(default)s)"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     tasks = [t for f in options.format or FORMATS for t in tasks_of(f, options.seed, options.count)]

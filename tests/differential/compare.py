@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
+from ckpt_rules.readers.bounded import RECURSION
 from ckpt_rules.readers.pickle_stack import Global
 from ckpt_rules.readers.safetensors_header import DTYPES
 
@@ -32,32 +32,29 @@ def _safetensors(mine: Any, other: Any) -> str:
 
 
 def _value(mine: Any, other: Any, at: str, depth: int) -> str:
-    if depth > MAX_DEPTH or (isinstance(mine, Opaque) and _is_exotic(other)):
-        return ""
-    if isinstance(mine, Opaque) and mine.type == "<recursion>":
+    if depth > MAX_DEPTH or (isinstance(mine, Opaque) and (mine.type == RECURSION or _is_exotic(other))):
         return ""
     if isinstance(other, torch.Tensor):
         return _tensor(mine, other, at)
-    if isinstance(other, torch.UntypedStorage | torch.storage.TypedStorage):
-        return "" if isinstance(mine, TensorInfo) else f"{at}: {mine!r:.80} where the loader has a storage"
     if isinstance(other, dict):
         return _dict(mine, other, at, depth)
     if isinstance(other, list | tuple):
         return _sequence(mine, other, at, depth)
+    return "" if _is_same(mine, other) else f"{at}: {mine!r:.80} where the loader has {other!r:.80}"
+
+
+def _is_same(mine: Any, other: Any) -> bool:
+    """Whether what stands for a value without parts is what the loader made."""
+    if isinstance(other, torch.UntypedStorage | torch.storage.TypedStorage):
+        return isinstance(mine, TensorInfo)
     if isinstance(mine, Global):
-        return "" if _is_exotic(other) else f"{at}: the name {mine} where the loader has {other!r:.80}"
-    if isinstance(other, torch.device):
-        other = str(other)
-    if isinstance(other, float) and math.isnan(other):
-        return "" if isinstance(mine, float) and math.isnan(mine) else f"{at}: {mine!r:.80} where the loader has nan"
+        return _is_exotic(other)
     if isinstance(other, bytearray):
-        same = isinstance(mine, Opaque | bytes) and (isinstance(mine, Opaque) or bytes(mine) == bytes(other))
-        return "" if same else f"{at}: {mine!r:.80} where the loader has {other!r:.80}"
+        return isinstance(mine, Opaque) or (isinstance(mine, bytes) and bytes(mine) == bytes(other))
     if isinstance(other, set | frozenset):
-        same = isinstance(mine, set | frozenset) and len(mine) == len(other)
-        return "" if same else f"{at}: {mine!r:.80} where the loader has {other!r:.80}"
-    same = repr(mine) == repr(other) and type(mine) is type(other)
-    return "" if same else f"{at}: {mine!r:.80} where the loader has {other!r:.80}"
+        return isinstance(mine, set | frozenset) and len(mine) == len(other)
+    other = str(other) if isinstance(other, torch.device) else other
+    return repr(mine) == repr(other) and type(mine) is type(other)
 
 
 def _tensor(mine: Any, other: torch.Tensor, at: str) -> str:
@@ -70,8 +67,9 @@ def _tensor(mine: Any, other: torch.Tensor, at: str) -> str:
     if other.is_sparse or other.is_quantized or other.is_meta or other.shape or mine.value is None:
         return ""
     number = other.item()
-    same = number == mine.value or (number != number and mine.value != mine.value)
-    return "" if same else f"{at}: the number {mine.value!r} where the loader has {number!r}"
+    return (
+        "" if repr(number) == repr(mine.value) else f"{at}: the number {mine.value!r} where the loader has {number!r}"
+    )
 
 
 def _dict(mine: Any, other: Mapping[Any, Any], at: str, depth: int) -> str:
@@ -94,5 +92,20 @@ def _sequence(mine: Any, other: Any, at: str, depth: int) -> str:
 
 def _is_exotic(value: object) -> bool:
     """Whether a value is neither plain data nor a tensor, so that an opaque object may stand for it."""
-    plain = (bool, int, float, complex, str, bytes, bytearray, dict, list, tuple, set, frozenset, torch.Tensor, type(None))
+    plain = (
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        bytearray,
+        dict,
+        list,
+        tuple,
+        set,
+        frozenset,
+        torch.Tensor,
+        type(None),
+    )
     return not isinstance(value, plain)

@@ -34,7 +34,9 @@ def judge(file_format: str, mine: Answer, other: Answer) -> Verdict:
         return Verdict(MISS, _shape(*other.faults[0]))
     if mine.faults:
         if mine.warned:
-            return Verdict(STRICTER, "ambiguous: of entries with one name, or two headers, torch.load takes another than we")
+            return Verdict(
+                STRICTER, "ambiguous: of entries with one name, or two headers, torch.load takes another than we"
+            )
         reason = next(filter(None, (justification(file_format, *fault) for fault in mine.faults)), "")
         return Verdict(STRICTER, reason) if reason else Verdict(OVER, _shape(*mine.faults[0]))
     if mine.warned:

@@ -13,7 +13,7 @@ from tests.differential.seeds import seeds, split_legacy
 
 def mutant(file_format: str, seed: int, number: int) -> bytes:
     """One mutant."""
-    rng = Random(f"{file_format} {seed} {number}")  # noqa: S311 - reproducible on purpose
+    rng = Random(f"{file_format} {seed} {number}")
     data, other = (rng.choice(seeds(file_format)).data for _ in range(2))
     if rng.random() < 0.3:
         return mutate_bytes(rng, data, other)

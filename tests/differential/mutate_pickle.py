@@ -155,4 +155,19 @@ def _number(rng: Random, value: int) -> bytes:
     return b"\x8a" + bytes([len(raw)]) + raw
 
 
-_CHANGES = (_drop, _repeat, _swap, _insert, _insert, _replace, _replace, _lend, _argue, _argue, _argue, _argue, _call, _wrap)
+_CHANGES = (
+    _drop,
+    _repeat,
+    _swap,
+    _insert,
+    _insert,
+    _replace,
+    _replace,
+    _lend,
+    _argue,
+    _argue,
+    _argue,
+    _argue,
+    _call,
+    _wrap,
+)

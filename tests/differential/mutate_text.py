@@ -20,7 +20,25 @@ _ODD_TEXTS = (
     '"__metadata__"', '"\\u005f_metadata__"', '"\u2028"', '"a', '"\ufeff"', '"\\uD83D"', '"\\ud83dx"', '"F32"', '"f32"', "null", "1",
 )  # fmt: skip
 _ODD_SPACE = (" ", "\t", "\r\n", "\x0b", "\x0c", "\xa0", "\u2003", "\0", "\ufeff", "//x\n", "/**/", ",", "  " * 40)
-_TOKENS = ("{", "}", "[", "]", ",", ":", '"', "null", "true", "false", "nul", "[[", "{}", "[]", '{"a":1}', '{"F32":null}', "\\")
+_TOKENS = (
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    '"',
+    "null",
+    "true",
+    "false",
+    "nul",
+    "[[",
+    "{}",
+    "[]",
+    '{"a":1}',
+    '{"F32":null}',
+    "\\",
+)
 _DTYPES = (
     "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16",
     "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64", "", "f32", "F32 ", "F128", "C128", "BF16\u0000",
@@ -45,7 +63,12 @@ def mutate_text(rng: Random, data: bytes) -> bytes:
             text = text[:at] + text[at + rng.choice((1, 1, 2, 5)) :]
         else:
             depth = rng.choice((5, 126, 127, 128, 200, 260, 1100))
-            text = text[:at] + rng.choice(("[", '{"a":')) * depth + rng.choice(("", "]" * depth, "1" + "}" * depth)) + text[at:]
+            text = (
+                text[:at]
+                + rng.choice(("[", '{"a":')) * depth
+                + rng.choice(("", "]" * depth, "1" + "}" * depth))
+                + text[at:]
+            )
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -87,7 +110,10 @@ def _dump(value: object, separators: tuple[str, str], *, ascii_only: bool) -> st
     if isinstance(value, _Raw):
         return str(value)
     if isinstance(value, _Pairs):
-        parts = (f"{_dump(k, separators, ascii_only=ascii_only)}{colon}{_dump(v, separators, ascii_only=ascii_only)}" for k, v in value)
+        parts = (
+            f"{_dump(k, separators, ascii_only=ascii_only)}{colon}{_dump(v, separators, ascii_only=ascii_only)}"
+            for k, v in value
+        )
         return "{" + comma.join(parts) + "}"
     if isinstance(value, list):
         return "[" + comma.join(_dump(v, separators, ascii_only=ascii_only) for v in value) + "]"
@@ -109,27 +135,47 @@ def _change_number(rng: Random, entries: _Pairs) -> None:
         if type(pair[1]) is list and pair[1] and rng.random() < 0.6:
             at = rng.randrange(len(pair[1]))
             old = pair[1][at]
-            pair[1][at] = odd_number(rng, old) if type(old) is int and rng.random() < 0.6 else _Raw(rng.choice(_ODD_NUMBERS))
+            pair[1][at] = (
+                odd_number(rng, old) if type(old) is int and rng.random() < 0.6 else _Raw(rng.choice(_ODD_NUMBERS))
+            )
 
 
 def _change_shape(rng: Random, entries: _Pairs) -> None:
     for pair in _fields(rng, entries):
         if pair[0] == "shape" and type(pair[1]) is list:
             sizes = pair[1]
-            choices = ([*sizes, 1], [1, *sizes], sizes[::-1], [0, 2**63], [2**32, 2**32], [2**32, 2**32, 0], [], [1] * 70, sizes[1:])
+            choices = (
+                [*sizes, 1],
+                [1, *sizes],
+                sizes[::-1],
+                [0, 2**63],
+                [2**32, 2**32],
+                [2**32, 2**32, 0],
+                [],
+                [1] * 70,
+                sizes[1:],
+            )
             pair[1] = list(rng.choice(choices))
 
 
 def _change_list(rng: Random, entries: _Pairs) -> None:
     for pair in _fields(rng, entries):
         if type(pair[1]) is list and rng.random() < 0.4:
-            pair[1] = rng.choice((pair[1] * 2, pair[1][:1], pair[1][::-1], None, _Raw(rng.choice(_ODD_NUMBERS)), [None]))
+            pair[1] = rng.choice(
+                (pair[1] * 2, pair[1][:1], pair[1][::-1], None, _Raw(rng.choice(_ODD_NUMBERS)), [None])
+            )
 
 
 def _change_dtype(rng: Random, entries: _Pairs) -> None:
     for pair in _fields(rng, entries):
         if pair[0] == "dtype":
-            odd = (_Raw(rng.choice(_ODD_TEXTS)), _Pairs([(str(pair[1]), None)]), _Pairs([(str(pair[1]), 1)]), [pair[1]], None)
+            odd = (
+                _Raw(rng.choice(_ODD_TEXTS)),
+                _Pairs([(str(pair[1]), None)]),
+                _Pairs([(str(pair[1]), 1)]),
+                [pair[1]],
+                None,
+            )
             pair[1] = rng.choice((*[rng.choice(_DTYPES)] * 4, *odd))
 
 
@@ -162,10 +208,21 @@ def _listed(value: object) -> object:
 
 def _change_metadata(rng: Random, entries: _Pairs) -> None:
     odd = _Pairs([("a", "b"), (rng.choice(("a", "c")), _Raw(rng.choice((*_ODD_TEXTS, *_ODD_NUMBERS))))])
-    entries.insert(rng.randrange(len(entries) + 1), ["__metadata__", rng.choice((odd, odd, _Pairs([]), None, [], "x", 1))])
+    entries.insert(
+        rng.randrange(len(entries) + 1), ["__metadata__", rng.choice((odd, odd, _Pairs([]), None, [], "x", 1))]
+    )
 
 
-_ENTRY_CHANGES = (_change_number, _change_number, _change_shape, _change_list, _change_dtype, _change_keys, _change_keys, _change_metadata)
+_ENTRY_CHANGES = (
+    _change_number,
+    _change_number,
+    _change_shape,
+    _change_list,
+    _change_dtype,
+    _change_keys,
+    _change_keys,
+    _change_metadata,
+)
 
 
 def _replace(rng: Random, text: str, alphabet: str, replacements: tuple[str, ...]) -> str:

@@ -16,7 +16,19 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _END = struct.Struct("<4s4H2LH")
-_LOCAL_FIELDS = ("signature", "version", "flags", "method", "time", "date", "crc", "packed", "nbytes", "name_n", "extra_n")
+_LOCAL_FIELDS = (
+    "signature",
+    "version",
+    "flags",
+    "method",
+    "time",
+    "date",
+    "crc",
+    "packed",
+    "nbytes",
+    "name_n",
+    "extra_n",
+)
 _CENTRAL_FIELDS = (
     "signature", "made_by", "version", "flags", "method", "time", "date", "crc", "packed", "nbytes", "name_n", "extra_n", "comment_n",
     "disk", "internal", "attributes", "header",
@@ -135,7 +147,9 @@ def contents(data: bytes) -> tuple[tuple[bytes, bytes, bytes], ...]:
 
 def mutate_zip(rng: Random, data: bytes, other: bytes) -> bytes:
     """A sound archive by torch.save with a few records changed."""
-    archive = Archive([Entry(name, body, local_extra=extra) for name, body, extra in contents(data)], zip64=rng.random() < 0.5)
+    archive = Archive(
+        [Entry(name, body, local_extra=extra) for name, body, extra in contents(data)], zip64=rng.random() < 0.5
+    )
     streamed = rng.random() < 0.3
     for entry in archive.entries:
         entry.streamed = streamed
@@ -167,7 +181,9 @@ def _central_field(rng: Random, archive: Archive, other: bytes) -> None:
 def _local_field(rng: Random, archive: Archive, other: bytes) -> None:
     entry = rng.choice(archive.entries)
     name = rng.choice(_LOCAL_FIELDS)
-    entry.local[name] = odd_number(rng, {"name_n": len(entry.name), "extra_n": len(entry.local_extra)}.get(name, len(entry.content)))
+    entry.local[name] = odd_number(
+        rng, {"name_n": len(entry.name), "extra_n": len(entry.local_extra)}.get(name, len(entry.content))
+    )
 
 
 def _end_field(rng: Random, archive: Archive, other: bytes) -> None:
@@ -232,7 +248,11 @@ def _extra(rng: Random, archive: Archive, other: bytes) -> None:
     entry = rng.choice(archive.entries)
     wide = struct.pack("<3Q", len(entry.content), len(entry.content), rng.choice((0, 64, 2**63)))
     cut = rng.choice((0, 8, 16, 24, 20))
-    entry.extra = rng.choice((b"", b"FB\x02\0aa")) + struct.pack("<2H", rng.choice((1, 1, 2)), rng.choice((cut, cut, 99))) + wide[:cut]
+    entry.extra = (
+        rng.choice((b"", b"FB\x02\0aa"))
+        + struct.pack("<2H", rng.choice((1, 1, 2)), rng.choice((cut, cut, 99)))
+        + wide[:cut]
+    )
     for name in rng.sample(("nbytes", "packed", "header"), rng.randrange(4)):
         entry.central[name] = 0xFFFFFFFF
 
@@ -243,7 +263,18 @@ def _deflate(rng: Random, archive: Archive, other: bytes) -> None:
 
 
 def _around(rng: Random, archive: Archive, other: bytes) -> None:
-    piece = rng.choice((b"\0", b"PK", b"PK\x05\x06", b"PK\x05\x06" + bytes(18), b"#!/bin/sh\n", bytes(64), other, b"PK\x03\x04" + bytes(30)))
+    piece = rng.choice(
+        (
+            b"\0",
+            b"PK",
+            b"PK\x05\x06",
+            b"PK\x05\x06" + bytes(18),
+            b"#!/bin/sh\n",
+            bytes(64),
+            other,
+            b"PK\x03\x04" + bytes(30),
+        )
+    )
     kind = rng.randrange(5)
     if kind == 0:
         archive.prefix = piece

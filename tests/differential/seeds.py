@@ -65,8 +65,10 @@ def split_legacy(data: bytes) -> tuple[bytes, ...]:
 def _with_lasting_keys(data: bytes) -> bytes:
     """A legacy file with its storages numbered: torch.save names and sorts them by their addresses in memory."""
     *heads, content, listed, _ = split_legacy(data)
-    blocks = {t.storage: data[t.offset - _COUNT_NBYTES :][: _COUNT_NBYTES + t.storage_nbytes] for t in _tensors_in(data)}
-    keys = sorted(pickle.loads(listed), key=lambda key: content.index(key.encode()))  # noqa: S301 - our own
+    blocks = {
+        t.storage: data[t.offset - _COUNT_NBYTES :][: _COUNT_NBYTES + t.storage_nbytes] for t in _tensors_in(data)
+    }
+    keys = sorted(pickle.loads(listed), key=lambda key: content.index(key.encode()))
     for number, key in enumerate(keys):
         content = content.replace(_text(key), _text(f"{number:04}"))
     listed = pickle.dumps([f"{number:04}" for number in range(len(keys))], protocol=2)
@@ -157,7 +159,10 @@ def _objects() -> dict[str, object]:
         "empty": {"none": torch.empty(0), "flat": torch.empty(3, 0), "nothing": {}},
         "typed": _typed(),
         "scalar": torch.tensor(2.5),
-        "many": {"names": [f"layer.{i}" for i in range(300)], "tensors": [torch.full((1,), float(i)) for i in range(3)]},
+        "many": {
+            "names": [f"layer.{i}" for i in range(300)],
+            "tensors": [torch.full((1,), float(i)) for i in range(3)],
+        },
     }
 
 

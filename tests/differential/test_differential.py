@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.differential.__main__ import summary, tasks_of
-from tests.differential.answers import ours, theirs
+from tests.differential.answers import Answer, ours, theirs
 from tests.differential.compare import difference
 from tests.differential.judge import BOTH_ACCEPT, DIFFERS, MISS, OVER, STRICTER, Verdict, judge
-from tests.differential.answers import Answer
 from tests.differential.mutants import mutant
 from tests.differential.seeds import FORMATS, seeds
-from tests.differential.workers import CRASH, Task, check, prepare, run
+from tests.differential.workers import CRASH, Tally, Task, _bury, check, prepare, run
 
 COUNT = 6_000
 
@@ -76,7 +75,25 @@ def test_no_mutant_is_missed_crashes_a_reader_or_is_refused_without_a_reason():
     assert tally.failures == []
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_lost_is_replaced(monkeypatch):
-    tally = run([Task("json", 1, 0, 40)], processes=1)
-    assert sum(tally.counts.values()) == 40
+class Lost:
+    """A worker that a loader took down."""
+
+    task = Task("zip", 1, 0, 40)
+
+    def __init__(self, pending):
+        self.pending = pending
+
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize(("number", "left"), [(7, [Task("zip", 1, 8, 40)]), (39, [])])
+def test_where_a_loader_takes_its_process_down_it_refuses_and_the_others_are_still_run(number, left):
+    tally, unseen = Tally(), Verdict(MISS, "the loader takes the process down")
+    assert _bury(Lost((number, unseen)), tally) == left
+    assert tally.failures == [(Lost.task, number, unseen)]
+
+
+def test_a_process_that_ends_elsewhere_ends_the_run():
+    with pytest.raises(RuntimeError, match="outside of a loader"):
+        _bury(Lost(None), Tally())

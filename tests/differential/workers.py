@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from tests.differential.judge import CRASH, MISS, BOTH_REFUSE, FAILURES, Verdict
+from tests.differential.judge import BOTH_REFUSE, CRASH, FAILURES, MISS, Verdict
 
 OUR_NBYTES, THEIR_NBYTES = 200 << 20, 1 << 30
 OUR_SECONDS, THEIR_SECONDS, HANGS_SECONDS = 4, 6, 20
