@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque
@@ -119,7 +120,7 @@ def _complex(_: PlainBuilder, *parts: object) -> complex:
         return complex(parts[0])
     if len(parts) > 2 or not all(isinstance(part, int | float | complex) for part in parts):
         raise TypeError
-    return complex(*parts)  # type: ignore[arg-type]
+    return complex(*cast("Any", parts))
 
 
 def _encode(_: PlainBuilder, text: object, encoding: object = "utf-8", errors: object = "strict") -> bytes:
@@ -141,7 +142,7 @@ def _bytes(builder: PlainBuilder, raw: object = b"", encoding: object = None) ->
 
 
 def _bytearray(builder: PlainBuilder, *args: object) -> ByteArray:
-    return ByteArray(_bytes(builder, *args))  # type: ignore[arg-type]
+    return ByteArray(_bytes(builder, *args))
 
 
 def _path(_: PlainBuilder, *parts: object) -> str:
