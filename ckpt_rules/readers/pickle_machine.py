@@ -29,6 +29,7 @@ class Unpickled:
     end:      the byte behind its STOP, or where it broke
     ended:    whether it broke because its bytes are at an end
     enclosed: bytes in it that look loadable themselves
+    refused:  why torch's weights-only loader does not take it, though other unpicklers do
     """
 
     value: object
@@ -39,6 +40,7 @@ class Unpickled:
     ended: bool = False
     problems: tuple[ReadProblem, ...] = ()
     enclosed: tuple[Enclosed, ...] = ()
+    refused: ReadProblem | None = None
 
 
 def unpickle(
@@ -69,8 +71,21 @@ def unpickle(
         ended = isinstance(error, Ended)
     problems[:0] = [ReadProblem("pickle", message, base + at, stream) for message, at in machine.notes]
     globals_ = tuple(g._replace(offset=g.offset - start) for g in machine.globals) if start else tuple(machine.globals)
-    enclosed = tuple(machine.enclosed)
-    return Unpickled(value, globals_, machine.protocol, machine.pos, readable, ended, tuple(problems), enclosed)
+    refused = None
+    if machine.refused:
+        what, at = machine.refused
+        refused = ReadProblem("weights-only", f"the pickle {stream} {what}", base + at, stream, fatal=False)
+    return Unpickled(
+        value,
+        globals_,
+        machine.protocol,
+        machine.pos,
+        readable,
+        ended,
+        tuple(problems),
+        tuple(machine.enclosed),
+        refused,
+    )
 
 
 def _run(machine: Machine) -> None:

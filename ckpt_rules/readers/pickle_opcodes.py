@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ckpt_rules.errors import FormatError
-from ckpt_rules.facts.tensors import Opaque, TensorInfo
+from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.readers.budget import LimitError
 from ckpt_rules.readers.pickle_stack import CONTAINER, OBJECT, OPAQUE, PAIR, SLOT, Ended, FrameOpened, Machine, Stop
 
@@ -273,9 +273,14 @@ def _reduce(m: Machine) -> None:
     m.call(function, args)
 
 
+def _newobj(m: Machine) -> None:
+    args, kind = m.stack.pop(), m.stack.pop()
+    m.call(kind, args, new=True)
+
+
 def _newobj_ex(m: Machine) -> None:
     kwargs, args, function = m.stack.pop(), m.stack.pop(), m.stack.pop()
-    m.call(function, args)
+    m.call(function, args, new=True)
     if kwargs and isinstance(m.stack[-1], Opaque) and isinstance(kwargs, dict):
         m.stack[-1].kwargs = kwargs
 
@@ -285,7 +290,8 @@ def _build(m: Machine) -> None:
     target = m.stack[-1]
     if isinstance(target, Opaque):
         target.state = state
-    elif not isinstance(target, dict | list | set | TensorInfo):
+    elif id(target) not in m.ordered or not isinstance(state, dict):
+        # OrderedDict and the like have attributes, a plain dict has none.
         raise FormatError(f"a state is set in a {type(target).__name__}")
 
 
@@ -330,7 +336,7 @@ TABLE: dict[int, _Op] = {code[0]: run for code, run in {
     b"g": _text_get, b"h": _binget, b"i": _inst, b"j": _long_binget, b"l": _marked_list, b"]": _empty(list, CONTAINER),
     b"o": _obj, b"p": _text_put, b"q": _binput, b"r": _long_binput, b"s": _setitem, b"t": _marked_tuple,
     b")": _push(()), b"u": _setitems, b"G": _binfloat,
-    b"\x80": _proto, b"\x81": _reduce, b"\x82": _extension(_U1), b"\x83": _extension(_U2), b"\x84": _extension(_I4),
+    b"\x80": _proto, b"\x81": _newobj, b"\x82": _extension(_U1), b"\x83": _extension(_U2), b"\x84": _extension(_I4),
     b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3), b"\x88": _push(True), b"\x89": _push(False),
     b"\x8a": _long(_U1), b"\x8b": _long(_I4), b"B": _bytes(_U4), b"C": _bytes(_U1),
     b"\x8c": _unicode(_U1), b"\x8d": _unicode(_U8), b"\x8e": _bytes(_U8), b"\x8f": _empty(set, 4 * CONTAINER),
@@ -338,3 +344,17 @@ TABLE: dict[int, _Op] = {code[0]: run for code, run in {
     b"\x95": _frame, b"\x96": _bytes(_U8), b"\x97": _out_of_band, b"\x98": _out_of_band,
 }.items()}  # fmt: skip
 """What to run for each opcode."""
+
+WEIGHTS_ONLY = frozenset(b"(.abcehjqrstuGJKMNQRUX])}\x80\x81\x85\x86\x87\x88\x89\x8a\x8f")
+"""The opcodes that torch's weights-only loader knows: those that protocol 2 takes for plain values."""
+
+
+def _noted(code: int, run: _Op) -> _Op:
+    def noted(m: Machine) -> None:
+        m.refuse(f"has the opcode 0x{code:02x}")
+        run(m)
+
+    return noted
+
+
+TABLE.update({code: _noted(code, run) for code, run in TABLE.items() if code not in WEIGHTS_ONLY})

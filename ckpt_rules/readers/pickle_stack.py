@@ -27,12 +27,11 @@ _LOAD_BYTES = ("torch.storage", "_load_from_bytes")
 
 # Estimates of what CPython takes, in bytes.
 OBJECT, CONTAINER, SLOT, PAIR, OPAQUE, NAME = 44, 72, 9, 110, 360, 400
-_ITEM: dict[type, int] = {dict: PAIR, set: SLOT * 8, frozenset: SLOT * 8, list: SLOT, tuple: SLOT, str: 1, bytes: 1}
 
 # Whole numbers hash to themselves up to here; beyond, any number of them can be made to collide.
 _LARGEST_PLAIN_KEY = (1 << 61) - 2
 
-_PYTHON_3 = 3
+_LAST_MAPPED = 3
 
 
 class Global(str):
@@ -50,11 +49,33 @@ class Global(str):
         return self
 
 
+class ByteArray(bytes):
+    """What a bytearray holds; unlike bytes, it can't be a key."""
+
+    __slots__ = ()
+
+
+_ITEM: dict[type, int] = {
+    dict: PAIR,
+    set: SLOT * 8,
+    frozenset: SLOT * 8,
+    list: SLOT,
+    tuple: SLOT,
+    str: 1,
+    bytes: 1,
+    ByteArray: 1,
+}
+
+
 class Builder(Protocol):
     """What stands in for calling things."""
 
     def build(self, function: object, args: tuple[object, ...]) -> object:
         """The inert value of `function(*args)`."""
+        ...
+
+    def new(self, kind: object, args: tuple[object, ...]) -> object:
+        """The inert value of `kind.__new__(kind, *args)`."""
         ...
 
     def persistent(self, pid: object) -> object:
@@ -89,8 +110,10 @@ class Machine:
         "known",
         "memo",
         "notes",
+        "ordered",
         "pos",
         "protocol",
+        "refused",
         "room",
         "size",
         "stack",
@@ -108,6 +131,8 @@ class Machine:
         self.known: dict[tuple[str, str], Global] = {}
         self.enclosed: list[Enclosed] = []
         self.notes: list[tuple[str, int]] = []
+        self.refused: tuple[str, int] | None = None
+        self.ordered: set[int] = set()
         self.protocol = 0
         self.frame_end = 0
         self.budget, self.room = budget, budget.room
@@ -187,14 +212,19 @@ class Machine:
             raise FormatError(f"the pickle {self.stream} asks for value {index:,}, which was never stored")
         self.stack.append(value)
 
+    def refuse(self, what: str) -> None:
+        """Note what torch's weights-only loader does not do, though other unpicklers do: the first is enough."""
+        if self.refused is None:
+            self.refused = what, self.at
+
     def find_global(self, module: object, name: object) -> Global:
         """An importable name, recorded with the byte that first asks for it.
 
-        Python 2's names become Python 3's, as torch reads them.
+        Python 2's names become Python 3's in every protocol that torch reads by default.
         """
         if not isinstance(module, str) or not isinstance(name, str):
             raise FormatError("a global is asked for by something that is no text")
-        if self.protocol < _PYTHON_3:
+        if self.protocol <= _LAST_MAPPED:
             if (module, name) in NAME_MAPPING:
                 module, name = NAME_MAPPING[module, name]
             else:
@@ -206,16 +236,20 @@ class Machine:
             known = self.known[module, name] = Global(module, name)
         return known
 
-    def call(self, function: object, args: object) -> None:
-        """Put the inert value of a call on the stack."""
+    def call(self, function: object, args: object, *, new: bool = False) -> None:
+        """Put the inert value of a call on the stack, or with `new` that of an instance to be filled."""
         if not isinstance(args, tuple):
             raise FormatError("something is called with arguments that are no tuple")
         if type(function) is Global:
             self._note_call((function.module, function.name), args)
-        value = self.builder.build(function, args)
+        if type(function) is Opaque:
+            self.refuse("calls what another call returned")
+        value = self.builder.new(function, args) if new else self.builder.build(function, args)
+        if type(value) is dict:
+            self.ordered.add(id(value))
         item = _ITEM.get(type(value))
         self.charge(OPAQUE if item is None else CONTAINER + item * len(cast("Sized", value)))
-        if type(value) is bytes:
+        if isinstance(value, bytes):
             self.note_bytes(value)
         self.stack.append(value)
 
@@ -252,6 +286,7 @@ class Machine:
                 key = items[i]
                 target[key if type(key) is str else self.keys.check(key)] = items[i + 1]
         elif isinstance(target, Opaque):
+            self.refuse(f"sets items in a {target.type}")
             target.pairs.extend(zip(items[::2], items[1::2], strict=True))
         else:
             raise FormatError(f"items are set in a {type(target).__name__}")
@@ -261,6 +296,7 @@ class Machine:
         if isinstance(target, list):
             target.extend(items)
         elif isinstance(target, Opaque):
+            self.refuse(f"appends to a {target.type}")
             target.items.extend(items)
         else:
             raise FormatError(f"items are appended to a {type(target).__name__}")
@@ -312,6 +348,6 @@ def _can_collide(key: object) -> bool:
             left.extend(list(part)[: MAX_KEY_PARTS + 1])
         elif isinstance(part, float | complex):
             odd = odd or part is not key
-        elif not isinstance(part, str | bytes | Opaque | None):
+        elif type(part) is ByteArray or not isinstance(part, str | bytes | Opaque | None):
             raise FormatError(f"a {type(part).__name__} is used as a key")
     raise LimitError(f"a key has more than {MAX_KEY_PARTS:,} parts")

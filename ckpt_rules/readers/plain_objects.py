@@ -5,12 +5,16 @@ Keys are exact (module, name) pairs: a name is never trusted for its module, nor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque
-from ckpt_rules.readers.pickle_stack import Global, KeyGuard
+from ckpt_rules.readers.pickle_stack import ByteArray, Global, KeyGuard
 from ckpt_rules.readers.scalars import decode_scalar, numpy_dtype
+
+MAX_LETTERS = 1_000
 
 Constructor = Callable[..., object]
 """Called with the builder and the arguments. TypeError: it would not take them."""
@@ -54,16 +58,25 @@ class PlainBuilder:
                 raise FormatError(f"{function} is called with arguments that it does not take") from None
             return Opaque(str(function), args)
 
+    def new(self, kind: object, args: tuple[object, ...]) -> object:
+        """The inert value of `kind.__new__(kind, *args)`; that of a container takes no note of its arguments."""
+        if type(kind) is Global:
+            if kind.module in _FUNCTIONS_ONLY:
+                raise FormatError(f"{kind} is taken for a class")
+            if (kind.module, kind.name) in _FILLED_LATER:
+                args = ()
+        return self.build(kind, args)
+
     def persistent(self, pid: object) -> object:
         """Nothing is kept outside of a plain pickle."""
         raise FormatError("something is kept outside of the pickle")
 
 
 def sequence(value: object) -> list[object]:
-    """The items of a list, tuple or set."""
-    if isinstance(value, Opaque | str | bytes | dict):
+    """What a loop over a value would meet."""
+    if isinstance(value, Opaque) or (isinstance(value, str | bytes) and len(value) > MAX_LETTERS):
         raise CantTell
-    if type(value) not in (list, tuple, set, frozenset):
+    if type(value) not in (list, tuple, set, frozenset, dict, str, bytes):
         raise TypeError
     return list(value)  # type: ignore[call-overload,no-any-return]
 
@@ -73,6 +86,13 @@ def _mapping(builder: PlainBuilder, items: object = ()) -> dict[object, object]:
         return dict(items)
     pairs = [sequence(pair) for pair in sequence(items)]
     return {builder.keys.check(key): value for key, value in pairs}
+
+
+def _counter(builder: PlainBuilder, items: object = None) -> dict[object, object]:
+    if isinstance(items, dict):
+        return dict(items)
+    keys = [] if items is None else sequence(items)
+    return dict(Counter(map(builder.keys.check, keys)))
 
 
 def _default_dict(builder: PlainBuilder, _factory: object = None, items: object = ()) -> dict[object, object]:
@@ -95,14 +115,16 @@ def _frozenset(builder: PlainBuilder, items: object = ()) -> frozenset[object]:
     return frozenset(map(builder.keys.check, sequence(items)))
 
 
-def _complex(_: PlainBuilder, real: object, imag: object = 0.0) -> complex:
-    if not isinstance(real, int | float) or not isinstance(imag, int | float):
-        raise CantTell
-    return complex(real, imag)
+def _complex(_: PlainBuilder, *parts: object) -> complex:
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return complex(parts[0])
+    if len(parts) > 2 or not all(isinstance(part, int | float | complex) for part in parts):
+        raise TypeError
+    return complex(*cast("Any", parts))
 
 
-def _encode(_: PlainBuilder, text: object, encoding: object = "utf-8") -> bytes:
-    if not isinstance(text, str) or encoding not in _ENCODINGS:
+def _encode(_: PlainBuilder, text: object, encoding: object = "utf-8", errors: object = "strict") -> bytes:
+    if type(text) is not str or type(encoding) is not str or encoding not in _ENCODINGS or errors != "strict":
         raise TypeError
     return text.encode(str(encoding))
 
@@ -110,9 +132,17 @@ def _encode(_: PlainBuilder, text: object, encoding: object = "utf-8") -> bytes:
 def _bytes(builder: PlainBuilder, raw: object = b"", encoding: object = None) -> bytes:
     if encoding is not None:
         return _encode(builder, raw, encoding)
-    if not isinstance(raw, bytes):  # a number asks for that many bytes
+    if isinstance(raw, bytes):
+        return raw
+    if isinstance(raw, int) and raw >= 0:  # asks for that many bytes
         raise CantTell
-    return raw
+    if isinstance(raw, str):
+        raise TypeError
+    return bytes(sequence(raw))  # type: ignore[arg-type]
+
+
+def _bytearray(builder: PlainBuilder, *args: object) -> ByteArray:
+    return ByteArray(_bytes(builder, *args))
 
 
 def _path(_: PlainBuilder, *parts: object) -> str:
@@ -139,12 +169,20 @@ def _reconstruct(_: PlainBuilder, kind: object, _base: object = None, state: obj
 
 def _new_object(builder: PlainBuilder, kind: object, *args: object) -> object:
     """`copyreg.__newobj__`: the class comes first."""
-    return builder.build(kind, args)
+    return builder.new(kind, args)
 
+
+_FUNCTIONS_ONLY = frozenset({"_codecs", "copyreg", "torch._utils", "torch._tensor", "torch.serialization"})
+_FILLED_LATER = frozenset(
+    {(module, name) for module, names in {
+        "collections": ("OrderedDict", "Counter", "defaultdict", "deque"),
+        "builtins": ("dict", "list", "set", "bytearray"),
+    }.items() for name in names}
+)  # fmt: skip
 
 CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("collections", "OrderedDict"): _mapping,
-    ("collections", "Counter"): _mapping,
+    ("collections", "Counter"): _counter,
     ("collections", "defaultdict"): _default_dict,
     ("collections", "deque"): _list,
     ("builtins", "dict"): _mapping,
@@ -154,7 +192,7 @@ CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("builtins", "frozenset"): _frozenset,
     ("builtins", "complex"): _complex,
     ("builtins", "bytes"): _bytes,
-    ("builtins", "bytearray"): _bytes,
+    ("builtins", "bytearray"): _bytearray,
     ("_codecs", "encode"): _encode,
     ("copyreg", "_reconstructor"): _reconstruct,
     ("copyreg", "__newobj__"): _new_object,

@@ -156,7 +156,7 @@ class HeaderParser:
         except StrictJsonError:
             return ("", (), -1)
         (_, dtype), (_, sizes), _ = cast("Sequence[tuple[str, Any]]", fields)
-        bits = _shape(sizes).numel * _BITS.get(dtype, -1) if _are_sizes(sizes) else -1
+        bits = _shape(sizes).numel * _BITS[dtype] if dtype in _BITS and _are_sizes(sizes) else -1
         if len(self._known) > MAX_DESCRIPTIONS:
             self._known.clear()
         answer = (DTYPES.get(dtype, ""), tuple(sizes), bits // 8 if bits >= 0 and bits % 8 == 0 else -1)

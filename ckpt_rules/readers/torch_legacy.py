@@ -13,6 +13,7 @@ from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.enclosed import Enclosed
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
+from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
 from ckpt_rules.readers.windows import unpickle_window
 from ckpt_rules.storage import Source
@@ -22,6 +23,12 @@ PROTOCOL = 1001
 STREAMS = ("magic number", "protocol", "system information", "object", "storage keys")
 _COUNT_NBYTES = 8
 _OBJECT = 3
+
+
+class _WithoutStorages(TorchBuilder):
+    """For the pickles around the object, which refer to no storages."""
+
+    persistent = PlainBuilder.persistent
 
 
 class _Pickles(NamedTuple):
@@ -39,7 +46,7 @@ def read_legacy(source: Source, path: str, budget: Budget) -> tuple[TorchFile, l
     found, last = pickles.found, pickles.found[-1]
     value, whole = None, len(found) == len(STREAMS) and last.readable
     for each in found:
-        log.extend(each.problems)
+        log.extend((*each.problems, *([each.refused] if each.refused else [])))
     if len(found) > 1 and found[1].readable and found[1].value != PROTOCOL:
         message = f"the file says that it follows protocol {found[1].value!r:.40}; torch knows {PROTOCOL:,} only"
         log.add("not-torch", message, found[0].end, STREAMS[1])
@@ -58,10 +65,12 @@ def _read_pickles(source: Source, budget: Budget) -> _Pickles:
     def run(raw: bytes) -> list[Unpickled]:
         # The places of the storages come after the object that refers to them, which is therefore read twice.
         builders.append(TorchBuilder(lambda _: Stored(None, -1), source.read, ProblemLog(), legacy=True))
-        found = [unpickle(raw, builders[-1], stream=STREAMS[0], budget=budget)]
-        for stream in STREAMS[1:]:
+        around = _WithoutStorages(lambda _: None, source.read, ProblemLog())
+        found = [unpickle(raw, around, stream=STREAMS[0], budget=budget)]
+        for number, stream in enumerate(STREAMS[1:], 1):
             if found[-1].readable:
-                found.append(unpickle(raw, builders[-1], stream=stream, budget=budget, start=found[-1].end))
+                builder = builders[-1] if number == _OBJECT else around
+                found.append(unpickle(raw, builder, stream=stream, budget=budget, start=found[-1].end))
         return found
 
     raw, found = unpickle_window(source, 0, budget, run)
@@ -80,7 +89,11 @@ def _places(source: Source, keys: Unpickled, storages: dict[str, TensorInfo], lo
     """Where the bytes of each storage lie; those behind a fault, reported here once, are nowhere but not missing."""
     places = {key: Stored(None, storage.nbytes) for key, storage in storages.items()}
     at = keys.end
-    listed = keys.value if isinstance(keys.value, list) else []
+    listed = keys.value
+    if not isinstance(listed, list):
+        message = f"the file lists its storages as {listed!r:.40}, which is no list"
+        log.add("pickle", message, at, STREAMS[-1])
+        return places
     try:
         for key in listed:
             at = _place(source, at, key, storages, places)

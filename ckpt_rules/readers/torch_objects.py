@@ -5,38 +5,29 @@ A storage is a `TensorInfo` of one dimension; a tensor keeps the storage's name,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
-from math import prod
-from typing import NamedTuple, TypeGuard, cast
+from typing import NamedTuple, cast
 
 from ckpt_rules.errors import FormatError
-from ckpt_rules.facts.tensors import DTYPE_BITS, Opaque, TensorInfo
+from ckpt_rules.facts.tensors import TensorInfo
 from ckpt_rules.readers.damage import ProblemLog
 from ckpt_rules.readers.pickle_stack import Global
-from ckpt_rules.readers.plain_objects import CONSTRUCTORS, Constructor, PlainBuilder
+from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.scalars import decode_scalar
+from ckpt_rules.readers.torch_calls import KNOWN, LOCATION
+from ckpt_rules.readers.torch_types import (
+    NBYTES,
+    STORAGE_DTYPES,
+    Geometry,
+    as_tuple,
+    is_dtype,
+    is_size,
+    is_type,
+    measure,
+)
 
-MAX_DIMENSIONS = 64
-MAX_SIZE = (1 << 63) - 1
 MAX_GEOMETRIES = 10_000
-
-STORAGE_DTYPES = {
-    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
-    "BoolStorage": "bool", "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64",
-    "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QInt32Storage": "qint32",
-    "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4", "UntypedStorage": "uint8",
-}  # fmt: skip
-# One element of torch's packed dtypes is a whole byte.
-_NBYTES = {dtype: (bits + 7) // 8 for dtype, bits in DTYPE_BITS.items()} | {
-    "bits8": 1, "bits16": 2, "bits1x8": 1, "bits2x4": 1, "bits4x2": 1,
-    **{f"{sign}{bits}": 1 for sign in ("int", "uint") for bits in range(1, 8)},
-}  # fmt: skip
-_DIFFERENTIABLE = re.compile("b?float|complex")
-_LOCATION = re.compile(r"[a-z_]+(?::[0-9]+)?")
-_LAYOUT = re.compile(r"torch\.[a-z_]+")
 _ID_PARTS, _LEGACY_ID_PARTS, _VIEW_PARTS = 5, 6, 3
 
 _new_tensor = cast("Callable[[tuple[object, ...]], TensorInfo]", partial(tuple.__new__, TensorInfo))
@@ -49,14 +40,6 @@ class Stored(NamedTuple):
     nbytes: int
 
 
-class _Geometry(NamedTuple):
-    """A shape with its strides: how many elements it has, and how many of the storage it reaches over."""
-
-    sizes: tuple[int, ...]
-    numel: int
-    reach: int
-
-
 class TorchBuilder(PlainBuilder):
     """Keeps the storages and what is wrong with them while a pickle is run.
 
@@ -65,7 +48,9 @@ class TorchBuilder(PlainBuilder):
     legacy: whether storages are named as in files from before torch 1.6, where a view of one has its own name
     """
 
-    must_fit = PlainBuilder.must_fit | {"torch", "torch._utils", "torch._tensor"}
+    must_fit = PlainBuilder.must_fit | {
+        "torch", "torch._utils", "torch._tensor", "torch.nn.parameter", "torch.serialization",
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -77,16 +62,16 @@ class TorchBuilder(PlainBuilder):
         legacy: bool = False,
     ) -> None:
         super().__init__()
-        self.known = _KNOWN
+        self.known = KNOWN
         self.storages: dict[str, TensorInfo] = {}
         self._locate, self._read, self._log = locate, read, log
         self._big_endian = byteorder == "big"
         self._legacy = legacy
-        self._geometries: dict[tuple[object, object], _Geometry] = {}
+        self._geometries: dict[tuple[object, object], Geometry] = {}
 
     def build(self, function: object, args: tuple[object, ...]) -> object:
-        """The inert value of a call; neither dtypes nor storage types can be called."""
-        if type(function) is Global and (function.name in STORAGE_DTYPES or _is_dtype(function)):
+        """The inert value of a call; neither dtypes nor types of storages and tensors are called."""
+        if type(function) is Global and (is_dtype(function) or is_type(function)):
             raise FormatError(f"{function} is called as if it were a function")
         return super().build(function, args)
 
@@ -100,18 +85,21 @@ class TorchBuilder(PlainBuilder):
             raise FormatError("something other than a storage is kept outside of the pickle")
         _, kind, key, location, numel, *view = pid
         dtype = STORAGE_DTYPES.get(kind.name) if type(kind) is Global else None
+        if self._legacy and kind == "torch.storage.UntypedStorage":
+            dtype = None  # it has none, and the legacy loader asks for it
         if dtype is None or type(key) is not str or not is_size(numel):
             raise FormatError("a storage is referred to without a type, a name or a size")
-        if type(location) is not str or not _LOCATION.fullmatch(location):
+        if type(location) is not str or not LOCATION.fullmatch(location):
             raise FormatError(f"the storage '{key}' lies on {location!r:.40}, which is no device")
         storage = self._storage(key, dtype, numel)
         return storage if not view or view[0] is None else _part_of(storage, view[0])
 
     def _storage(self, key: str, dtype: str, numel: int) -> TensorInfo:
         known = self.storages.get(key)
-        if known is not None:
-            return known if known.dtype == dtype else known._replace(dtype=dtype)
-        nbytes = numel * _NBYTES[dtype]
+        if known is not None and (known.nbytes or self._legacy):
+            # Whatever type it is referred to by later, torch keeps the first, but for one without bytes.
+            return known if known.nbytes else known._replace(dtype=dtype)
+        nbytes = numel * NBYTES[dtype]
         stored = self._locate(key)
         if stored is None:
             message = f"the storage '{key}' of {nbytes:,} bytes is not in the file"
@@ -131,7 +119,7 @@ class TorchBuilder(PlainBuilder):
             raise TypeError
         sizes, numel, reach = self._geometry(shape, stride)
         dtype = dtype or storage.dtype
-        itemsize = _NBYTES[dtype]
+        itemsize = NBYTES[dtype]
         needed = (first + reach) * itemsize if numel else 0
         value = None
         if needed > storage.nbytes:
@@ -152,40 +140,14 @@ class TorchBuilder(PlainBuilder):
             (dtype, sizes, numel * itemsize, storage.offset, storage.storage, storage.storage_nbytes, value)
         )
 
-    def _geometry(self, shape: object, stride: object) -> _Geometry:
-        sizes, steps = _as_tuple(shape), _as_tuple(stride)
+    def _geometry(self, shape: object, stride: object) -> Geometry:
+        sizes, steps = as_tuple(shape), as_tuple(stride)
         known = self._geometries.get((sizes, steps))
-        if known is None:
+        if known is None or not {*map(type, sizes), *map(type, steps)} <= {int}:  # True and 1.0 are equal to 1
             if len(self._geometries) >= MAX_GEOMETRIES:
                 self._geometries.clear()
-            known = self._geometries[sizes, steps] = _measure(sizes, steps)
+            known = self._geometries[sizes, steps] = measure(sizes, steps)
         return known
-
-
-def is_size(value: object) -> TypeGuard[int]:
-    """Whether a value is a whole number that a signed 64-bit size can hold."""
-    return type(value) is int and 0 <= value <= MAX_SIZE
-
-
-def _as_tuple(value: object) -> tuple[object, ...]:
-    if type(value) is list:
-        return tuple(value)
-    if type(value) is not tuple:
-        raise TypeError
-    return value
-
-
-def _measure(sizes: tuple[object, ...], steps: tuple[object, ...]) -> _Geometry:
-    if len(sizes) != len(steps) or len(sizes) > MAX_DIMENSIONS:
-        raise FormatError(f"a tensor has {len(sizes)} dimensions and {len(steps)} strides")
-    shape, strides = [n for n in sizes if is_size(n)], [n for n in steps if is_size(n)]
-    if len(shape) < len(sizes) or len(strides) < len(steps):
-        raise FormatError(f"a tensor has the shape {sizes!r:.60} with strides {steps!r:.60}, which are not all sizes")
-    numel = prod(shape)
-    if numel > MAX_SIZE:
-        raise FormatError(f"a tensor of the shape {sizes!r:.60} has more elements than fit in 63 bits")
-    reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if numel else 0
-    return _Geometry(tuple(shape), numel, reach)
 
 
 def _part_of(storage: TensorInfo, view: object) -> TensorInfo:
@@ -193,120 +155,8 @@ def _part_of(storage: TensorInfo, view: object) -> TensorInfo:
     if type(view) is not tuple or len(view) != _VIEW_PARTS or not all(map(is_size, view[1:])):
         raise FormatError(f"a view of the storage '{storage.storage}' is not described by a name and two sizes")
     _, first, numel = view
-    itemsize = _NBYTES[storage.dtype]
+    itemsize = NBYTES[storage.dtype]
     if (first + numel) * itemsize > storage.nbytes:
         raise FormatError(f"a view of the storage '{storage.storage}' passes its end")
     offset = None if storage.offset is None else storage.offset + first * itemsize
     return storage._replace(shape=(numel,), nbytes=numel * itemsize, offset=offset)
-
-
-def _is_dtype(value: Global) -> bool:
-    return value.module == "torch" and value.name in _NBYTES
-
-
-def _dtype(value: object) -> str:
-    if type(value) is not Global or not _is_dtype(value):
-        raise TypeError
-    return value.name
-
-
-def _with_grad(tensor: object, requires_grad: object) -> TensorInfo:
-    if type(tensor) is not TensorInfo or type(requires_grad) is not bool:
-        raise TypeError
-    if requires_grad and not _DIFFERENTIABLE.match(tensor.dtype):
-        raise FormatError(f"a tensor of dtype {tensor.dtype} requires gradients, which torch refuses")
-    return tensor
-
-
-def _tensor(builder: TorchBuilder, storage: object, first: object, shape: object, stride: object) -> TensorInfo:
-    return builder.tensor(storage, first, shape, stride)
-
-
-def _tensor_v2(
-    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
-    metadata: object = None,
-) -> TensorInfo:  # fmt: skip
-    return _with_grad(builder.tensor(storage, first, shape, stride), grad)
-
-
-def _tensor_v3(
-    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
-    dtype: object, metadata: object = None,
-) -> TensorInfo:  # fmt: skip
-    return _with_grad(builder.tensor(storage, first, shape, stride, _dtype(dtype)), grad)
-
-
-def _quantised(
-    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, quantizer: object,
-    grad: object, hooks: object,
-) -> TensorInfo:  # fmt: skip
-    return _with_grad(builder.tensor(storage, first, shape, stride), grad)
-
-
-def _parameter(builder: TorchBuilder, data: object, grad: object = True, *_: object) -> object:
-    # The data of a tensor subclass are an object of its own.
-    return data if isinstance(data, Opaque) else _with_grad(data, grad)
-
-
-def _from_type(builder: TorchBuilder, function: object, kind: object, args: object, state: object) -> object:
-    if type(args) is not tuple:
-        raise TypeError
-    return builder.build(function, args)
-
-
-def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:
-    sizes, steps = _as_tuple(shape), _as_tuple(stride)
-    name, geometry = _dtype(dtype), _measure(sizes, steps)
-    return TensorInfo(name, geometry.sizes, geometry.numel * _NBYTES[name])
-
-
-def _from_cpu(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> TensorInfo:
-    if type(data) is not TensorInfo:
-        raise TypeError
-    return data._replace(dtype=_dtype(dtype))
-
-
-def _sparse(builder: TorchBuilder, layout: object, data: object) -> TensorInfo:
-    """A sparse tensor by its dense shape; its bytes are those of indices and values."""
-    parts = [part for part in _as_tuple(data) if type(part) is TensorInfo]
-    shapes = [part for part in _as_tuple(data) if type(part) is tuple]
-    if not parts or not shapes:
-        raise TypeError
-    return TensorInfo(parts[-1].dtype, tuple(filter(is_size, shapes[-1])), sum(part.nbytes for part in parts))
-
-
-def _device(builder: TorchBuilder, kind: object, index: object = None) -> str:
-    name = str(kind) if index is None else f"{kind}:{index}"
-    if type(kind) is not str or not _LOCATION.fullmatch(name):
-        raise FormatError(f"{name!r:.40} is no device")
-    return name
-
-
-def _size(builder: TorchBuilder, sizes: object = ()) -> tuple[object, ...]:
-    return _as_tuple(sizes)
-
-
-def _layout(builder: TorchBuilder, name: object) -> str:
-    if type(name) is not str or not _LAYOUT.fullmatch(name):
-        raise TypeError
-    return name
-
-
-_KNOWN: dict[tuple[str, str], Constructor] = {
-    **CONSTRUCTORS,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
-    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
-    ("torch._utils", "_rebuild_qtensor"): _quantised,
-    ("torch._utils", "_rebuild_sparse_tensor"): _sparse,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _meta,
-    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _from_cpu,
-    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
-    ("torch.tensor", "_rebuild_from_type_v2"): _from_type,
-    ("torch.nn.parameter", "Parameter"): _parameter,
-    ("torch", "Size"): _size,
-    ("torch", "device"): _device,
-    ("torch.serialization", "_get_layout"): _layout,
-}

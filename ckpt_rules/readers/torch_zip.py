@@ -117,6 +117,7 @@ def _read_pickle(archive: _Archive) -> Unpickled | None:
     budget.room += len(raw)
     log.extend(result.problems)
     if result.readable:
+        log.extend([result.refused] if result.refused else [])
         if result.end < len(raw):
             message = f"{len(raw) - result.end:,} bytes follow the end of the pickle in '{entry.name}'"
             log.add("trailing-data", message, (entry.data or 0) + result.end, entry.name, fatal=False)

@@ -198,8 +198,10 @@ def _zip64(extra: bytes, narrow: tuple[int, int, int], offset: int) -> tuple[int
     while at + _LENGTHS.size <= len(extra):
         tag, nbytes = _LENGTHS.unpack_from(extra, at)
         at += _LENGTHS.size
+        if at + nbytes > len(extra):
+            break
         if tag == _ZIP64_FIELD:
-            wide = [n for (n,) in struct.iter_unpack("<Q", extra[at : at + nbytes // 8 * 8])]
+            wide = list(struct.unpack_from(f"<{nbytes // 8}Q", extra, at))
             if len(wide) >= narrow.count(SEE_ZIP64):
                 size, packed, header = (wide.pop(0) if n == SEE_ZIP64 else n for n in narrow)
                 return size, packed, header

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, TorchFile
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, ReadProblem, Rule, Severity, TorchFile
 from ckpt_rules_safety.torch_globals import ALLOWED
 
 _LAST_PROTOCOL = 3
+_REFUSED = "weights-only"
 _SHOWN = 5
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
@@ -21,7 +22,7 @@ class NeedsUnsafeLoad(Rule):
     ## What it checks
     The importable names that the pickles of the training state and of the weights ask for, against the exact list that
     torch lets through with `weights_only=True`, its default since 2.6; and the pickle protocol, of which that loader reads
-    2 and 3. Nothing is imported or run to find out. Other files (`training_args.bin`, `rng_state.pth`) are left
+    2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive. Nothing is imported or run to find out. Other files (`training_args.bin`, `rng_state.pth`) are left
     alone: the loaders that read them know what is inside.
 
     ## Why it matters
@@ -48,12 +49,19 @@ class NeedsUnsafeLoad(Rule):
         """One problem for each file."""
         allowed = ALLOWED.union(self.allow)
         for path in _files(checkpoint):
-            file = checkpoint.torch_file(path)
-            refused = sorted({_modern(g.module, g.name) for g in file.globals if not g.reached} - allowed)
-            if refused:
-                yield _globals(path, refused)
-            elif (file.protocol or 0) > _LAST_PROTOCOL:
-                yield _protocol(file)
+            if problem := refused_by_default(checkpoint.torch_file(path), allowed):
+                yield problem
+
+
+def refused_by_default(file: TorchFile, allowed: frozenset[str] = ALLOWED) -> Problem | None:
+    """What `torch.load` refuses in a file that is sound otherwise; `allowed` are the globals that it lets through."""
+    refused = sorted({_modern(g.module, g.name) for g in file.globals if not g.reached} - allowed)
+    if refused:
+        return _globals(file.path, refused)
+    if (file.protocol or 0) > _LAST_PROTOCOL:
+        return _protocol(file)
+    unknown = next((p for p in file.problems if p.code == _REFUSED), None)
+    return _unknown(file.path, unknown) if unknown else _script(file)
 
 
 def _files(checkpoint: Checkpoint) -> list[str]:
@@ -100,4 +108,24 @@ def _protocol(file: TorchFile) -> Problem:
         place=Place(path=file.path),
         help="save it without the argument `pickle_protocol`",
         data={"protocol": file.protocol},
+    )
+
+
+def _unknown(path: str, fault: ReadProblem) -> Problem:
+    return Problem(
+        message=f"torch.load refuses {path} by default: {fault.message}, which its weights-only loader does not know",
+        place=Place(path=path, key=fault.where, offset=fault.offset),
+        help="load it with weights_only=False if you trust its source, and save it again with torch.save",
+        data={"code": fault.code},
+    )
+
+
+def _script(file: TorchFile) -> Problem | None:
+    if file.container != "torchscript":
+        return None
+    return Problem(
+        message=f"torch.load refuses {file.path} by default: it is a TorchScript archive",
+        place=Place(path=file.path),
+        help="load it with torch.jit.load; to resume, save the state_dict()",
+        data={"container": file.container},
     )

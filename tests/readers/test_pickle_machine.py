@@ -166,7 +166,7 @@ def test_a_call_is_recorded_and_not_made(protocol):
         (b"\x80\x02}cos\nsystem\n)RNs.", "os.system"),
         (b"\x80\x02c__builtin__\neval\n.", "builtins.eval"),
         (b"\x80\x02ccopy_reg\n_reconstructor\n.", "copyreg._reconstructor"),
-        (b"\x80\x03c__builtin__\neval\n.", "__builtin__.eval"),
+        (b"\x80\x03c__builtin__\neval\n.", "builtins.eval"),
         (b"\x80\x02cos\nsystem\n\xff", "os.system"),
         (b"\x80\x02cos\nsystem\nX\xff\xff\xff\x7f", "os.system"),
     ],

@@ -1,0 +1,190 @@
+"""What torch's functions make of their arguments: tensors by dtype and shape, and a TypeError where torch would raise."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ckpt_rules.errors import FormatError
+from ckpt_rules.facts.tensors import Opaque, TensorInfo
+from ckpt_rules.readers.pickle_stack import Global
+from ckpt_rules.readers.plain_objects import CONSTRUCTORS, CantTell, Constructor
+from ckpt_rules.readers.torch_types import MAX_SIZE, NBYTES, as_tuple, dtype_of, is_size, measure
+
+if TYPE_CHECKING:
+    from ckpt_rules.readers.torch_objects import TorchBuilder
+
+LOCATION = re.compile(r"[a-z_]+(?::(?:0|[1-9][0-9]*))?")
+_DIFFERENTIABLE = re.compile("b?float|complex")
+_LAYOUTS = frozenset(
+    f"torch.{name}"
+    for name in ("strided", "_mkldnn", "jagged", *(f"sparse_{kind}" for kind in ("coo", "csr", "csc", "bsr", "bsc")))
+)
+_STATE_PARTS = 2
+
+
+def _with_grad(tensor: object, requires_grad: object) -> TensorInfo:
+    if type(tensor) is not TensorInfo or type(requires_grad) is not bool:
+        raise TypeError
+    if requires_grad and not _DIFFERENTIABLE.match(tensor.dtype):
+        raise FormatError(f"a tensor of dtype {tensor.dtype} requires gradients, which torch refuses")
+    return tensor
+
+
+def _with_metadata(tensor: TensorInfo, metadata: object) -> TensorInfo:
+    """The same tensor where its bits (`conj`, `neg`) are given as torch takes them."""
+    if not metadata:
+        return tensor
+    if type(metadata) is not dict or not all(type(k) is str and type(v) is bool for k, v in metadata.items()):
+        raise TypeError
+    if metadata.get("conj") and not tensor.dtype.startswith("complex"):
+        raise TypeError
+    return tensor
+
+
+def _with_state(tensor: object, state: object) -> object:
+    """The same tensor where its further attributes are given as torch takes them."""
+    parts = state if type(state) is tuple else (state,)
+    if len(parts) > _STATE_PARTS or (type(state) is tuple and len(state) != _STATE_PARTS):
+        raise TypeError
+    for part in parts:
+        if part and not (type(part) is dict and all(type(name) is str for name in part)):
+            raise TypeError
+    return tensor
+
+
+def _tensor(builder: TorchBuilder, storage: object, first: object, shape: object, stride: object) -> TensorInfo:
+    return builder.tensor(storage, first, shape, stride)
+
+
+def _tensor_v2(
+    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
+    metadata: object = None,
+) -> TensorInfo:  # fmt: skip
+    return _with_metadata(_with_grad(builder.tensor(storage, first, shape, stride), grad), metadata)
+
+
+def _tensor_v3(
+    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
+    dtype: object, metadata: object = None,
+) -> TensorInfo:  # fmt: skip
+    tensor = _with_grad(builder.tensor(storage, first, shape, stride, dtype_of(dtype)), grad)
+    if grad:
+        raise FormatError(
+            f"a tensor of dtype {tensor.dtype} requires gradients: torch.save writes it, torch.load fails"
+        )
+    return _with_metadata(tensor, metadata)
+
+
+def _quantised(
+    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, quantizer: object,
+    grad: object, hooks: object,
+) -> TensorInfo:  # fmt: skip
+    return _with_grad(builder.tensor(storage, first, shape, stride), grad)
+
+
+def _parameter(builder: TorchBuilder, data: object = None, grad: object = True) -> object:
+    if data is None:
+        raise CantTell
+    # The data of a tensor subclass are an object of its own.
+    return data if isinstance(data, Opaque) else _with_grad(data, grad)
+
+
+def _rebuilt_parameter(builder: TorchBuilder, data: object, grad: object, hooks: object) -> object:
+    return _parameter(builder, data, grad)
+
+
+def _parameter_with_state(builder: TorchBuilder, data: object, grad: object, hooks: object, state: object) -> object:
+    return _with_state(_parameter(builder, data, grad), state)
+
+
+def _from_type(builder: TorchBuilder, function: object, kind: object, args: object, state: object) -> object:
+    if type(args) is not tuple or not isinstance(kind, Global):
+        raise TypeError
+    tensor = builder.build(function, args)
+    if not isinstance(tensor, TensorInfo | Opaque):
+        raise TypeError
+    return _with_state(tensor, state)
+
+
+def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:
+    sizes, steps = as_tuple(shape), as_tuple(stride)
+    name, geometry = dtype_of(dtype), measure(sizes, steps)
+    return _with_grad(TensorInfo(name, geometry.sizes, geometry.numel * NBYTES[name]), grad)
+
+
+def _from_cpu(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> TensorInfo:
+    if type(data) is not TensorInfo or type(device) is not str:
+        raise TypeError
+    return _with_grad(data._replace(dtype=dtype_of(dtype)), grad)
+
+
+def _from_numpy(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> object:
+    raise CantTell if isinstance(data, Opaque) else TypeError
+
+
+def _nested(builder: TorchBuilder, buffer: object, sizes: object, strides: object, offsets: object) -> object:
+    raise CantTell if {type(part) for part in (buffer, sizes, strides, offsets)} == {TensorInfo} else TypeError
+
+
+def _wrapper(
+    builder: TorchBuilder, kind: object, dtype: object, shape: object, stride: object, first: object, layout: object,
+    device: object, grad: object,
+) -> object:  # fmt: skip
+    if type(kind) is not Global or type(device) is not str or type(grad) is not bool or layout not in _LAYOUTS:
+        raise TypeError
+    dtype_of(dtype), measure(as_tuple(shape), as_tuple(stride))
+    raise CantTell
+
+
+def _sparse(builder: TorchBuilder, layout: object, data: object) -> TensorInfo:
+    """A sparse tensor by its dense shape; its bytes are those of indices and values."""
+    parts = [part for part in as_tuple(data) if type(part) is TensorInfo]
+    shapes = [part for part in as_tuple(data) if type(part) is tuple]
+    if not parts or not shapes:
+        raise TypeError
+    return TensorInfo(parts[-1].dtype, tuple(filter(is_size, shapes[-1])), sum(part.nbytes for part in parts))
+
+
+def _device(builder: TorchBuilder, kind: object, index: object = None) -> str:
+    name = str(kind) if index is None else f"{kind}:{index}"
+    if type(kind) is not str or not LOCATION.fullmatch(name):
+        raise FormatError(f"{name!r:.40} is no device")
+    return name
+
+
+def _size(builder: TorchBuilder, sizes: object = ()) -> tuple[object, ...]:
+    numbers = [int(n) for n in as_tuple(sizes) if isinstance(n, int) and -MAX_SIZE <= n <= MAX_SIZE]
+    if len(numbers) < len(as_tuple(sizes)):
+        raise TypeError
+    return tuple(numbers)
+
+
+def _layout(builder: TorchBuilder, name: object) -> str:
+    if name not in _LAYOUTS:
+        raise TypeError
+    return name
+
+
+KNOWN: dict[tuple[str, str], Constructor] = {
+    **CONSTRUCTORS,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch._utils", "_rebuild_qtensor"): _quantised,
+    ("torch._utils", "_rebuild_sparse_tensor"): _sparse,
+    ("torch._utils", "_rebuild_parameter"): _rebuilt_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter_with_state,
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _from_numpy,
+    ("torch._utils", "_rebuild_nested_tensor"): _nested,
+    ("torch._utils", "_rebuild_wrapper_subclass"): _wrapper,
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _meta,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _from_cpu,
+    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+    ("torch.tensor", "_rebuild_from_type_v2"): _from_type,
+    ("torch.nn.parameter", "Parameter"): _parameter,
+    ("torch", "Size"): _size,
+    ("torch", "device"): _device,
+    ("torch.serialization", "_get_layout"): _layout,
+}
+"""What becomes a plain value, by module and name."""
