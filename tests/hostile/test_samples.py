@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ckpt_rules import verify
+from tests.hostile.clean import CLEAN
 from tests.hostile.programs import MARKER
 from tests.hostile.samples import HOSTILE
 
@@ -54,3 +55,13 @@ def test_it_is_reported_and_does_not_act(name, tmp_path, monkeypatch):
 
 def test_names_are_names_of_one_sample():
     assert len(BY_NAME) == len(HOSTILE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sample", CLEAN, ids=lambda sample: sample.name)
+def test_a_clean_file_is_not_reported(sample, tmp_path):
+    try:
+        folder = sample.write(tmp_path / "checkpoint").parent
+    except ModuleNotFoundError as missing:
+        pytest.skip(str(missing))
+    assert [f for f in verify(folder).findings if f.rule.startswith(ABOUT_THE_FILE)] == []
