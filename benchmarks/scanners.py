@@ -1,73 +1,59 @@
-r"""What scanners of pickles see, and how long they take, next to ckpt-rules: the tables of docs/scanners.md.
+"""What scanners of pickles see, and how long they take, next to ckpt-rules: docs/scanners-results.md.
 
-    python benchmarks/scanners.py picklescan=/path/to/picklescan modelscan=… fickling=… modelaudit=… \
-        --checkpoint DIRECTORY --markdown docs/scanners-results.md
+    PYTHONPATH=. python benchmarks/scanners.py picklescan=/path/to/picklescan modelscan=… fickling=… modelaudit=… \
+        --markdown docs/scanners-results.md
 
-Each scanner is called as its users call it, on one file, in a process of its own, with nothing but its defaults.
+The samples are those of tests/hostile; each scanner has an environment of its own, or shares one where their dependencies
+agree, and torch in it as on a machine that trains.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
+import platform
+import shlex
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import NamedTuple
 
-from hostile_samples import CLEAN, HOSTILE, Sample, write
+from measure import Command, Cost, run_all
+from scanner_commands import OTHERS, Answer, Scanner, ask, ckpt_rules, version
 
-ROUNDS = 3
-OURS = ("pickle/*", "zip/*", "safetensors/*", "files/wrong-format", "weights/broken-*")
-# modelaudit calls home otherwise; it can't from here, and waits for that.
-ENVIRONMENT = os.environ | {"PROMPTFOO_DISABLE_TELEMETRY": "1", "NO_ANALYTICS": "1", "COLUMNS": "200"}
-SEEN, WARNED, MISSED, REFUSED, CRASHED = "error", "warning", "—", "can't read", "crashed"
+from tests.hostile.clean import CLEAN
+from tests.hostile.programs import MARKER
+from tests.hostile.samples import HOSTILE, Sample
 
-
-class Scanner(NamedTuple):
-    """How a scanner is called, and what its answer means."""
-
-    name: str
-    command: tuple[str, ...]
-    read: Callable[[subprocess.CompletedProcess[str]], str]
+MB = 1_000_000
+LARGE_LAYERS = 10  # of 2048 x 2048, with AdamW's two moments: 503 MB
 
 
-def _by_exit_code(codes: dict[int, str]) -> Callable[[subprocess.CompletedProcess[str]], str]:
-    def read(ended: subprocess.CompletedProcess[str]) -> str:
-        if "Traceback (most recent call last)" in ended.stderr:
-            return CRASHED
-        return codes.get(ended.returncode, CRASHED)
+class Asked(NamedTuple):
+    """A sample and what each scanner says of it."""
 
-    return read
-
-
-def _ours(ended: subprocess.CompletedProcess[str]) -> str:
-    report = json.loads(ended.stdout)
-    severities = {f["severity"] for o in report["outcomes"] for f in o["findings"]}
-    return SEEN if "error" in severities else WARNED if "warning" in severities else MISSED
-
-
-SCANNERS: dict[str, tuple[tuple[str, ...], Callable[[subprocess.CompletedProcess[str]], str]]] = {
-    "picklescan": (("-p",), _by_exit_code({0: MISSED, 1: SEEN, 2: REFUSED})),
-    "modelscan": (("-p",), _by_exit_code({0: MISSED, 1: SEEN, 2: REFUSED, 3: REFUSED})),
-    "fickling": (("--check-safety", "--json-output", os.devnull), _by_exit_code({0: MISSED, 1: SEEN})),
-    "modelaudit": (("scan",), _by_exit_code({0: MISSED, 1: SEEN, 2: REFUSED})),
-}
+    sample: Sample
+    answers: list[Answer]
 
 
 def main() -> None:
     options = _options()
-    scanners = [_ourselves(), *(_scanner(given) for given in options.scanners)]
-    with tempfile.TemporaryDirectory() as scratch:
+    given = dict(part.split("=", 1) for part in options.scanners)
+    scanners = [ckpt_rules(), *(s for name, path in given.items() for s in OTHERS[name](path))]
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         home = Path(scratch)
-        write(home)
-        lines = [*_answers(scanners, home), "", *_times(scanners, home, options.checkpoint)]
-    text = "\n".join(lines) + "\n"
+        files = {
+            kind: _write(home / "samples" / kind, samples) for kind, samples in (("hostile", HOSTILE), ("clean", CLEAN))
+        }
+        asked = {kind: _ask(scanners, written) for kind, written in files.items()}
+        everything = [file for written in files.values() for _, file in written]
+        rows = _measure(scanners, home, everything, options.rounds)
+    versions = ", ".join(f"{name} {version(name, path)}" for name, path in given.items())
+    text = "\n".join(_page(scanners, versions, asked, rows, options.rounds)) + "\n"
     print(text)
     if options.markdown:
         Path(options.markdown).write_text(text, encoding="utf-8")
@@ -75,76 +61,113 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scanners", nargs="*", metavar="NAME=PATH", help=f"of {', '.join(SCANNERS)}")
-    parser.add_argument("--checkpoint", type=Path, help="a clean checkpoint directory, to be timed as well")
+    parser.add_argument("scanners", nargs="*", metavar="NAME=PATH", help=f"of {', '.join(OTHERS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each command, after one to warm up")
+    parser.add_argument("--scratch", help="a directory with 1 GB to spare; the system's own otherwise")
     parser.add_argument("--markdown", help="write the tables to this file")
     return parser.parse_args()
 
 
-def _ourselves() -> Scanner:
-    select = (part for glob in OURS for part in ("--select", glob))
-    command = (str(Path(sys.executable).with_name("ckpt-rules")), "verify", "--format", "json", *select)
-    return Scanner("ckpt-rules", command, _ours)
+def _write(home: Path, samples: tuple[Sample, ...]) -> list[tuple[Sample, Path]]:
+    """Each sample in a folder of its own, but for those whose library is not installed here."""
+    written = []
+    for number, sample in enumerate(samples):
+        try:
+            written.append((sample, sample.write(home / f"{number:03d}")))
+        except ModuleNotFoundError as missing:
+            print(f"{sample.name} is left out: {missing}", file=sys.stderr)
+    return written
 
 
-def _scanner(given: str) -> Scanner:
-    name, _, path = given.partition("=")
-    arguments, read = SCANNERS[name]
-    return Scanner(name, (path, *arguments), read)
+def _ask(scanners: list[Scanner], written: list[tuple[Sample, Path]]) -> list[Asked]:
+    return [Asked(sample, [ask(scanner, file, MARKER) for scanner in scanners]) for sample, file in written]
 
 
-def _run(scanner: Scanner, target: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        (*scanner.command, str(target)), capture_output=True, text=True, check=False, timeout=600, env=ENVIRONMENT
+def _measure(scanners: list[Scanner], home: Path, files: list[Path], rounds: int) -> dict[str, list[Cost]]:
+    """What each scanner costs on a small file, on all samples in one run, and on a large clean file; all in one run."""
+    small = next(file for file in files if file.name == "model.pt")
+    large = home / "large" / "training_state.pth"
+    _write_large(large)
+    kinds = {
+        f"one file of {small.stat().st_size / 1000:,.0f} kB": [small],
+        f"all {len(files)} samples": files,
+        f"one training state of {large.stat().st_size / MB:,.0f} MB": [large],
+    }
+    commands = [
+        Command(f"{scanner.name} {kind}", _one_command(scanner, targets, home), tuple(range(256)))
+        for kind, targets in kinds.items()
+        for scanner in scanners
+    ]
+    costs = run_all(commands, rounds)
+    return {kind: [costs[f"{scanner.name} {kind}"] for scanner in scanners] for kind in kinds}
+
+
+def _one_command(scanner: Scanner, targets: list[Path], home: Path) -> tuple[str, ...]:
+    """One process for one file or for the directory of all; a shell that starts many where there is no other way."""
+    if len(targets) == 1:
+        return scanner.command(targets[0])
+    if scanner.whole:
+        return scanner.command(home / "samples")
+    return ("sh", "-c", "; ".join(f"{shlex.join(scanner.command(t))} 2>/dev/null" for t in targets))
+
+
+def _write_large(path: Path) -> None:
+    import torch
+
+    model = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048) for _ in range(LARGE_LAYERS)))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(1, 2048)).sum().backward()
+    optimizer.step()
+    path.parent.mkdir()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 0, "global_step": 1}, path)
+
+
+def _page(
+    scanners: list[Scanner], versions: str, asked: dict[str, list[Asked]], costs: dict[str, list[Cost]], rounds: int
+) -> Iterator[str]:
+    names = [scanner.name for scanner in scanners]
+    yield "# What scanners see: the tables"
+    yield ""
+    yield (
+        f"Written by `benchmarks/scanners.py` in one run on {datetime.now(UTC):%Y-%m-%d}: ckpt-rules "
+        f"{installed('ckpt-rules')}, {versions}; Python {platform.python_version()}, torch {installed('torch')}, "
+        f"{os.cpu_count()} cores. [scanners.md](scanners.md) says how to read them."
     )
+    yield from ("", "## In short", "")
+    yield from _table(["", *names], _summary(asked))
+    yield from ("", f"## Time, median of {rounds} runs of the whole process, ratio to ckpt-rules, and peak memory", "")
+    yield from _table(["", *names], (_cost_row(kind, of) for kind, of in costs.items()))
+    for kind, title in (("hostile", "Hostile files, and who acts on them"), ("clean", "Clean files")):
+        acts = ["acts on"] if kind == "hostile" else []
+        yield from ("", f"## {title}", "")
+        rows = ([f"`{s.name}`", s.says, *([s.loader] if acts else []), *answers] for s, answers in asked[kind])
+        yield from _table(["file", "", *acts, *names], rows)
 
 
-def _answers(scanners: list[Scanner], home: Path) -> list[str]:
-    """A row for each sample; ckpt-rules looks at the directory that holds it, the others at the file."""
-    lines = []
-    for kind, samples in (("hostile", HOSTILE), ("clean", CLEAN)):
-        lines += [
-            f"| {kind} file | | {' | '.join(s.name for s in scanners)} |",
-            "| --- | --- |" + " --- |" * len(scanners),
-        ]
-        found = [[_answer(scanner, home, kind, sample) for scanner in scanners] for sample in samples]
-        lines += [f"| `{s.name}` | {s.says} | {' | '.join(row)} |" for s, row in zip(samples, found, strict=True)]
-        counts = [sum(answer in (SEEN, WARNED) for answer in column) for column in zip(*found, strict=True)]
-        what = "reported" if kind == "hostile" else "false alarms"
-        lines += [f"| **{what}** | of {len(samples)} | {' | '.join(map(str, counts))} |", ""]
-    return lines
+def _summary(asked: dict[str, list[Asked]]) -> Iterator[list[str]]:
+    for kind, answers in asked.items():
+        columns = [Counter(column) for column in zip(*(of.answers for of in answers), strict=True)]
+        for what, counted in (
+            ("error", [Answer.ERROR]),
+            ("warning", [Answer.WARNING]),
+            ("refused", [Answer.REFUSED]),
+            ("skipped", [Answer.SKIPPED]),
+            ("not a word", [Answer.NOTHING]),
+            ("crashed, no end, executed", [Answer.CRASHED, Answer.ENDLESS, Answer.ACTED]),
+        ):
+            yield [f"{kind}, {len(answers)}: {what}", *(str(sum(c[a] for a in counted)) for c in columns)]
 
 
-def _answer(scanner: Scanner, home: Path, kind: str, sample: Sample) -> str:
-    folder = home / kind / sample.name.replace(".", "_")
-    return scanner.read(_run(scanner, folder if scanner.name == "ckpt-rules" else folder / sample.name))
+def _cost_row(kind: str, costs: list[Cost]) -> list[str]:
+    ours = costs[0].median
+    return [kind, *(f"{c.median:.2f} s ({c.median / ours:.1f}), {c.peak / MB:,.0f} MB" for c in costs)]
 
 
-def _times(scanners: list[Scanner], home: Path, checkpoint: Path | None) -> list[str]:
-    lines = ["| process time, median of 3, ratio to ckpt-rules | " + " | ".join(s.name for s in scanners) + " |"]
-    lines.append("| --- |" + " --- |" * len(scanners))
-    small = home / "clean" / "model_pt"
-    targets = [("one file of 3 kB", small, small / "model.pt")]
-    if checkpoint:
-        largest = max(checkpoint.glob("*.pth"), key=lambda p: p.stat().st_size)
-        nbytes = largest.stat().st_size
-        targets.append(
-            (f"a training state of {nbytes / 1e6:,.0f} MB, with its weights for ckpt-rules", checkpoint, largest)
-        )
-    for what, folder, file in targets:
-        seconds = [_seconds(s, folder if s.name == "ckpt-rules" else file) for s in scanners]
-        cells = (f"{t:.2f} s ({t / seconds[0]:.1f})" for t in seconds)
-        lines.append(f"| {what} | {' | '.join(cells)} |")
-    return lines
-
-
-def _seconds(scanner: Scanner, target: Path) -> float:
-    taken = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        _run(scanner, target)
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+def _table(headings: list[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |"
+    yield "|" + " --- |" * len(headings)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
 
 
 if __name__ == "__main__":
