@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, ReadProblem, Rule, Severity, TorchFile
 from ckpt_rules_safety.torch_globals import ALLOWED
+from ckpt_rules_safety.unsafe_globals import danger
 
 _LAST_PROTOCOL = 3
 _REFUSED = "weights-only"
@@ -55,9 +56,10 @@ class NeedsUnsafeLoad(Rule):
 
 def refused_by_default(file: TorchFile, allowed: frozenset[str] = ALLOWED) -> Problem | None:
     """What `torch.load` refuses in a file that is sound otherwise; `allowed` are the globals that it lets through."""
-    refused = sorted({_modern(g.module, g.name) for g in file.globals if not g.reached} - allowed)
+    asked = {_modern(g.module, g.name): danger(g.module, g.name) for g in file.globals if not g.reached}
+    refused = sorted(asked.keys() - allowed)
     if refused:
-        return _globals(file.path, refused)
+        return _globals(file.path, refused, {name: what for name in refused if (what := asked[name])})
     if (file.protocol or 0) > _LAST_PROTOCOL:
         return _protocol(file)
     unknown = next((p for p in file.problems if p.code == _REFUSED), None)
@@ -86,17 +88,21 @@ def _modern(module: str, name: str) -> str:
     return f"{_OLD_NAMES.get(module, module)}.{name}"
 
 
-def _globals(path: str, refused: list[str]) -> Problem:
+def _globals(path: str, refused: list[str], dangers: dict[str, str]) -> Problem:
     shown = ", ".join(refused[:_SHOWN])
     more = f" and {len(refused) - _SHOWN:,} more" if len(refused) > _SHOWN else ""
     names = f"{len(refused):,} name{'' if len(refused) == 1 else 's'}"
+    help_ = (
+        f"load it under torch.serialization.safe_globals([...]) with {names} added, if you trust its source; or save "
+        "plain Python values instead"
+    )
+    if dangers:
+        name, what = next(iter(dangers.items()))
+        help_ = f"do not let it through: {name} {what}"
     return Problem(
         message=f"torch.load refuses {path} by default: its pickle asks for {shown}{more}",
         place=Place(path=path),
-        help=(
-            f"load it under torch.serialization.safe_globals([...]) with {names} added, if you trust its source; or save "
-            "plain Python values instead"
-        ),
+        help=help_,
         data={"globals": refused},
     )
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ckpt_rules_safety.pickles import MalformedPickle, NestedPickle, PickleLimit
+from ckpt_rules_safety.unsafe_load import NeedsUnsafeLoad
 from tests.plugins.safety.hostile import evil, saved, with_pickle
 
 
@@ -131,3 +132,11 @@ def test_real_files_stay_below(put, run_rule):
 
 def test_the_id_of_the_catalogue_finds_the_rule():
     assert PickleLimit.former_ids == ("pickle/too-deep",)
+
+
+def test_nobody_is_told_to_let_a_dangerous_name_through(make_checkpoint, run_rule):
+    ck = make_checkpoint()
+    state = torch.load(ck.path / "training_state.pth", weights_only=False)
+    torch.save({**state, "hook": evil()}, ck.path / "training_state.pth")
+    finding = run_rule(NeedsUnsafeLoad(), ck.path).assert_one(path="training_state.pth", severity="warning")
+    assert finding.help == "do not let it through: posix.system runs commands"
