@@ -139,11 +139,13 @@ def _from_type(builder: TorchBuilder, function: object, kind: object, args: obje
 def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:
     sizes, steps = as_tuple(shape), as_tuple(stride)
     name, geometry = dtype_of(dtype), measure(sizes, steps)
+    if name.startswith(_QUANTISED):
+        raise TypeError
     return _with_grad(TensorInfo(name, geometry.sizes, geometry.numel * NBYTES[name]), grad)
 
 
 def _from_cpu(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> TensorInfo:
-    if type(data) is not TensorInfo or not isinstance(device, str):
+    if type(data) is not TensorInfo or not isinstance(device, str) or dtype_of(dtype).startswith(_QUANTISED):
         raise TypeError
     return _with_grad(data._replace(dtype=dtype_of(dtype)), grad)
 
