@@ -20,7 +20,16 @@ _LAYOUTS = frozenset(
     f"torch.{name}"
     for name in ("strided", "_mkldnn", "jagged", *(f"sparse_{kind}" for kind in ("coo", "csr", "csc", "bsr", "bsc")))
 )
-_STATE_PARTS = 2
+_DENSE = frozenset({"torch.strided", "torch._mkldnn", "torch.jagged"})
+_INDICES = frozenset({"int64", "int32", "int16", "int8", "uint8"})
+_QUANTISED = ("qint", "quint")
+_STATE_PARTS, _CHANNEL_PARTS, _COO_TENSORS, _COMPRESSED_TENSORS, _MATRIX = 2, 3, 2, 3, 2
+
+
+class Named(str):
+    """A device or a layout: text for whoever reads it here, no text for what a pickle passes it to."""
+
+    __slots__ = ()
 
 
 def _with_grad(tensor: object, requires_grad: object) -> TensorInfo:
@@ -80,7 +89,27 @@ def _quantised(
     builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, quantizer: object,
     grad: object, hooks: object,
 ) -> TensorInfo:  # fmt: skip
-    return _with_grad(builder.tensor(storage, first, shape, stride), grad)
+    tensor = _with_grad(builder.tensor(storage, first, shape, stride), grad)
+    scheme, *parameters = quantizer if type(quantizer) is tuple and quantizer else (None,)
+    if not tensor.dtype.startswith(_QUANTISED) or type(scheme) is not Global or scheme.module != "torch":
+        raise TypeError
+    if scheme.name == "per_tensor_affine":
+        fits = [type(p) for p in parameters] in ([float, int], [int, int])
+    elif scheme.name in ("per_channel_affine", "per_channel_affine_float_qparams"):
+        fits = _fit_channels(tensor.shape, parameters)
+    else:
+        fits = False
+    if not fits:
+        raise TypeError
+    return tensor
+
+
+def _fit_channels(shape: tuple[int, ...], parameters: list[object]) -> bool:
+    """Whether scales and zero points are given for each channel along an axis."""
+    if len(parameters) != _CHANNEL_PARTS or type(axis := parameters[-1]) is not int or not 0 <= axis < len(shape):
+        return False
+    counts = [p.numel if type(p) is TensorInfo else len(p) if type(p) is list else -1 for p in parameters[:-1]]
+    return counts == [shape[axis]] * len(counts)
 
 
 def _parameter(builder: TorchBuilder, data: object = None, grad: object = True) -> object:
@@ -110,11 +139,13 @@ def _from_type(builder: TorchBuilder, function: object, kind: object, args: obje
 def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:
     sizes, steps = as_tuple(shape), as_tuple(stride)
     name, geometry = dtype_of(dtype), measure(sizes, steps)
+    if name.startswith(_QUANTISED):
+        raise TypeError
     return _with_grad(TensorInfo(name, geometry.sizes, geometry.numel * NBYTES[name]), grad)
 
 
 def _from_cpu(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> TensorInfo:
-    if type(data) is not TensorInfo or type(device) is not str:
+    if type(data) is not TensorInfo or not isinstance(device, str) or dtype_of(dtype).startswith(_QUANTISED):
         raise TypeError
     return _with_grad(data._replace(dtype=dtype_of(dtype)), grad)
 
@@ -131,7 +162,7 @@ def _wrapper(
     builder: TorchBuilder, kind: object, dtype: object, shape: object, stride: object, first: object, layout: object,
     device: object, grad: object,
 ) -> object:  # fmt: skip
-    if type(kind) is not Global or type(device) is not str or type(grad) is not bool or layout not in _LAYOUTS:
+    if type(kind) is not Global or not isinstance(device, str) or type(grad) is not bool or layout not in _LAYOUTS:
         raise TypeError
     dtype_of(dtype), measure(as_tuple(shape), as_tuple(stride))
     raise CantTell
@@ -139,18 +170,38 @@ def _wrapper(
 
 def _sparse(builder: TorchBuilder, layout: object, data: object) -> TensorInfo:
     """A sparse tensor by its dense shape; its bytes are those of indices and values."""
-    parts = [part for part in as_tuple(data) if type(part) is TensorInfo]
-    shapes = [part for part in as_tuple(data) if type(part) is tuple]
-    if not parts or not shapes:
+    parts = as_tuple(data)
+    tensors = [part for part in parts if type(part) is TensorInfo]
+    count = _COO_TENSORS if layout == "torch.sparse_coo" else _COMPRESSED_TENSORS
+    if type(layout) is not Named or layout in _DENSE or tensors != list(parts[:count]) or len(tensors) != count:
         raise TypeError
-    return TensorInfo(parts[-1].dtype, tuple(filter(is_size, shapes[-1])), sum(part.nbytes for part in parts))
+    *indices, values = tensors
+    shape, *coalesced = parts[count:] or (None,)
+    sizes = tuple(filter(is_size, as_tuple(shape)))
+    if len(sizes) < len(as_tuple(shape)) or not all(index.dtype in _INDICES for index in indices):
+        raise TypeError
+    if layout == "torch.sparse_coo":
+        fits = _fit_coordinates(sizes, indices[0].shape, values.shape) and coalesced in ([], [None], [True], [False])
+    else:
+        fits = not coalesced and bool(values.shape)
+    if not fits:
+        raise TypeError
+    return TensorInfo(values.dtype, sizes, sum(part.nbytes for part in tensors))
+
+
+def _fit_coordinates(sizes: tuple[int, ...], indices: tuple[int, ...], values: tuple[int, ...]) -> bool:
+    """Whether indices, a row for each sparse dimension, belong to values, whose further dimensions are dense."""
+    if len(indices) != _MATRIX or not values:
+        return False
+    sparse, count = indices
+    return count == values[0] and len(sizes) == sparse + len(values) - 1 and sizes[sparse:] == values[1:]
 
 
 def _device(builder: TorchBuilder, kind: object, index: object = None) -> str:
     name = str(kind) if index is None else f"{kind}:{index}"
     if type(kind) is not str or not LOCATION.fullmatch(name):
         raise FormatError(f"{name!r:.40} is no device")
-    return name
+    return Named(name)
 
 
 def _size(builder: TorchBuilder, sizes: object = ()) -> tuple[object, ...]:
@@ -161,9 +212,9 @@ def _size(builder: TorchBuilder, sizes: object = ()) -> tuple[object, ...]:
 
 
 def _layout(builder: TorchBuilder, name: object) -> str:
-    if name not in _LAYOUTS:
+    if type(name) is not str or name not in _LAYOUTS:
         raise TypeError
-    return name
+    return Named(name)
 
 
 KNOWN: dict[tuple[str, str], Constructor] = {

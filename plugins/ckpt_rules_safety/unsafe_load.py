@@ -56,6 +56,8 @@ class NeedsUnsafeLoad(Rule):
 
 def refused_by_default(file: TorchFile, allowed: frozenset[str] = ALLOWED) -> Problem | None:
     """What `torch.load` refuses in a file that is sound otherwise; `allowed` are the globals that it lets through."""
+    if file.container == "torchscript":
+        return _script(file)
     asked = {_modern(g.module, g.name): danger(g.module, g.name) for g in file.globals if not g.reached}
     refused = sorted(asked.keys() - allowed)
     if refused:
@@ -63,7 +65,7 @@ def refused_by_default(file: TorchFile, allowed: frozenset[str] = ALLOWED) -> Pr
     if (file.protocol or 0) > _LAST_PROTOCOL:
         return _protocol(file)
     unknown = next((p for p in file.problems if p.code == _REFUSED), None)
-    return _unknown(file.path, unknown) if unknown else _script(file)
+    return _unknown(file.path, unknown) if unknown else None
 
 
 def _files(checkpoint: Checkpoint) -> list[str]:
@@ -126,9 +128,7 @@ def _unknown(path: str, fault: ReadProblem) -> Problem:
     )
 
 
-def _script(file: TorchFile) -> Problem | None:
-    if file.container != "torchscript":
-        return None
+def _script(file: TorchFile) -> Problem:
     return Problem(
         message=f"torch.load refuses {file.path} by default: it is a TorchScript archive",
         place=Place(path=file.path),

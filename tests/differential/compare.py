@@ -53,7 +53,8 @@ def _is_same(mine: Any, other: Any) -> bool:
         return isinstance(mine, Opaque) or (isinstance(mine, bytes) and bytes(mine) == bytes(other))
     if isinstance(other, set | frozenset):
         return isinstance(mine, set | frozenset) and len(mine) == len(other)
-    other = str(other) if isinstance(other, torch.device) else other
+    if isinstance(other, torch.device | torch.layout):
+        return isinstance(mine, str) and mine == str(other)
     return repr(mine) == repr(other) and type(mine) is type(other)
 
 

@@ -7,9 +7,11 @@ import json
 import pickle
 import pickletools
 import struct
+import warnings
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -18,6 +20,7 @@ from ckpt_rules.facts.tensors import TensorInfo
 from ckpt_rules.readers.enclosed import Memory
 from ckpt_rules.readers.torch_file import read_torch_file
 
+_IN_LEGACY = ("quantised", "conjugate", "attributes", "gradients", "layout")
 _LEGACY_PICKLES, _COUNT_NBYTES = 5, 8
 FORMATS = ("safetensors", "zip", "legacy", "json")
 
@@ -39,10 +42,14 @@ def seeds(file_format: str) -> tuple[Seed, ...]:
         return tuple(Seed(name, save(tensors, metadata)) for name, (tensors, metadata) in _tensor_files().items())
     if file_format == "json":
         return tuple(Seed(name, text.encode()) for name, text in _texts().items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is quantised or sparse is not for ever
+        objects: dict[str, Any] = _objects()
     if file_format == "zip":
-        return tuple(Seed(name, _saved(value)) for name, value in _objects().items())
-    # torch.save writes dtypes that are newer than the old format into it, and torch.load then refuses them.
-    return tuple(Seed(name, _saved(value, legacy=True)) for name, value in _objects().items() if name != "new-dtypes")
+        return tuple(Seed(name, _saved(value)) for name, value in objects.items())
+    # torch.save fails, or writes what torch.load refuses, where something is newer than the old format.
+    objects["unusual"] = {k: v for k, v in objects["unusual"].items() if k in _IN_LEGACY}
+    return tuple(Seed(name, _saved(value, legacy=True)) for name, value in objects.items() if name != "new-dtypes")
 
 
 def _saved(value: object, *, legacy: bool = False) -> bytes:
@@ -148,6 +155,23 @@ def _typed() -> dict[str, object]:
     }
 
 
+def _unusual() -> dict[str, object]:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    weight.note = "tied"
+    return {
+        "sparse": torch.eye(3).to_sparse(),
+        "rows": torch.sparse_csr_tensor(torch.tensor([0, 1, 2]), torch.tensor([0, 1]), torch.ones(2), (2, 2)),
+        "quantised": torch.quantize_per_tensor(torch.ones(2, 2), 0.5, 1, torch.qint8),
+        "channels": torch.quantize_per_channel(torch.ones(2, 2), torch.ones(2), torch.zeros(2), 0, torch.quint8),
+        "conjugate": torch.ones(2, dtype=torch.complex64).conj(),
+        "meta": torch.ones(2, device="meta"),
+        "attributes": weight,
+        "gradients": torch.ones(2, requires_grad=True),
+        "storage": torch.ones(3).untyped_storage(),
+        "layout": torch.sparse_csr,
+    }
+
+
 def _objects() -> dict[str, object]:
     return {
         "weights": _weights(),
@@ -156,6 +180,7 @@ def _objects() -> dict[str, object]:
         "training": _trained(),
         "views": _views(),
         "nested": _nested(),
+        "unusual": _unusual(),
         "empty": {"none": torch.empty(0), "flat": torch.empty(3, 0), "nothing": {}},
         "typed": _typed(),
         "scalar": torch.tensor(2.5),
