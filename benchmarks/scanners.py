@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         home = Path(scratch)
         files = {
-            kind: _write(home / "samples" / kind, samples) for kind, samples in (("hostile", HOSTILE), ("clean", CLEAN))
+            kind: _write(home / "samples", kind, samples) for kind, samples in (("hostile", HOSTILE), ("clean", CLEAN))
         }
         asked = {kind: _ask(scanners, written) for kind, written in files.items()}
         everything = [file for written in files.values() for _, file in written]
@@ -68,12 +68,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _write(home: Path, samples: tuple[Sample, ...]) -> list[tuple[Sample, Path]]:
+def _write(home: Path, kind: str, samples: tuple[Sample, ...]) -> list[tuple[Sample, Path]]:
     """Each sample in a folder of its own, but for those whose library is not installed here."""
     written = []
     for number, sample in enumerate(samples):
         try:
-            written.append((sample, sample.write(home / f"{number:03d}")))
+            written.append((sample, sample.write(home / f"{kind}-{number:03d}")))
         except ModuleNotFoundError as missing:
             print(f"{sample.name} is left out: {missing}", file=sys.stderr)
     return written
@@ -135,7 +135,7 @@ def _page(
     )
     yield from ("", "## In short", "")
     yield from _table(["", *names], _summary(asked))
-    yield from ("", f"## Time, median of {rounds} runs of the whole process, ratio to ckpt-rules, and peak memory", "")
+    yield from ("", f"## Time, median of {rounds} runs of the whole process, ratio to ckpt-rules", "")
     yield from _table(["", *names], (_cost_row(kind, of) for kind, of in costs.items()))
     for kind, title in (("hostile", "Hostile files, and who acts on them"), ("clean", "Clean files")):
         acts = ["acts on"] if kind == "hostile" else []
@@ -153,14 +153,14 @@ def _summary(asked: dict[str, list[Asked]]) -> Iterator[list[str]]:
             ("refused", [Answer.REFUSED]),
             ("skipped", [Answer.SKIPPED]),
             ("not a word", [Answer.NOTHING]),
-            ("crashed, no end, executed", [Answer.CRASHED, Answer.ENDLESS, Answer.ACTED]),
+            ("crashed, or worse", [Answer.CRASHED, Answer.ENDLESS, Answer.ACTED]),
         ):
             yield [f"{kind}, {len(answers)}: {what}", *(str(sum(c[a] for a in counted)) for c in columns)]
 
 
 def _cost_row(kind: str, costs: list[Cost]) -> list[str]:
     ours = costs[0].median
-    return [kind, *(f"{c.median:.2f} s ({c.median / ours:.1f}), {c.peak / MB:,.0f} MB" for c in costs)]
+    return [kind, *(f"{c.median:.2f} s ({c.median / ours:.1f})" for c in costs)]
 
 
 def _table(headings: list[str], rows: Iterator[list[str]]) -> Iterator[str]:

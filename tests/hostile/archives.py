@@ -144,6 +144,6 @@ def seven_zip() -> bytes:
     packed = b"\x06\x00\x01\x09" + bytes([len(PROGRAM)]) + b"\x00"
     folder = b"\x07\x0b\x01\x00\x01\x01\x00\x0c" + bytes([len(PROGRAM)]) + b"\x00"
     files = b"\x05\x01\x11" + bytes([len(name) + 1]) + b"\x00" + name + b"\x00"
-    header = b"\x01\x04" + packed + folder + b"\x00" + files + b"\x00"
+    header = b"\x01\x04" + packed + folder + b"\x08\x00\x00" + files + b"\x00"
     start = struct.pack("<QQL", len(PROGRAM), len(header), zlib.crc32(header))
     return b"7z\xbc\xaf\x27\x1c\x00\x04" + struct.pack("<L", zlib.crc32(start)) + start + PROGRAM + header
