@@ -16,7 +16,7 @@ from ckpt_rules.readers.enclosed import Enclosed, is_loadable
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.torch_cut_zip import read_cut_zip
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
-from ckpt_rules.readers.zip_directory import DEFLATED, STORED, ZipEntry, read_zip_directory
+from ckpt_rules.readers.zip_directory import DEFLATED, LOCAL_SIGNATURE, STORED, ZipEntry, read_zip_directory
 from ckpt_rules.readers.zip_oddities import AMBIGUOUS, COMPRESSED, note_name
 from ckpt_rules.storage import Source
 
@@ -58,6 +58,11 @@ def read_zip(source: Source, path: str, budget: Budget) -> tuple[TorchFile, list
     directory = room - budget.room
     container, result, enclosed = "zip", None, list[Enclosed]()
     if entries:
+        if (begin := source.read(0, len(LOCAL_SIGNATURE))) != LOCAL_SIGNATURE:
+            message = (
+                f"the file begins with {begin!r} and not with a zip entry, so torch.load takes it for a bare pickle"
+            )
+            log.add("not-torch", message, 0)
         archive = _open(source, entries, log, budget)
         container = "torchscript" if "constants.pkl" in archive.entries else "zip"
         result = _read_pickle(archive)

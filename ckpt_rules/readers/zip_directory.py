@@ -242,6 +242,8 @@ def _check_listed(listed: Listed, name: str, log: ProblemLog) -> None:
         wrong = f"the entry is compressed with method {method}, which torch does not read"
     elif method == STORED and packed != nbytes:
         wrong = f"the entry is stored as it is, in {packed:,} bytes that should be {nbytes:,}"
+    elif nbytes and not packed:
+        wrong = f"the entry has {nbytes:,} bytes, compressed to none"
     elif raw_name != name.encode():
         wrong = "the entry's name is not UTF-8"
     else:
