@@ -44,6 +44,7 @@ _END64_REST = _END64.size - 12
 _LENGTHS = struct.Struct("<2H")
 _LENGTHS_AT = 26
 _MAX_COMMENT = 0xFFFF
+_WINDOW_NBYTES, _WINDOW_STEP = 4_096, 4_093  # in which torch looks for the end record, from the last backwards
 _ZIP64_FIELD = 1
 _DOS_DIRECTORY = 0x10
 _ENTRY_NBYTES = 600  # what one entry takes in memory while the directory is read
@@ -115,6 +116,7 @@ def _locate(source: Source) -> _Listing:
         _fail_without_end(tail, source.size)
     _, disk, first, here, count, nbytes, start, comment = _END.unpack_from(tail, at)
     end = tail_start + at
+    _check_search(end, source.size)
     behind = source.size - end - _END.size - comment
     extent = _Extent(start, nbytes, count)
     if located := _locate64(source, end):
@@ -125,6 +127,14 @@ def _locate(source: Source) -> _Listing:
         span = f"bytes {extent.start:,} to {extent.start + extent.nbytes:,}"
         raise Damage("directory", f"the zip directory should span {span}, but its end record lies at {end:,}", end)
     return _Listing(extent, behind, comment)
+
+
+def _check_search(end: int, size: int) -> None:
+    """Raise where torch does not find the end record, since a window would begin before the file does."""
+    steps = -(-max(0, size - _WINDOW_NBYTES - end) // _WINDOW_STEP)
+    if steps and size - _WINDOW_NBYTES - _WINDOW_STEP * steps < 0:
+        message = f"the end record of the zip directory lies {size - end:,} bytes before the end, where torch.load fails to find it"
+        raise Damage("directory", message, end)
 
 
 def _check_extent(extent: _Extent, budget: Budget) -> None:

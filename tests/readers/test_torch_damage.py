@@ -175,6 +175,42 @@ class TestZip:
             assert loads(data + tail) == ""
             assert read(data + tail).readable
 
+    @pytest.mark.parametrize(
+        ("elements", "behind", "found"), [(1, 4_074, True), (1, 4_075, False), (5_000, 9_000, True)]
+    )
+    def test_end_record_where_the_search_of_torch_begins_before_the_file(self, elements, behind, found):
+        data = saved({"w": torch.zeros(elements)})
+        archive = data + bytes(behind)
+        assert (loads(archive) == "") is found
+        if found:
+            assert not fatal(read(archive))
+        else:
+            problem = only(read(archive), "directory")
+            assert problem.offset == data.rindex(b"PK\x05\x06")
+            assert f"lies {behind + 22:,} bytes before the end" in problem.message
+
+    def test_bytes_before_the_first_entry(self):
+        archive = io.BytesIO(b"PK\5\6")
+        archive.seek(4)
+        with zipfile.ZipFile(io.BytesIO(saved({"n": 1}))) as old, zipfile.ZipFile(archive, "a") as new:
+            for entry in old.infolist():
+                new.writestr(entry.filename, old.read(entry))
+        data = archive.getvalue()
+        assert loads(data)
+        file = read(data)
+        assert only(file, "not-torch").offset == 0
+        assert file.value == {"n": 1}
+
+    def test_entry_compressed_to_nothing(self):
+        data = bytearray(saved({"n": 1}))
+        at = data.rindex(b"PK\x01\x02")
+        data[at + 10 : at + 12] = b"\x08\x00"
+        data[at + 20 : at + 24] = bytes(4)
+        assert loads(bytes(data))
+        assert "bytes, compressed to none" in next(
+            p.message for p in read(bytes(data)).problems if p.code == "entry-header"
+        )
+
     def test_deflated_archive(self):
         source = zipfile.ZipFile(io.BytesIO(saved({"step": torch.tensor(3.0), "w": torch.zeros(5)})))
         with zipfile.ZipFile(stream := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
