@@ -116,6 +116,7 @@ class HeaderParser:
             text.fail(f"{rest!r} follows the brace that closes it")
         for span, message, at in self._misfits.values():
             self._log.add("offsets", message, at, span.name)
+            self.incomplete = self.incomplete or span.begin > span.end
         self._budget.charge(TENSOR_NBYTES * len(self.tensors), f"a header of {len(self.tensors):,} tensors")
 
     def _parse_entry(self) -> None:
@@ -184,7 +185,6 @@ class HeaderParser:
             few = len(self._misfits) < MAX_PROBLEMS
             message = _misfit(name, dtype, shape, begin, end) if few else ""
             self._misfits[name] = (Span(begin, end, name), message, self._text.byte() if few else None)
-            self.incomplete = self.incomplete or begin > end
         if len(self.tensors) + len(self._misfits) > self._most:
             raise self._budget.overdrawn(f"a header of more than {self._most:,} tensors")
 

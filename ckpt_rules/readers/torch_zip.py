@@ -64,7 +64,7 @@ def read_zip(source: Source, path: str, budget: Budget) -> tuple[TorchFile, list
             )
             log.add("not-torch", message, 0)
         archive = _open(source, entries, log, budget)
-        container = "torchscript" if "constants.pkl" in archive.entries else "zip"
+        container = "torchscript" if any(_is_constants(name) for name in archive.entries) else "zip"
         result = _read_pickle(archive)
         if container == "zip":
             enclosed = _others(archive)
@@ -214,16 +214,26 @@ def _check_text(content: bytes) -> str:
     return ""
 
 
+def _is_constants(name: str) -> bool:
+    """Whether an entry makes an archive one of TorchScript's; torch cuts the names that it lists at a zero byte."""
+    return name.partition("\0")[0] == "constants.pkl"
+
+
+def _check_nothing(_: bytes) -> str:
+    return ""
+
+
 _RECORDS = (
     ("version", _check_version),
     (".data/version", _check_version),
+    (".format_version", _check_nothing),
     (".storage_alignment", _check_number),
     ("byteorder", _check_byteorder),
     (".data/serialization_id", _check_text),
 )
 
 
-_USUAL = frozenset({"data.pkl", ".format_version", *(name for name, _ in _RECORDS)})
+_USUAL = frozenset({"data.pkl", *(name for name, _ in _RECORDS)})
 
 
 def _content(source: Source, entry: ZipEntry, budget: Budget) -> bytes:
