@@ -37,21 +37,25 @@ class Answer(StrEnum):
 
 
 class Scanner(NamedTuple):
-    """A scanner: its name, the command for these files (or the directory that holds them), and how to read what it says.
+    """A scanner: its name, its command for a file or a directory, and how to read what it says.
 
+    last: what it prints when it has come to the end, and not when it stops on the way
     whole: whether one process takes a directory; else it takes one for each file
     """
 
     name: str
     command: Callable[[Path], tuple[str, ...]]
     read: Callable[[Ended], Answer]
+    last: str = ""
     whole: bool = True
 
 
 def ckpt_rules() -> Scanner:
     """Our own command, which looks at the directory that holds the file."""
     argv = (str(Path(sys.executable).with_name("ckpt-rules")), "verify", "--format", "json")
-    return Scanner("ckpt-rules", lambda path: (*argv, str(path if path.is_dir() else path.parent)), _read_ckpt_rules)
+    return Scanner(
+        "ckpt-rules", lambda path: (*argv, str(path if path.is_dir() else path.parent)), _read_ckpt_rules, '"verdict"'
+    )
 
 
 def _read_ckpt_rules(ended: Ended) -> Answer:
@@ -79,12 +83,14 @@ def picklescan(path: str, *more: str) -> Scanner:
         suspicious = re.search(r"Suspicious globals: [1-9]", ended.stdout)
         return Answer.WARNING if ended.returncode == 0 and suspicious else by_code(ended)
 
-    return Scanner(" ".join(("picklescan", *more)), lambda target: (path, *more, "-p", str(target)), read)
+    return Scanner(
+        " ".join(("picklescan", *more)), lambda target: (path, *more, "-p", str(target)), read, "SCAN SUMMARY"
+    )
 
 
 def modelscan(path: str) -> Scanner:
     codes = {0: Answer.NOTHING, 1: Answer.ERROR, 2: Answer.REFUSED, 3: Answer.SKIPPED}
-    return Scanner("modelscan", lambda target: (path, "-p", str(target)), _by_exit_code(codes))
+    return Scanner("modelscan", lambda target: (path, "-p", str(target)), _by_exit_code(codes), "--- Summary ---")
 
 
 _FICKLING_ZIP = """
@@ -112,7 +118,7 @@ def modelaudit(path: str) -> Scanner:
     """Without its cache, which would answer the second time; its telemetry is turned off."""
     quiet = ("env", "PROMPTFOO_DISABLE_TELEMETRY=1", "NO_ANALYTICS=1")
     argv = (*quiet, path, "scan", "--no-cache", "--format", "json")
-    return Scanner("modelaudit", lambda target: (*argv, str(target)), _read_modelaudit)
+    return Scanner("modelaudit", lambda target: (*argv, str(target)), _read_modelaudit, '"success"')
 
 
 def _read_modelaudit(ended: Ended) -> Answer:

@@ -13,6 +13,7 @@ import argparse
 import os
 import platform
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -22,7 +23,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import NamedTuple
 
-from measure import Command, Cost, run_all
+from measure import Command, run_all
 from scanner_commands import OTHERS, Answer, Scanner, ask, ckpt_rules, version
 
 from tests.hostile.clean import CLEAN
@@ -40,6 +41,17 @@ class Asked(NamedTuple):
     answers: list[Answer]
 
 
+class Time(NamedTuple):
+    """Median seconds, and whether the runs came to their end."""
+
+    seconds: float
+    whole: bool
+
+
+Files = dict[str, list[tuple[Sample, Path]]]
+"""The samples of each kind, and where they lie."""
+
+
 def main() -> None:
     options = _options()
     given = dict(part.split("=", 1) for part in options.scanners)
@@ -47,13 +59,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         home = Path(scratch)
         files = {
-            kind: _write(home / "samples", kind, samples) for kind, samples in (("hostile", HOSTILE), ("clean", CLEAN))
+            kind: _write(home / "samples" / kind, samples) for kind, samples in (("hostile", HOSTILE), ("clean", CLEAN))
         }
         asked = {kind: _ask(scanners, written) for kind, written in files.items()}
-        everything = [file for written in files.values() for _, file in written]
-        rows = _measure(scanners, home, everything, options.rounds)
+        times = _measure(scanners, home, files, options.rounds)
     versions = ", ".join(f"{name} {version(name, path)}" for name, path in given.items())
-    text = "\n".join(_page(scanners, versions, asked, rows, options.rounds)) + "\n"
+    text = "\n".join(_page(scanners, versions, asked, times, options.rounds)) + "\n"
     print(text)
     if options.markdown:
         Path(options.markdown).write_text(text, encoding="utf-8")
@@ -68,12 +79,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _write(home: Path, kind: str, samples: tuple[Sample, ...]) -> list[tuple[Sample, Path]]:
+def _write(home: Path, samples: tuple[Sample, ...]) -> list[tuple[Sample, Path]]:
     """Each sample in a folder of its own, but for those whose library is not installed here."""
     written = []
     for number, sample in enumerate(samples):
         try:
-            written.append((sample, sample.write(home / f"{kind}-{number:03d}")))
+            written.append((sample, sample.write(home / f"sample-{number:03d}")))
         except ModuleNotFoundError as missing:
             print(f"{sample.name} is left out: {missing}", file=sys.stderr)
     return written
@@ -83,32 +94,36 @@ def _ask(scanners: list[Scanner], written: list[tuple[Sample, Path]]) -> list[As
     return [Asked(sample, [ask(scanner, file, MARKER) for scanner in scanners]) for sample, file in written]
 
 
-def _measure(scanners: list[Scanner], home: Path, files: list[Path], rounds: int) -> dict[str, list[Cost]]:
-    """What each scanner costs on a small file, on all samples in one run, and on a large clean file; all in one run."""
-    small = next(file for file in files if file.name == "model.pt")
+def _measure(scanners: list[Scanner], home: Path, files: Files, rounds: int) -> dict[str, list[Time]]:
+    """What each scanner takes for a small file, for the samples in one run, and for a large clean file; all in turn."""
+    clean, hostile = ([file for _, file in files[kind]] for kind in ("clean", "hostile"))
+    small = next(file for file in clean if file.name == "model.pt")
     large = home / "large" / "training_state.pth"
     _write_large(large)
     kinds = {
-        f"one file of {small.stat().st_size / 1000:,.0f} kB": [small],
-        f"all {len(files)} samples": files,
-        f"one training state of {large.stat().st_size / MB:,.0f} MB": [large],
+        f"one file of {small.stat().st_size / 1000:,.0f} kB": (small, [small]),
+        f"a directory of the {len(clean)} clean samples": (home / "samples" / "clean", clean),
+        f"a directory of all {len(clean + hostile)} samples": (home / "samples", clean + hostile),
+        f"one clean training state of {large.stat().st_size / MB:,.0f} MB": (large, [large]),
     }
-    commands = [
-        Command(f"{scanner.name} {kind}", _one_command(scanner, targets, home), tuple(range(256)))
-        for kind, targets in kinds.items()
-        for scanner in scanners
-    ]
-    costs = run_all(commands, rounds)
-    return {kind: [costs[f"{scanner.name} {kind}"] for scanner in scanners] for kind in kinds}
+    timed = {kind: [_command(scanner, kind, *targets) for scanner in scanners] for kind, targets in kinds.items()}
+    pairs = [pair for row in timed.values() for pair in zip(scanners, row, strict=True)]
+    whole = {command.name for scanner, command in pairs if _comes_to_its_end(scanner, command)}
+    costs = run_all([command for _, command in pairs], rounds)
+    return {kind: [Time(costs[c.name].median, c.name in whole) for c in row] for kind, row in timed.items()}
 
 
-def _one_command(scanner: Scanner, targets: list[Path], home: Path) -> tuple[str, ...]:
-    """One process for one file or for the directory of all; a shell that starts many where there is no other way."""
-    if len(targets) == 1:
-        return scanner.command(targets[0])
-    if scanner.whole:
-        return scanner.command(home / "samples")
-    return ("sh", "-c", "; ".join(f"{shlex.join(scanner.command(t))} 2>/dev/null" for t in targets))
+def _command(scanner: Scanner, kind: str, target: Path, files: list[Path]) -> Command:
+    """One process for one file or a directory; a shell that starts one after the other where there is no other way."""
+    argv = scanner.command(target)
+    if target.is_dir() and not scanner.whole:
+        argv = ("sh", "-c", "; ".join(shlex.join(scanner.command(file)) for file in files))
+    return Command(f"{scanner.name}, {kind}", argv, tuple(range(256)))
+
+
+def _comes_to_its_end(scanner: Scanner, command: Command) -> bool:
+    """A run that stops on the way is quick, and no measure of anything."""
+    return scanner.last in subprocess.run(command.argv, capture_output=True, text=True, check=False).stdout
 
 
 def _write_large(path: Path) -> None:
@@ -123,7 +138,7 @@ def _write_large(path: Path) -> None:
 
 
 def _page(
-    scanners: list[Scanner], versions: str, asked: dict[str, list[Asked]], costs: dict[str, list[Cost]], rounds: int
+    scanners: list[Scanner], versions: str, asked: dict[str, list[Asked]], times: dict[str, list[Time]], rounds: int
 ) -> Iterator[str]:
     names = [scanner.name for scanner in scanners]
     yield "# What scanners see: the tables"
@@ -136,7 +151,7 @@ def _page(
     yield from ("", "## In short", "")
     yield from _table(["", *names], _summary(asked))
     yield from ("", f"## Time, median of {rounds} runs of the whole process, ratio to ckpt-rules", "")
-    yield from _table(["", *names], (_cost_row(kind, of) for kind, of in costs.items()))
+    yield from _table(["", *names], (_time_row(kind, of) for kind, of in times.items()))
     for kind, title in (("hostile", "Hostile files, and who acts on them"), ("clean", "Clean files")):
         acts = ["acts on"] if kind == "hostile" else []
         yield from ("", f"## {title}", "")
@@ -158,9 +173,9 @@ def _summary(asked: dict[str, list[Asked]]) -> Iterator[list[str]]:
             yield [f"{kind}, {len(answers)}: {what}", *(str(sum(c[a] for a in counted)) for c in columns)]
 
 
-def _cost_row(kind: str, costs: list[Cost]) -> list[str]:
-    ours = costs[0].median
-    return [kind, *(f"{c.median:.2f} s ({c.median / ours:.1f})" for c in costs)]
+def _time_row(kind: str, times: list[Time]) -> list[str]:
+    ours = times[0].seconds
+    return [kind, *(f"{t.seconds:.2f} s ({t.seconds / ours:.1f})" + ("" if t.whole else ", stopped") for t in times)]
 
 
 def _table(headings: list[str], rows: Iterator[list[str]]) -> Iterator[str]:
