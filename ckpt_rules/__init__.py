@@ -24,6 +24,8 @@ _HOMES = {
     ),
     "ckpt_rules.facts.counters": ("counter_faults",),
     "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
+    "ckpt_rules.facts.pointers": ("Pointer",),
+    "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
     "ckpt_rules.facts.spelling": ("misspelling_of",),
     "ckpt_rules.facts.tensors": (
         "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     )
     from ckpt_rules.facts.counters import counter_faults
     from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
+    from ckpt_rules.facts.pointers import Pointer
+    from ckpt_rules.facts.ranks import RankFiles, Ranks
     from ckpt_rules.facts.spelling import misspelling_of
     from ckpt_rules.facts.tensors import (
         DTYPE_BITS,
@@ -130,8 +134,11 @@ __all__ = [
     "ParamState",
     "Place",
     "PluginError",
+    "Pointer",
     "Problem",
     "Progress",
+    "RankFiles",
+    "Ranks",
     "ReadProblem",
     "Reads",
     "Recorded",

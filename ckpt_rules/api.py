@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
-from ckpt_rules.engine import open_checkpoint, run
+from ckpt_rules.engine import run
 from ckpt_rules.errors import CheckpointInvalid, UsageError
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.limits import DEFAULT_LIMITS
+from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.storage import LocalStorage
 from ckpt_rules.time_limit import checked

@@ -16,6 +16,8 @@ from ckpt_rules.storage import LocalStorage, Source, Storage, reason
 if TYPE_CHECKING:
     import os
 
+    from ckpt_rules.facts.pointers import Pointer
+    from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.tensors import JsonFile, SafetensorsFile, TorchFile, Weights
     from ckpt_rules.facts.training import (
         ModelConfig,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_NOTE_NBYTES = 4096
 _NO_DIRECTORY = "there is no checkpoint directory to look into"
 
 
@@ -124,6 +127,17 @@ class Checkpoint:
         """What lies at a path of the listing by now; None where nothing does. Looked up each time."""
         return self.storage.look_again(path)
 
+    def note(self, path: str) -> str | None:
+        """The text of a small file, of at most 4,096 bytes, stripped; None where it is no such file.
+
+        path: relative to the checkpoint; one that begins with `../` lies beside it
+        """
+        return self.fact(_note, path)
+
+    def beside(self, path: str) -> Entry | None:
+        """What lies at a path in the directory above the checkpoint, `step-20/.metadata`; None where nothing does."""
+        return self.fact(_beside, path)
+
     def safetensors(self, path: str) -> SafetensorsFile:
         """The header of a safetensors file."""
         return self.fact(_safetensors, path)
@@ -193,6 +207,16 @@ class Checkpoint:
         """How far training got, and where it will start again."""
         return self._ask(self.layout.progress)
 
+    @property
+    def ranks(self) -> Ranks:
+        """What each rank wrote, and how many ranks there were."""
+        return self._ask(self.layout.ranks)
+
+    @property
+    def pointers(self) -> tuple[Pointer, ...]:
+        """Files in the checkpoint and beside it that name a save."""
+        return self._ask(self.layout.pointers)
+
     def _ask(self, question: Callable[[Checkpoint], T]) -> T:
         if self.root.kind is not RootKind.DIRECTORY:
             raise FactUnavailable(_NO_DIRECTORY, path=".", blocked=True)
@@ -212,6 +236,23 @@ def _listing(checkpoint: Checkpoint) -> Listing:
         return checkpoint.storage.list()
     except OSError as error:
         raise _refused(checkpoint, ".", error) from None
+
+
+def _note(checkpoint: Checkpoint, path: str) -> str | None:
+    beside = path.startswith("../")
+    entry = checkpoint.beside(path.removeprefix("../")) if beside else checkpoint.listing.get(path)
+    if entry is None or entry.kind is not EntryKind.FILE or entry.size > _NOTE_NBYTES:
+        return None
+    try:
+        with checkpoint.storage.open(path) as source:
+            return source.read(0, _NOTE_NBYTES).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+
+
+def _beside(checkpoint: Checkpoint, path: str) -> Entry | None:
+    parts = path.split("/")
+    return None if ".." in parts or "" in parts else checkpoint.storage.look_again(f"../{path}")
 
 
 def _open(checkpoint: Checkpoint, path: str) -> Source:

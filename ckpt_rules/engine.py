@@ -7,7 +7,6 @@ others run, and the verdict can't be a pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from time import perf_counter
@@ -15,21 +14,18 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
-from ckpt_rules.errors import FactUnavailable, UsageError
+from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.finding import Finding, Problem, Severity
-from ckpt_rules.layout import Match, PlainFiles
-from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.observers import Observers
-from ckpt_rules.plugin import Plugin, crash_of
-from ckpt_rules.plugins import Plugins
+from ckpt_rules.opening import layout_summary, open_checkpoint
+from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import shortened
-from ckpt_rules.report import Crash, LayoutSummary, Notice, Outcome, Report, RulesetSummary, Status
+from ckpt_rules.report import Notice, Outcome, Report, RulesetSummary, Status
 from ckpt_rules.time_limit import TimeLimitExceeded, limited
 from ckpt_rules.verdict import Situation, count, judge
 
 if TYPE_CHECKING:
-    from ckpt_rules.layout import Layout
     from ckpt_rules.ruleset.resolved import Ignore, ResolvedRuleset, SelectedRule
     from ckpt_rules.storage import Storage
 
@@ -41,70 +37,6 @@ MAX_PROBLEMS = 1_000_000
 
 MAX_TEXT = 20_000
 """Characters kept of a message or a help; where there are more, the middle is left out."""
-
-
-def open_checkpoint(
-    storage: Storage,
-    plugins: Plugins,
-    limits: Limits = DEFAULT_LIMITS,
-    timeout: float | None = None,
-    layout: str | None = None,
-) -> tuple[Checkpoint, list[Notice]]:
-    """The checkpoint with its layout chosen; a layout that raises, or takes more seconds than `timeout`, is noted.
-
-    layout: the name of the one to choose, whatever others make of the directory
-    """
-    checkpoint = Checkpoint(storage, limits)
-    notices = [_broken_plugin(p, p.crash) for p in plugins.broken if p.crash]
-    if checkpoint.root.kind is RootKind.DIRECTORY:
-        matches: list[tuple[Match | None, Layout]] = []
-        for each in plugins.layouts:
-            try:
-                matches.append((limited(timeout, partial(_recognised, each, checkpoint)), each))
-            except BaseException as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
-                crash = crash_of(error)
-                message = f"the layout {each.name} of {plugins.layout_plugin(each)} crashed: {_words(crash)}"
-                notices.append(Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash))
-        equals = checkpoint.use(matches) if layout is None else ()
-        if len(equals) > 1:
-            names = " and ".join(equal.name for equal in equals)
-            message = f"the layouts {names} fit equally well, and the first was taken; --layout settles it"
-            notices.append(Notice(severity=Severity.WARNING, message=message))
-        if layout is not None:
-            _take(layout, checkpoint, matches, plugins)
-    return checkpoint, notices
-
-
-def _take(name: str, checkpoint: Checkpoint, matches: list[tuple[Match | None, Layout]], plugins: Plugins) -> None:
-    """Choose the layout of this name; `UsageError` where there is none."""
-    layouts: dict[str, Layout] = {each.name: each for each in (PlainFiles(), *plugins.layouts)}
-    if name not in layouts:
-        near = get_close_matches(name, layouts, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UsageError(f"there is no layout {name!r}{meant}; there are {', '.join(sorted(layouts))}")
-    found = next((match for match, each in matches if each is layouts[name] and match), None)
-    checkpoint.layout = layouts[name]
-    checkpoint.match = Match(found.score if found else 0, (*(found.signs if found else ()), "the name you gave"))
-
-
-def _recognised(layout: Layout, checkpoint: Checkpoint) -> Match | None:
-    try:
-        match: object = layout.recognise(checkpoint)
-    except FactUnavailable:
-        return None
-    if match is not None and not isinstance(match, Match):
-        raise TypeError(f"recognise returned {match!r}; it must return a Match or None")
-    if match is not None and not (isinstance(match.score, int) and isinstance(match.signs, tuple | list)):
-        raise TypeError(f"recognise returned {match!r}; its score must be a whole number, its signs a tuple of words")
-    return match
-
-
-def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:
-    """Which layout a checkpoint is read as, and why."""
-    if checkpoint.root.kind is not RootKind.DIRECTORY:
-        return LayoutSummary(name="none", title="no directory that can be listed")
-    signs = checkpoint.match.signs if checkpoint.match else ()
-    return LayoutSummary(name=checkpoint.layout.name, title=checkpoint.layout.title, signs=tuple(map(str, signs)))
 
 
 def run(
@@ -244,15 +176,6 @@ def _unused(ruleset: ResolvedRuleset, used: set[Ignore], outcomes: Sequence[Outc
         )
         for i in idle
     ]
-
-
-def _broken_plugin(plugin: Plugin, crash: Crash) -> Notice:
-    message = f"the plugin {plugin} could not be loaded: {_words(crash)}"
-    return Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash)
-
-
-def _words(crash: Crash) -> str:
-    return f"{crash.type}: {crash.message}"
 
 
 def _report(

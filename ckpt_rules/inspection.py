@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
-from ckpt_rules.engine import layout_summary
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import EntryKind, Root, RootKind
 from ckpt_rules.finding import Severity, Text, Value
+from ckpt_rules.opening import layout_summary
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.report import LayoutSummary, Notice
 

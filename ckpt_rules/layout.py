@@ -11,6 +11,8 @@ from ckpt_rules.readers import state_dicts
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.facts.pointers import Pointer
+    from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.tensors import Weights
     from ckpt_rules.facts.training import (
         ModelConfig,
@@ -43,11 +45,13 @@ class Requirement:
     names:    any one of them will do; the first is the usual one
     why:      what the trainer does without it, one sentence without a full stop
     severity: of its absence
+    commits:  whether the trainer writes it last, so that its absence says that the save never finished
     """
 
     names: tuple[str, ...]
     why: str
     severity: Severity = Severity.ERROR
+    commits: bool = False
 
 
 class Layout:
@@ -59,6 +63,13 @@ class Layout:
 
     name: ClassVar[str]
     title: ClassVar[str]
+
+    one_file: ClassVar[bool] = False
+    """Whether a single file can be a checkpoint of this layout; it is listed as a directory that holds nothing else."""
+
+    own_loader: ClassVar[tuple[str, ...]] = ()
+    """Globs of files that the trainer reads without torch's restraint, or that a resume does not read: what `torch.load`
+    refuses by default stops nobody there."""
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""
@@ -109,6 +120,14 @@ class Layout:
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """How far training got; FactUnavailable where the recorded counters make no sense."""
         self._absent("recorded progress")
+
+    def ranks(self, checkpoint: Checkpoint) -> Ranks:
+        """What each rank wrote, and how many ranks there were."""
+        self._absent("files of several ranks")
+
+    def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
+        """Files in the checkpoint and beside it that name a save."""
+        return ()
 
     def _absent(self, what: str) -> NoReturn:
         raise FactUnavailable(f"{self.title} have no {what}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ckpt_rules.engine import open_checkpoint
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import Entry, EntryKind, saves_among
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
+from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.report import Report, Verdict
 from ckpt_rules.storage import LocalStorage
 

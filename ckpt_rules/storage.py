@@ -10,6 +10,7 @@ import difflib
 import errno
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -49,11 +50,14 @@ class Storage(Protocol):
         ...
 
     def look_again(self, path: str) -> Entry | None:
-        """What lies at a path of the listing by now, as another listing would say; None where nothing does."""
+        """What lies at a path of the listing by now, as another listing would say; None where nothing does.
+
+        A path that begins with `../` lies beside the checkpoint.
+        """
         ...
 
     def open(self, path: str) -> Source:
-        """Open a regular file of the listing; OSError where that fails."""
+        """Open a regular file of the listing, or with `../` one beside the checkpoint; OSError where that fails."""
         ...
 
 
@@ -161,6 +165,28 @@ class LocalStorage:
         wanted = self.path.relative_to(parent).parts[0] if parent != self.path else self.path.name
         close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
         return tuple(str(parent / n) for n in close or names[:3])
+
+
+class OneFile(LocalStorage):
+    """A checkpoint that is a single file: to all who look into it, a directory that holds nothing else."""
+
+    def root(self) -> Root:
+        """What the path is; a regular file counts as a directory."""
+        root = super().root()
+        return Root(root.path, RootKind.DIRECTORY) if root.kind is RootKind.FILE else root
+
+    def list(self) -> Listing:
+        """The file itself; its neighbours are the names beside it."""
+        return Listing((_entry(self.path.name, os.stat(self.path)),), siblings=self._siblings())
+
+    def look_again(self, path: str) -> Entry | None:
+        """What lies at a path by now."""
+        found = LocalStorage(self.path.parent, self._limits).look_again(path.removeprefix("../"))
+        return replace(found, path=path) if found else None
+
+    def open(self, path: str) -> Source:
+        """Open the file, or one beside it."""
+        return LocalSource(self.path.parent / path.removeprefix("../"))
 
 
 class _Walk:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from ckpt_rules import Layout, Match, Progress, UsageError, inspect
-from ckpt_rules.engine import open_checkpoint
 from ckpt_rules.inspection import Inspection, inspect_checkpoint
+from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.storage import LocalStorage
 
 

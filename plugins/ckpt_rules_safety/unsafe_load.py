@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from pydantic import Field
 
@@ -23,8 +24,9 @@ class NeedsUnsafeLoad(Rule):
     ## What it checks
     The importable names that the pickles of the training state and of the weights ask for, against the exact list that
     torch lets through with `weights_only=True`, its default since 2.6; and the pickle protocol, of which that loader reads
-    2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive. Nothing is imported or run to find out. Other files (`training_args.bin`, `rng_state.pth`) are left
-    alone: the loaders that read them know what is inside.
+    2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive. Nothing is imported or run
+    to find out. Files that a trainer reads with a loader of its own, which lets through what it has saved
+    (`rng_state.pth`, DeepSpeed's optimizer states), or does not read at all (`training_args.bin`), are left alone.
 
     ## Why it matters
     `torch.load` stops with `Weights only load failed … Unsupported global`. NumPy's random state, an
@@ -80,10 +82,15 @@ def _files(checkpoint: Checkpoint) -> list[str]:
     with contextlib.suppress(FactUnavailable):
         paths += [f.path for f in checkpoint.weights.files if f.format == "torch"]
     torch_files = {e.path for e in checkpoint.files_in("torch")}
-    found = [p for p in dict.fromkeys(paths) if p in torch_files]
+    found = [p for p in dict.fromkeys(paths) if p in torch_files and not _has_own_loader(checkpoint, p)]
     if not found:
         raise FactUnavailable("no torch file is needed to resume or to load the weights")
     return found
+
+
+def _has_own_loader(checkpoint: Checkpoint, path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(path, glob) or fnmatchcase(name, glob) for glob in checkpoint.layout.own_loader)
 
 
 def _modern(module: str, name: str) -> str:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from ckpt_rules import Layout, Match, UsageError, inspect, newest_checkpoint, verify
-from ckpt_rules.engine import open_checkpoint
 from ckpt_rules.facts.files import saves_among
+from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.runs import checkpoints_in
 from ckpt_rules.storage import LocalStorage

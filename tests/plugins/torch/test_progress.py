@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ckpt_rules.engine import open_checkpoint
 from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.storage import LocalStorage
 from ckpt_rules_torch.readings import Counters, Witnesses, by_epochs, by_updates

@@ -7,9 +7,9 @@ import os
 import pytest
 import torch
 
-from ckpt_rules.engine import open_checkpoint
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.finding import Severity
+from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.storage import LocalStorage
 from ckpt_rules.testing import CheckpointDir

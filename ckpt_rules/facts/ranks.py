@@ -1,0 +1,48 @@
+"""What several ranks wrote: the files of each, the number of ranks on record, and the step that each says it was at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ckpt_rules.facts.training import Recorded, is_count
+
+
+@dataclass(frozen=True, slots=True)
+class RankFiles:
+    """A family of files of which each rank writes one.
+
+    what:     what one of them holds, with its article: `the random-number state`
+    template: its path, `{}` standing for the rank
+    paths:    those that are there, by rank, counted from 0
+    why:      what happens where one is missing, one sentence without a full stop
+    needed:   `error` or `warning` where a resume goes wrong without one, `info` where it may, `optional` where it does not
+    expected: ranks that write one, where that is not the world size
+    """
+
+    what: str
+    template: str
+    paths: Mapping[int, str]
+    why: str
+    needed: str = "error"
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The ranks that took part in a save.
+
+    world_sizes: every place that records how many ranks (or data-parallel ranks) there were
+    families:    the files that each of them wrote
+    steps:       every place in a rank's own file that records the training step, all at the same moment
+    """
+
+    world_sizes: tuple[Recorded, ...] = ()
+    families: tuple[RankFiles, ...] = ()
+    steps: tuple[Recorded, ...] = ()
+
+    @property
+    def world_size(self) -> int | None:
+        """The number of ranks on record; None where nothing records it, or two places disagree."""
+        sizes = {int(r.value) for r in self.world_sizes if is_count(r.value) and r.value}
+        return sizes.pop() if len(sizes) == 1 else None

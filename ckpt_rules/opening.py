@@ -1,0 +1,112 @@
+"""A path -> a checkpoint with its layout: every layout is asked, and the best match is taken."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ckpt_rules.checkpoint import Checkpoint
+from ckpt_rules.errors import FactUnavailable, UsageError
+from ckpt_rules.facts.files import RootKind
+from ckpt_rules.finding import Severity
+from ckpt_rules.layout import Match, PlainFiles
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
+from ckpt_rules.plugin import crash_of
+from ckpt_rules.report import Crash, LayoutSummary, Notice
+from ckpt_rules.storage import OneFile
+from ckpt_rules.time_limit import limited
+
+if TYPE_CHECKING:
+    from ckpt_rules.layout import Layout
+    from ckpt_rules.plugins import Plugins
+    from ckpt_rules.storage import Storage
+
+
+def open_checkpoint(
+    storage: Storage,
+    plugins: Plugins,
+    limits: Limits = DEFAULT_LIMITS,
+    timeout: float | None = None,
+    layout: str | None = None,
+) -> tuple[Checkpoint, list[Notice]]:
+    """The checkpoint with its layout chosen; a layout that raises, or takes more seconds than `timeout`, is noted.
+
+    layout: the name of the one to choose, whatever others make of the directory
+
+    A path that is a file is a checkpoint where a layout recognises it as one.
+    """
+    checkpoint = Checkpoint(storage, limits)
+    notices = [_crashed(f"the plugin {p} could not be loaded", p.crash) for p in plugins.broken if p.crash]
+    one_file = checkpoint.root.kind is RootKind.FILE
+    if one_file:
+        checkpoint = Checkpoint(OneFile(checkpoint.path, limits), limits)
+    if checkpoint.root.kind is RootKind.DIRECTORY:
+        layouts = tuple(each for each in plugins.layouts if each.one_file or not one_file)
+        matches = [(_asked(each, checkpoint, plugins, timeout, notices), each) for each in layouts]
+        _choose(checkpoint, matches, layout, plugins, notices)
+    if one_file and checkpoint.match is None:
+        checkpoint = Checkpoint(storage, limits)
+    return checkpoint, notices
+
+
+def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:
+    """Which layout a checkpoint is read as, and why."""
+    if checkpoint.root.kind is not RootKind.DIRECTORY:
+        return LayoutSummary(name="none", title="no directory that can be listed")
+    signs = checkpoint.match.signs if checkpoint.match else ()
+    return LayoutSummary(name=checkpoint.layout.name, title=checkpoint.layout.title, signs=tuple(map(str, signs)))
+
+
+def _asked(
+    layout: Layout, checkpoint: Checkpoint, plugins: Plugins, timeout: float | None, notices: list[Notice]
+) -> Match | None:
+    try:
+        return limited(timeout, partial(_recognised, layout, checkpoint))
+    except BaseException as error:  # noqa: BLE001 - a plugin's fault must not cost the other layouts
+        what = f"the layout {layout.name} of {plugins.layout_plugin(layout)} crashed"
+        notices.append(_crashed(what, crash_of(error)))
+        return None
+
+
+def _recognised(layout: Layout, checkpoint: Checkpoint) -> Match | None:
+    try:
+        match: object = layout.recognise(checkpoint)
+    except FactUnavailable:
+        return None
+    if match is not None and not isinstance(match, Match):
+        raise TypeError(f"recognise returned {match!r}; it must return a Match or None")
+    if match is not None and not (isinstance(match.score, int) and isinstance(match.signs, tuple | list)):
+        raise TypeError(f"recognise returned {match!r}; its score must be a whole number, its signs a tuple of words")
+    return match
+
+
+def _choose(
+    checkpoint: Checkpoint,
+    matches: list[tuple[Match | None, Layout]],
+    name: str | None,
+    plugins: Plugins,
+    notices: list[Notice],
+) -> None:
+    """Take the layout of this name, which must be one that could be asked; without a name, the one that fits best."""
+    if name is None:
+        equals = checkpoint.use(matches)
+        if len(equals) > 1:
+            names = " and ".join(equal.name for equal in equals)
+            message = f"the layouts {names} fit equally well, and the first was taken; --layout settles it"
+            notices.append(Notice(severity=Severity.WARNING, message=message))
+        return
+    known = {each.name: each for each in (PlainFiles(), *plugins.layouts)}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(f"there is no layout {name!r}{meant}; there are {', '.join(sorted(known))}")
+    found = next((match for match, each in matches if each is known[name] and match), None)
+    if found is None and not known[name].one_file and isinstance(checkpoint.storage, OneFile):
+        raise UsageError(f"{checkpoint.path} is a file, and a checkpoint of the layout {name!r} is a directory")
+    checkpoint.layout = known[name]
+    checkpoint.match = Match(found.score if found else 0, (*(found.signs if found else ()), "the name you gave"))
+
+
+def _crashed(what: str, crash: Crash) -> Notice:
+    return Notice(severity=Severity.ERROR, message=f"{what}: {crash.type}: {crash.message}", fatal=True, crash=crash)
