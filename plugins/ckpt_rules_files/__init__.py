@@ -12,11 +12,14 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_files.content import Empty, Placeholder, Unreadable, WrongFormat
     from ckpt_rules_files.copies import DuplicateFormat
     from ckpt_rules_files.families import IncompleteFamily
-    from ckpt_rules_files.presence import MissingCheckpoint, MissingRequired
+    from ckpt_rules_files.pointers import DanglingPointer, StalePointer
+    from ckpt_rules_files.presence import CommitMarker, MissingCheckpoint, MissingRequired
     from ckpt_rules_files.staging import StagingLeftover
 
     return [
         ChangedWhileRead,
+        CommitMarker,
+        DanglingPointer,
         DuplicateFormat,
         Empty,
         IncompleteFamily,
@@ -24,6 +27,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         MissingRequired,
         Placeholder,
         StagingLeftover,
+        StalePointer,
         Unreadable,
         WrongFormat,
     ]

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ckpt_rules import Checkpoint, Place, Problem, Reads, Rule
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule
 
 _SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{2,6})-of-(?P<count>\d{2,6})\.(?P<suffix>safetensors|bin|pt|pth)")
 _RANK = re.compile(r"(?P<stem>rng_state|random_states)_(?P<number>\d{1,6})\.(?P<suffix>pth|pkl|pt)")
@@ -37,10 +37,11 @@ class IncompleteFamily(Rule):
         """One problem for each family with holes, one for each name with several counts."""
         shards: dict[tuple[str, str, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         ranks: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        counted = _of_known_ranks(checkpoint)
         for entry in checkpoint.listing.files():
             if m := _SHARD.fullmatch(entry.name):
                 shards[entry.parent, m["stem"], m["suffix"]][int(m["count"])].append(int(m["number"]))
-            elif m := _RANK.fullmatch(entry.name):
+            elif (m := _RANK.fullmatch(entry.name)) and entry.path not in counted:
                 ranks[entry.parent, m["stem"], m["suffix"]].append(int(m["number"]))
         for (parent, stem, suffix), counts in sorted(shards.items()):
             if checkpoint.listing.get(_join(parent, f"{stem}.{suffix}.index.json")) is None:
@@ -52,6 +53,14 @@ class IncompleteFamily(Rule):
             if missing:
                 path = _join(parent, f"{stem}_{missing[0]}.{suffix}")
                 yield _holes(path, missing, f"ranks of {stem}_*.{suffix}", max(numbers) + 1)
+
+
+def _of_known_ranks(checkpoint: Checkpoint) -> set[str]:
+    """Files of ranks that the layout knows how to count: ranks/missing-file reports on those."""
+    try:
+        return {path for family in checkpoint.ranks.families for path in family.paths.values()}
+    except FactUnavailable:
+        return set()
 
 
 def _shards(stem: str, suffix: str, counts: dict[int, list[int]]) -> Iterator[Problem]:

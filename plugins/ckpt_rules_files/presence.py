@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from ckpt_rules import Checkpoint, EntryKind, Place, Problem, Reads, RootKind, Rule, saves_among
+from ckpt_rules import (
+    Checkpoint,
+    EntryKind,
+    FactUnavailable,
+    Place,
+    Problem,
+    Reads,
+    Requirement,
+    RootKind,
+    Rule,
+    saves_among,
+)
 
 _SHOWN = 3
 _CHECKPOINT_FILES = frozenset({
@@ -95,17 +106,57 @@ class MissingRequired(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each requirement that no file meets."""
-        paths = [e.path for e in checkpoint.listing]
-        for needed in checkpoint.requirements:
-            if not any(fnmatchcase(path, name) for path in paths for name in needed.names):
-                others = f" (or {', '.join(needed.names[1:])})" if len(needed.names) > 1 else ""
-                yield Problem(
-                    message=f"{needed.names[0]}{others} is missing: {needed.why}",
-                    place=Place(path=needed.names[0]),
-                    help="copy it from where the save was written, or resume from an earlier save",
-                    severity=needed.severity,
-                    data={"names": list(needed.names)},
-                )
+        for needed in _unmet(checkpoint):
+            if not needed.commits:
+                yield _missing(needed, "copy it from where the save was written, or resume from an earlier save")
+
+
+class CommitMarker(Rule):
+    """The file that a trainer writes last, to say that a save is whole, is missing.
+
+    ## What it checks
+    Layouts whose trainer finishes a save with one certain file (`trainer_state.json`, `.metadata`, `metadata.json`,
+    `commit_success.txt`) declare it: that it is there.
+
+    ## Why it matters
+    The save was interrupted, and any other file may be missing or of an earlier save. A copy that leaves out names with a
+    leading dot has the same look.
+
+    ## How to repair
+    Resume from an earlier save. Where you know that the save finished, copy the file from where it was written.
+    """
+
+    id = "files/commit-marker"
+    tags = frozenset({"files", "load", "resume"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each marker that is missing."""
+        if not any(needed.commits for needed in checkpoint.requirements):
+            raise FactUnavailable(f"{checkpoint.layout.title} have no file that commits a save")
+        for needed in _unmet(checkpoint):
+            if needed.commits:
+                yield _missing(needed, "resume from an earlier save, or copy it from where the save was written")
+
+
+def _unmet(checkpoint: Checkpoint) -> list[Requirement]:
+    paths = [e.path for e in checkpoint.listing]
+    return [
+        needed
+        for needed in checkpoint.requirements
+        if not any(fnmatchcase(path, name) for path in paths for name in needed.names)
+    ]
+
+
+def _missing(needed: Requirement, help_: str) -> Problem:
+    others = f" (or {', '.join(needed.names[1:])})" if len(needed.names) > 1 else ""
+    return Problem(
+        message=f"{needed.names[0]}{others} is missing: {needed.why}",
+        place=Place(path=needed.names[0]),
+        help=help_,
+        severity=needed.severity,
+        data={"names": list(needed.names)},
+    )
 
 
 def _or(paths: object) -> str:

@@ -1,0 +1,82 @@
+"""files/dangling-pointer and files/stale-pointer: files that name a save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Pointer, Problem, Rule, Severity
+
+_SEVERITIES = {"error": None, "warning": Severity.WARNING, "info": Severity.INFO}
+
+
+class DanglingPointer(Rule):
+    """A file that names a save names one that is not there.
+
+    ## What it checks
+    Every file by which the layout's trainer finds a save (`latest`, `last_checkpoint`,
+    `latest_checkpointed_iteration.txt`), in the checkpoint and beside it, and every entry of its state that names one: what it
+    names exists. A path that went stale because the whole run was moved is let pass where its last part is there.
+
+    ## Why it matters
+    The trainer follows the pointer to nowhere. Many then start from scratch, without a word.
+
+    ## How to repair
+    Write the name of the newest complete save into the file, or name the save on the command line of the run.
+    """
+
+    id = "files/dangling-pointer"
+    tags = frozenset({"files", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each pointer to nowhere."""
+        for pointer in _pointers(checkpoint):
+            if not pointer.exists and pointer.needed in _SEVERITIES:
+                what = f"names '{pointer.target}', which is not there" if pointer.target else "names nothing"
+                yield Problem(
+                    message=f"{_name(pointer)} {what}: {pointer.why}",
+                    place=Place(path=pointer.path, key=pointer.key),
+                    help="write the name of the newest complete save into it, or name the save when the run is started",
+                    severity=_SEVERITIES[pointer.needed],
+                    data={"target": pointer.target},
+                )
+
+
+class StalePointer(Rule):
+    """A file that names a save names an older one than the newest that is complete.
+
+    ## What it checks
+    Every file by which the layout's trainer finds a save: no newer complete save lies beside the one that it names.
+
+    ## Why it matters
+    The save finished, but the pointer was not written any more, or it came from a backup. A resume repeats all that was
+    trained since.
+
+    ## How to repair
+    Write the name of the newest complete save into the file, if you don't want the older one on purpose.
+    """
+
+    id = "files/stale-pointer"
+    severity = Severity.WARNING
+    tags = frozenset({"files", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each stale pointer."""
+        for pointer in _pointers(checkpoint):
+            if pointer.exists and pointer.newer:
+                yield Problem(
+                    message=f"{_name(pointer)} names '{pointer.target}', and '{pointer.newer}' is newer and complete",
+                    place=Place(path=pointer.path, key=pointer.key),
+                    help=f"write '{pointer.newer}' into it, unless the older save is meant",
+                    data={"target": pointer.target, "newer": pointer.newer},
+                )
+
+
+def _pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
+    pointers = checkpoint.pointers
+    if not pointers:
+        raise FactUnavailable("no file here names a save")
+    return pointers
+
+
+def _name(pointer: Pointer) -> str:
+    return f"'{pointer.key}' in {pointer.path}" if pointer.key else pointer.path
