@@ -157,6 +157,14 @@ class Checkpoint:
         """A parsed JSON file."""
         return self.fact(_json, path)
 
+    def contents(self, path: str) -> object:
+        """What a torch or JSON file holds; FactUnavailable, blocked, where it can't be read as a whole."""
+        file: JsonFile | TorchFile = self.json(path) if path.endswith(".json") else self.torch_file(path)
+        fatal = next((p for p in file.problems if p.fatal), None)
+        if fatal:
+            raise FactUnavailable(f"{path} can't be read: {fatal.message}", path=path, blocked=True)
+        return file.value
+
     @property
     def requirements(self) -> tuple[Requirement, ...]:
         """Files that the layout can't resume without."""

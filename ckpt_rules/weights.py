@@ -44,18 +44,20 @@ class _Copy:
         return (self.stem.startswith("adapter"), self.suffix != "safetensors", sharded, usual, self.stem)
 
 
-def find_weights(checkpoint: Checkpoint) -> Weights:
+def find_weights(checkpoint: Checkpoint, folder: str = "") -> Weights:
     """The weights at the top of a checkpoint: what a loader takes, what it passes over, and what no index knows.
+
+    folder: a directory inside the checkpoint to look into instead of its top
 
     FactUnavailable where there are none, `blocked` where there are and the index or only file can't be read.
     """
-    copies = sorted(_copies(checkpoint), key=lambda copy: copy.rank)
+    copies = sorted(_copies(checkpoint, folder), key=lambda copy: copy.rank)
     if not copies:
         raise FactUnavailable("there are no model weights")
     chosen = copies[0]
     rivals = [c for c in copies[1:] if c.stem.startswith("adapter") == chosen.stem.startswith("adapter")]
     known = {path for copy in copies for path in copy.paths}
-    strays = [p for p in _weight_names(checkpoint) if p not in known] if chosen.index else []
+    strays = [p for p in _weight_paths(checkpoint, folder) if p not in known] if chosen.index else []
     present = checkpoint.listing.has_file
     return Weights(
         files=tuple(_read(checkpoint, p) for p in chosen.paths if present(p)),
@@ -94,18 +96,19 @@ def flatten(value: object) -> dict[str, TensorInfo]:
     return found
 
 
-def _copies(checkpoint: Checkpoint) -> list[_Copy]:
-    indexed = list(_indexed(checkpoint))
+def _copies(checkpoint: Checkpoint, folder: str) -> list[_Copy]:
+    indexed = list(_indexed(checkpoint, folder))
     known = {(copy.stem, copy.suffix) for copy in indexed}
-    names = [(*name.rpartition(".")[::2], name) for name in _weight_names(checkpoint)]
-    plain = [_Copy(stem, suffix, (name,)) for stem, suffix, name in names if stem in _USUAL_STEMS]
+    paths = _weight_paths(checkpoint, folder)
+    names = [(*path.rpartition("/")[2].rpartition(".")[::2], path) for path in paths]
+    plain = [_Copy(stem, suffix, (path,)) for stem, suffix, path in names if stem in _USUAL_STEMS]
     families: dict[tuple[str, str], list[str]] = {}
     parts: dict[str, list[str]] = {}
-    for _, suffix, name in names:
-        if shard := SHARD.fullmatch(name):
-            families.setdefault((shard["stem"], suffix), []).append(name)
+    for _, suffix, path in names:
+        if shard := SHARD.fullmatch(path.rpartition("/")[2]):
+            families.setdefault((shard["stem"], suffix), []).append(path)
         else:
-            parts.setdefault(suffix, []).append(name)
+            parts.setdefault(suffix, []).append(path)
     shards = [_Copy(*key, tuple(members)) for key, members in families.items() if key not in known]
     if indexed or plain or families:
         return indexed + plain + shards
@@ -113,28 +116,31 @@ def _copies(checkpoint: Checkpoint) -> list[_Copy]:
     return [_Copy("", suffix, tuple(members)) for suffix, members in parts.items()]
 
 
-def _indexed(checkpoint: Checkpoint) -> Iterable[_Copy]:
-    for entry in checkpoint.listing.files("*.index.json", top_only=True):
+def _indexed(checkpoint: Checkpoint, folder: str) -> Iterable[_Copy]:
+    for entry in checkpoint.listing.files("*.index.json"):
         stem, _, suffix = entry.name.removesuffix(".index.json").rpartition(".")
-        if suffix in ("safetensors", "bin") and stem:
+        if entry.parent == folder and suffix in ("safetensors", "bin") and stem:
             index = read_index(checkpoint, entry.path)
             yield _Copy(stem, suffix, tuple(sorted(set(index.weight_map.values()))), index)
 
 
-def _weight_names(checkpoint: Checkpoint) -> list[str]:
-    """Files at the top whose names say that they hold weights."""
+def _weight_paths(checkpoint: Checkpoint, folder: str) -> list[str]:
+    """Files in a folder whose names say that they hold weights."""
     found = []
-    for entry in checkpoint.listing.files(top_only=True):
+    for entry in checkpoint.listing.files():
+        if entry.parent != folder:
+            continue
         stem, _, suffix = entry.name.rpartition(".")
         if _NOT_WEIGHTS.fullmatch(stem.lower()) or (suffix != "safetensors" and _WHOLE_SAVES.fullmatch(stem.lower())):
             continue
         if suffix == "safetensors" or (suffix in ("bin", "pt", "pth") and _TORCH_STEMS.fullmatch(stem.lower())):
-            found.append(entry.name)
+            found.append(entry.path)
     return found
 
 
 def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
-    """A `*.index.json`; FactUnavailable where it is no index at all."""
+    """A `*.index.json`; FactUnavailable where it is no index at all. Files that it names lie beside it."""
+    folder = path.rpartition("/")[0]
     file = checkpoint.json(path)
     values = file.value if isinstance(file.value, Mapping) else {}
     weight_map = values.get("weight_map")
@@ -142,7 +148,8 @@ def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
         raise FactUnavailable(f"{path} holds no `weight_map` from tensors to files", path=path, blocked=True)
     metadata = values.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
-    return WeightIndex(path, {tensor: file.removeprefix("./") for tensor, file in weight_map.items()}, total)
+    above = f"{folder}/" if folder else ""
+    return WeightIndex(path, {tensor: above + file.removeprefix("./") for tensor, file in weight_map.items()}, total)
 
 
 def _read(checkpoint: Checkpoint, path: str) -> WeightFile:

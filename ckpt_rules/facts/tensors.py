@@ -169,7 +169,7 @@ class WeightFile:
 class WeightIndex:
     """A `*.index.json`: which shard holds which tensor.
 
-    weight_map: tensor name -> file name, as written
+    weight_map: tensor name -> path of its file, relative to the checkpoint
     total_size: bytes of all tensors, as written in `metadata.total_size`, or None
     """
 

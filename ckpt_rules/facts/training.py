@@ -21,12 +21,14 @@ class Field:
     keys:    what trainers call it, most usual first
     needed:  `error` or `warning` where resuming goes wrong without it, `info` where it may, `optional` where it does not
     why:     what happens without it, one sentence
+    path:    the file of its own in which it belongs, where it is no entry of the state's file
     """
 
     name: str
     keys: tuple[str, ...]
     needed: str = "optional"
     why: str = ""
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ckpt_rules_torch import names, shapes
 from ckpt_rules_torch.counters import read_counters
 from ckpt_rules_torch.progress import read_progress
 from ckpt_rules_torch.state import read_state
-from ckpt_rules_torch.state_file import content, find_state_file
+from ckpt_rules_torch.state_file import find_state_file
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ def _part(checkpoint: Checkpoint, name: str, read: Callable[[object, str, str | 
         return read(state.get(name), state.path, state.key_of(name))
     file = checkpoint.listing.first_file(names.PART_FILES[name])
     if file is not None:
-        value = content(checkpoint, file.path)
+        value = checkpoint.contents(file.path)
         key = shapes.first(value, getattr(names, name.upper())) if isinstance(value, dict) else None
         return read(value[key], file.path, key) if key and isinstance(value, dict) else read(value, file.path, "")
     key = state.misspelt(name) if state is not None else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Field, Opaque, TrainingState, is_count, misspelling_of, plain
 from ckpt_rules_torch import names, shapes
-from ckpt_rules_torch.state_file import content, find_state_file
+from ckpt_rules_torch.state_file import find_state_file
 
 Values = Mapping[object, object]
 
@@ -44,7 +44,7 @@ def read_state(checkpoint: Checkpoint) -> TrainingState:
     file = checkpoint.fact(find_state_file)
     if file is None:
         raise FactUnavailable("there is no training state: neither training_state.pth nor another file that holds one")
-    values = content(checkpoint, file.path)
+    values = checkpoint.contents(file.path)
     if not isinstance(values, Mapping):
         message = f"{file.path} holds no dictionary, so there is no training state in it"
         raise FactUnavailable(message, path=file.path, blocked=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable, JsonFile, TorchFile
+from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable
 from ckpt_rules_torch import names
 from ckpt_rules_torch.shapes import first, is_number, is_optimizer, is_weights
 
@@ -44,15 +44,6 @@ def find_state_file(checkpoint: Checkpoint) -> StateFile | None:
     return _json_state(checkpoint)
 
 
-def content(checkpoint: Checkpoint, path: str) -> object:
-    """What a torch or JSON file holds; FactUnavailable, blocked, where it can't be read as a whole."""
-    file: JsonFile | TorchFile = checkpoint.json(path) if path.endswith(".json") else checkpoint.torch_file(path)
-    fatal = next((p for p in file.problems if p.fatal), None)
-    if fatal:
-        raise FactUnavailable(f"{path} can't be read: {fatal.message}", path=path, blocked=True)
-    return file.value
-
-
 def _is_there(entry: Entry | None) -> bool:
     return entry is not None and entry.kind is not EntryKind.DIRECTORY
 
@@ -73,7 +64,7 @@ def _candidates(checkpoint: Checkpoint) -> list[Entry]:
 def _verdict(checkpoint: Checkpoint, path: str) -> bool | None:
     """Whether a file holds a training state; None where it can't be read."""
     try:
-        value = content(checkpoint, path)
+        value = checkpoint.contents(path)
     except FactUnavailable:
         return None
     return isinstance(value, Mapping) and _holds_state(value)

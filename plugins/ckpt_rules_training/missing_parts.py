@@ -156,7 +156,8 @@ def _problem(
 ) -> Problem:
     state = checkpoint.state
     field = state.field(name)
-    path = absent.path if absent.blocked and absent.path else state.path
+    own = field.path if field else None
+    path = absent.path if absent.blocked and absent.path else own or state.path
     key = (state.key_of(name) or (field.keys[0] if field else None)) if path == state.path else None
     why = f": {field.why}" if field and field.why else ""
     return Problem(
