@@ -26,6 +26,7 @@ PACKAGES = (
     "ckpt_rules_safety",
     "ckpt_rules_torch",
     "ckpt_rules_training",
+    "ckpt_rules_transformers",
     "ckpt_rules_weights",
 )
 

@@ -32,7 +32,7 @@ _HOMES = {
         "SafetensorsFile", "TensorInfo", "TorchFile", "WeightFile", "WeightIndex", "Weights",
     ),
     "ckpt_rules.facts.training": (
-        "Field", "ModelConfig", "OptimizerState", "ParamGroup", "ParamState", "Progress", "Recorded", "ResumePlan",
+        "Contradiction", "Field", "ModelConfig", "OptimizerState", "ParamGroup", "ParamState", "Progress", "Recorded", "ResumePlan",
         "RngState", "ScalerState", "SchedulerState", "TrainingState", "is_count", "plain",
     ),
     "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Weights,
     )
     from ckpt_rules.facts.training import (
+        Contradiction,
         Field,
         ModelConfig,
         OptimizerState,
@@ -113,6 +114,7 @@ __all__ = [
     "CheckpointInvalid",
     "CkptRulesError",
     "Content",
+    "Contradiction",
     "Entry",
     "EntryKind",
     "ExitCode",

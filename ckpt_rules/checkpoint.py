@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.tensors import JsonFile, SafetensorsFile, TorchFile, Weights
     from ckpt_rules.facts.training import (
+        Contradiction,
         ModelConfig,
         OptimizerState,
         Progress,
@@ -214,6 +215,11 @@ class Checkpoint:
     def progress(self) -> Progress:
         """How far training got, and where it will start again."""
         return self._ask(self.layout.progress)
+
+    @property
+    def contradictions(self) -> tuple[Contradiction, ...]:
+        """Counters that can't both be right in the trainer's own arithmetic."""
+        return self._ask(self.layout.contradictions)
 
     @property
     def ranks(self) -> Ranks:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.tensors import Weights
     from ckpt_rules.facts.training import (
+        Contradiction,
         ModelConfig,
         OptimizerState,
         Progress,
@@ -120,6 +121,10 @@ class Layout:
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """How far training got; FactUnavailable where the recorded counters make no sense."""
         self._absent("recorded progress")
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """Counters that can't both be right, by what only this trainer's arithmetic can tell."""
+        return ()
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """What each rank wrote, and how many ranks there were."""

@@ -197,6 +197,19 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Two counters of one checkpoint that can't both be right, in the arithmetic of the trainer that wrote them.
+
+    path, key: the counter that is probably wrong
+    sentence:  what it says and what the other says, lower case, without a full stop
+    """
+
+    path: str
+    key: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResumePlan:
     """Where training starts again.
 
@@ -226,6 +239,7 @@ class Progress:
     batches_done:  forward passes since the start of training, or None where it can't be told
     expected_updates: optimizer updates that the counters imply, or None
     planned_epochs, planned_updates: the planned end, where recorded
+    exact:         whether the trainer counts each update itself, so that the optimizer must agree to the update
     notes:         how the counters were read where they could be read in several ways, for `inspect`
     """
 
@@ -239,6 +253,7 @@ class Progress:
     planned_epochs: int | None = None
     planned_updates: int | None = None
     complete: bool = False
+    exact: bool = False
     notes: tuple[str, ...] = ()
     plan: ResumePlan | None = None
 

@@ -28,7 +28,9 @@ class StepDrift(Rule):
     ## What it checks
     The updates that the optimizer has counted against those that epoch, step and batches per epoch imply (gradient
     accumulation taken into account where it is recorded or plain from two other counters), or against the global step where
-    that is all there is. With a gradient scaler in use, updates that overflowed and were skipped may be missing.
+    that is all there is. With a gradient scaler in use, updates that overflowed and were skipped may be missing. Where the
+    trainer itself counts every update, as the transformers Trainer does, the two must agree exactly, unless the option
+    `tolerance` is set.
 
     ## Why it matters
     Weights, moments and counters then come from different moments of training: the optimizer was restarted, taken from
@@ -65,11 +67,10 @@ class StepDrift(Rule):
         expected = self._expected(progress, done)
         if expected is None:
             raise FactUnavailable("the recorded progress implies no number of optimizer updates")
-        fewest = (
-            expected - self.tolerance - (math.ceil(expected * self.skipped_fraction) if is_scaled(checkpoint) else 0)
-        )
-        if not fewest <= done <= expected + self.tolerance:
-            yield self._problem(optimizer, progress, done, expected)
+        slack = 0 if progress.exact and "tolerance" not in self.model_fields_set else self.tolerance
+        skipped = math.ceil(expected * self.skipped_fraction) if is_scaled(checkpoint) else 0
+        if not expected - slack - skipped <= done <= expected + slack:
+            yield self._problem(checkpoint, optimizer, done, expected)
 
     def _expected(self, progress: Progress, done: int) -> int | None:
         """Updates that the counters imply; with the option, the nearest number that so many batches can make."""
@@ -79,11 +80,11 @@ class StepDrift(Rule):
         low = batches // self.accumulation
         return min(max(done, low), low + (progress.epoch or 0))
 
-    def _problem(self, optimizer: OptimizerState, progress: Progress, done: int, expected: int) -> Problem:
-        drift = done - expected
+    def _problem(self, checkpoint: Checkpoint, optimizer: OptimizerState, done: int, expected: int) -> Problem:
+        drift, progress = done - expected, checkpoint.progress
         return Problem(
             message=(
-                f"the optimizer has made {count(done, 'update')} where {_implied(progress, expected)}: "
+                f"the optimizer has made {count(done, 'update')} where {_implied(checkpoint, expected)}: "
                 f"{abs(drift):,} {'more' if drift > 0 else 'fewer'}"
             ),
             place=Place(path=optimizer.path, key=_key_of(optimizer, done)),
@@ -98,7 +99,12 @@ def _key_of(optimizer: OptimizerState, step: int) -> str:
     return inside(optimizer.key, f"state[{index}].step")
 
 
-def _implied(progress: Progress, expected: int) -> str:
+def _implied(checkpoint: Checkpoint, expected: int) -> str:
+    progress = checkpoint.progress
+    if progress.exact:
+        counter = next((r for r in checkpoint.recorded if r.name == "global_step"), None)
+        if counter is not None:
+            return f"{counter.key} in {counter.path} is {expected:,}"
     if progress.batches_done is None or progress.epoch is None:
         return f"the recorded step says {expected:,}"
     total = progress.total_batches or 0

@@ -8,6 +8,8 @@ from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Progress, Re
 from ckpt_rules_training.maybe import updates_of
 from ckpt_rules_training.words import count
 
+_HELP = "set the counters to what the training log shows for this save, or resume from the save before"
+
 
 class CountersDisagree(Rule):
     """The checkpoint's own counters contradict each other.
@@ -15,7 +17,8 @@ class CountersDisagree(Rule):
     ## What it checks
     The global step against the batches that epoch, step and batches per epoch add up to, against the optimizer updates
     that these imply, and against the updates that the optimizer has counted. It must agree with one of them, to within 1:
-    trainers count batches or updates, and save before or after they count.
+    trainers count batches or updates, and save before or after they count. Further counters that a layout's trainer keeps
+    (the Trainer's fractional `epoch`, Lightning's loops) are compared by that trainer's own arithmetic.
 
     ## Why it matters
     After a resume the loop takes its position in the data from one counter, and schedules, logging, saving and the end of
@@ -30,7 +33,9 @@ class CountersDisagree(Rule):
     tags = frozenset({"resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """At most one problem: the global step is what all others are compared with."""
+        """One problem for each contradiction that the layout knows of, and one for the global step."""
+        for found in checkpoint.contradictions:
+            yield Problem(message=found.sentence, place=Place(path=found.path, key=found.key), help=_HELP)
         progress = checkpoint.progress
         recorded = next((r for r in checkpoint.recorded if r.name == "global_step"), None)
         if recorded is None or progress.global_step is None or progress.batches_done is None:
@@ -61,7 +66,7 @@ def _problem(recorded: Recorded, progress: Progress, updates: int | None) -> Pro
     return Problem(
         message=said,
         place=Place(path=recorded.path, key=recorded.key),
-        help="set the counters to what the training log shows for this save, or resume from the save before",
+        help=_HELP,
         data={
             "global_step": progress.global_step,
             "batches": progress.batches_done,

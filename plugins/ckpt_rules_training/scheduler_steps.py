@@ -37,7 +37,8 @@ class StepMismatch(Rule):
     ## What it checks
     The scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
     batches, the global step, and finished epochs. It must agree with one of them. `_step_count` ought to be
-    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations and is left alone.
+    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations and is left alone. Where the trainer itself counts every
+    update, as the transformers Trainer does, it must agree exactly, unless the option `tolerance` is set.
 
     ## Why it matters
     The learning rate is a function of that number. A scheduler that is behind repeats a part of its schedule, the warm-up
@@ -64,11 +65,12 @@ class StepMismatch(Rule):
         if not is_count(scheduler.last_epoch):
             yield _no_count(scheduler)
             return
-        steps = int(scheduler.last_epoch)
-        candidates = _candidates(checkpoint)
-        fits = not candidates or any(c.fits(steps, self.tolerance) for c in candidates)
-        if fits or _is_undecided(checkpoint, steps, self.tolerance):
-            yield from _step_count(scheduler, steps, self.tolerance)
+        steps, candidates = int(scheduler.last_epoch), _candidates(checkpoint)
+        exact = checkpoint.progress.exact and "tolerance" not in self.model_fields_set
+        tolerance = 0 if exact else self.tolerance
+        fits = not candidates or any(c.fits(steps, tolerance) for c in candidates)
+        if fits or _is_undecided(checkpoint, steps, tolerance):
+            yield from _step_count(scheduler, steps, tolerance)
         else:
             yield _mismatch(scheduler, steps, candidates)
 

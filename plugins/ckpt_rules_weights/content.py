@@ -54,6 +54,7 @@ class Missing(Rule):
                 raise FactUnavailable(f"no layout says whether {other} holds the weights") from None
             yield Problem(
                 message="there are no model weights: no safetensors file, no torch file that holds a model",
+                place=Place(path=absent.path or "."),
                 help="copy the weights from where the save was written, or resume from an earlier save",
             )
 

@@ -1,0 +1,58 @@
+"""weights/converted-on-save: models that are saved under other names than they have in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+
+_CONVERTED = {
+    "mixtral": "experts and routers",
+    "qwen3_moe": "experts",
+    "gpt_neox": "the output embedding",
+}
+
+
+class ConvertedOnSave(Rule):
+    """The Trainer resumes this model without some of its weights.
+
+    ## What it checks
+    Models that transformers 5 saves under the names of the hub, which are not those in memory: by `model_type`, and by the
+    optimizer, which holds fewer parameters than the weights have tensors, with the same number of elements in all, because
+    experts lie in one tensor in memory and in many on disk.
+
+    ## Why it matters
+    A resume loads the file with `strict=False` and without renaming. What has another name on disk is left as it was
+    initialised, at random, and only a warning in the log names the missing keys. `from_pretrained` of the same directory is
+    right.
+
+    ## How to repair
+    Load the weights with `from_pretrained(checkpoint)` before the Trainer resumes, or use a transformers that renames them on
+    resume (see the release notes for `resume_from_checkpoint`), then ignore this finding in the ruleset.
+    """
+
+    id = "weights/converted-on-save"
+    severity = Severity.WARNING
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        if checkpoint.layout.name != "transformers-trainer":
+            raise FactUnavailable("only the transformers Trainer loads such weights by the wrong names")
+        config = checkpoint.config
+        kind = config.values.get("model_type")
+        what = _CONVERTED.get(kind) if isinstance(kind, str) else None
+        if what is None:
+            return
+        weights, optimizer = checkpoint.weights, checkpoint.optimizer
+        held = sum(len(g.params) for g in optimizer.groups)
+        if kind == "gpt_neox" or held < len(weights.tensors):
+            file = weights.files[0].path
+            yield Problem(
+                message=f"the Trainer will resume this {kind} model without {what}: {file} keeps them under other names than "
+                f"the model has in memory ({len(weights.tensors):,} tensors for {held:,} parameters), and the Trainer does not "
+                "rename them",
+                place=Place(path=file),
+                help="load the weights with from_pretrained before the Trainer resumes",
+                data={"model_type": kind, "tensors": len(weights.tensors), "parameters": held},
+            )

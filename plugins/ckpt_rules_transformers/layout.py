@@ -1,0 +1,213 @@
+"""The Trainer's layout: recognising it, and where its facts are found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from ckpt_rules import (
+    Checkpoint,
+    Contradiction,
+    FactUnavailable,
+    Field,
+    Layout,
+    Match,
+    OptimizerState,
+    Pointer,
+    Progress,
+    RankFiles,
+    Ranks,
+    Recorded,
+    Requirement,
+    RngState,
+    ScalerState,
+    SchedulerState,
+    TrainingState,
+    Weights,
+    find_weights,
+    state_dicts,
+)
+from ckpt_rules_transformers import progress
+from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
+from ckpt_rules_transformers.arguments import arguments
+from ckpt_rules_transformers.modules import module_weights
+
+STATE = progress.STATE
+_OPTIMIZER, _SCHEDULER, _SCALER = "optimizer.pt", "scheduler.pt", "scaler.pt"
+_RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
+_NAME = re.compile(r"checkpoint-(\d+)")
+_OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
+_CERTAIN, _LIKELY = 95, 70
+_FIELDS = (
+    Field("global_step", ("global_step",), "error", "the Trainer then counts from zero, and trains all batches again"),
+    Field("total_steps", ("max_steps",)),
+    Field("total_epochs", ("num_train_epochs",)),
+)
+
+
+class TransformersTrainer(Layout):
+    """`checkpoint-N`: trainer_state.json, written last, beside optimizer.pt, scheduler.pt and rng_state.pth."""
+
+    name = "transformers-trainer"
+    title = "transformers Trainer checkpoint"
+    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", ARGUMENTS)
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By trainer_state.json; without it by two of the other files that only a Trainer writes, or one and the name."""
+        listing = checkpoint.listing
+        names = [e.name for e in listing if "/" not in e.path]
+        signs = [n for n in names if n in (_OPTIMIZER, _SCHEDULER, ARGUMENTS) or _RNG.fullmatch(n)]
+        if any(map(_OTHERS_FILES.fullmatch, names)) and STATE not in names:
+            return None
+        if STATE in names:
+            return Match(_CERTAIN, (STATE, *signs))
+        if _NAME.fullmatch(_own_name(checkpoint)):
+            signs.append("the name checkpoint-N")
+        return Match(_LIKELY, tuple(signs)) if len(signs) >= 2 else None
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """What commits the save; and optimizer and scheduler, which are loaded together or not at all."""
+        committed = Requirement(
+            (STATE,),
+            "the Trainer writes it last, so this save never finished, and a resume stops without it",
+            commits=True,
+        )
+        if _is_sharded_elsewhere(checkpoint):
+            return (committed,)
+        if arguments(checkpoint).is_on("save_only_model") and not _has(checkpoint, _OPTIMIZER):
+            why = (
+                "it was saved with save_only_model, so a resume starts optimizer and schedule anew, without a word; to load "
+                "the weights, verify with the ruleset inference"
+            )
+            return (committed, Requirement((_OPTIMIZER,), why))
+        pairs = ((_OPTIMIZER, _SCHEDULER), (_SCHEDULER, _OPTIMIZER))
+        why = "without it the Trainer ignores {} as well and starts both anew, without a word"
+        return (committed, *(Requirement((name,), why.format(other)) for name, other in pairs))
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """At the top, and in the modules of a sentence-transformers model."""
+        try:
+            weights = find_weights(checkpoint)
+        except FactUnavailable as absent:
+            if absent.blocked:
+                raise
+            usual = "adapter_model.safetensors" if _has(checkpoint, "adapter_config.json") else "model.safetensors"
+            raise FactUnavailable(absent.reason, path=usual) from None
+        return replace(weights, files=(*weights.files, *module_weights(checkpoint)))
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """trainer_state.json."""
+        if checkpoint.listing.get(STATE) is None:
+            raise FactUnavailable(f"there is no {STATE}")
+        values = checkpoint.contents(STATE)
+        if not isinstance(values, Mapping):
+            raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
+        run = arguments(checkpoint)
+        fp16 = run.is_on("fp16") and not run.is_on("bf16") and _has(checkpoint, _OPTIMIZER)
+        scaler = Field(
+            "scaler",
+            (),
+            "warning" if fp16 else "optional",
+            "the run used fp16, and its loss scale starts again from its initial value",
+            _SCALER,
+        )
+        rng = Field(
+            "rng", (), "optional", "shuffling and dropout differ from those of an uninterrupted run", "rng_state.pth"
+        )
+        return TrainingState(STATE, values, (*_FIELDS, scaler, rng))
+
+    def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
+        """optimizer.pt."""
+        return state_dicts.optimizer(_contents(checkpoint, _OPTIMIZER), _OPTIMIZER, "")
+
+    def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
+        """scheduler.pt."""
+        return state_dicts.scheduler(_contents(checkpoint, _SCHEDULER), _SCHEDULER, "")
+
+    def scaler(self, checkpoint: Checkpoint) -> ScalerState:
+        """scaler.pt, which only fp16 has."""
+        return state_dicts.scaler(_contents(checkpoint, _SCALER), _SCALER, "")
+
+    def rng(self, checkpoint: Checkpoint) -> RngState:
+        """rng_state.pth, or the one of the first rank."""
+        path = next((p for p in ("rng_state.pth", *_rng_files(checkpoint).values()) if _has(checkpoint, p)), None)
+        if path is None:
+            raise FactUnavailable("there is no rng_state.pth")
+        return state_dicts.rng(_contents(checkpoint, path), path, "")
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """The counters as they are written."""
+        return progress.read_recorded(checkpoint)
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """How far training got, and what a resume with the same arguments does."""
+        return progress.read_progress(checkpoint)
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """`epoch` against `global_step`."""
+        return progress.contradictions(checkpoint)
+
+    def ranks(self, checkpoint: Checkpoint) -> Ranks:
+        """One file of random-number state for each rank of one node, or of all that share a disk."""
+        found, size = _rng_files(checkpoint), arguments(checkpoint).world_size
+        if not found and not (size and size > 1):
+            raise FactUnavailable("one process wrote all of it")
+        family = RankFiles(
+            "the random-number state",
+            "rng_state_{}.pth",
+            found,
+            "that rank goes on with other random numbers than an uninterrupted run",
+            "info",
+        )
+        sizes = (Recorded("world_size", size, ARGUMENTS, "distributed_state.num_processes"),) if size else ()
+        return Ranks(sizes, (family,))
+
+    def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
+        """The best checkpoint; a path from before the run was moved counts where its last part is there."""
+        best = checkpoint.state.values.get("best_model_checkpoint")
+        saves = [name for name in checkpoint.listing.siblings if _NAME.fullmatch(name)]
+        if not isinstance(best, str) or not best or not saves:
+            return ()
+        name = best.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        kept = arguments(checkpoint).is_on("load_best_model_at_end")
+        end = ", and loading it at the end of training fails" if kept else ""
+        return (
+            Pointer(
+                STATE,
+                best,
+                name == _own_name(checkpoint) or name in saves,
+                f"the Trainer forgets which checkpoint was best{end}",
+                "best_model_checkpoint",
+                "warning" if kept else "info",
+            ),
+        )
+
+
+def _own_name(checkpoint: Checkpoint) -> str:
+    import os
+
+    return os.path.basename(os.path.abspath(checkpoint.path))
+
+
+def _has(checkpoint: Checkpoint, path: str) -> bool:
+    return checkpoint.listing.get(path) is not None
+
+
+def _contents(checkpoint: Checkpoint, path: str) -> object:
+    """What a file holds; None, which stands for an absent state, where there is no such file."""
+    if not _has(checkpoint, path):
+        raise FactUnavailable(f"there is no {path}")
+    return checkpoint.contents(path)
+
+
+def _rng_files(checkpoint: Checkpoint) -> dict[int, str]:
+    found = ((_RNG.fullmatch(e.path), e.path) for e in checkpoint.listing)
+    return {int(match[1]): path for match, path in found if match and match[1]}
+
+
+def _is_sharded_elsewhere(checkpoint: Checkpoint) -> bool:
+    """Whether DeepSpeed or FSDP keeps optimizer and weights in directories of its own."""
+    tops = {e.path.partition("/")[0] for e in checkpoint.listing if "/" in e.path}
+    return any(top.startswith(("global_step", "pytorch_model_fsdp", "optimizer_")) for top in tops)

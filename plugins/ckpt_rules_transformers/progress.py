@@ -1,0 +1,190 @@
+"""The Trainer's arithmetic: from `global_step`, `epoch` and the arguments of the run to batches, and where a resume starts.
+
+B batches are an epoch, A of them an update, U = ceil(B / A) updates an epoch. `epoch` is e + (batches done in it) / B.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ckpt_rules import (
+    Checkpoint,
+    Contradiction,
+    FactUnavailable,
+    Progress,
+    Recorded,
+    ResumePlan,
+    counter_faults,
+    is_count,
+)
+from ckpt_rules_transformers.arguments import FILE, Arguments, arguments
+
+STATE = "trainer_state.json"
+_NEAR = 1e-6
+_MOST_TRIED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class EpochLength:
+    """Updates in an epoch, and batches where they can be told as well."""
+
+    updates: int
+    batches: int | None
+
+
+def read_recorded(checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+    """The counters of trainer_state.json and the plan of the run; `epoch`, a fraction, is compared by `contradictions`."""
+    values, found = checkpoint.state.values, []
+    for name, key in (
+        ("global_step", "global_step"),
+        ("total_steps", "max_steps"),
+        ("total_epochs", "num_train_epochs"),
+    ):
+        if values.get(key) is not None:
+            found.append(Recorded(name, values[key], STATE, key))
+    accumulation = arguments(checkpoint).values.get("gradient_accumulation_steps")
+    if accumulation is not None:
+        found.append(Recorded("gradient_accumulation", accumulation, FILE, "gradient_accumulation_steps"))
+    return tuple(found)
+
+
+def read_progress(checkpoint: Checkpoint) -> Progress:
+    """How far training got; FactUnavailable where the global step is absent or impossible."""
+    faults = counter_faults(checkpoint.recorded, _updates(checkpoint))
+    if faults:
+        counter, _ = faults[0]
+        reason = f"{counter.key} in {counter.path} makes no sense"
+        raise FactUnavailable(reason, path=counter.path, blocked=True)
+    values, run = checkpoint.state.values, arguments(checkpoint)
+    step = values.get("global_step")
+    if not is_count(step):
+        raise FactUnavailable(f"{STATE} records no global_step", path=STATE)
+    planned = values.get("max_steps")
+    epochs = values.get("num_train_epochs")
+    found = _placed(int(step), epoch_length(values, run), run)
+    return Progress(
+        global_step=int(step),
+        accumulation=run.accumulation,
+        expected_updates=int(step),
+        planned_updates=int(planned) if is_count(planned) and planned else None,
+        planned_epochs=int(epochs) if is_count(epochs) and epochs and not planned else None,
+        exact=True,
+        plan=_plan(int(step), planned, found, run),
+        **(found.facts() if found else {}),  # type: ignore[arg-type]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where in the data a global step lies: epochs that are finished, and batches of the next."""
+
+    epoch: int
+    step: int
+    batches: int | None
+
+    def facts(self) -> dict[str, object]:
+        """The fields of `Progress`, whose epochs are 1-based."""
+        complete = self.step == 0 and self.epoch > 0
+        done = None if self.batches is None else self.epoch * self.batches + self.step
+        return {
+            "epoch": self.epoch if complete else self.epoch + 1,
+            "step": self.step,
+            "total_batches": self.batches,
+            "complete": complete,
+            "batches_done": done,
+        }
+
+
+def _placed(step: int, length: EpochLength | None, run: Arguments) -> _Placed | None:
+    if length is None:
+        return None
+    epochs, rest = divmod(step, length.updates)
+    return _Placed(epochs, rest * run.accumulation, length.batches)
+
+
+def epoch_length(values: Mapping[object, object], run: Arguments) -> EpochLength | None:
+    """From the plan where it was made in epochs, else from the fraction in `epoch`; None where neither tells."""
+    steps, step, epoch = values.get("max_steps"), values.get("global_step"), values.get("epoch")
+    epochs = run.values.get("num_train_epochs")
+    by_epochs = run.values.get("max_steps") in (None, -1, 0)
+    planned = None
+    if by_epochs and is_count(epochs) and epochs and is_count(steps) and steps and steps % epochs == 0:
+        planned = int(steps // epochs)
+    batches = None
+    if is_count(step) and step and isinstance(epoch, int | float) and math.isfinite(epoch) and epoch > 0:
+        batches = _batches(int(step), float(epoch), run.accumulation, planned)
+    if planned:
+        return EpochLength(planned, planned if run.accumulation == 1 else batches)
+    return EpochLength(max(math.ceil(batches / run.accumulation), 1), batches) if batches else None
+
+
+def _batches(step: int, epoch: float, accumulation: int, planned: int | None) -> int | None:
+    """The one number of batches in an epoch that gives this step this fraction; None where none or several do."""
+    finished = math.floor(epoch + _NEAR)
+    fraction = epoch - finished
+    guess = round(step / epoch)
+    tried = [planned] if planned else range(max(1, guess - _MOST_TRIED), guess + _MOST_TRIED + 1)
+    found = set()
+    for updates in tried:
+        rest = (step - finished * updates) * accumulation
+        if abs(fraction) < _NEAR:
+            if rest == 0 and accumulation == 1:
+                found.add(updates)
+        elif rest > 0:
+            batches = round(rest / fraction)
+            fits = abs(rest / batches - fraction) < _NEAR if batches else False
+            if fits and max(math.ceil(batches / accumulation), 1) == updates:
+                found.add(batches)
+    return found.pop() if len(found) == 1 else None
+
+
+def contradictions(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+    """An `epoch` that is no number, or not the one that the global step implies."""
+    values, run = checkpoint.state.values, arguments(checkpoint)
+    step, epoch = values.get("global_step"), values.get("epoch")
+    if epoch is None or not is_count(step):
+        return ()
+    if isinstance(epoch, bool) or not isinstance(epoch, int | float) or not math.isfinite(epoch) or epoch < 0:
+        return (Contradiction(STATE, "epoch", f"epoch is {str(epoch)[:40]!r}, which is no number of epochs"),)
+    steps, epochs = values.get("max_steps"), run.values.get("num_train_epochs")
+    by_epochs = run.values.get("max_steps", 0) in (-1, 0)
+    if not (by_epochs and is_count(epochs) and epochs and is_count(steps) and steps):
+        return ()
+    updates = steps / epochs
+    implied = step / updates
+    # Within an epoch the last update may be made of fewer batches, which moves the fraction by less than one update.
+    if abs(implied - epoch) > 1 / updates + _NEAR:
+        sentence = (
+            f"epoch is {epoch:g}, but global_step {int(step):,} at {updates:g} updates to an epoch "
+            f"({int(steps):,} for {epochs:g} epochs) is epoch {implied:.4g}"
+        )
+        return (Contradiction(STATE, "epoch", sentence),)
+    return ()
+
+
+def _plan(step: int, planned: object, placed: _Placed | None, run: Arguments) -> ResumePlan:
+    if is_count(planned) and planned and step >= planned:
+        return ResumePlan(f"nothing is left to train: update {step:,} of {int(planned):,} is made", from_update=step)
+    of = f" of {int(planned):,}" if is_count(planned) and planned else ""
+    start = f"training continues at update {step + 1:,}{of}"
+    if placed is None:
+        return ResumePlan(f"{start}; the new run's batch size tells which epoch and batch that is", from_update=step)
+    epoch, total = placed.epoch + 1, placed.batches
+    if placed.step == 0:
+        return ResumePlan(f"{start}, with epoch {epoch:,} at its first batch", epoch, 0, total, step)
+    if run.is_on("ignore_data_skip"):
+        again = f"its first {placed.step:,} batches are trained again, for ignore_data_skip is on"
+        return ResumePlan(f"{start}, with epoch {epoch:,} at its first batch: {again}", epoch, 0, total, step)
+    left = None if total is None else max(total - placed.step, 0)
+    of_epoch = "" if total is None else f" of {total:,}"
+    skipped = f"the first {placed.step:,}{of_epoch} batches are skipped"
+    return ResumePlan(f"{start}, in epoch {epoch:,}: {skipped}", epoch, placed.step, left, step)
+
+
+def _updates(checkpoint: Checkpoint) -> int | None:
+    try:
+        return checkpoint.optimizer.updates
+    except FactUnavailable:
+        return None
