@@ -38,6 +38,7 @@ STATE = progress.STATE
 _OPTIMIZER, _SCHEDULER, _SCALER = "optimizer.pt", "scheduler.pt", "scaler.pt"
 _RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
 _NAME = re.compile(r"checkpoint-(\d+)")
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _CERTAIN, _LIKELY = 95, 70
 _FIELDS = (
@@ -74,17 +75,25 @@ class TransformersTrainer(Layout):
             "the Trainer writes it last, so this save never finished, and a resume stops without it",
             commits=True,
         )
+        if any(_has(checkpoint, name) for name in _ADAPTERS):
+            why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
+            adapter: tuple[Requirement, ...] = (Requirement(("adapter_config.json",), why),)
+        else:
+            adapter = ()
+        return (committed, *adapter, *self._optimizer_files(checkpoint))
+
+    def _optimizer_files(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         if _is_sharded_elsewhere(checkpoint):
-            return (committed,)
+            return ()
         if arguments(checkpoint).is_on("save_only_model") and not _has(checkpoint, _OPTIMIZER):
             why = (
                 "it was saved with save_only_model, so a resume starts optimizer and schedule anew, without a word; to load "
                 "the weights, verify with the ruleset inference"
             )
-            return (committed, Requirement((_OPTIMIZER,), why))
+            return (Requirement((_OPTIMIZER,), why),)
         pairs = ((_OPTIMIZER, _SCHEDULER), (_SCHEDULER, _OPTIMIZER))
         why = "without it the Trainer ignores {} as well and starts both anew, without a word"
-        return (committed, *(Requirement((name,), why.format(other)) for name, other in pairs))
+        return tuple(Requirement((name,), why.format(other)) for name, other in pairs)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """At the top, and in the modules of a sentence-transformers model."""

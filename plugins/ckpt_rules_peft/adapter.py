@@ -1,0 +1,191 @@
+"""weights/adapter: whether the adapter file holds what its configuration promises, and nothing that it forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, TensorInfo, WeightFile, is_count
+from ckpt_rules_peft.layout import CONFIG
+
+_PREFIX = "base_model.model."
+_A, _B = ("lora_A", "lora_embedding_A"), ("lora_B", "lora_embedding_B")
+_PARTS = (*_A, *_B, "lora_magnitude_vector")
+_ADDED_BY_PEFT = frozenset({"classifier", "score", "qa_outputs"})
+_SHOWN = 3
+
+
+class Adapter(Rule):
+    """The adapter file and adapter_config.json do not belong together.
+
+    ## What it checks
+    For LoRA and DoRA: each `lora_A` has a `lora_B`; their rank is the configuration's `r`, or what its `rank_pattern` says for
+    the module; every module in the file is one that `target_modules` names, and every name there is in the file; each of
+    `modules_to_save` is in the file. For prompt tuning: the embeddings have `num_virtual_tokens` rows of `token_dim`.
+    A `target_modules` that is a regular expression is not evaluated.
+
+    ## Why it matters
+    A configuration that names fewer modules than the file holds drops the weights of the others, without an error or a
+    word. One that names more, or other ranks, leaves fresh adapters that do nothing, or stops with a size mismatch.
+
+    ## How to repair
+    Take both files from the same save. A name in `target_modules` that the base model does not have (a list made for several
+    models) does no harm.
+    """
+
+    id = "weights/adapter"
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each way in which the two disagree."""
+        config = _config(checkpoint)
+        file = _file(checkpoint)
+        kind = config.get("peft_type")
+        if kind == "LORA":
+            yield from _lora(config, file)
+        elif kind in ("PROMPT_TUNING", "P_TUNING"):
+            yield from _prompt(config, file)
+        else:
+            raise FactUnavailable(f"adapters of the kind {str(kind)[:40]!r} are not compared with their configuration")
+
+
+def _config(checkpoint: Checkpoint) -> Mapping[str, object]:
+    if checkpoint.listing.get(CONFIG) is None:
+        raise FactUnavailable(f"there is no {CONFIG}")
+    config = checkpoint.contents(CONFIG)
+    if not isinstance(config, Mapping):
+        raise FactUnavailable(f"{CONFIG} holds no dictionary", path=CONFIG, blocked=True)
+    return config
+
+
+def _file(checkpoint: Checkpoint) -> WeightFile:
+    weights = checkpoint.weights
+    copies = [weights.files, *weights.alternatives]
+    file = next((f for copy in copies for f in copy if f.path.startswith("adapter_model.")), None)
+    if file is None or any(p.fatal for p in file.problems):
+        path = file.path if file else None
+        raise FactUnavailable("the adapter's weights can't be read", path=path, blocked=path is not None)
+    return file
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """The parts of one adapted module, by `lora_A`, `lora_B`, …, each with its tensor's full name."""
+
+    name: str
+    parts: Mapping[str, tuple[str, TensorInfo]]
+
+
+def _lora(config: Mapping[str, object], file: WeightFile) -> Iterator[Problem]:
+    modules = _modules(file)
+    yield from _halves(modules, file)
+    if not config.get("target_parameters"):  # their rank is that of one expert, the tensor holds all
+        yield from _ranks(config, modules, file)
+    yield from _targets(config, modules, file)
+    yield from _saved(config, file)
+
+
+def _modules(file: WeightFile) -> list[_Module]:
+    found: dict[str, dict[str, tuple[str, TensorInfo]]] = {}
+    for name, tensor in file.tensors.items():
+        words = name.removeprefix(_PREFIX).split(".")
+        part = next((w for w in words if w in _PARTS), None)
+        if part is not None:
+            found.setdefault(".".join(words[: words.index(part)]), {})[part] = (name, tensor)
+    return [_Module(name, parts) for name, parts in found.items()]
+
+
+def _halves(modules: Iterable[_Module], file: WeightFile) -> Iterator[Problem]:
+    for module in modules:
+        for ones, others in ((_A, _B), (_B, _A)):
+            for one, other in zip(ones, others, strict=True):
+                if one in module.parts and other not in module.parts:
+                    name = module.parts[one][0]
+                    words = f"{module.name} has a {one} and no {other}: PEFT leaves that half as it was initialised"
+                    yield _problem(words, file.path, tensor=name)
+
+
+def _ranks(config: Mapping[str, object], modules: Iterable[_Module], file: WeightFile) -> Iterator[Problem]:
+    usual, pattern = config.get("r"), config.get("rank_pattern")
+    pattern = pattern if isinstance(pattern, Mapping) else {}
+    wrong: dict[tuple[int, int], list[str]] = {}
+    for module in modules:
+        rank = next((v for k, v in pattern.items() if _names(str(k).strip("^$"), module.name)), usual)
+        for part, (name, tensor) in module.parts.items():
+            dimension = 0 if part in _A else 1
+            found = tensor.shape[dimension] if part in (*_A, *_B) and len(tensor.shape) > 1 else None
+            if found is not None and is_count(rank) and found != rank:
+                wrong.setdefault((found, int(rank)), []).append(name)
+    for (found, rank), names in wrong.items():
+        more = f" and {len(names) - 1:,} more tensors" if len(names) > 1 else ""
+        words = f"{names[0]}{more} have rank {found}, and {CONFIG} says {rank}: loading stops with a size mismatch"
+        yield _problem(words, file.path, tensor=names[0], data={"rank": found, "config": rank, "tensors": len(names)})
+
+
+def _targets(config: Mapping[str, object], modules: list[_Module], file: WeightFile) -> Iterator[Problem]:
+    targets = config.get("target_modules")
+    if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets) or config.get("target_parameters"):
+        return
+    dropped = [m for m in modules if not any(_names(t, m.name) for t in targets)]
+    if dropped:
+        shown = ", ".join(m.name for m in dropped[:_SHOWN]) + (" …" if len(dropped) > _SHOWN else "")
+        words = f"{len(dropped):,} of {len(modules):,} adapted modules are none of target_modules in {CONFIG}, and are dropped "
+        name = next(iter(dropped[0].parts.values()))[0]
+        yield _problem(f"{words}without a word: {shown}", file.path, tensor=name, data={"modules": len(dropped)})
+    idle = [t for t in targets if not any(_names(t, m.name) for m in modules)]
+    if idle:
+        shown = ", ".join(idle[:_SHOWN]) + (" …" if len(idle) > _SHOWN else "")
+        words = f"target_modules names {shown}, for which {file.path} holds nothing: where the base model has them, they start "
+        yield _problem(
+            f"{words}as fresh adapters that do nothing", CONFIG, key="target_modules", severity=Severity.INFO,
+            data={"modules": idle[:100]},
+        )  # fmt: skip
+
+
+def _saved(config: Mapping[str, object], file: WeightFile) -> Iterator[Problem]:
+    wanted = config.get("modules_to_save")
+    if not isinstance(wanted, list):
+        return
+    inside = {f".{name}" for name in file.tensors}
+    absent = [w for w in wanted if isinstance(w, str) and not any(f".{w}." in name for name in inside)]
+    # PEFT itself asks for every usual name of a classification head, of which a model has one.
+    serious = [w for w in absent if w not in _ADDED_BY_PEFT] or (absent if len(absent) == len(wanted) else [])
+    if serious:
+        words = f"modules_to_save names {', '.join(serious[:_SHOWN])}, of which {file.path} holds nothing: what was trained is lost"
+        yield _problem(words, CONFIG, key="modules_to_save", data={"modules": serious[:100]})
+
+
+def _prompt(config: Mapping[str, object], file: WeightFile) -> Iterator[Problem]:
+    tokens, dim = config.get("num_virtual_tokens"), config.get("token_dim")
+    submodules = config.get("num_transformer_submodules") or 1
+    tensor = file.tensors.get("prompt_embeddings")
+    if tensor is None or not (is_count(tokens) and is_count(dim) and is_count(submodules)):
+        raise FactUnavailable("the adapter holds no prompt embeddings, or its configuration no sizes of them")
+    expected = (int(tokens * submodules), int(dim))
+    if tensor.shape != expected:
+        words = f"prompt_embeddings has the shape {list(tensor.shape)}, and {CONFIG} says {list(expected)}"
+        yield _problem(words, file.path, tensor="prompt_embeddings", data={"shape": list(tensor.shape)})
+
+
+def _names(target: str, module: str) -> bool:
+    """Whether a name in the configuration is that of a module: all of it, or its end from a dot on."""
+    return module == target or module.endswith(f".{target}") or target.removeprefix(_PREFIX) == module
+
+
+def _problem(
+    message: str,
+    path: str,
+    *,
+    tensor: str | None = None,
+    key: str | None = None,
+    severity: Severity | None = None,
+    data: Mapping[str, object] | None = None,
+) -> Problem:
+    help_ = f"take {CONFIG} and the adapter's weights from the same save"
+    return Problem(
+        message=message,
+        place=Place(path=path, tensor=tensor, key=key),
+        help=help_,
+        severity=severity,
+        data=dict(data or {}),
+    )

@@ -1,0 +1,39 @@
+"""An adapter by itself, as `save_pretrained` of a PEFT model writes it: a configuration and weights, and nothing to resume."""
+
+from __future__ import annotations
+
+from ckpt_rules import Checkpoint, FactUnavailable, Layout, Match, ModelConfig, Requirement
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+_ADAPTER = 45
+
+
+class PeftAdapter(Layout):
+    """`adapter_config.json` and `adapter_model.safetensors`."""
+
+    name = "peft-adapter"
+    title = "PEFT adapter"
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By either file; a trainer's own files beside them are stronger signs of that trainer."""
+        signs = tuple(name for name in (CONFIG, *WEIGHTS) if checkpoint.listing.get(name) is not None)
+        return Match(_ADAPTER, signs) if signs else None
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """Both files, and a training state, which an adapter by itself has none of."""
+        return (
+            Requirement(
+                (CONFIG,), "without it PEFT does not know which modules the adapter changes, and refuses to load it"
+            ),
+            Requirement(
+                ("trainer_state.json", "training_state.pth"),
+                "the directory holds an adapter and no training state, so training can't be resumed from it; to load the "
+                "adapter, verify with the ruleset inference",
+            ),
+        )
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """None: adapter_config.json says nothing of the base model's sizes."""
+        raise FactUnavailable("the base model's configuration is not part of an adapter")
