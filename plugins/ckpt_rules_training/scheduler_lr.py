@@ -90,8 +90,9 @@ def _numbers_differ(scheduler: SchedulerState, optimizer: OptimizerState) -> Pro
 
 
 def _lrs_differ(scheduler: SchedulerState, optimizer: OptimizerState, index: int, a: float, b: float) -> Problem:
+    where = f" in {scheduler.path}" if scheduler.path != optimizer.path else ""
     return Problem(
-        message=f"the scheduler set the learning rate of parameter group {index} to {a:g}, the optimizer has {b:g}",
+        message=f"the scheduler{where} set the learning rate of parameter group {index} to {a:g}, the optimizer has {b:g}",
         place=Place(path=optimizer.path, key=inside(optimizer.key, f"param_groups[{index}].lr")),
         help="take scheduler and optimizer from the same save, or step a new scheduler to where training stands",
         data={

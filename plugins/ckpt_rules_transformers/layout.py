@@ -39,6 +39,7 @@ _OPTIMIZER, _SCHEDULER, _SCALER = "optimizer.pt", "scheduler.pt", "scaler.pt"
 _RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
 _NAME = re.compile(r"checkpoint-(\d+)")
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+_SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin)")
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _CERTAIN, _LIKELY = 95, 70
 _FIELDS = (
@@ -80,7 +81,7 @@ class TransformersTrainer(Layout):
             adapter: tuple[Requirement, ...] = (Requirement(("adapter_config.json",), why),)
         else:
             adapter = ()
-        return (committed, *adapter, *self._optimizer_files(checkpoint))
+        return (committed, *adapter, *_index(checkpoint), *self._optimizer_files(checkpoint))
 
     def _optimizer_files(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         if _is_sharded_elsewhere(checkpoint):
@@ -192,6 +193,17 @@ class TransformersTrainer(Layout):
                 "warning" if kept else "info",
             ),
         )
+
+
+def _index(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+    """The index, where there are shards and no weights in one file, which the Trainer prefers."""
+    listing = checkpoint.listing
+    shards = [e for e in listing if "/" not in e.path and _SHARD.fullmatch(e.name)]
+    if not shards or any(map(listing.has_file, ("model.safetensors", "pytorch_model.bin", *_ADAPTERS))):
+        return ()
+    stem = "model.safetensors" if shards[0].name.endswith(".safetensors") else "pytorch_model.bin"
+    why = 'the Trainer finds shards by it alone, and stops with "Can\'t find a valid checkpoint"'
+    return (Requirement((f"{stem}.index.json",), why),)
 
 
 def _own_name(checkpoint: Checkpoint) -> str:

@@ -6,7 +6,7 @@ B batches are an epoch, A of them an update, U = ceil(B / A) updates an epoch. `
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt_rules import (
@@ -24,6 +24,7 @@ from ckpt_rules_transformers.arguments import FILE, Arguments, arguments
 STATE = "trainer_state.json"
 _NEAR = 1e-6
 _MOST_TRIED = 4
+_LOGGED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +106,29 @@ def _placed(step: int, length: EpochLength | None, run: Arguments) -> _Placed | 
 
 
 def epoch_length(values: Mapping[object, object], run: Arguments) -> EpochLength | None:
-    """From the plan where it was made in epochs, else from the fraction in `epoch`; None where neither tells."""
-    steps, step, epoch = values.get("max_steps"), values.get("global_step"), values.get("epoch")
-    epochs = run.values.get("num_train_epochs")
+    """From the plan where it was made in epochs, else from the fractions in `epoch` and the log; None where none tells."""
+    steps, epochs = values.get("max_steps"), run.values.get("num_train_epochs")
     by_epochs = run.values.get("max_steps") in (None, -1, 0)
     planned = None
     if by_epochs and is_count(epochs) and epochs and is_count(steps) and steps and steps % epochs == 0:
         planned = int(steps // epochs)
-    batches = None
-    if is_count(step) and step and isinstance(epoch, int | float) and math.isfinite(epoch) and epoch > 0:
-        batches = _batches(int(step), float(epoch), run.accumulation, planned)
+    batches = next((b for entry in _moments(values) if (b := _batches(*entry, run.accumulation, planned))), None)
     if planned:
         return EpochLength(planned, planned if run.accumulation == 1 else batches)
     return EpochLength(max(math.ceil(batches / run.accumulation), 1), batches) if batches else None
+
+
+def _moments(values: Mapping[object, object]) -> Iterator[tuple[int, float]]:
+    """Steps and the epochs they were at: that of the save, then those of the log, last first."""
+    history = values.get("log_history")
+    entries = [e for e in history if isinstance(e, Mapping)] if isinstance(history, list) else []
+    pairs = [
+        (values.get("global_step"), values.get("epoch")),
+        *((e.get("step"), e.get("epoch")) for e in entries[:-_LOGGED:-1]),
+    ]
+    for step, epoch in pairs:
+        if is_count(step) and step and isinstance(epoch, int | float) and math.isfinite(epoch) and epoch > 0:
+            yield int(step), float(epoch)
 
 
 def _batches(step: int, epoch: float, accumulation: int, planned: int | None) -> int | None:

@@ -6,6 +6,8 @@ OUT/run holds the checkpoints. With `resume`, OUT/resumed.json says what the rea
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -87,6 +89,8 @@ ARGUMENTS = {
     "accumulated": {"gradient_accumulation_steps": 4, "save_steps": 2, "num_train_epochs": 3},
     "max-steps": {"max_steps": 12},
     "plateau": {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 4},
+    "ddp": {"ddp_backend": "gloo"},
+    "sharded": {"save_steps": 11},
     "weights-only": {"save_only_model": True},
     "no-skip": {"ignore_data_skip": True},
     "sgd": {"optim": "sgd"},
@@ -131,6 +135,10 @@ def resumed(out: Path, variant: str, checkpoint: Path) -> dict[str, object]:
 
 def main() -> None:
     out, variant = Path(sys.argv[1]), sys.argv[2]
+    if variant == "ddp" and "LOCAL_RANK" not in os.environ:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        return
     batches = []
     first = trainer(out, variant)
     original = first.training_step
@@ -141,6 +149,10 @@ def main() -> None:
 
     first.training_step = step
     first.train()
+    if variant == "sharded":
+        for checkpoint in (out / "run").iterdir():
+            (checkpoint / "model.safetensors").unlink()
+            first.model.save_pretrained(checkpoint, max_shard_size="8KB")
     if "resume" in sys.argv:
         saves = sorted((out / "run").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
         found = {p.name: resumed(out, variant, p) for p in saves}
