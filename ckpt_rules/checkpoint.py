@@ -187,6 +187,11 @@ class Checkpoint:
         return self._ask(self.layout.optimizer)
 
     @property
+    def optimizers(self) -> tuple[OptimizerState, ...]:
+        """Every optimizer's state; `optimizer` can't be had where there are several."""
+        return self._ask(self.layout.optimizers)
+
+    @property
     def scheduler(self) -> SchedulerState:
         """The learning-rate scheduler's state."""
         return self._ask(self.layout.scheduler)

@@ -95,6 +95,10 @@ class Layout:
         state = checkpoint.state
         return state_dicts.optimizer(state.get("optimizer"), state.path, state.key_of("optimizer"))
 
+    def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
+        """Every optimizer, where a trainer may keep several; `optimizer` is for the only one."""
+        return (checkpoint.optimizer,)
+
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """The learning-rate scheduler's state."""
         state = checkpoint.state

@@ -31,13 +31,13 @@ class EmptyOptimizerState(Rule):
     tags = frozenset({"resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """At most one problem."""
-        optimizer = checkpoint.optimizer
-        params = sum(len(g.params) for g in optimizer.groups)
-        if not params or optimizer.kind in _STATELESS or _has_state(optimizer):
-            return
-        evidence = _evidence(checkpoint)
-        if evidence:
+        """At most one problem for each optimizer."""
+        for optimizer in checkpoint.optimizers:
+            params = sum(len(g.params) for g in optimizer.groups)
+            if not params or optimizer.kind in _STATELESS or _has_state(optimizer):
+                continue
+            if not (evidence := _evidence(checkpoint)):
+                return
             yield Problem(
                 message=f"the optimizer has {count(params, 'parameter')} and no state for any of them, although {evidence}",
                 place=Place(path=optimizer.path, key=inside(optimizer.key, "state")),

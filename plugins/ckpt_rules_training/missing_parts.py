@@ -120,6 +120,8 @@ class RngMissing(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""
         field = checkpoint.state.field("rng")
+        if field is None:
+            raise FactUnavailable(f"{checkpoint.layout.title} never hold random-number state")
         severity = Severity.WARNING if field and field.needed == "warning" else None
         absent = _absence(checkpoint, "rng", always=True)
         if absent:

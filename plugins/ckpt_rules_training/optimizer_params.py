@@ -46,19 +46,27 @@ class ParamMismatch(Rule):
     tags = frozenset({"resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each way in which it does not fit."""
-        optimizer = checkpoint.optimizer
-        yield from _stray_states(optimizer)
-        yield from _shared_parameters(optimizer)
-        yield from _half_moments(optimizer)
-        yield from _uneven_moments(optimizer)
-        shapes = _moment_shapes(optimizer)
-        pool = _pool(checkpoint, optimizer)
-        surplus = list(_too_many_parameters(optimizer, shapes, pool))
-        yield from surplus
-        if shapes and not surplus:
-            named = _by_name(checkpoint, optimizer, shapes)
-            yield from _by_shape(optimizer, shapes, pool) if named is None else named
+        """One problem for each way in which an optimizer does not fit."""
+        for optimizer in checkpoint.optimizers:
+            yield from _within(optimizer)
+            yield from _against_weights(checkpoint, optimizer)
+
+
+def _within(optimizer: OptimizerState) -> Iterator[Problem]:
+    yield from _stray_states(optimizer)
+    yield from _shared_parameters(optimizer)
+    yield from _half_moments(optimizer)
+    yield from _uneven_moments(optimizer)
+
+
+def _against_weights(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterator[Problem]:
+    shapes = _moment_shapes(optimizer)
+    pool = _pool(checkpoint, optimizer)
+    surplus = list(_too_many_parameters(optimizer, shapes, pool))
+    yield from surplus
+    if shapes and not surplus:
+        named = _by_name(checkpoint, optimizer, shapes)
+        yield from _by_shape(optimizer, shapes, pool) if named is None else named
 
 
 def _stray_states(optimizer: OptimizerState) -> Iterator[Problem]:

@@ -158,8 +158,11 @@ class UnevenSteps(Rule):
     tolerance: int = Field(default=0, ge=0, description="Updates by which parameters may differ without a word.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for counts that differ, one for steps that are no counts."""
-        optimizer = checkpoint.optimizer
+        """For each optimizer, one problem for counts that differ, one for steps that are no counts."""
+        for optimizer in checkpoint.optimizers:
+            yield from self._one(optimizer)
+
+    def _one(self, optimizer: OptimizerState) -> Iterator[Problem]:
         steps = optimizer.steps
         strange = [(k, s.step) for k, s in optimizer.states.items() if s.step is not None and not is_count(s.step)]
         if not steps and not strange:

@@ -45,9 +45,8 @@ class BadHyperparameter(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each value."""
-        optimizer = checkpoint.optimizer
         scheduled = _scheduled(checkpoint)
-        for group in optimizer.groups:
+        for optimizer, group in ((o, g) for o in checkpoint.optimizers for g in o.groups):
             for name, value, fault in _faults(group):
                 yield _bad(optimizer, group, name, value, fault)
             if _is_zero(group.options.get("lr")) and not _sets_zero(scheduled, group.index) and optimizer.updates != 0:
@@ -132,29 +131,33 @@ class MomentDtype(Rule):
     tags = frozenset({"resume", "numerics"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """At most one problem."""
-        optimizer = checkpoint.optimizer
-        moments = [(k, n, t.dtype) for k, s in optimizer.states.items() for n, t in s.tensors.items() if n in _MOMENTS]
-        weights = Counter(t.dtype for t in checkpoint.weights.tensors.values() if "float" in t.dtype)
-        half = [m for m in moments if m[2] in HALF_DTYPES]
-        usual = weights.most_common(1)[0][0] if weights else None
-        if half and usual == "float32":
-            key, name, _ = half[0]
-            yield Problem(
-                message=f"{count(len(half), 'moment')} of {len(moments):,} are {listed(sorted({m[2] for m in half}))}, "
-                "although the weights are float32",
-                place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].{name}")),
-                help="save the optimizer's state_dict as it is, without a cast",
-                data={"half": len(half), "moments": len(moments)},
-            )
-        elif usual in HALF_DTYPES and not _has_masters(checkpoint, optimizer):
-            yield Problem(
-                message=f"the weights are {usual}, and no float32 master copy of them is in the checkpoint",
-                place=Place(path=checkpoint.weights.files[0].path),
-                severity=Severity.INFO,
-                help="nothing to do for pure half-precision training; with mixed precision, save the float32 weights",
-                data={"dtype": usual},
-            )
+        """At most one problem for each optimizer."""
+        for optimizer in checkpoint.optimizers:
+            yield from _half_precision(checkpoint, optimizer)
+
+
+def _half_precision(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterator[Problem]:
+    moments = [(k, n, t.dtype) for k, s in optimizer.states.items() for n, t in s.tensors.items() if n in _MOMENTS]
+    weights = Counter(t.dtype for t in checkpoint.weights.tensors.values() if "float" in t.dtype)
+    half = [m for m in moments if m[2] in HALF_DTYPES]
+    usual = weights.most_common(1)[0][0] if weights else None
+    if half and usual == "float32":
+        key, name, _ = half[0]
+        yield Problem(
+            message=f"{count(len(half), 'moment')} of {len(moments):,} are {listed(sorted({m[2] for m in half}))}, "
+            "although the weights are float32",
+            place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].{name}")),
+            help="save the optimizer's state_dict as it is, without a cast",
+            data={"half": len(half), "moments": len(moments)},
+        )
+    elif usual in HALF_DTYPES and not _has_masters(checkpoint, optimizer):
+        yield Problem(
+            message=f"the weights are {usual}, and no float32 master copy of them is in the checkpoint",
+            place=Place(path=checkpoint.weights.files[0].path),
+            severity=Severity.INFO,
+            help="nothing to do for pure half-precision training; with mixed precision, save the float32 weights",
+            data={"dtype": usual},
+        )
 
 
 def _has_masters(checkpoint: Checkpoint, optimizer: OptimizerState) -> bool:

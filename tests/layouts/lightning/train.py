@@ -1,0 +1,129 @@
+"""Trains with Lightning and keeps its checkpoints: `train.py OUT VARIANT`; with `resume`, OUT/resumed.json says what came of it.
+
+OUT/checkpoints holds the files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import lightning as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+BATCHES = 12
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return BATCHES * 2
+
+    def __getitem__(self, i):
+        return torch.full((4,), float(i))
+
+
+class Net(pl.LightningModule):
+    def __init__(self, variant):
+        super().__init__()
+        self.save_hyperparameters()
+        self.variant = variant
+        self.automatic_optimization = variant != "manual"
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 1))
+        self.seen, self.rates = [], []
+
+    def training_step(self, batch, index):
+        self.seen.append([index, batch[:, 0].tolist()])
+        self.rates.append(
+            self.optimizers(use_pl_optimizer=False)[0].param_groups[0]["lr"]
+            if self.variant == "manual"
+            else self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
+        )
+        loss = self.layers(batch).pow(2).mean()
+        if self.variant == "manual":
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+                self.manual_backward(self.layers(batch).pow(2).mean())
+                optimizer.step()
+        return loss
+
+    def configure_optimizers(self):
+        if self.variant == "manual":
+            return [torch.optim.Adam(layer.parameters(), lr=1e-3) for layer in self.layers]
+        optimizer = (
+            torch.optim.SGD(self.parameters(), 1e-4)
+            if self.variant == "sgd"
+            else torch.optim.AdamW(self.parameters(), 1e-3)
+        )
+        if self.variant == "unscheduled":
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5)
+        interval = "epoch" if self.variant == "by-epoch" else "step"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+
+OPTIONS = {
+    "accumulated": {"accumulate_grad_batches": 2},
+    "bf16": {"precision": "bf16-mixed"},
+    "ddp": {"devices": 2, "strategy": "ddp"},
+}
+
+
+def trainer(out, variant, **more):
+    save = ModelCheckpoint(
+        out / "checkpoints", every_n_train_steps=5, save_top_k=-1, save_last="link" if variant == "linked" else True,
+        save_weights_only=variant == "weights-only", save_on_train_epoch_end=False,
+    )  # fmt: skip
+    ends = ModelCheckpoint(out / "checkpoints", filename="end-{epoch}-{step}", save_top_k=-1, every_n_epochs=1)
+    options = {
+        "max_epochs": 3,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(default_root_dir=out, callbacks=[save, ends], **(options | OPTIONS.get(variant, {}) | more))
+
+
+def main() -> None:
+    out, variant = Path(sys.argv[1]), sys.argv[2]
+    pl.seed_everything(0, verbose=False)
+    loader = DataLoader(Numbers(), batch_size=2)
+    trainer(out, variant).fit(Net(variant), loader)
+    if "resume" in sys.argv and os.environ.get("LOCAL_RANK", "0") == "0":
+        found = {}
+        for path in sorted((out / "checkpoints").glob("*.ckpt")):
+            net = Net(variant)
+            again = pl.Trainer(
+                default_root_dir=out / "again",
+                max_epochs=3,
+                accelerator="cpu",
+                logger=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+                **OPTIONS.get(variant, {}),
+            )
+            steps = {}
+
+            class Watch(pl.Callback):
+                def on_train_epoch_start(self, trainer, module, steps=steps):
+                    steps.setdefault("epoch", trainer.current_epoch)
+                    steps.setdefault("global_step", trainer.global_step)
+
+            again.callbacks.append(Watch())
+            again.fit(net, loader, ckpt_path=path, weights_only=False)
+            found[path.name] = {
+                **steps,
+                "first": net.seen[0] if net.seen else None,
+                "batches": len(net.seen),
+                "rates": net.rates[:1],
+            }
+        (out / "resumed.json").write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
