@@ -45,7 +45,7 @@ class NameMismatch(Rule):
         epochs, steps = _epochs(checkpoint, progress), _steps(checkpoint, progress)
         directory = os.path.basename(os.path.abspath(checkpoint.path))
         file = checkpoint.state.path
-        for name, path in ((directory, "."), (file, file)):
+        for name, path in {directory: ".", file: file}.items():
             yield from _mismatches(name, path, epochs, steps)
 
 
@@ -80,7 +80,8 @@ def _epochs(checkpoint: Checkpoint, progress: Progress) -> list[int]:
 
 def _steps(checkpoint: Checkpoint, progress: Progress) -> list[int]:
     """Every number that a step in a name could mean."""
-    found = [progress.global_step, progress.batches_done, progress.expected_updates, updates_of(checkpoint)]
+    written = [int(r.value) for r in checkpoint.recorded if r.name == "global_step" and is_count(r.value)]
+    found = [*written, progress.global_step, progress.batches_done, progress.expected_updates, updates_of(checkpoint)]
     if any(f is not None for f in found) and progress.step:
         found.append(progress.step)
     return [f for f in found if f is not None]

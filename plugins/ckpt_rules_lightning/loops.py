@@ -1,0 +1,118 @@
+"""The counters of Lightning's loops, from which it restores; `epoch` and `global_step` at the top are for other readers.
+
+A counter of a loop runs through ready, started, processed, completed. In a healthy file `completed` is one behind `ready`
+where the file was written before the loop's end, and `processed` is one behind where it was written during a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ckpt_rules import Contradiction, is_count
+
+_FIT = "loops.fit_loop"
+_ORDER = ("ready", "started", "processed", "completed")
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One loop's counters, those that are no counts left out, and the key that they lie under."""
+
+    key: str
+    counts: Mapping[str, int]
+
+    def __getitem__(self, name: str) -> int:
+        return self.counts.get(name, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """The progress of `fit`.
+
+    epochs:  of all training, the one under way included in `ready`
+    batches: of the epoch; total: of all training
+    updates: optimizer steps by automatic optimization; manual: by manual optimization, of all optimizers together
+    at_end:  whether the last batch of the epoch was the last to be fetched
+    loader:  whether the data loader kept its own state
+    """
+
+    epochs: Counter
+    batches: Counter
+    total: Counter
+    updates: Counter
+    manual: Counter
+    at_end: bool
+    loader: bool
+
+    @property
+    def epoch_complete(self) -> bool:
+        """Whether a resume starts the next epoch."""
+        return self.at_end and self.batches["processed"] >= self.batches["ready"] > 0
+
+
+def read_loops(state: Mapping[object, object]) -> Loops | None:
+    """The loops of a checkpoint; None where it has none, or none that make sense."""
+    fit = _inside(_inside(state, "loops"), "fit_loop")
+    if not isinstance(fit.get("epoch_progress"), Mapping):
+        return None
+    optimizer = _inside(_inside(fit, "epoch_loop.automatic_optimization.optim_progress"), "optimizer")
+    progress = _inside(fit, "epoch_loop.batch_progress")
+    return Loops(
+        epochs=_counter(fit, "epoch_progress", "current"),
+        batches=_counter(fit, "epoch_loop.batch_progress", "current"),
+        total=_counter(fit, "epoch_loop.batch_progress", "total"),
+        updates=_counter(optimizer, "step", "total", "epoch_loop.automatic_optimization.optim_progress.optimizer"),
+        manual=_counter(fit, "epoch_loop.manual_optimization.optim_step_progress", "total"),
+        at_end=progress.get("is_last_batch") is True,
+        loader=bool(_inside(fit, "state_dict").get("combined_loader")),
+    )
+
+
+def _counter(values: Mapping[object, object], name: str, part: str, above: str = "") -> Counter:
+    counts = _inside(_inside(values, name), part)
+    key = ".".join(filter(None, (_FIT, above, name, part)))
+    return Counter(key, {n: int(v) for n in _ORDER if is_count(v := counts.get(n)) and not isinstance(v, bool)})
+
+
+def _inside(values: Mapping[object, object], name: str) -> Mapping[object, object]:
+    value = values.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def contradictions(path: str, state: Mapping[object, object], loops: Loops) -> Iterator[Contradiction]:
+    """Counters that Lightning never writes beside each other."""
+    for counter in (loops.epochs, loops.batches, loops.total):
+        if fault := _out_of_order(counter):
+            yield Contradiction(path, counter.key, fault)
+    if loops.total["ready"] < loops.batches["ready"]:
+        more, fewer = loops.batches["ready"], loops.total["ready"]
+        yield Contradiction(
+            path, loops.total.key, f"{fewer:,} batches were fetched in all, and {more:,} in this epoch alone"
+        )
+    elif loops.epochs["ready"] == 1 and loops.total["ready"] != loops.batches["ready"]:
+        words = (
+            f"{loops.total['ready']:,} batches were fetched in all and {loops.batches['ready']:,} in the first epoch"
+        )
+        yield Contradiction(path, loops.total.key, f"{words}, which is still under way")
+    yield from _tops(path, state, loops)
+
+
+def _out_of_order(counter: Counter) -> str | None:
+    ready = counter["ready"]
+    for name in _ORDER[1:]:
+        if name in counter.counts and not ready - 1 <= counter[name] <= ready:
+            return f"{name} is {counter[name]:,} where ready is {ready:,}; it is the same, or one less"
+    return None
+
+
+def _tops(path: str, state: Mapping[object, object], loops: Loops) -> Iterator[Contradiction]:
+    steps = loops.updates["completed"] or loops.manual["completed"]
+    step, epoch = state.get("global_step"), state.get("epoch")
+    if is_count(step) and step != steps:
+        source = loops.updates if loops.updates["completed"] else loops.manual
+        words = f"global_step is {int(step):,}, and {source.key} has completed {steps:,} optimizer steps, from which Lightning"
+        yield Contradiction(path, "global_step", f"{words} restores")
+    if is_count(epoch) and not loops.epochs["ready"] - 1 <= epoch <= loops.epochs["ready"]:
+        words = f"epoch is {int(epoch):,}, counted from 0, and the loop has begun {loops.epochs['ready']:,}, from which Lightning"
+        yield Contradiction(path, "epoch", f"{words} restores")

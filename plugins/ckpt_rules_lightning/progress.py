@@ -1,0 +1,78 @@
+"""Where a Lightning checkpoint stands, and what `Trainer.fit(ckpt_path=…)` does from there."""
+
+from __future__ import annotations
+
+from ckpt_rules import Progress, ResumePlan
+from ckpt_rules_lightning.loops import Loops
+
+_FROM_START = "Lightning starts again at epoch 0 with the old optimizer, for the file holds no loops"
+
+
+def progress_of(loops: Loops | None, optimizers: int) -> Progress:
+    """Progress in the common convention; epochs are 1-based.
+
+    optimizers: how many the checkpoint keeps; manual optimization counts the steps of all of them together
+    """
+    if loops is None:
+        return Progress(plan=ResumePlan(_FROM_START, 1, 0))
+    epoch, step = max(loops.epochs["ready"], 1), loops.batches["processed"]
+    total = _epoch_length(loops)
+    automatic = loops.updates["completed"]
+    manual = loops.manual["completed"]
+    updates = automatic or (manual // optimizers if optimizers and manual % optimizers == 0 else None)
+    complete = loops.epoch_complete
+    done = loops.total["processed"]
+    return Progress(
+        epoch=epoch,
+        step=0 if complete else step,
+        total_batches=total,
+        global_step=automatic or None,
+        accumulation=_accumulation(done, automatic, epoch),
+        batches_done=done,
+        expected_updates=updates if automatic or optimizers == 1 else None,
+        complete=complete,
+        exact=bool(automatic) and optimizers == 1,
+        plan=_plan(loops, epoch, step, total, automatic or manual),
+    )
+
+
+def _epoch_length(loops: Loops) -> int | None:
+    """Batches in an epoch: of this one where it is complete, else of those before it."""
+    if loops.epoch_complete:
+        return loops.batches["ready"]
+    finished, before = loops.epochs["ready"] - 1, loops.total["ready"] - loops.batches["ready"]
+    return before // finished if finished > 0 and before > 0 and before % finished == 0 else None
+
+
+def _accumulation(batches: int, updates: int, epochs: int) -> int:
+    """Batches per update, where one number explains both counts; an epoch's last batches may make an update of their own."""
+    if not updates or updates >= batches:
+        return 1
+    for size in range(batches // updates + 1, 0, -1):
+        if batches // size <= updates <= batches // size + epochs:
+            return size
+    return 1
+
+
+def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) -> ResumePlan:
+    if loops.epoch_complete:
+        sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
+        return ResumePlan(sentence, epoch + 1, 0, total, steps)
+    if step == 0:
+        return ResumePlan(f"training starts epoch {epoch:,} at its first batch", epoch, 0, total, steps)
+    left = None if total is None else max(total - step, 0)
+    of = "" if total is None else f" of {total:,}"
+    if loops.loader:
+        return ResumePlan(
+            f"epoch {epoch:,} goes on after batch {step:,}{of}, where the data loader left off",
+            epoch,
+            step,
+            left,
+            steps,
+        )
+    again = "" if left is None else f": the first {left:,} batches of the data are trained, its last {step:,} are not"
+    sentence = (
+        f"epoch {epoch:,} goes on after batch {step:,}{of}, but with the data from their start, for the data loader kept no "
+        f"state{again}"
+    )
+    return ResumePlan(sentence, epoch, 0, left, steps)

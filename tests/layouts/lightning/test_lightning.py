@@ -1,0 +1,133 @@
+"""Lightning's checkpoints: recognised, silent when clean, resumed where we say, and each damage found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from ckpt_rules import inspect, verify
+from tests.layouts.killing import Damage, damages_of, said, survey_of, torch_value
+
+TRAIN = "lightning/train.py"
+VARIANTS = ("plain", "accumulated", "manual", "bf16", "by-epoch", "sgd", "unscheduled", "linked", "ddp")
+FIT = ("loops", "fit_loop")
+MID, END = "checkpoints/epoch=1-step=20.ckpt", "checkpoints/end-epoch=1-step=24.ckpt"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_lightning_saves_passes_in_strict_mode(made, variant):
+    found = sorted((made(TRAIN, variant) / "checkpoints").glob("*.ckpt"))
+    assert len(found) >= 6
+    for checkpoint in found:
+        report = verify(checkpoint, strict=True)
+        assert report.layout.name == "lightning"
+        assert report.passed, said(report)
+        assert not report.findings, said(report)
+
+
+@pytest.mark.parametrize("variant", ["plain", "accumulated"])
+def test_the_plan_is_what_the_real_trainer_does(made, variant):
+    out = made(TRAIN, variant, "resume")
+    checked = 0
+    for name, seen in json.loads((out / "resumed.json").read_text()).items():
+        inspected = inspect(out / "checkpoints" / name)
+        plan, batches = inspected.resume, 12
+        if seen["batches"] == 0:
+            assert plan.epoch == 4
+            continue
+        index, first_batch = seen["first"]
+        later = (3 - plan.epoch) * batches
+        assert seen["batches"] == later + (batches if plan.trained is None else plan.trained) - (
+            inspected.progress.step if plan.trained is None else 0
+        )
+        assert index == inspected.progress.step
+        assert first_batch == [0.0, 1.0]  # the data always start anew
+        assert plan.skipped == 0
+        assert seen["rates"] == list(inspected.optimizer.lrs)
+        checked += 1
+    assert checked >= 5
+
+
+class TestRecognition:
+    def test_a_file_is_a_checkpoint(self, made):
+        inspection = inspect(made(TRAIN, "plain") / MID)
+        assert inspection.layout.name == "lightning"
+        assert inspection.layout.signs[0] == "'pytorch-lightning_version' in epoch=1-step=20.ckpt"
+        assert (inspection.progress.epoch, inspection.progress.step, inspection.progress.total_batches) == (2, 8, 12)
+        assert "goes on after batch 8 of 12, but with the data from their start" in inspection.resume.sentence
+
+    def test_a_file_alone_in_its_directory_is_one_as_well(self, made, tmp_path):
+        shutil.copy2(made(TRAIN, "plain") / MID, tmp_path / "last.ckpt")
+        report = verify(tmp_path, strict=True)
+        assert (report.layout.name, report.passed) == ("lightning", True)
+
+    def test_two_optimizers_are_both_looked_at(self, tmp_path, made):
+        path = tmp_path / "last.ckpt"
+        whole = torch.load(made(TRAIN, "manual") / "checkpoints" / "last.ckpt", weights_only=False)
+        whole["optimizer_states"][1]["param_groups"][0]["lr"] = -1.0
+        torch.save(whole, path)
+        (found,) = verify(path).findings
+        assert (found.rule, found.place.key) == (
+            "optimizer/bad-hyperparameter",
+            "optimizer_states[1].param_groups[0].lr",
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "rule", "words"),
+    [
+        ("loops", "state/missing-field", "starts again at epoch 0 with the old optimizer, without a word"),
+        ("state_dict", "state/missing-field", "KeyError: 'state_dict'"),
+        ("pytorch-lightning_version", "state/missing-field", "KeyError: 'pytorch-lightning_version'"),
+        ("optimizer_states", "optimizer/missing", "Trying to restore optimizer state"),
+        ("lr_schedulers", "scheduler/missing", "Trying to restore learning rate scheduler state"),
+    ],
+)
+def test_a_part_that_is_not_there(made, tmp_path, key, rule, words):
+    whole = torch.load(made(TRAIN, "plain") / MID, weights_only=False)
+    del whole[key]
+    torch.save(whole, tmp_path / "epoch=1-step=20.ckpt")
+    found = [f for f in verify(tmp_path / "epoch=1-step=20.ckpt").findings if f.rule == rule]
+    assert [f.place.key for f in found] == [key]
+    assert words in found[0].message
+
+
+def test_weights_alone_are_nothing_to_resume_from(made):
+    report = verify(made(TRAIN, "weights-only") / "checkpoints" / "epoch=0-step=10.ckpt")
+    assert not report.passed
+    (found,) = [f for f in report.findings if f.severity == "error"]
+    assert (found.rule, found.place.key) == ("optimizer/missing", "optimizer_states")
+    assert "save_weights_only" in found.message
+
+
+COUNTERS = (
+    ((*FIT, "epoch_progress", "current", "ready"), 4),
+    ((*FIT, "epoch_loop.batch_progress", "current", "processed"), 3),
+    ((*FIT, "epoch_loop.batch_progress", "current", "ready"), 30),
+    ((*FIT, "epoch_loop.batch_progress", "total", "ready"), 4),
+    ((*FIT, "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"), 11),
+    (("global_step",), 21),
+    (("global_step",), -1),
+    (("epoch",), 5),
+    (("epoch",), "one"),
+    (("optimizer_states", 0, "state"), {}),
+    (("lr_schedulers", 0, "last_epoch"), 3),
+    (("optimizer_states",), {"a": 1}),
+)
+
+
+def test_each_damage_is_found(made, tmp_path):
+    directory = tmp_path / "one"
+    directory.mkdir()
+    source = made(TRAIN, "plain") / "checkpoints"
+    shutil.copy2(source / "epoch=1-step=20.ckpt", directory / "last.ckpt")
+    values: list[Damage] = [torch_value("last.ckpt", keys, value) for keys, value in COUNTERS]
+    bytes_ = [d for d in damages_of(directory) if not d.name.endswith("missing")]
+    survey = survey_of(directory, [*bytes_, *values], tmp_path)
+    assert not survey.survivors, survey
+    assert len(survey.killed) == len(COUNTERS) + 4
