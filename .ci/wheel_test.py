@@ -24,6 +24,7 @@ PACKAGES = (
     "ckpt_rules_files",
     "ckpt_rules_lightning",
     "ckpt_rules_peft",
+    "ckpt_rules_publish",
     "ckpt_rules_ranks",
     "ckpt_rules_safety",
     "ckpt_rules_torch",

@@ -11,7 +11,7 @@ from ckpt_rules.layout import Layout, Match, PlainFiles, Requirement
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.sniff import HEAD_NBYTES, expected_format, sniff
-from ckpt_rules.storage import LocalStorage, Source, Storage, reason
+from ckpt_rules.storage import LocalStorage, OneFile, Source, Storage, reason
 
 if TYPE_CHECKING:
     import os
@@ -96,6 +96,11 @@ class Checkpoint:
         known, self.budget.room = mark
         for key in list(self._facts)[known:]:
             del self._facts[key]
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether the path is a file, which is listed as a directory that holds nothing else."""
+        return isinstance(self.storage, OneFile)
 
     @property
     def path(self) -> str:

@@ -187,7 +187,7 @@ def _report(
     seconds: float,
 ) -> Report:
     counts = count(outcomes)
-    situation = Situation(checkpoint.root.kind is RootKind.DIRECTORY, ruleset.narrowed, resume)
+    situation = Situation(checkpoint.root.kind is RootKind.DIRECTORY, ruleset.narrowed, resume, ruleset.purpose)
     verdict, reason = judge(outcomes, notices, counts, situation)
     return Report(
         tool_version=__version__,

@@ -47,12 +47,14 @@ class Requirement:
     why:      what the trainer does without it, one sentence without a full stop
     severity: of its absence
     commits:  whether the trainer writes it last, so that its absence says that the save never finished
+    purposes: what it is needed for: to `resume`, to `load` the weights, or both
     """
 
     names: tuple[str, ...]
     why: str
     severity: Severity = Severity.ERROR
     commits: bool = False
+    purposes: frozenset[str] = frozenset({"resume"})
 
 
 class Layout:

@@ -145,6 +145,14 @@ class LocalStorage:
         except (OSError, ValueError):
             return ()
 
+    def files(self) -> tuple[str, ...]:
+        """Names of the files at the top, links left out; none where they can't be listed."""
+        try:
+            with os.scandir(self.path) as found:
+                return tuple(sorted(e.name for e in found if e.is_file(follow_symlinks=False)))
+        except (OSError, ValueError):
+            return ()
+
     def _siblings(self) -> tuple[str, ...]:
         here = self.path.resolve()
         try:

@@ -16,11 +16,18 @@ class Situation:
     is_directory: whether there was a directory to look into
     narrowed:     whether rules of the ruleset were left out on purpose
     resume:       where training would start again, in words, or None
+    purpose:      what a pass is to mean: `resume`, `load` or `publish`
     """
 
     is_directory: bool = True
     narrowed: bool = False
     resume: str | None = None
+    purpose: str = "resume"
+
+    @property
+    def nothing(self) -> str:
+        """To follow `there is nothing to`."""
+        return {"resume": "resume from"}.get(self.purpose, self.purpose)
 
 
 def count(outcomes: Sequence[Outcome]) -> Counts:
@@ -45,18 +52,22 @@ def judge(
     """The answer, and why, in one sentence without a full stop."""
     if gap := _gap(outcomes, notices, counts):
         found = f"; it is not safe as far as it was checked: {_found(counts)}" if counts.errors else ""
-        return Verdict.UNKNOWN, f"cannot tell whether it is safe to resume: {gap}{found}"
+        return Verdict.UNKNOWN, f"cannot tell whether it is safe to {situation.purpose}: {gap}{found}"
     if counts.errors:
-        bad = "not safe to resume" if situation.is_directory else "there is nothing to resume from"
+        nothing = f"there is nothing to {situation.nothing}"
+        bad = f"not safe to {situation.purpose}" if situation.is_directory else nothing
         return Verdict.FAILED, f"{bad}: {_found(counts)}"
     if blocked := _unexplained(outcomes):
         file, rule = blocked[0].blocked_by, blocked[0].rule
         return (
             Verdict.UNKNOWN,
-            f"cannot tell whether it is safe to resume: {file} could not be read, which {rule} needs",
+            f"cannot tell whether it is safe to {situation.purpose}: {file} could not be read, which {rule} needs",
         )
     if counts.skipped == len(outcomes):
-        return Verdict.UNKNOWN, "cannot tell whether it is safe to resume: every selected rule was skipped"
+        return (
+            Verdict.UNKNOWN,
+            f"cannot tell whether it is safe to {situation.purpose}: every selected rule was skipped",
+        )
     if any(n.severity is Severity.ERROR for n in notices):
         return Verdict.FAILED, "the checkpoint passed, but the ruleset has warnings, and strict mode makes them errors"
     return Verdict.PASSED, _pass(counts, situation)
@@ -84,6 +95,8 @@ def _pass(counts: Counts, situation: Situation) -> str:
     warned = f", with {number(counts.warnings, 'warning')} to look at" if counts.warnings else ""
     if situation.narrowed:
         return f"nothing wrong in what the {number(counts.passed + counts.failed, 'selected rule')} checked{warned}"
+    if situation.purpose != "resume":
+        return f"safe to {situation.purpose}{warned}"
     if situation.resume:
         return f"safe to resume{warned}; {situation.resume}"
     return f"nothing wrong{warned}; where training would start again is not recorded here"

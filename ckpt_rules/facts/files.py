@@ -11,6 +11,14 @@ from fnmatch import fnmatchcase
 _SAVE = re.compile(
     r"(?:checkpoint|ckpt|step|global_step|epoch|iter|iteration|save)s?[-_=]?(\d+).*|(\d+)", re.IGNORECASE
 )
+_FILE_SAVE = re.compile(
+    r"(?:checkpoint|ckpt|model|step|epoch|iter|iteration|recovery)s?[-_=]?\d+.*"
+    r"|(?:checkpoint|ckpt|model)[-_](?:last|latest|best|final)|last|latest|model_best",
+    re.IGNORECASE,
+)
+_LAST = re.compile(r"(?:.*[-_])?(?:last|latest|final)(?:[-_.].*)?", re.IGNORECASE)
+_STEPS = re.compile(r"(?:step|iter|iteration)s?[-_=]?(\d+)", re.IGNORECASE)
+_SAVE_SUFFIXES = (".ckpt", ".pth.tar", ".pth", ".pt")
 _UNFINISHED = re.compile(r"tmp|temp|part|incomplete|unfinished", re.IGNORECASE)
 
 
@@ -22,6 +30,27 @@ def saves_among(names: Iterable[str]) -> list[str]:
         if match and not _UNFINISHED.search(name):
             found.append((int((match[1] or match[2])[:18]), name))
     return [name for _, name in sorted(found)]
+
+
+def file_saves_among(names: Iterable[str]) -> list[str]:
+    """Names of files that may each be a save of one run, oldest first: `epoch=1-step=20.ckpt`, `model_0004999.pth`, `last.ckpt`.
+
+    They are told apart by the numbers in their names, a number of steps before one of epochs; `last` comes last.
+    """
+    found = []
+    for name in names:
+        stem, suffix = _stem(name)
+        if _UNFINISHED.search(name) or not (suffix == ".ckpt" or (suffix and _FILE_SAVE.fullmatch(stem))):
+            continue
+        steps = [int(n[:18]) for n in _STEPS.findall(stem)]
+        numbers = [int(n[:18]) for n in re.findall(r"\d+", stem)]
+        found.append((bool(_LAST.match(stem)), steps or numbers[-1:] or [-1], name))
+    return [name for *_, name in sorted(found)]
+
+
+def _stem(name: str) -> tuple[str, str]:
+    suffix = next((s for s in _SAVE_SUFFIXES if name.endswith(s)), "")
+    return name.removesuffix(suffix) if suffix else name, suffix
 
 
 class EntryKind(StrEnum):

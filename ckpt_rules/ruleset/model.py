@@ -48,6 +48,14 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Purpose(StrEnum):
+    """What somebody wants to do with a checkpoint that passes."""
+
+    RESUME = "resume"
+    LOAD = "load"
+    PUBLISH = "publish"
+
+
 class RuleEntry(_Model):
     """What a ruleset says about one rule, in the long form."""
 
@@ -105,6 +113,10 @@ class RulesetFile(_Model):
     limits: Limits = Field(
         default=DEFAULT_LIMITS,
         description="How much of a checkpoint is read; real checkpoints stay below the defaults.",
+    )
+    purpose: Annotated[Purpose, Given] = Field(
+        default=Purpose.RESUME,
+        description="What a pass means: that training can resume, that the weights can be loaded, or that it can be published.",
     )
     strict: bool = Field(default=False, description="Warnings count as errors, those about the ruleset itself too.")
     ignore: list[IgnoreEntry] = Field(

@@ -16,6 +16,7 @@ from ckpt_rules.ruleset.installed import Installed
 from ckpt_rules.ruleset.loading import Layer, load
 from ckpt_rules.ruleset.merging import Merge
 from ckpt_rules.ruleset.mistakes import Mistakes
+from ckpt_rules.ruleset.model import Purpose
 from ckpt_rules.ruleset.requirements import check_required, with_local_files
 from ckpt_rules.ruleset.resolved import Origin, ResolvedRuleset
 from ckpt_rules.ruleset.sources import UnknownSourceError, find_ruleset
@@ -65,6 +66,7 @@ def resolve(
         plugins=merge.installed.plugins,
         notices=tuple(merge.notices),
         limits=_limits(layers),
+        purpose=_purpose(layers),
         narrowed=any(c.selected_by and i not in chosen for i, c in merge.choices.items()),
     )
 
@@ -92,6 +94,11 @@ def _path_of(name: str | os.PathLike[str], plugins: Plugins) -> Path:
 
 def _strict(layers: Sequence[Layer]) -> bool:
     return next((x.content.strict for x in reversed(layers) if "strict" in x.content.model_fields_set), False)
+
+
+def _purpose(layers: Sequence[Layer]) -> str:
+    given = (x.content.purpose for x in reversed(layers) if "purpose" in x.content.model_fields_set)
+    return next(given, Purpose.RESUME).value
 
 
 def _limits(layers: Sequence[Layer]) -> Limits:

@@ -69,6 +69,7 @@ class ResolvedRuleset:
     limits:  how much of a checkpoint is read
     notices: expired ignores and the like
     narrowed: whether the call left rules of the file out (`--select`, `--exclude`)
+    purpose:  what a pass means: `resume`, `load` or `publish`
     """
 
     name: str
@@ -80,3 +81,4 @@ class ResolvedRuleset:
     notices: tuple[Notice, ...] = ()
     narrowed: bool = False
     limits: Limits = DEFAULT_LIMITS
+    purpose: str = "resume"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from typing import Literal
+
+from pydantic import Field
 
 from ckpt_rules import (
     Checkpoint,
@@ -89,7 +92,7 @@ class MissingRequired(Rule):
     """A file that this layout can't resume without is missing.
 
     ## What it checks
-    Every file that the recognised layout declares as required is there, under one of the names that its trainer reads.
+    Every file that the recognised layout declares as required for the `purpose` is there, under one of the names that its trainer reads.
     A file that is there and damaged is reported by the rule for that damage.
 
     ## Why it matters
@@ -101,13 +104,17 @@ class MissingRequired(Rule):
     """
 
     id = "files/missing-required"
-    tags = frozenset({"files", "resume"})
+    tags = frozenset({"files", "load", "resume"})
     reads = Reads.LISTING
+
+    purpose: Literal["resume", "load"] = Field(
+        default="resume", description="What the files are needed for: to resume training, or to load the weights."
+    )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each requirement that no file meets."""
         for needed in _unmet(checkpoint):
-            if not needed.commits:
+            if not needed.commits and self.purpose in needed.purposes:
                 yield _missing(needed, "copy it from where the save was written, or resume from an earlier save")
 
 

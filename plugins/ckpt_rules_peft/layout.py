@@ -25,7 +25,9 @@ class PeftAdapter(Layout):
         """Both files, and a training state, which an adapter by itself has none of."""
         return (
             Requirement(
-                (CONFIG,), "without it PEFT does not know which modules the adapter changes, and refuses to load it"
+                (CONFIG,),
+                "without it PEFT does not know which modules the adapter changes, and refuses to load it",
+                purposes=frozenset({"resume", "load"}),
             ),
             Requirement(
                 ("trainer_state.json", "training_state.pth"),

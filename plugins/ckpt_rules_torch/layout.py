@@ -29,7 +29,7 @@ from ckpt_rules_torch import names, shapes
 from ckpt_rules_torch.counters import read_counters
 from ckpt_rules_torch.progress import read_progress
 from ckpt_rules_torch.state import read_state
-from ckpt_rules_torch.state_file import find_state_file
+from ckpt_rules_torch.state_file import StateFile, find_state_file
 
 T = TypeVar("T")
 
@@ -41,6 +41,7 @@ class PlainTorch(Layout):
 
     name = "plain-torch"
     title = "plain torch checkpoint"
+    one_file = True
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By the state file; faintly by weights alone, for whoever asks whether training can be resumed from them."""
@@ -50,6 +51,8 @@ class PlainTorch(Layout):
         file = checkpoint.fact(find_state_file)
         weights = _weight_files(checkpoint)
         beside = (*weights[:1], *(n for n in ("config.json",) if listing.has_file(n)))
+        if checkpoint.is_one_file:
+            return _in_one_file(checkpoint, file)
         if file is None:
             strange = any(names.TRAINER_FILES.fullmatch(e.name) for e in listing if "/" not in e.path)
             return Match(_FAINT, beside) if weights and not strange else None
@@ -130,6 +133,18 @@ class PlainTorch(Layout):
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """How far training got, in batches and updates."""
         return read_progress(checkpoint)
+
+
+def _in_one_file(checkpoint: Checkpoint, file: StateFile | None) -> Match | None:
+    """A file by itself is a checkpoint where it holds weights as well; else the directory that it lies in is."""
+    if file is None or file.path.endswith(".json"):
+        return None
+    try:
+        values = checkpoint.contents(file.path)
+    except FactUnavailable:
+        return None
+    whole = isinstance(values, dict) and any(shapes.is_weights(values.get(key)) for key in names.WEIGHTS)
+    return Match(_BY_CONTENT, (file.path,)) if whole else None
 
 
 def _weight_files(checkpoint: Checkpoint) -> list[str]:

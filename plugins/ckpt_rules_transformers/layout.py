@@ -63,6 +63,8 @@ class TransformersTrainer(Layout):
         signs = [n for n in names if n in (_OPTIMIZER, _SCHEDULER, ARGUMENTS) or _RNG.fullmatch(n)]
         if any(map(_OTHERS_FILES.fullmatch, names)) and STATE not in names:
             return None
+        if any(map(_NAME.fullmatch, names)) and _OPTIMIZER not in names:
+            return None  # the run's own directory, in which the final model lies
         if STATE in names:
             return Match(_CERTAIN, (STATE, *signs))
         if _NAME.fullmatch(_own_name(checkpoint)):
@@ -78,10 +80,11 @@ class TransformersTrainer(Layout):
         )
         if any(_has(checkpoint, name) for name in _ADAPTERS):
             why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
-            adapter: tuple[Requirement, ...] = (Requirement(("adapter_config.json",), why),)
+            model = Requirement(("adapter_config.json",), why, purposes=frozenset({"resume", "load"}))
         else:
-            adapter = ()
-        return (committed, *adapter, *_index(checkpoint), *self._optimizer_files(checkpoint))
+            why = "without it from_pretrained does not know which model the weights belong to"
+            model = Requirement(("config.json",), why, purposes=frozenset({"load"}))
+        return (committed, model, *_index(checkpoint), *self._optimizer_files(checkpoint))
 
     def _optimizer_files(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         if _is_sharded_elsewhere(checkpoint):
@@ -203,7 +206,7 @@ def _index(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         return ()
     stem = "model.safetensors" if shards[0].name.endswith(".safetensors") else "pytorch_model.bin"
     why = 'the Trainer finds shards by it alone, and stops with "Can\'t find a valid checkpoint"'
-    return (Requirement((f"{stem}.index.json",), why),)
+    return (Requirement((f"{stem}.index.json",), why, purposes=frozenset({"resume", "load"})),)
 
 
 def _own_name(checkpoint: Checkpoint) -> str:

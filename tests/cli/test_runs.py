@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from ckpt_rules import Layout, Match, UsageError, inspect, newest_checkpoint, verify
-from ckpt_rules.facts.files import saves_among
+from ckpt_rules.facts.files import file_saves_among, saves_among
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.runs import checkpoints_in
@@ -47,6 +48,45 @@ def run_of(tmp_path, saved):
 )
 def test_directories_that_are_named_like_saves(names, saves):
     assert saves_among(names) == saves
+
+
+@pytest.mark.parametrize(
+    ("names", "saves"),
+    [
+        (["epoch=2-step=100.ckpt", "epoch=2-step=20.ckpt", "last.ckpt"], ["epoch=2-step=20.ckpt", "epoch=2-step=100.ckpt", "last.ckpt"]),
+        (["val=0.3.ckpt", "a.ckpt"], ["a.ckpt", "val=0.3.ckpt"]),
+        (["model_0009999.pth", "model_0004999.pth", "model_final.pth"], ["model_0004999.pth", "model_0009999.pth", "model_final.pth"]),
+        (["checkpoint-3.pth.tar", "checkpoint-10.pth.tar", "model_best.pth.tar"], ["model_best.pth.tar", "checkpoint-3.pth.tar", "checkpoint-10.pth.tar"]),
+        (["optimizer.pt", "scheduler.pt", "model.pt", "rng_state_0.pth", "training_state.pth", "epoch_3.pth.tmp"], []),
+    ],
+)  # fmt: skip
+def test_files_that_are_named_like_saves(names, saves):
+    assert file_saves_among(names) == saves
+
+
+def test_a_directory_of_files_that_are_each_a_checkpoint_is_a_run(tmp_path, run):
+    for step in (5, 10, 20):
+        state = {"epoch": 1, "step": step, "total_batches": 50, "model": {"w": torch.zeros(2)}, "optimizer": adam(step)}
+        torch.save(state, tmp_path / f"checkpoint_{step}.pt")
+    (tmp_path / "checkpoint_20.pt").write_bytes((tmp_path / "checkpoint_20.pt").read_bytes()[:500])
+    ended = run("verify", tmp_path)
+    assert (ended.code, f"{tmp_path}/checkpoint_10.pt is the newest that passed" in " ".join(ended.out.split())) == (
+        1,
+        True,
+    )
+    assert run("latest", tmp_path).out == f"{tmp_path}/checkpoint_10.pt\n"
+
+
+def test_a_part_of_a_checkpoint_is_none(saved, run):
+    ended = run("verify", saved / "training_state.pth")
+    assert ended.code == 1
+    assert "is a file, and a checkpoint is a directory" in " ".join(ended.out.split())
+
+
+def adam(step):
+    moment = {"step": torch.tensor(float(step)), "exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}
+    group = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "params": [0]}
+    return {"state": {0: moment}, "param_groups": [group]}
 
 
 def test_a_run_is_a_directory_of_saves(run_of):

@@ -38,7 +38,21 @@ def in_force(name, plugins):
 
 
 def test_default_is_every_rule_that_reads_no_tensor_bytes(ours):
-    assert in_force("default", ours) == {i for i, (rule, _) in ours.rules.items() if rule.reads is not Reads.BYTES}
+    every = {i for i, (rule, _) in ours.rules.items() if rule.reads is not Reads.BYTES}
+    assert in_force("default", ours) == {i for i in every if not i.startswith("publish/")}
+
+
+def test_inference_asks_for_nothing_that_only_a_resume_needs(ours):
+    asked = in_force("inference", ours)
+    assert {i.partition("/")[0] for i in asked} == {"files", "pickle", "safetensors", "state", "weights", "zip"}
+    assert {i for i in asked if i.startswith("state/")} == {"state/needs-unsafe-load", "state/unreadable"}
+    assert resolve("inference", ours, today=TODAY).purpose == "load"
+
+
+def test_publish_is_inference_and_more(ours):
+    more = in_force("publish", ours) - in_force("inference", ours)
+    assert more == {i for i in ours.rules if i.startswith("publish/")}
+    assert resolve("publish", ours, today=TODAY).purpose == "publish"
 
 
 def test_quick_leaves_out_what_only_informs_and_what_takes_long(ours):

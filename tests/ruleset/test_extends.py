@@ -164,25 +164,25 @@ def test_a_plugins_ruleset_is_named_with_its_plugin(with_rulesets, resolved):
         (
             "defalt",
             (
-                "there is no ruleset 'defalt' (did you mean 'default'?); there are ci, default, quick and house:strict, "
+                "there is no ruleset 'defalt' (did you mean 'default'?); there are ci, default, inference, publish, quick and house:strict, "
                 "and paths such as ./team.yaml"
             ),
         ),
         (
             "house:strikt",
             (
-                "there is no ruleset 'house:strikt' (did you mean 'house:strict'?); there are ci, default, quick and "
+                "there is no ruleset 'house:strikt' (did you mean 'house:strict'?); there are ci, default, inference, publish, quick and "
                 "house:strict, and paths such as ./team.yaml"
             ),
         ),
         (
             "team",
             (
-                "there is no ruleset 'team'; for the file of that name, write './team'; there are ci, default, quick and "
+                "there is no ruleset 'team'; for the file of that name, write './team'; there are ci, default, inference, publish, quick and "
                 "house:strict, and paths such as ./team.yaml"
             ),
         ),
-        ("", "there is no ruleset ''; there are ci, default, quick and house:strict, and paths such as ./team.yaml"),
+        ("", "there is no ruleset ''; there are ci, default, inference, publish, quick and house:strict, and paths such as ./team.yaml"),
     ],
 )
 def test_an_unknown_name_is_a_usage_error_with_the_nearest(with_rulesets, write, name, message):
@@ -200,7 +200,7 @@ def test_a_broken_plugin_is_named_where_its_ruleset_is_missing(plugins_of):
         resolve("house:strict", plugins_of(house={"rulesets": broken}), today=TODAY)
     assert str(error.value) == (
         "there is no ruleset 'house:strict'; the plugin house (ckpt-rules-house 1.2) could not be loaded: "
-        "ImportError: no module named 'flux'; there are ci, default and quick, and paths such as ./team.yaml"
+        "ImportError: no module named 'flux'; there are ci, default, inference, publish and quick, and paths such as ./team.yaml"
     )
 
 
@@ -216,5 +216,7 @@ def test_built_in_rulesets_are_the_files_of_the_checkout():
     assert {name: path.name for name, path in builtin_rulesets().items()} == {
         "ci": "ci.yaml",
         "default": "default.yaml",
+        "inference": "inference.yaml",
+        "publish": "publish.yaml",
         "quick": "quick.yaml",
     }

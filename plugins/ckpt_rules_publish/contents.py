@@ -1,0 +1,120 @@
+"""Rules about what others neither need nor should be asked to run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable, Place, Problem, Reads, Rule, Severity
+
+_STATE = re.compile(
+    r"(?:optimizer|optim|scheduler|lr_scheduler|scaler|rng_state|random_states|training_state|train_state|custom_checkpoint"
+    r"|sampler|dl_state_dict)(?:[_.-].*)?\.(?:pt|pth|bin|pkl|safetensors)|training_args\.bin|trainer_state\.json"
+    r"|.*_optim_states\.pt|.*\.distcp",
+    re.IGNORECASE,
+)
+_LOCAL = re.compile(r"/(?!/)|\.{1,2}/|~|[A-Za-z]:\\")
+_NAMES = ("_name_or_path", "base_model_name_or_path")
+
+
+class TrainingState(Rule):
+    """A file of the training state lies beside the weights.
+
+    ## What it checks
+    Names of optimizer, scheduler, scaler, random-number and trainer states, and of `training_args.bin`.
+
+    ## Why it matters
+    Nobody needs them to load the model, they often take twice the space of the weights, and the pickled arguments tell paths
+    and names of the machine that trained.
+
+    ## How to repair
+    Save the model alone (`save_pretrained`, `save_only_model`), or leave these files out of what is uploaded.
+    """
+
+    id = "publish/training-state"
+    tags = frozenset({"publish"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file."""
+        for entry in _files(checkpoint):
+            if _STATE.fullmatch(entry.name):
+                yield Problem(
+                    message=f"{entry.path} ({entry.size:,} bytes) belongs to training, and nobody needs it to load the model",
+                    place=Place(path=entry.path),
+                    help="leave it out of what is published",
+                    data={"nbytes": entry.size},
+                )
+
+
+class PickledWeights(Rule):
+    """Weights are in a pickle, which runs code when it is loaded.
+
+    ## What it checks
+    Every file that `torch.save` or pickle wrote, except for training states, of which another rule speaks.
+
+    ## Why it matters
+    Whoever loads a pickle runs what is in it, or must trust a scanner. Hubs flag such files, and many people refuse them.
+
+    ## How to repair
+    Save the weights as safetensors: `save_pretrained(...)` of transformers does, or `safetensors.torch.save_file`.
+    """
+
+    id = "publish/pickled-weights"
+    tags = frozenset({"publish", "safety"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file."""
+        for entry in checkpoint.files_in("torch"):
+            if not _STATE.fullmatch(entry.name):
+                yield Problem(
+                    message=f"{entry.path} is a pickle, which runs what is in it when it is loaded",
+                    place=Place(path=entry.path),
+                    help="save its tensors as safetensors",
+                )
+
+
+class LocalPath(Rule):
+    """A configuration names a directory of the machine that wrote it.
+
+    ## What it checks
+    `_name_or_path` in config.json and `base_model_name_or_path` in adapter_config.json: that they are no paths.
+
+    ## Why it matters
+    An adapter whose base model is a local path can't be loaded anywhere else. Any path tells how the machine is laid out.
+
+    ## How to repair
+    Write the public name of the model into the file.
+    """
+
+    id = "publish/local-path"
+    severity = Severity.WARNING
+    tags = frozenset({"publish"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each entry."""
+        for path in ("config.json", "adapter_config.json"):
+            values = _json(checkpoint, path)
+            for key in _NAMES:
+                value = values.get(key)
+                if isinstance(value, str) and _LOCAL.match(value):
+                    adapter = key == "base_model_name_or_path"
+                    yield Problem(
+                        message=f"{key} is {value!r}, a path of the machine that wrote it"
+                        + (", without which nobody can load the adapter" if adapter else ""),
+                        place=Place(path=path, key=key),
+                        help="write the public name of the model into it",
+                        severity=Severity.ERROR if adapter else None,
+                    )
+
+
+def _files(checkpoint: Checkpoint) -> list[Entry]:
+    return [e for e in checkpoint.listing if e.kind is EntryKind.FILE]
+
+
+def _json(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:
+    try:
+        values = checkpoint.contents(path)
+    except FactUnavailable:
+        return {}
+    return values if isinstance(values, Mapping) else {}

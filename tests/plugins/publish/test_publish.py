@@ -1,0 +1,101 @@
+"""The rulesets inference and publish: what each asks for, what it does not, and the words of its verdict."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ckpt_rules import verify
+
+CONFIG = {"model_type": "mlp", "vocab_size": 8, "_name_or_path": "acme/tiny"}
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A directory that is fit to be published."""
+    save_file({"embed.weight": torch.ones(8, 4)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    return tmp_path
+
+
+def found(path, ruleset):
+    return [(f.rule, f.place.path, f.severity.value) for f in verify(path, ruleset=ruleset).findings]
+
+
+def test_a_clean_model_is_fit_for_both_and_not_to_be_resumed(model):
+    assert (found(model, "inference"), found(model, "publish")) == ([], [])
+    assert verify(model, ruleset="inference").reason == "safe to load"
+    assert verify(model, ruleset="publish").reason == "safe to publish"
+    assert verify(model).reason.startswith("not safe to resume: 1 error")
+
+
+def test_an_optimizer_is_not_for_others(model):
+    torch.save({"state": {}, "param_groups": []}, model / "optimizer.pt")
+    assert found(model, "inference") == []
+    assert found(model, "publish") == [("publish/training-state", "optimizer.pt", "error")]
+    assert verify(model, ruleset="publish").reason == "not safe to publish: 1 error"
+
+
+def test_pickled_weights(model):
+    (model / "model.safetensors").unlink()
+    torch.save({"embed.weight": torch.ones(8, 4)}, model / "pytorch_model.bin")
+    assert found(model, "inference") == []
+    assert found(model, "publish") == [("publish/pickled-weights", "pytorch_model.bin", "error")]
+
+
+def test_wrapper_prefixes_are_errors_there(model):
+    save_file({"_orig_mod.embed.weight": torch.ones(8, 4)}, model / "model.safetensors")
+    assert found(model, "inference") == [("weights/wrapper-prefix", "model.safetensors", "warning")]
+    assert found(model, "publish") == [("weights/wrapper-prefix", "model.safetensors", "error")]
+
+
+def test_a_tokenizer_is_missed_where_there_is_a_vocabulary(model):
+    (model / "tokenizer.json").unlink()
+    assert found(model, "publish") == [("publish/no-tokenizer", "config.json", "warning")]
+    (model / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    assert found(model, "publish") == []
+
+
+@pytest.mark.parametrize("path", ["/home/ann/llama", "./out", "../x", "C:\\models", "~/m"])
+def test_paths_of_this_machine(model, path):
+    (model / "config.json").write_text(json.dumps({**CONFIG, "_name_or_path": path}))
+    assert found(model, "publish") == [("publish/local-path", "config.json", "warning")]
+
+
+def test_an_adapter_whose_base_is_a_path_is_of_no_use_to_others(tmp_path):
+    config = {"peft_type": "LORA", "r": 2, "target_modules": ["q"], "base_model_name_or_path": "/data/base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    tensors = {
+        "base_model.model.q.lora_A.weight": torch.ones(2, 4),
+        "base_model.model.q.lora_B.weight": torch.ones(4, 2),
+    }
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    assert found(tmp_path, "inference") == []
+    assert found(tmp_path, "publish") == [("publish/local-path", "adapter_config.json", "error")]
+
+
+def test_a_damaged_file_fails_each(model):
+    data = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(data[:-5])
+    for ruleset, reason in (("inference", "not safe to load: 1 error"), ("publish", "not safe to publish: 1 error")):
+        report = verify(model, ruleset=ruleset)
+        assert [f.rule for f in report.findings] == ["weights/broken-safetensors"]
+        assert report.reason == reason
+
+
+def test_nothing_is_there(tmp_path):
+    assert verify(tmp_path / "no", ruleset="inference").reason == "there is nothing to load: 1 error"
+    assert verify(tmp_path / "no", ruleset="publish").reason == "there is nothing to publish: 1 error"
+
+
+def test_the_purpose_is_inherited_and_checked(model, tmp_path):
+    team = tmp_path / "team.yaml"
+    team.write_text("extends: [inference]\nexclude: [weights/unindexed]\n")
+    assert verify(model, ruleset=team).reason == "safe to load"
+    team.write_text("extends: [default]\npurpose: lode\n")
+    with pytest.raises(Exception, match="lode"):
+        verify(model, ruleset=team)
