@@ -21,6 +21,7 @@ REPO = Path(__file__).resolve().parents[1]
 EXAMPLE = "ckpt-rules-acme"
 PACKAGES = (
     "ckpt_rules",
+    "ckpt_rules_accelerate",
     "ckpt_rules_files",
     "ckpt_rules_lightning",
     "ckpt_rules_peft",

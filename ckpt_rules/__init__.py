@@ -42,7 +42,7 @@ _HOMES = {
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
-    "ckpt_rules.weights": ("find_weights", "weights_in"),
+    "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     from ckpt_rules.readers.sniff import expected_format
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
-    from ckpt_rules.weights import find_weights, weights_in
+    from ckpt_rules.weights import find_weights, flatten, weights_in, weights_of_components
 
 __all__ = [
     "DTYPE_BITS",
@@ -170,6 +170,7 @@ __all__ = [
     "counter_faults",
     "expected_format",
     "find_weights",
+    "flatten",
     "hookimpl",
     "inspect",
     "is_count",
@@ -181,6 +182,7 @@ __all__ = [
     "state_dicts",
     "verify",
     "weights_in",
+    "weights_of_components",
 ]
 
 

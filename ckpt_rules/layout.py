@@ -70,6 +70,9 @@ class Layout:
     one_file: ClassVar[bool] = False
     """Whether a single file can be a checkpoint of this layout; it is listed as a directory that holds nothing else."""
 
+    numbered_by_save: ClassVar[bool] = False
+    """Whether the number in a name such as `checkpoint_7` counts saves, and says nothing of steps."""
+
     own_loader: ClassVar[tuple[str, ...]] = ()
     """Globs of files that the trainer reads without torch's restraint, or that a resume does not read: what `torch.load`
     refuses by default stops nobody there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable
@@ -65,6 +65,28 @@ def find_weights(checkpoint: Checkpoint, folder: str = "") -> Weights:
         alternatives=tuple(tuple(_read(checkpoint, p) for p in c.paths if present(p)) for c in rivals),
         unindexed=tuple(_read(checkpoint, p) for p in strays if p.endswith(chosen.suffix)),
     )
+
+
+def weights_of_components(checkpoint: Checkpoint, folders: Iterable[str]) -> Weights:
+    """The weights that are loaded together from several directories, '' being the top; each may have an index of its own.
+
+    FactUnavailable where none of them holds weights; `blocked` as in `find_weights`.
+    """
+    parts: list[Weights] = []
+    files: list[WeightFile] = []
+    for folder in folders:
+        try:
+            part = find_weights(checkpoint, folder)
+        except FactUnavailable as absent:
+            if absent.blocked:
+                raise
+            continue
+        parts.append(part)
+        lead = f"{folder}." if folder else ""
+        files += (replace(f, tensors={f"{lead}{name}": t for name, t in f.tensors.items()}) for f in part.files)
+    if not parts:
+        raise FactUnavailable("there are no model weights")
+    return parts[0] if len(parts) == 1 else Weights(tuple(files), parts=tuple(parts))
 
 
 def weights_in(checkpoint: Checkpoint, path: str, keys: tuple[str, ...]) -> Weights:

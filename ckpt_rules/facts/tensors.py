@@ -187,17 +187,21 @@ class Weights:
     alternatives: further complete copies in another format or under another name, which the loader passes over
     expected:     file names that the index promises; those not in `files` are missing
     unindexed:    weight files of the same format that belong to no index and are not loaded
+    parts:        the weights of each component, where the whole is loaded from several directories; `files` are then those
+                  of all, the name of a tensor led by its component's
     """
 
     files: tuple[WeightFile, ...]
     index: WeightIndex | None = None
     alternatives: tuple[tuple[WeightFile, ...], ...] = ()
     unindexed: tuple[WeightFile, ...] = ()
+    parts: tuple[Weights, ...] = ()
 
     @property
     def expected(self) -> tuple[str, ...]:
-        """Shard files that the index names, sorted."""
-        return tuple(sorted(set(self.index.weight_map.values()))) if self.index else ()
+        """Shard files that an index names, sorted."""
+        own = set(self.index.weight_map.values()) if self.index else set()
+        return tuple(sorted(own.union(*(part.expected for part in self.parts))))
 
     def items(self) -> Iterator[tuple[WeightFile, str, TensorInfo]]:
         """Every tensor of every loaded file with its file and name."""

@@ -41,9 +41,9 @@ _TORCH_IF_IT_LOOKS_SO = ExpectedFormat("torch", frozenset({Content.ZIP, Content.
 _JSON = ExpectedFormat("json", frozenset({Content.JSON, Content.TEXT, Content.BINARY, Content.ZEROS}))
 
 # `.bin` is also what people call a raw data set (nanoGPT's train.bin), `.tar` a real tar archive.
-_TORCH_BIN = re.compile(
+_TORCH_BY_NAME = re.compile(
     r"(?:pytorch_model|adapter_model|diffusion_pytorch_model|model|optimizer|scheduler|training_args|training_state)"
-    r"(?:[._-].*)?\.bin"
+    r"(?:[._-].*)?\.bin|(?:random_states|custom_checkpoint)_\d+\.pkl"
 )
 
 
@@ -52,7 +52,7 @@ def expected_format(name: str) -> ExpectedFormat | None:
     lower = name.lower()
     if lower.endswith(".safetensors"):
         return _SAFETENSORS
-    if lower.endswith((".pt", ".pth", ".ckpt", ".pth.tar")) or _TORCH_BIN.fullmatch(lower):
+    if lower.endswith((".pt", ".pth", ".ckpt", ".pth.tar")) or _TORCH_BY_NAME.fullmatch(lower):
         return _TORCH
     if lower.endswith((".bin", ".pkl")):
         return _TORCH_IF_IT_LOOKS_SO

@@ -45,7 +45,10 @@ class NameMismatch(Rule):
         epochs, steps = _epochs(checkpoint, progress), _steps(checkpoint, progress)
         directory = os.path.basename(os.path.abspath(checkpoint.path))
         file = checkpoint.state.path
-        for name, path in {directory: ".", file: file}.items():
+        named = {directory: ".", file: file}
+        if checkpoint.layout.numbered_by_save and _EITHER.search(directory):
+            del named[directory]
+        for name, path in named.items():
             yield from _mismatches(name, path, epochs, steps)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Opaque, Place, Problem, Rule, SchedulerState, Severity, is_count
-from ckpt_rules_training.maybe import is_scaled, updates_of
+from ckpt_rules_training.maybe import is_scaled, maybe, updates_of
 from ckpt_rules_training.words import inside, shown
 
 _MOST_ACCUMULATED = 64
@@ -102,6 +102,9 @@ def _candidates(checkpoint: Checkpoint) -> list[_Candidate]:
 
 def _world_size(checkpoint: Checkpoint) -> int:
     """Processes that trained, where the state or the options saved with it say so; else 1."""
+    ranks = maybe(lambda: checkpoint.ranks)
+    if ranks is not None:
+        return ranks.world_size or max((len(family.paths) for family in ranks.families), default=1)
     values = checkpoint.state.values
     for options in (values, *(v for v in map(_options, values.values()) if v)):
         for name in _WORLD_SIZES:

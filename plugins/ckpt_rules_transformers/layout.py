@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -26,13 +25,13 @@ from ckpt_rules import (
     SchedulerState,
     TrainingState,
     Weights,
-    find_weights,
     state_dicts,
+    weights_of_components,
 )
 from ckpt_rules_transformers import progress
 from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
 from ckpt_rules_transformers.arguments import arguments
-from ckpt_rules_transformers.modules import module_weights
+from ckpt_rules_transformers.modules import module_paths
 
 STATE = progress.STATE
 _OPTIMIZER, _SCHEDULER, _SCALER = "optimizer.pt", "scheduler.pt", "scaler.pt"
@@ -102,13 +101,12 @@ class TransformersTrainer(Layout):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """At the top, and in the modules of a sentence-transformers model."""
         try:
-            weights = find_weights(checkpoint)
+            return weights_of_components(checkpoint, ("", *(p for p in module_paths(checkpoint) if p)))
         except FactUnavailable as absent:
             if absent.blocked:
                 raise
             usual = "adapter_model.safetensors" if _has(checkpoint, "adapter_config.json") else "model.safetensors"
             raise FactUnavailable(absent.reason, path=usual) from None
-        return replace(weights, files=(*weights.files, *module_weights(checkpoint)))
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """trainer_state.json."""

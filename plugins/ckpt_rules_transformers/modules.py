@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, WeightFile, find_weights
+from ckpt_rules import Checkpoint, FactUnavailable
 
 FILE = "modules.json"
 
@@ -20,18 +19,3 @@ def module_paths(checkpoint: Checkpoint) -> list[str]:
         return []
     named = [m.get("path") for m in modules if isinstance(m, Mapping)] if isinstance(modules, list) else []
     return [path.strip("/") for path in named if isinstance(path, str)]
-
-
-def module_weights(checkpoint: Checkpoint) -> Iterator[WeightFile]:
-    """The weights of every module below the top, each tensor's name led by its module's."""
-    for path in module_paths(checkpoint):
-        if not path:
-            continue
-        try:
-            files = find_weights(checkpoint, path).files
-        except FactUnavailable as absent:
-            if absent.blocked:
-                raise
-            continue
-        for file in files:
-            yield replace(file, tensors={f"{path}.{name}": tensor for name, tensor in file.tensors.items()})

@@ -10,17 +10,19 @@ from pathlib import PurePosixPath
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, WeightIndex, Weights, is_count
-from ckpt_rules_weights.whole import whole_weights
+from ckpt_rules_weights.whole import whole
 
 _SHOWN = 5
 _NUMBERED = re.compile(r".+-\d{2,6}-of-\d{2,6}\.\w+")
 
 
-def _indexed(checkpoint: Checkpoint) -> tuple[Weights, WeightIndex]:
+def _indexed(checkpoint: Checkpoint) -> list[tuple[Weights, WeightIndex]]:
+    """The weights with their index; of a model of several components, each that has one."""
     weights = checkpoint.weights
-    if weights.index is None:
+    found = [(w, w.index) for w in (weights, *weights.parts) if w.index is not None]
+    if not found:
         raise FactUnavailable("the weights have no index")
-    return weights, weights.index
+    return found
 
 
 class MissingShard(Rule):
@@ -43,7 +45,7 @@ class MissingShard(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each shard that is missing or lacks tensors."""
         try:
-            weights, index = _indexed(checkpoint)
+            indexed = _indexed(checkpoint)
         except FactUnavailable as unavailable:
             if unavailable.path is None or not _is_no_index(checkpoint, unavailable.path):
                 raise
@@ -53,27 +55,28 @@ class MissingShard(Rule):
                 help="write the index again, or copy it from where the save was written",
             )
             return
-        promised: dict[str, list[str]] = defaultdict(list)
-        for tensor, file in index.weight_map.items():
-            promised[file].append(tensor)
-        read = {f.path: f for f in weights.files}
-        for name, tensors in sorted(promised.items()):
-            shown = ", ".join(tensors[:_SHOWN]) + (
-                f" and {len(tensors) - _SHOWN:,} more" if len(tensors) > _SHOWN else ""
-            )
-            if _leads_out(name):
-                yield _problem(index, name, f"the index names '{name}', which leads out of the checkpoint")
-            elif checkpoint.listing.get(name) is None:
-                what = f"the index promises {len(tensors):,} tensors in {name}, which is not there: {shown}"
-                yield _problem(index, name, what, path=name)
-            elif name in read and not any(p.fatal for p in read[name].problems):
-                absent = [t for t in tensors if t not in read[name].tensors]
-                if absent:
-                    more = f" and {len(absent) - _SHOWN:,} more" if len(absent) > _SHOWN else ""
-                    what = (
-                        f"the shard lacks {len(absent):,} of the {len(tensors):,} tensors that {index.path} promises: "
-                    )
-                    yield _problem(index, name, what + ", ".join(absent[:_SHOWN]) + more, path=name, tensor=absent[0])
+        for weights, index in indexed:
+            yield from _missing(checkpoint, weights, index)
+
+
+def _missing(checkpoint: Checkpoint, weights: Weights, index: WeightIndex) -> Iterator[Problem]:
+    promised: dict[str, list[str]] = defaultdict(list)
+    for tensor, file in index.weight_map.items():
+        promised[file].append(tensor)
+    read = {f.path: f for f in weights.files}
+    for name, tensors in sorted(promised.items()):
+        shown = ", ".join(tensors[:_SHOWN]) + (f" and {len(tensors) - _SHOWN:,} more" if len(tensors) > _SHOWN else "")
+        if _leads_out(name):
+            yield _problem(index, name, f"the index names '{name}', which leads out of the checkpoint")
+        elif checkpoint.listing.get(name) is None:
+            what = f"the index promises {len(tensors):,} tensors in {name}, which is not there: {shown}"
+            yield _problem(index, name, what, path=name)
+        elif name in read and not any(p.fatal for p in read[name].problems):
+            absent = [t for t in tensors if t not in read[name].tensors]
+            if absent:
+                more = f" and {len(absent) - _SHOWN:,} more" if len(absent) > _SHOWN else ""
+                what = f"the shard lacks {len(absent):,} of the {len(tensors):,} tensors that {index.path} promises: "
+                yield _problem(index, name, what + ", ".join(absent[:_SHOWN]) + more, path=name, tensor=absent[0])
 
 
 def _is_no_index(checkpoint: Checkpoint, path: str) -> bool:
@@ -119,28 +122,32 @@ class Unindexed(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each stray file, one for each shard with stray tensors."""
-        weights, index = _indexed(checkpoint)
-        counts = {m[1] for n in weights.expected if (m := re.search(r"-of-(\d+)\.", n))}
-        for file in weights.unindexed:
-            own = bool(_NUMBERED.fullmatch(file.path)) and any(f"-of-{c}." in file.path for c in counts)
-            what = f"a shard of the same family, with {len(file.tensors):,} tensors," if own else "the file"
+        for weights, index in _indexed(checkpoint):
+            yield from _strays(weights, index)
+
+
+def _strays(weights: Weights, index: WeightIndex) -> Iterator[Problem]:
+    counts = {m[1] for n in weights.expected if (m := re.search(r"-of-(\d+)\.", n))}
+    for file in weights.unindexed:
+        own = bool(_NUMBERED.fullmatch(file.path)) and any(f"-of-{c}." in file.path for c in counts)
+        what = f"a shard of the same family, with {len(file.tensors):,} tensors," if own else "the file"
+        yield Problem(
+            message=f"{what} is not named in {index.path}, so it is not loaded",
+            place=Place(path=file.path),
+            help="write the index again" if own else "remove it, or write the index again",
+            severity=Severity.ERROR if own else None,
+            data={"index": index.path, "tensors": len(file.tensors)},
+        )
+    for file in weights.files:
+        stray = [n for n in file.tensors if n not in index.weight_map]
+        if stray:
+            more = f" and {len(stray) - _SHOWN:,} more" if len(stray) > _SHOWN else ""
             yield Problem(
-                message=f"{what} is not named in {index.path}, so it is not loaded",
-                place=Place(path=file.path),
-                help="write the index again" if own else "remove it, or write the index again",
-                severity=Severity.ERROR if own else None,
-                data={"index": index.path, "tensors": len(file.tensors)},
+                message=f"{len(stray):,} tensors are not named in {index.path}: {', '.join(stray[:_SHOWN])}{more}",
+                place=Place(path=file.path, tensor=stray[0]),
+                help="write the index again",
+                data={"index": index.path, "tensors": len(stray)},
             )
-        for file in weights.files:
-            stray = [n for n in file.tensors if n not in index.weight_map]
-            if stray:
-                more = f" and {len(stray) - _SHOWN:,} more" if len(stray) > _SHOWN else ""
-                yield Problem(
-                    message=f"{len(stray):,} tensors are not named in {index.path}: {', '.join(stray[:_SHOWN])}{more}",
-                    place=Place(path=file.path, tensor=stray[0]),
-                    help="write the index again",
-                    data={"index": index.path, "tensors": len(stray)},
-                )
 
 
 class IndexTotal(Rule):
@@ -163,9 +170,11 @@ class IndexTotal(Rule):
     tolerance: int = Field(default=0, ge=0, description="Bytes by which the two may differ.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem at the most."""
-        _, index = _indexed(checkpoint)
-        weights = whole_weights(checkpoint)
+        """One problem for each index."""
+        for weights, index in _indexed(checkpoint):
+            yield from self._one(whole(weights), index)
+
+    def _one(self, weights: Weights, index: WeightIndex) -> Iterator[Problem]:
         if index.total_size is None:
             return
         if not is_count(index.total_size):

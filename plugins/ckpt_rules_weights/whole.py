@@ -7,7 +7,11 @@ from ckpt_rules import Checkpoint, FactUnavailable, Weights
 
 def whole_weights(checkpoint: Checkpoint) -> Weights:
     """The weights; FactUnavailable, blocked, where a damaged or missing file hides a part of them."""
-    weights = checkpoint.weights
+    return whole(checkpoint.weights)
+
+
+def whole(weights: Weights) -> Weights:
+    """The same weights, or FactUnavailable as above."""
     for file in weights.broken:
         raise FactUnavailable(f"{file.path} is damaged", path=file.path, blocked=True)
     read = {f.path for f in weights.files}

@@ -182,7 +182,10 @@ def test_a_plugins_ruleset_is_named_with_its_plugin(with_rulesets, resolved):
                 "house:strict, and paths such as ./team.yaml"
             ),
         ),
-        ("", "there is no ruleset ''; there are ci, default, inference, publish, quick and house:strict, and paths such as ./team.yaml"),
+        (
+            "",
+            "there is no ruleset ''; there are ci, default, inference, publish, quick and house:strict, and paths such as ./team.yaml",
+        ),
     ],
 )
 def test_an_unknown_name_is_a_usage_error_with_the_nearest(with_rulesets, write, name, message):

@@ -1,0 +1,267 @@
+"""Accelerate's layout: recognising it, and where its facts are found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Field,
+    Layout,
+    Match,
+    ModelConfig,
+    OptimizerState,
+    Progress,
+    RankFiles,
+    Ranks,
+    Recorded,
+    Requirement,
+    ResumePlan,
+    RngState,
+    ScalerState,
+    SchedulerState,
+    Severity,
+    TrainingState,
+    WeightFile,
+    Weights,
+    find_weights,
+    flatten,
+    is_count,
+    plain,
+    state_dicts,
+)
+
+RANDOM = re.compile(r"random_states_(\d{1,6})\.pkl")
+_NUMBERED = re.compile(
+    r"(?P<stem>model|pytorch_model|optimizer|scheduler|custom_checkpoint)(?:_(?P<number>\d{1,3}))?\.(?P<suffix>\w+)"
+)
+_FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
+_FIRST = {"custom_checkpoint": 0}
+_COUNTERS = ("epoch", "step", "global_step", "completed_steps", "completed_epochs")
+_CERTAIN, _LIKELY = 88, 72
+
+
+class Accelerate(Layout):
+    """A directory of `save_state`: model.safetensors, optimizer.bin, scheduler.bin and random_states_N.pkl."""
+
+    name = "accelerate"
+    title = "Accelerate save_state directories"
+    numbered_by_save: ClassVar[bool] = True
+    own_loader: ClassVar[tuple[str, ...]] = ("random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin")
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By the random states of any rank, or by optimizer.bin and another file that only Accelerate names so."""
+        names = _tops(checkpoint)
+        if "trainer_state.json" in names or components(checkpoint):
+            return None
+        return _match(names)
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """Model and optimizer always; a scheduler where the optimizer shows that it had one; no holes in numbered files."""
+        found = (
+            []
+            if self._has_model(checkpoint)
+            else [Requirement(("model.safetensors", "pytorch_model.bin"), _STOPS.format("weights"))]
+        )
+        if not _of(checkpoint, "optimizer") and not _is_sharded(checkpoint):
+            found.append(Requirement(("optimizer.bin",), _STOPS.format("optimizer")))
+        if not _of(checkpoint, "scheduler") and _was_scheduled(checkpoint):
+            found.append(Requirement(("scheduler.bin",), _NO_SCHEDULER, Severity.WARNING))
+        return (*found, *_holes(checkpoint))
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """Every prepared model: model.safetensors, model_1.safetensors, …; FSDP's and DeepSpeed's lie in directories."""
+        paths = _of(checkpoint, "model") or _of(checkpoint, "pytorch_model")
+        if len(paths) < 2:
+            return find_weights(checkpoint)
+        first = replace(find_weights(checkpoint), unindexed=())
+        known = {f.path for f in first.files}
+        others = tuple(_weights(checkpoint, p) for p in paths if p not in known)
+        # Two prepared models may have parameters of the same names.
+        named = (replace(f, tensors={f"{f.path}.{n}": t for n, t in f.tensors.items()}) for f in others)
+        return replace(first, files=(*first.files, *named))
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """The random states of the first rank, which count the batches of the data loader's pass."""
+        paths = _random_states(checkpoint)
+        if not paths:
+            raise FactUnavailable("there are no random_states_0.pkl")
+        path = paths[min(paths)]
+        values = checkpoint.contents(path)
+        if not isinstance(values, Mapping):
+            raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
+        return TrainingState(path, values, (Field("rng", ("random_state", "numpy_random_seed", "torch_manual_seed")),))
+
+    def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
+        """The only optimizer; FactUnavailable where there are none or several."""
+        path = _only(checkpoint, "optimizer")
+        return state_dicts.optimizer(checkpoint.contents(path), path, "")
+
+    def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
+        """Each prepared optimizer."""
+        paths = _of(checkpoint, "optimizer")
+        if len(paths) < 2:
+            return (checkpoint.optimizer,)
+        return tuple(state_dicts.optimizer(checkpoint.contents(p), p, "") for p in paths)
+
+    def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
+        """The only scheduler; FactUnavailable where there are none or several."""
+        path = _only(checkpoint, "scheduler")
+        return state_dicts.scheduler(checkpoint.contents(path), path, "")
+
+    def scaler(self, checkpoint: Checkpoint) -> ScalerState:
+        """scaler.pt, which only fp16 has."""
+        if checkpoint.listing.get("scaler.pt") is None:
+            raise FactUnavailable("there is no scaler.pt")
+        return state_dicts.scaler(checkpoint.contents("scaler.pt"), "scaler.pt", "")
+
+    def rng(self, checkpoint: Checkpoint) -> RngState:
+        """In the random states of the first rank."""
+        state = checkpoint.state
+        return state_dicts.rng(dict(state.values), state.path, "")
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """save_state writes none; scripts may."""
+        return super().config(checkpoint)
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """None: Accelerate keeps no epoch and no global step."""
+        return ()
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """The optimizer's count of updates, and what the script registered beside it."""
+        counted = [o.updates for o in checkpoint.optimizers if o.updates is not None]
+        updates = max(counted, default=None)
+        done = "an unknown number of updates" if updates is None else f"{updates:,} update{'' if updates == 1 else 's'}"
+        sentence = (
+            f"load_state restores what {done} made; it skips no data, and starts no epoch: the script must, with "
+            "skip_first_batches"
+        )
+        return Progress(notes=tuple(_registered(checkpoint)), plan=ResumePlan(sentence, from_update=updates))
+
+    def ranks(self, checkpoint: Checkpoint) -> Ranks:
+        """One file of random states for each rank."""
+        family = RankFiles(
+            "the random-number state",
+            "random_states_{}.pkl",
+            _random_states(checkpoint),
+            "that rank goes on with other random numbers, which load_state only logs",
+            "warning",
+            expected=max(_random_states(checkpoint), default=0) + 1,
+        )
+        return Ranks((), (family,))
+
+    def _has_model(self, checkpoint: Checkpoint) -> bool:
+        named = _of(checkpoint, "model") or _of(checkpoint, "pytorch_model")
+        return bool(named) or _is_sharded(checkpoint) or bool(components(checkpoint))
+
+
+_NO_SCHEDULER = (
+    "the optimizer had a scheduler; where that was prepared, load_state stops with FileNotFoundError, and where not, its state "
+    "was never saved"
+)
+_STOPS = "load_state stops with FileNotFoundError, for it loads the {} first"
+
+
+def components(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Directories at the top that hold a configuration and weights of their own, as the hooks of diffusers write them."""
+    files = [e for e in checkpoint.listing.files() if e.path.count("/") == 1]
+    weights = {e.parent for e in files if e.name.startswith("diffusion_pytorch_model")}
+    known = {e.parent for e in files if e.name == "config.json"}
+    return tuple(sorted(weights & known))
+
+
+def _match(names: set[str]) -> Match | None:
+    random = sorted(n for n in names if RANDOM.fullmatch(n))
+    signs = [
+        *random[:1],
+        *sorted(n for n in names if n in ("optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl")),
+    ]
+    signs += sorted(n for n in names if _FULL_SHARDED.fullmatch(n))
+    if random and len(signs) > 1:
+        return Match(_CERTAIN, tuple(signs))
+    return Match(_LIKELY, tuple(signs)) if random or len(signs) > 1 else None
+
+
+def _tops(checkpoint: Checkpoint) -> set[str]:
+    return {e.path.partition("/")[0] for e in checkpoint.listing}
+
+
+def _is_sharded(checkpoint: Checkpoint) -> bool:
+    """Whether FSDP or DeepSpeed keeps the weights in directories or files of its own."""
+    return any(_FULL_SHARDED.fullmatch(n) or n.startswith("global_step") for n in _tops(checkpoint))
+
+
+def _random_states(checkpoint: Checkpoint) -> dict[int, str]:
+    found = ((RANDOM.fullmatch(e.path), e.path) for e in checkpoint.listing)
+    return {int(match[1]): path for match, path in found if match}
+
+
+def _of(checkpoint: Checkpoint, stem: str) -> list[str]:
+    """Files of one kind at the top, in the order of their numbers; the first has none."""
+    found = {}
+    for entry in checkpoint.listing.files(top_only=True):
+        match = _NUMBERED.fullmatch(entry.path)
+        if match and match["stem"] == stem:
+            found[int(match["number"] or 0)] = entry.path
+    return [found[n] for n in sorted(found)]
+
+
+def _numbers(paths: list[str]) -> list[int]:
+    return [int(m["number"] or 0) for path in paths if (m := _NUMBERED.fullmatch(path))]
+
+
+def _only(checkpoint: Checkpoint, stem: str) -> str:
+    paths = _of(checkpoint, stem)
+    if len(paths) != 1 or _numbers(paths) != [0]:
+        many = f"there are {len(paths):,} {stem}s, which are not told apart" if paths else f"there is no {stem}.bin"
+        raise FactUnavailable(many)
+    return paths[0]
+
+
+def _holes(checkpoint: Checkpoint) -> list[Requirement]:
+    """Numbers that are missing below the highest of a kind: objects are loaded in their order, and none may be left out."""
+    found: list[Requirement] = []
+    for stem in ("model", "optimizer", "scheduler", "custom_checkpoint"):
+        matches = [m for p in _of(checkpoint, stem) if (m := _NUMBERED.fullmatch(p))]
+        numbers = _numbers(_of(checkpoint, stem))
+        for number in sorted(set(range(max(numbers, default=0))) - set(numbers)):
+            tail = f"_{number}" if number or stem in _FIRST else ""
+            why = f"a later one of the {stem} files is there, and load_state wants as many as were prepared"
+            found.append(Requirement((f"{stem}{tail}.{matches[0]['suffix']}",), why))
+    return found
+
+
+def _was_scheduled(checkpoint: Checkpoint) -> bool:
+    try:
+        optimizers = checkpoint.optimizers
+    except FactUnavailable:
+        return False
+    return any("initial_lr" in group.options for o in optimizers for group in o.groups)
+
+
+def _registered(checkpoint: Checkpoint) -> list[str]:
+    """The counters in registered objects, as they are written: what they count is the script's affair."""
+    notes = []
+    for path in _of(checkpoint, "custom_checkpoint"):
+        try:
+            values = checkpoint.contents(path)
+        except FactUnavailable:
+            continue
+        known = values if isinstance(values, Mapping) else {}
+        said = [f"{name} {plain(known[name])}" for name in _COUNTERS if is_count(plain(known.get(name)))]
+        if said:
+            notes.append(f"{path} says {', '.join(said)}")
+    return notes
+
+
+def _weights(checkpoint: Checkpoint, path: str) -> WeightFile:
+    if path.endswith(".safetensors"):
+        header = checkpoint.safetensors(path)
+        return WeightFile(path, "safetensors", header.tensors, metadata=header.metadata, problems=header.problems)
+    file = checkpoint.torch_file(path)
+    return WeightFile(path, "torch", flatten(file.value), problems=file.problems)

@@ -1,0 +1,123 @@
+"""What Accelerate's save_state writes, and what diffusers builds on it: silent when clean, each damage found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from ckpt_rules import inspect, verify
+from tests.layouts.killing import damages_of, said, survey_of, torch_value
+
+TRAIN, DIFFUSE = "accelerate/train.py", "accelerate/diffuse.py"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("variant", ["plain", "ddp", "counted", "unscheduled", "two-models", "pickled"])
+@pytest.mark.parametrize("moment", ["mid", "end"])
+def test_what_save_state_writes_passes_in_strict_mode(made, variant, moment):
+    report = verify(made(TRAIN, variant) / moment, strict=True)
+    assert report.layout.name == "accelerate"
+    assert report.passed, said(report)
+    assert not report.findings, said(report)
+
+
+def test_the_plan_is_what_load_state_does(made):
+    out = made(TRAIN, "plain")
+    seen, inspected = json.loads((out / "resumed.json").read_text()), inspect(out / "mid")
+    assert seen["updates"] == inspected.resume.from_update == 16
+    assert seen["lr"] == inspected.optimizer.lrs[0]
+    assert seen["first"] == [0.0, 1.0]  # no batch is skipped
+    assert "it skips no data" in inspected.resume.sentence
+
+
+def test_two_processes_step_the_scheduler_twice(made):
+    inspected = inspect(made(TRAIN, "ddp") / "mid")
+    assert (inspected.optimizer.updates, inspected.scheduler.last_epoch) == (10, 20)
+
+
+def test_what_the_script_registered_is_shown(made):
+    notes = inspect(made(TRAIN, "counted") / "mid").progress.notes
+    assert notes == ("custom_checkpoint_0.pkl says epoch 1, step 4",)
+
+
+def test_the_number_in_the_name_counts_saves(made, tmp_path):
+    shutil.copytree(made(TRAIN, "plain") / "mid", tmp_path / "checkpoint_250")
+    assert verify(tmp_path / "checkpoint_250", strict=True).passed
+
+
+HARMLESS = {
+    "model.safetensors of another step": "same names and shapes: only a digest could tell",
+    "custom_checkpoint_0.pkl missing": "how many objects were registered is known to the script alone",
+    "custom_checkpoint_0.pkl of another step": "what it counts is known to the script alone",
+}
+
+
+def test_each_damage_is_found(made, tmp_path):
+    out = made(TRAIN, "counted")
+    values = [
+        torch_value("optimizer.bin", ("param_groups", 0, "lr"), -1.0),
+        torch_value("scheduler.bin", ("last_epoch",), 3),
+        torch_value("scheduler.bin", ("_last_lr",), [0.7]),
+    ]
+    survey = survey_of(out / "mid", [*damages_of(out / "mid", out / "end"), *values], tmp_path)
+    assert set(survey.survivors) == set(HARMLESS), survey
+    assert len(survey.killed) >= 24
+
+
+def test_each_rank_is_missed(made, tmp_path):
+    survey = survey_of(
+        made(TRAIN, "ddp") / "mid",
+        [d for d in damages_of(made(TRAIN, "ddp") / "mid") if d.path == "random_states_0.pkl"],
+        tmp_path,
+    )
+    assert survey.killed["random_states_0.pkl missing"] == ["ranks/missing-file"]
+    assert not survey.survivors
+
+
+def test_a_hole_in_the_numbers(copied):
+    checkpoint = copied(TRAIN, "two-models", "mid")
+    (checkpoint / "optimizer.bin").unlink()
+    (found,) = verify(checkpoint).findings
+    assert (found.rule, found.place.path) == ("files/missing-required", "optimizer.bin")
+    assert "a later one of the optimizer files is there" in found.message
+
+
+class TestDiffusers:
+    @pytest.mark.parametrize("step", [3, 6])
+    def test_a_training_state_is_clean_without_a_model_at_its_top(self, made, step):
+        report = verify(made(DIFFUSE) / "run" / f"checkpoint-{step}", strict=True)
+        assert (report.layout.name, report.passed) == ("diffusers-training", True), said(report)
+        assert f"continues at update {step + 1}" in report.reason
+        assert inspect(made(DIFFUSE) / "run" / f"checkpoint-{step}").weights.files == (
+            "unet/diffusion_pytorch_model.safetensors",
+        )
+
+    def test_another_name_is_another_step(self, made, tmp_path):
+        shutil.copytree(made(DIFFUSE) / "run" / "checkpoint-3", tmp_path / "checkpoint-40")
+        found = verify(tmp_path / "checkpoint-40").findings
+        (drift,) = [f for f in found if f.rule == "optimizer/step-drift"]
+        assert drift.data == {"updates": 3, "expected": 40, "drift": -37, "batches": None}
+
+    def test_damage_to_a_component(self, made, tmp_path):
+        run = made(DIFFUSE) / "run"
+        damages = [d for d in damages_of(run / "checkpoint-3", run / "checkpoint-6") if d.path.startswith("unet/")]
+        survey = survey_of(run / "checkpoint-3", damages, tmp_path)
+        assert {"empty", "cut to half", "cut by a byte", "all zeros"} <= {
+            name.removeprefix("unet/diffusion_pytorch_model.safetensors ") for name in survey.killed
+        }
+
+    def test_a_pipeline_loads_and_is_nothing_to_resume(self, made):
+        pipeline = made(DIFFUSE) / "pipeline"
+        assert verify(pipeline).layout.name == "diffusers-pipeline"
+        assert not verify(pipeline).passed
+        report = verify(pipeline, ruleset="inference", strict=True)
+        assert (report.passed, report.findings) == (True, []), said(report)
+
+    def test_a_component_that_is_not_there(self, copied):
+        pipeline = copied(DIFFUSE, "pipeline")
+        shutil.rmtree(pipeline / "scheduler")
+        (found,) = verify(pipeline, ruleset="inference").findings
+        assert (found.rule, found.place.path) == ("files/missing-required", "scheduler/*")

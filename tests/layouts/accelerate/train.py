@@ -1,0 +1,78 @@
+"""Trains with Accelerate and keeps what `save_state` writes: `train.py OUT VARIANT` writes OUT/mid and OUT/end; resumes from OUT/mid.
+
+OUT/resumed.json says what the real library did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
+
+BATCHES = 12
+
+
+class Counter:
+    """The script's own progress, as people keep it."""
+
+    def __init__(self):
+        self.epoch = self.step = 0
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state):
+        self.__dict__.update(state)
+
+
+def main() -> None:
+    out, variant = Path(sys.argv[1]), sys.argv[2]
+    if variant == "ddp" and "LOCAL_RANK" not in os.environ:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        return
+    set_seed(0)
+    accelerator = Accelerator(cpu=True)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    data = DataLoader([torch.full((4,), float(i)) for i in range(2 * BATCHES)], batch_size=2)
+    parts = [model, optimizer, data]
+    if variant != "unscheduled":
+        parts.append(torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5))
+    if variant == "two-models":
+        second = torch.nn.Linear(1, 2)
+        parts += [second, torch.optim.SGD(second.parameters(), 1e-2)]
+    model, optimizer, data, *rest = accelerator.prepare(*parts)
+    counter = Counter()
+    if variant == "counted":
+        accelerator.register_for_checkpointing(counter)
+    safe = variant != "pickled"
+    for epoch in range(2):
+        counter.epoch = epoch
+        for index, batch in enumerate(data):
+            counter.step = index + 1
+            model(batch).pow(2).mean().backward()
+            optimizer.step()
+            if variant != "unscheduled":
+                rest[0].step()
+            optimizer.zero_grad()
+            if epoch == 1 and index == 3:
+                accelerator.save_state(str(out / "mid"), safe_serialization=safe)
+    accelerator.save_state(str(out / "end"), safe_serialization=safe)
+    accelerator.load_state(str(out / "mid"))
+    if accelerator.is_main_process:
+        state = optimizer.state_dict()["state"]
+        first = next(iter(data))[:, 0].tolist()
+        seen = {"updates": state[0]["step"].item(), "first": first, "lr": optimizer.param_groups[0]["lr"]}
+        (out / "resumed.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()
