@@ -23,6 +23,7 @@ _HOMES = {
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
     "ckpt_rules.facts.counters": ("counter_faults",),
+    "ckpt_rules.facts.distributed": ("Chunk", "DistributedMetadata", "StoredItem", "StoredTensor"),
     "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ckpt_rules.facts.counters import counter_faults
+    from ckpt_rules.facts.distributed import Chunk, DistributedMetadata, StoredItem, StoredTensor
     from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
@@ -112,9 +114,11 @@ __all__ = [
     "HALF_DTYPES",
     "Checkpoint",
     "CheckpointInvalid",
+    "Chunk",
     "CkptRulesError",
     "Content",
     "Contradiction",
+    "DistributedMetadata",
     "Entry",
     "EntryKind",
     "ExitCode",
@@ -158,6 +162,8 @@ __all__ = [
     "SchedulerState",
     "Severity",
     "Status",
+    "StoredItem",
+    "StoredTensor",
     "TensorInfo",
     "TorchFile",
     "TrainingState",

@@ -16,6 +16,7 @@ from ckpt_rules.storage import LocalStorage, OneFile, Source, Storage, reason
 if TYPE_CHECKING:
     import os
 
+    from ckpt_rules.facts.distributed import DistributedMetadata
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.tensors import JsonFile, SafetensorsFile, TorchFile, Weights
@@ -158,6 +159,10 @@ class Checkpoint:
         Parts of the same bytes are one `TorchFile`; offsets in it count from the start of the part.
         """
         return self.fact(_torch_parts, path, spans)
+
+    def distributed(self, path: str = ".metadata") -> DistributedMetadata:
+        """The metadata of a distributed checkpoint."""
+        return self.fact(_distributed, path)
 
     def json(self, path: str) -> JsonFile:
         """A parsed JSON file."""
@@ -344,6 +349,12 @@ def _torch_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int]
     from ckpt_rules.readers.torch_parts import read_torch_parts
 
     return _read(checkpoint, path, lambda source, path, budget: read_torch_parts(source, path, spans, budget))
+
+
+def _distributed(checkpoint: Checkpoint, path: str) -> DistributedMetadata:
+    from ckpt_rules.readers.distributed_metadata import distributed_metadata
+
+    return distributed_metadata(checkpoint.torch_file(path))
 
 
 def _json(checkpoint: Checkpoint, path: str) -> JsonFile:

@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ckpt_rules import Checkpoint, FactUnavailable, Opaque, TorchFile, is_count
+from ckpt_rules import Checkpoint, FactUnavailable, TorchFile
 
 _METADATA = ".metadata"
-_BYTES = "BytesStorageMetadata"
 
 
 def object_files(checkpoint: Checkpoint) -> Iterator[TorchFile]:
@@ -18,11 +17,10 @@ def object_files(checkpoint: Checkpoint) -> Iterator[TorchFile]:
     Each comes with the path of its file, and with the name of the object in its streams.
     """
     for entry in checkpoint.listing.files(_METADATA):
-        folder = f"{entry.parent}/" if entry.parent else ""
         for path, items in _objects(checkpoint, entry.path).items():
             names, spans = zip(*((name, span) for name, span in items), strict=True)
             try:
-                parts = checkpoint.torch_parts(f"{folder}{path}", spans)
+                parts = checkpoint.torch_parts(path, spans)
             except FactUnavailable:
                 continue
             yield from (_named(part, name) for part, name in zip(parts, names, strict=True))
@@ -38,23 +36,10 @@ def _objects(checkpoint: Checkpoint, path: str) -> Mapping[str, list[tuple[str, 
     """Name, first byte and length of each object, by the file that it lies in; nothing where the metadata is no metadata."""
     found: dict[str, list[tuple[str, tuple[int, int]]]] = defaultdict(list)
     try:
-        metadata = _state(checkpoint.torch_file(path).value)
+        metadata = checkpoint.distributed(path)
     except FactUnavailable:
         return found
-    kinds, places = metadata.get("state_dict_metadata"), metadata.get("storage_data")
-    if not isinstance(kinds, Mapping) or not isinstance(places, Mapping):
-        return found
-    for index, info in places.items():
-        name, place = _state(index).get("fqn"), _state(info)
-        kind = kinds.get(name) if isinstance(name, str) else None
-        if not isinstance(kind, Opaque) or not kind.type.endswith(_BYTES):
-            continue
-        file, start, nbytes = (place.get(key) for key in ("relative_path", "offset", "length"))
-        if isinstance(file, str) and is_count(start) and is_count(nbytes):
-            found[file].append((str(name), (int(start), int(nbytes))))
+    for item in metadata.items:
+        if item.name in metadata.objects:
+            found[item.path].append((item.name, (item.offset, item.nbytes)))
     return found
-
-
-def _state(value: object) -> Mapping[object, object]:
-    state = value.state if isinstance(value, Opaque) else None
-    return state if isinstance(state, Mapping) else {}
