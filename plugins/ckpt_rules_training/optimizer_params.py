@@ -155,7 +155,7 @@ def _pool(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
     ]
     if missing:
         raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
-    outside = [t.shape for f, _, t in weights.items() if f.path != optimizer.path]
+    outside = [t.shape for f, _, t in weights.items() if f.path != optimizer.path or not f.key]
     return outside + _beside(checkpoint, optimizer)
 
 

@@ -84,7 +84,8 @@ def main() -> None:
         if dist.get_rank() == 0:
             seen = {"step": progress.step, "updates": updates, "last_epoch": loaded["lr_scheduler"]["last_epoch"]}
             (out / "resumed.json").write_text(json.dumps(seen))
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # gloo's threads can abort the interpreter while it shuts down
 
 
 if __name__ == "__main__":

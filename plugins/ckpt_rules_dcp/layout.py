@@ -1,0 +1,140 @@
+"""DCP's layout: recognising it, and where its facts are found."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Field,
+    Layout,
+    Match,
+    OptimizerState,
+    Progress,
+    Ranks,
+    Recorded,
+    Requirement,
+    ResumePlan,
+    RngState,
+    ScalerState,
+    SchedulerState,
+    TrainingState,
+    WeightFile,
+    Weights,
+    is_count,
+    plain,
+    state_dicts,
+)
+from ckpt_rules_dcp import saved
+from ckpt_rules_dcp.saved import METADATA, Small
+
+FILE = re.compile(r"__(\d+)_(\d+)\.distcp")
+_CERTAIN, _LIKELY, _FAIR = 90, 80, 60
+_WHY = "it is written last, so this save never finished, and nothing can be loaded without it; a copy with `cp *` leaves it out"
+
+
+class Distributed(Layout):
+    """`.metadata` and `__R_K.distcp`."""
+
+    name = "torch-distributed"
+    title = "torch.distributed.checkpoint directories"
+    own_loader: ClassVar[tuple[str, ...]] = ("*.distcp", METADATA)
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By either kind of file at the top."""
+        tops = [e.path for e in checkpoint.listing if "/" not in e.path]
+        files = sorted(p for p in tops if FILE.fullmatch(p))
+        if METADATA in tops and files:
+            return Match(_CERTAIN, (METADATA, *files[:2]))
+        if files:
+            return Match(_LIKELY, tuple(files[:3]))
+        if METADATA in tops and checkpoint.distributed().problem is None:
+            return Match(_FAIR, (METADATA,))
+        return None
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """`.metadata`; which files there must be, it says itself."""
+        return (Requirement((METADATA,), _WHY, commits=True, purposes=frozenset({"resume", "load"})),)
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """The model's tensors at their full shapes."""
+        _whole(checkpoint)
+        tensors = checkpoint.fact(saved.model_tensors)
+        if not tensors:
+            raise FactUnavailable(f"{METADATA} names no model weights", path=METADATA)
+        return Weights((WeightFile(METADATA, "dcp", tensors),))
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """Everything small, by its full name."""
+        small = _small(checkpoint)
+        found = saved.counters(small)
+        needed = "optional" if found or saved.optimizer_state(checkpoint, small) is None else "info"
+        fields = tuple(
+            Field(name, (found.get(name, name),), needed if name == "global_step" else "optional")
+            for name in ("global_step", "epoch")
+        )
+        return TrainingState(METADATA, {name: value for name, value in small.values.items()}, fields)  # noqa: C416 - mypy takes no dict() here
+
+    def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
+        """Put together from its entries; parameters go by name."""
+        state = saved.optimizer_state(checkpoint, _small(checkpoint))
+        return state_dicts.optimizer(state, METADATA, "optimizer")
+
+    def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
+        """Put together from its entries."""
+        return state_dicts.scheduler(saved.scheduler_state(_small(checkpoint)), METADATA, "lr_scheduler")
+
+    def scaler(self, checkpoint: Checkpoint) -> ScalerState:
+        """Not told apart from other objects."""
+        raise FactUnavailable("a gradient scaler is not told apart from other objects")
+
+    def rng(self, checkpoint: Checkpoint) -> RngState:
+        """Not told apart from other objects."""
+        raise FactUnavailable("random-number state is not told apart from other objects")
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """The counters outside of optimizer and scheduler."""
+        small = _small(checkpoint)
+        return tuple(
+            Recorded(name, plain(small.values[key]), small.paths[key], key)
+            for name, key in saved.counters(small).items()
+            if name == "global_step"
+        )
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """The global step, or the optimizer's count of updates."""
+        recorded = checkpoint.recorded
+        if any(not is_count(r.value) for r in recorded):
+            raise FactUnavailable(f"{recorded[0].key} makes no sense", path=recorded[0].path, blocked=True)
+        updates = max(saved.update_counters(_small(checkpoint)).values(), default=None)
+        step = int(str(recorded[0].value)) if recorded else None
+        done = updates if step is None else step
+        if done is None:
+            raise FactUnavailable("neither a step nor an optimizer's counter is recorded")
+        sentence = f"training continues after step {done:,}; where the data go on is up to the script's own data loader"
+        return Progress(
+            global_step=step,
+            expected_updates=step,
+            exact=bool(recorded) and recorded[0].key.startswith("train_state."),
+            plan=ResumePlan(sentence, from_update=done),
+        )
+
+    def ranks(self, checkpoint: Checkpoint) -> Ranks:
+        """The update counters, each in the file of the rank that wrote it."""
+        small = _small(checkpoint)
+        counted = saved.update_counters(small)
+        return Ranks(steps=tuple(Recorded("step", step, small.paths[name], name) for name, step in counted.items()))
+
+
+def _small(checkpoint: Checkpoint) -> Small:
+    _whole(checkpoint)
+    return checkpoint.fact(saved.small_values)
+
+
+def _whole(checkpoint: Checkpoint) -> None:
+    if checkpoint.listing.get(METADATA) is None:
+        raise FactUnavailable(f"there is no {METADATA}", path=METADATA, blocked=True)
+    if checkpoint.distributed().problem is not None:
+        raise FactUnavailable(f"{METADATA} can't be made sense of", path=METADATA, blocked=True)

@@ -1,0 +1,140 @@
+"""What a distributed checkpoint holds, told apart by name: model, optimizer, scheduler, counters."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ckpt_rules import DTYPE_BITS, Checkpoint, FactUnavailable, StoredItem, TensorInfo, is_count, plain
+
+METADATA = ".metadata"
+OPTIMIZER = re.compile(r"(?:optimizers?|optim)\.(?:0\.)?(.+)")
+SCHEDULER = re.compile(r"(?:lr_)?schedulers?\.(.+)")
+MODEL = re.compile(r"(?:model|module|state_dict|app\.model)\.(.+)")
+_OTHERS = re.compile(r"(?:train_state|trainer|dataloader|rng|rng_state|progress|extra_state|client_state)\b.*")
+_COUNTER = re.compile(r"(?:.*\.)?(?P<name>step|global_step|iteration|iter_num|epoch)")
+_MOST_STEPS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """Values that are read whole, objects and tensors without dimensions, and the file that each lies in."""
+
+    values: Mapping[str, object]
+    paths: Mapping[str, str]
+    damaged: Mapping[str, StoredItem]
+
+
+def metadata_path(checkpoint: Checkpoint) -> str:
+    """The `.metadata` of the checkpoint: at its top, or in the only directory that has one."""
+    if checkpoint.listing.get(METADATA) is not None:
+        return METADATA
+    found = [e.path for e in checkpoint.listing.files(METADATA)]
+    return found[0] if len(found) == 1 else METADATA
+
+
+def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
+    """Every value that is no weight and no moment; of the update counters of very many parameters, some."""
+    metadata = checkpoint.distributed(path)
+    wanted: dict[str, list[StoredItem]] = defaultdict(list)
+    steps = 0
+    for item in metadata.items:
+        tensor = metadata.tensors.get(item.name)
+        scalar = tensor is not None and not tensor.shape
+        if scalar and item.name.endswith(".step"):
+            steps += 1
+        if item.name in metadata.objects or (scalar and (steps <= _MOST_STEPS or not item.name.endswith(".step"))):
+            wanted[item.path].append(item)
+    values, paths, damaged = {}, {}, {}
+    for file, items in wanted.items():
+        for item, value in _read(checkpoint, file, items):
+            if value is _UNREADABLE:
+                damaged[item.name] = item
+            else:
+                values[item.name], paths[item.name] = value, file
+    return Small(values, paths, damaged)
+
+
+_UNREADABLE = object()
+
+
+def _read(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> Iterable[tuple[StoredItem, object]]:
+    try:
+        parts = checkpoint.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
+    except FactUnavailable:
+        return ()  # ranks/chunk-coverage reports a file that is not there
+    # What Accelerate and Megatron save as bytes need not be a file of torch.save.
+    bare = [p.value if p.readable else None if p.container == "pickle" else _UNREADABLE for p in parts]
+    return zip(items, bare, strict=True)
+
+
+def model_tensors(checkpoint: Checkpoint, path: str = METADATA) -> dict[str, TensorInfo]:
+    """The model's tensors at their full shapes, by the names that the model knows."""
+    found, plain_names = {}, {}
+    for name, tensor in checkpoint.distributed(path).tensors.items():
+        if OPTIMIZER.fullmatch(name) or SCHEDULER.fullmatch(name) or _OTHERS.fullmatch(name):
+            continue
+        match = MODEL.fullmatch(name)
+        numel = 1
+        for size in tensor.shape:
+            numel *= size
+        info = TensorInfo(tensor.dtype, tensor.shape, numel * DTYPE_BITS.get(tensor.dtype, 0) // 8)
+        if match:
+            found[match[1]] = info
+        elif tensor.shape:
+            plain_names[name] = info
+    return found or plain_names
+
+
+def optimizer_state(checkpoint: Checkpoint, small: Small, path: str = METADATA) -> dict[str, object] | None:
+    """The optimizer's `state_dict`, put together again from its entries; None where there are none."""
+    state: dict[str, dict[str, object]] = defaultdict(dict)
+    groups: dict[int, dict[str, object]] = defaultdict(dict)
+    named: dict[str, dict[str, object]] = defaultdict(dict)
+    values = _values(checkpoint, small, path)
+    for name, value in values.items():
+        match = OPTIMIZER.fullmatch(name)
+        kind, _, rest = match[1].partition(".") if match else ("", "", "")
+        owner, _, field = rest.rpartition(".")
+        if kind == "state" and owner:
+            state[owner][field] = value
+        elif kind == "param_groups" and owner.isdecimal():
+            groups[int(owner)][field] = value
+        elif kind == "param_groups" and owner:
+            named[owner][field] = value
+    listed = [groups[n] for n in sorted(groups)] or [{**fields, "params": [owner]} for owner, fields in named.items()]
+    return {"state": dict(state), "param_groups": listed} if state or listed else None
+
+
+def _values(checkpoint: Checkpoint, small: Small, path: str) -> dict[str, object]:
+    tensors = {
+        name: TensorInfo(t.dtype, t.shape, 0)
+        for name, t in checkpoint.distributed(path).tensors.items()
+        if t.shape and OPTIMIZER.fullmatch(name)
+    }
+    return {**tensors, **{n: v for n, v in small.values.items() if OPTIMIZER.fullmatch(n)}}
+
+
+def scheduler_state(small: Small) -> dict[str, object] | None:
+    """The scheduler's `state_dict`, put together again; None where there is none."""
+    found = {m[1]: v for n, v in small.values.items() if (m := SCHEDULER.fullmatch(n))}
+    return found or None
+
+
+def counters(small: Small) -> dict[str, str]:
+    """The full name of each counter of all training, by what it counts: `global_step`, `epoch`."""
+    found: dict[str, str] = {}
+    for name in small.values:
+        match = _COUNTER.fullmatch(name)
+        inside = OPTIMIZER.fullmatch(name) or SCHEDULER.fullmatch(name) or MODEL.fullmatch(name)
+        if match and not inside and not name.startswith(("dataloader", "rng")):
+            found.setdefault("epoch" if match["name"] == "epoch" else "global_step", name)
+    return found
+
+
+def update_counters(small: Small) -> dict[str, int]:
+    """The update counter of each parameter that has one, by its full name."""
+    steps = {n: plain(v) for n, v in small.values.items() if OPTIMIZER.fullmatch(n) and n.endswith(".step")}
+    return {n: int(v) for n, v in steps.items() if is_count(v)}
