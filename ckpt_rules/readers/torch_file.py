@@ -13,7 +13,7 @@ from ckpt_rules.readers.enclosed import Enclosed, Memory
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.torch_zip import read_zip
-from ckpt_rules.readers.windows import unpickle_window
+from ckpt_rules.readers.windows import FIRST_NBYTES, unpickle_window
 from ckpt_rules.storage import Source
 
 MAX_PICKLES = 1_000
@@ -66,12 +66,11 @@ def _read(source: Source, path: str, budget: Budget) -> _Reading:
 
 
 def _is_legacy(source: Source, budget: Budget) -> bool:
-    """Whether the first pickle, in whatever way it is written, makes torch's magic number."""
-    room = budget.room
-    _, [first] = unpickle_window(
-        source, 0, budget, lambda raw: [unpickle(raw, PlainBuilder(), stream="object", budget=budget)]
-    )
-    budget.room = room
+    """Whether the first pickle, in whatever way it is written, makes torch's magic number; one that goes on for long does not."""
+    room, opcodes = budget.room, budget.opcodes
+    raw = source.read(0, FIRST_NBYTES)
+    first = unpickle(raw, PlainBuilder(), stream="object", budget=budget)
+    budget.room, budget.opcodes = room, opcodes
     return first.value == torch_legacy.MAGIC
 
 

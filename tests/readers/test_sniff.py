@@ -78,7 +78,7 @@ def test_content_is_told_from_the_first_bytes(data, content):
         ("pytorch_model-00001-of-00002.bin", "torch", True),
         ("optimizer.bin", "torch", True),
         ("train.bin", "torch", False),
-        ("random_states_0.pkl", "torch", False),
+        ("random_states_0.pkl", "torch", True),
         ("config.json", "json", True),
         ("README.md", None, None),
         ("latest", None, None),
