@@ -23,7 +23,29 @@ class Limits(BaseModel):
     opcodes: int = Field(default=10_000_000, ge=1, description="Opcodes of all pickles of one file.")
     values: int = Field(default=8_000_000, ge=1, description="Values that one pickle unfolds into.")
     levels: int = Field(default=200, ge=1, le=300, description="Levels of nesting of the values of one file.")
-    entries: int = Field(default=200_000, ge=1, description="Files of a checkpoint, and records of one zip archive.")
+    marks: int = Field(default=2_000, ge=1, description="Values of one pickle that are begun and not yet finished.")
+    memo_gap: int = Field(
+        default=4_096, ge=0, description="Numbers that a pickle leaves out between two of its values."
+    )
+    odd_keys: int = Field(
+        default=10_000,
+        ge=0,
+        description="Keys of one pickle that are tuples or huge numbers, which can be made to collide.",
+    )
+    key_parts: int = Field(default=1_000, ge=1, description="Parts of one key that is a tuple.")
+    key_bits: int = Field(default=4_096, ge=64, description="Bits of a number that is a key.")
+    enclosed: int = Field(
+        default=1_000,
+        ge=0,
+        description="Pickles and archives inside or behind one pickle, and foreign entries of one archive.",
+    )
+    nesting: int = Field(default=5, ge=0, le=50, description="Levels of pickles and archives inside one another.")
+    depth: int = Field(default=64, ge=1, le=500, description="Directories inside one another.")
+    entries: int = Field(
+        default=200_000,
+        ge=1,
+        description="Files of a checkpoint, and records of one zip archive or members of one tar.",
+    )
     outside_links: bool = Field(
         default=True, description="Whether links are followed out of the checkpoint, as the hub's cache needs it."
     )

@@ -19,8 +19,6 @@ from ckpt_rules.errors import UsageError
 from ckpt_rules.facts.files import Entry, EntryKind, Listing, Root, RootKind
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 
-MAX_DEPTH = 64
-
 
 class Source(Protocol):
     """One open file. `read` returns fewer bytes than asked for only at the end of the file."""
@@ -202,7 +200,7 @@ class _Walk:
 
     def __init__(self, top: Path, limits: Limits) -> None:
         self.top = top
-        self.most = limits.entries
+        self.most, self.depth = limits.entries, limits.depth
         self.inside = None if limits.outside_links else os.path.realpath(top)
         self.entries: list[Entry] = []
         self.truncated: str | None = None
@@ -227,8 +225,8 @@ class _Walk:
             name = f"{relative}/{item.name}" if relative else item.name
             entry, inside = self.entry(item, name, here)
             self.entries.append(entry)
-            if inside and depth >= MAX_DEPTH:
-                self.truncated = f"directories are nested deeper than {MAX_DEPTH}"
+            if inside and depth >= self.depth:
+                self.truncated = f"directories are nested deeper than {self.depth} (a ruleset can raise this: `limits: {{depth: …}}`)"
             elif inside:
                 self.directory(name, depth + 1, here)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ckpt_rules import storage
 from ckpt_rules.facts.files import EntryKind, RootKind
 from ckpt_rules.limits import Limits
 from ckpt_rules.storage import LocalSource, LocalStorage
@@ -113,12 +112,11 @@ def test_a_tree_beyond_the_bounds_is_cut_and_says_so(tmp_path):
     assert listing.truncated == "there are more than 3 (a ruleset can raise this: `limits: {entries: …}`)"
 
 
-def test_directories_beyond_the_depth_are_not_entered(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "MAX_DEPTH", 2)
+def test_directories_beyond_the_depth_are_not_entered(tmp_path):
     (tmp_path / "a/b/c/d").mkdir(parents=True)
-    listing = LocalStorage(tmp_path).list()
+    listing = LocalStorage(tmp_path, Limits(depth=2)).list()
     assert [e.path for e in listing] == ["a", "a/b", "a/b/c"]
-    assert listing.truncated == "directories are nested deeper than 2"
+    assert listing.truncated == "directories are nested deeper than 2 (a ruleset can raise this: `limits: {depth: …}`)"
 
 
 def test_a_read_past_the_end_is_short(tmp_path):

@@ -13,7 +13,6 @@ from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.windows import unpickle_window
 from ckpt_rules.storage import Source
 
-MAX_MEMBERS = 10_000
 _BLOCK = 512
 _NAME, _SIZE = slice(0, 100), slice(124, 136)
 _NPY_HEAD = struct.Struct("<6s2BH")
@@ -25,7 +24,7 @@ def tar_pickles(source: Source, budget: Budget) -> list[Unpickled]:
     """The pickles of a tar archive: before version 2.6, torch.load ran those of its members storages, tensors and pickle."""
     found = []
     at = 0
-    for _ in range(MAX_MEMBERS):
+    for _ in range(budget.limits.entries):
         header = source.read(at, _BLOCK)
         name = header[_NAME].split(b"\0", 1)[0].decode("utf-8", "replace")
         digits = header[_SIZE].strip(b" \0")
@@ -65,7 +64,7 @@ def unpacked(source: Source, budget: Budget) -> bytes:
 def _pickle_at(source: Source, start: int, stream: str, budget: Budget) -> list[Unpickled]:
     room = budget.room
     _, found = unpickle_window(
-        source, start, budget, lambda raw: [unpickle(raw, PlainBuilder(), stream=stream, budget=budget)]
+        source, start, budget, lambda raw: [unpickle(raw, PlainBuilder(budget.limits), stream=stream, budget=budget)]
     )
     budget.room = room
     return found

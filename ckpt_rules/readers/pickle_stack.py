@@ -13,15 +13,10 @@ from typing import Any, Protocol, Self, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, Opaque
+from ckpt_rules.limits import Limits
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.enclosed import Enclosed, is_loadable
 
-MAX_MARKS = 2_000
-MAX_MEMO_GAP = 4_096
-MAX_KEY_PARTS = 1_000
-MAX_KEY_BITS = 4_096
-MAX_ODD_KEYS = 10_000
-MAX_ENCLOSED = 100
 _GETATTR, _GETATTR_ARGS = ("builtins", "getattr"), 2
 _LOAD_BYTES = ("torch.storage", "_load_from_bytes")
 
@@ -108,6 +103,7 @@ class Machine:
         "globals",
         "keys",
         "known",
+        "limits",
         "memo",
         "notes",
         "ordered",
@@ -136,7 +132,8 @@ class Machine:
         self.protocol = 0
         self.frame_end = 0
         self.budget, self.room = budget, budget.room
-        self.keys = KeyGuard()
+        self.limits = budget.limits
+        self.keys = KeyGuard(budget.limits)
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
@@ -181,8 +178,8 @@ class Machine:
 
     def mark(self) -> None:
         """Open a mark: what follows lies on a stack of its own."""
-        if len(self.under) >= MAX_MARKS:
-            raise LimitError(f"the pickle {self.stream} nests deeper than {MAX_MARKS:,}")
+        if len(self.under) >= self.limits.marks:
+            raise LimitError.past("marks", f"the pickle {self.stream} nests deeper than {self.limits.marks:,}")
         self.under.append(self.stack)
         self.stack = []
 
@@ -199,8 +196,9 @@ class Machine:
         if gap < 0 <= index:
             memo[index] = value
             return
-        if not 0 <= gap <= MAX_MEMO_GAP:
-            raise LimitError(f"the pickle {self.stream} numbers a value {index:,} after {len(memo):,} values")
+        if not 0 <= gap <= self.limits.memo_gap:
+            what = f"the pickle {self.stream} numbers a value {index:,} after {len(memo):,} values"
+            raise LimitError.past("memo_gap", what)
         self.room -= SLOT * (gap + 1)
         memo.extend([UNSET] * gap)
         memo.append(value)
@@ -273,7 +271,12 @@ class Machine:
 
     def note_bytes(self, raw: bytes) -> None:
         """Keep bytes that something could load."""
-        if is_loadable(raw) and len(self.enclosed) < MAX_ENCLOSED:
+        if is_loadable(raw):
+            if len(self.enclosed) >= self.limits.enclosed:
+                most = self.limits.enclosed
+                raise LimitError.past(
+                    "enclosed", f"the pickle {self.stream} holds more than {most:,} pickles and archives"
+                )
             self.enclosed.append(Enclosed(self.stream, self.at, raw))
 
     def set_items(self, target: object, items: list[Any]) -> None:
@@ -320,34 +323,37 @@ UNSET = _Unset()
 class KeyGuard:
     """Lets keys through to be hashed while that is cheap: not too large, and not too many that can collide by design."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._odd = 0
+        self._limits = limits
 
     def check(self, key: object) -> object:
         """The key itself; FormatError where its kind can't be hashed, LimitError where hashing could take for ever."""
-        if type(key) is not str and _can_collide(key):
+        if type(key) is not str and _can_collide(key, self._limits):
             self._odd += 1
-            if self._odd > MAX_ODD_KEYS:
-                raise LimitError(f"the pickle has more than {MAX_ODD_KEYS:,} keys that are tuples or huge numbers")
+            most = self._limits.odd_keys
+            if self._odd > most:
+                what = f"the pickle has more than {most:,} keys that are tuples or huge numbers"
+                raise LimitError.past("odd_keys", what)
         return key
 
 
-def _can_collide(key: object) -> bool:
+def _can_collide(key: object, limits: Limits) -> bool:
     """Whether any number of keys with one hash can be made up: huge integers, and tuples and sets that hold numbers."""
     odd, left = False, [key]
-    for _ in range(MAX_KEY_PARTS):
+    for _ in range(limits.key_parts):
         if not left:
             return odd
         part = left.pop()
         if isinstance(part, int):
-            if part.bit_length() > MAX_KEY_BITS:
-                raise LimitError(f"a key is a number of {part.bit_length():,} bits")
+            if part.bit_length() > limits.key_bits:
+                raise LimitError.past("key_bits", f"a key is a number of {part.bit_length():,} bits")
             odd = odd or part is not key or not -_LARGEST_PLAIN_KEY <= part <= _LARGEST_PLAIN_KEY
         elif isinstance(part, tuple | frozenset):
             odd = odd or isinstance(part, frozenset)
-            left.extend(list(part)[: MAX_KEY_PARTS + 1])
+            left.extend(list(part)[: limits.key_parts + 1])
         elif isinstance(part, float | complex):
             odd = odd or part is not key
         elif type(part) is ByteArray or not isinstance(part, str | bytes | Opaque | None):
             raise FormatError(f"a {type(part).__name__} is used as a key")
-    raise LimitError(f"a key has more than {MAX_KEY_PARTS:,} parts")
+    raise LimitError.past("key_parts", f"a key has more than {limits.key_parts:,} parts")

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.readers.pickle_stack import ByteArray, Global, KeyGuard
 from ckpt_rules.readers.scalars import decode_scalar, numpy_dtype
 
@@ -36,9 +37,9 @@ class PlainBuilder:
     known: Mapping[tuple[str, str], Constructor]
     must_fit = frozenset({"builtins", "collections", "_codecs"})
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.known = CONSTRUCTORS
-        self.keys = KeyGuard()
+        self.keys = KeyGuard(limits)
 
     def build(self, function: object, args: tuple[object, ...]) -> object:
         """The inert value of a call."""

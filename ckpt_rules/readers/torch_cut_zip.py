@@ -24,7 +24,7 @@ def read_cut_zip(source: Source, log: ProblemLog, budget: Budget) -> Unpickled |
         return None
     start = LOCAL.size + name_n + extra_n
     # Every storage is taken to be there: one problem is enough.
-    builder = TorchBuilder(lambda _: Stored(None, -1), source.read, ProblemLog())
+    builder = TorchBuilder(lambda _: Stored(None, -1), source.read, ProblemLog(), limits=budget.limits)
     _, [result] = unpickle_window(
         source, start, budget, lambda raw: [unpickle(raw, builder, stream=name, budget=budget, base=start)]
     )

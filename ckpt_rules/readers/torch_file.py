@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ckpt_rules.facts.tensors import GlobalRef, TorchFile
+from ckpt_rules.facts.tensors import GlobalRef, ReadProblem, TorchFile
 from ckpt_rules.readers import torch_legacy
-from ckpt_rules.readers.budget import Budget
+from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog
 from ckpt_rules.readers.disguises import numpy_pickle, tar_pickles, unpacked
 from ckpt_rules.readers.enclosed import Enclosed, Memory
@@ -16,8 +16,6 @@ from ckpt_rules.readers.torch_zip import read_zip
 from ckpt_rules.readers.windows import FIRST_NBYTES, unpickle_window
 from ckpt_rules.storage import Source
 
-MAX_PICKLES = 1_000
-MAX_DEPTH = 5
 _USTAR, _USTAR_AT = b"ustar", 257
 
 _Reading = tuple[TorchFile, list[Enclosed]]
@@ -33,7 +31,7 @@ def read_torch_file(source: Source, path: str, budget: Budget | None = None, *, 
     if depth == 0:
         budget.opcodes = budget.limits.opcodes
     file, enclosed = _read(source, path, budget)
-    inner = [_inside(each, budget, depth + 1) for each in enclosed] if depth < MAX_DEPTH else []
+    inner = [_inside(each, budget, depth + 1) for each in enclosed] if depth < budget.limits.nesting else []
     found = [(stream, part) for stream, part in inner if part.readable or part.globals]
     globals_ = [g._replace(stream=f"{stream} > {g.stream}") for stream, part in found for g in part.globals]
     nested = [n for stream, part in found for n in (stream, *(f"{stream} > {further}" for further in part.nested))]
@@ -69,7 +67,7 @@ def _is_legacy(source: Source, budget: Budget) -> bool:
     """Whether the first pickle, in whatever way it is written, makes torch's magic number; one that goes on for long does not."""
     room, opcodes = budget.room, budget.opcodes
     raw = source.read(0, FIRST_NBYTES)
-    first = unpickle(raw, PlainBuilder(), stream="object", budget=budget)
+    first = unpickle(raw, PlainBuilder(budget.limits), stream="object", budget=budget)
     budget.room, budget.opcodes = room, opcodes
     return first.value == torch_legacy.MAGIC
 
@@ -97,10 +95,15 @@ def _read_bare(source: Source, path: str, head: bytes, budget: Budget) -> _Readi
 
 
 def _all(raw: bytes, budget: Budget) -> list[Unpickled]:
-    pickles = [unpickle(raw, PlainBuilder(), stream="object", budget=budget)]
-    while pickles[-1].readable and pickles[-1].end < len(raw) and len(pickles) < MAX_PICKLES:
+    pickles = [unpickle(raw, PlainBuilder(budget.limits), stream="object", budget=budget)]
+    while pickles[-1].readable and pickles[-1].end < len(raw):
+        if len(pickles) > budget.limits.enclosed:
+            limit = LimitError.past("enclosed", f"more than {budget.limits.enclosed:,} pickles follow one another")
+            past = ReadProblem(limit.code, limit.reason, pickles[-1].end)
+            pickles[0] = replace(pickles[0], problems=(*pickles[0].problems, past))
+            break
         stream = f"object {len(pickles) + 1}"
-        further = unpickle(raw, PlainBuilder(), stream=stream, budget=budget, start=pickles[-1].end)
+        further = unpickle(raw, PlainBuilder(budget.limits), stream=stream, budget=budget, start=pickles[-1].end)
         pickles.append(replace(further, value=None))
     return pickles
 

@@ -64,7 +64,9 @@ def _read_pickles(source: Source, budget: Budget) -> _Pickles:
 
     def run(raw: bytes) -> list[Unpickled]:
         # The places of the storages come after the object that refers to them, which is therefore read twice.
-        builders.append(TorchBuilder(lambda _: Stored(None, -1), source.read, ProblemLog(), legacy=True))
+        builders.append(
+            TorchBuilder(lambda _: Stored(None, -1), source.read, ProblemLog(), legacy=True, limits=budget.limits)
+        )
         around = _WithoutStorages(lambda _: None, source.read, ProblemLog())
         found = [unpickle(raw, around, stream=STREAMS[0], budget=budget)]
         for number, stream in enumerate(STREAMS[1:], 1):
@@ -80,7 +82,7 @@ def _read_pickles(source: Source, budget: Budget) -> _Pickles:
 def _read_object(
     source: Source, pickles: _Pickles, places: dict[str, Stored], log: ProblemLog, budget: Budget
 ) -> object:
-    builder = TorchBuilder(places.get, source.read, log, legacy=True)
+    builder = TorchBuilder(places.get, source.read, log, legacy=True, limits=budget.limits)
     start = pickles.found[_OBJECT - 1].end
     return unpickle(pickles.raw, builder, stream=STREAMS[_OBJECT], budget=budget, start=start).value
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import TensorInfo
+from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.readers.damage import ProblemLog
 from ckpt_rules.readers.pickle_stack import Global
 from ckpt_rules.readers.plain_objects import PlainBuilder
@@ -60,8 +61,9 @@ class TorchBuilder(PlainBuilder):
         *,
         byteorder: str = "little",
         legacy: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        super().__init__()
+        super().__init__(limits)
         self.known = KNOWN
         self.storages: dict[str, TensorInfo] = {}
         self._locate, self._read, self._log = locate, read, log

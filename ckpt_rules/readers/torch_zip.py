@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 
 from ckpt_rules.facts.tensors import TorchFile
-from ckpt_rules.readers.budget import Budget
+from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.enclosed import Enclosed, is_loadable
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
@@ -21,20 +21,23 @@ from ckpt_rules.readers.zip_oddities import AMBIGUOUS, COMPRESSED, note_name
 from ckpt_rules.storage import Source
 
 MAX_RECORD_NBYTES = 4_096
-MAX_OTHERS = 1_000
 HEAD_NBYTES = 16
 MIN_VERSION, MAX_VERSION = 1, 10
 
 
 @dataclass(frozen=True, slots=True)
 class _Archive:
-    """The entries by lower-case name without their folder: torch looks names up without regard to case."""
+    """The entries by lower-case name without their folder: torch looks names up without regard to case.
+
+    doubles: further entries of a name
+    """
 
     source: Source
     root: str
     entries: dict[str, ZipEntry]
     log: ProblemLog
     budget: Budget
+    doubles: list[ZipEntry]
 
     def record(self, name: str) -> bytes | None:
         """The content of a small entry; None where there is none."""
@@ -87,6 +90,7 @@ def _open(source: Source, entries: list[ZipEntry], log: ProblemLog, budget: Budg
     """The entries under the archive's one top folder, that of its first entry."""
     root = entries[0].name.partition("/")[0]
     found: dict[str, ZipEntry] = {}
+    doubles: list[ZipEntry] = []
     for entry in entries:
         note_name(entry.name, entry.header, log)
         folder, _, name = entry.name.partition("/")
@@ -95,10 +99,11 @@ def _open(source: Source, entries: list[ZipEntry], log: ProblemLog, budget: Budg
             log.add("directory", message, entry.header, entry.name)
         elif name.lower() in found:
             message = f"the zip directory lists '{entry.name}' twice, and readers differ in which they take"
-            log.add(AMBIGUOUS, message, entry.header, entry.name, fatal=False)
+            log.add(AMBIGUOUS, message, entry.header, entry.name)
+            doubles.append(entry)
         else:
             found[name.lower()] = entry
-    return _Archive(source, root, found, log, budget)
+    return _Archive(source, root, found, log, budget, doubles)
 
 
 def _read_pickle(archive: _Archive) -> Unpickled | None:
@@ -115,7 +120,7 @@ def _read_pickle(archive: _Archive) -> Unpickled | None:
     if entry.crc and zlib.crc32(raw) != entry.crc:
         message = f"the bytes of '{entry.name}' do not have the checksum 0x{entry.crc:08x} that was stored with them"
         log.add("crc", message, entry.data, entry.name, fatal=False)
-    builder = TorchBuilder(archive.locate, archive.source.read, log, byteorder=byteorder)
+    builder = TorchBuilder(archive.locate, archive.source.read, log, byteorder=byteorder, limits=archive.budget.limits)
     budget = archive.budget
     budget.room -= len(raw)  # while values are built from them
     result = unpickle(raw, builder, stream=f"{archive.root}/data.pkl", budget=budget, base=entry.data or 0)
@@ -134,7 +139,14 @@ def _others(archive: _Archive) -> list[Enclosed]:
     """Further entries that hold something loadable."""
     found = []
     names = [n for n in archive.entries if n not in _USUAL and not n.startswith("data/")]
-    for entry in map(archive.entries.__getitem__, names[:MAX_OTHERS]):
+    entries = [*archive.doubles, *map(archive.entries.__getitem__, names)]
+    most = archive.budget.limits.enclosed
+    if len(entries) > most:
+        limit = LimitError.past(
+            "enclosed", f"the zip archive has {len(entries):,} entries beside those of torch.save, more than {most:,}"
+        )
+        archive.log.note(limit)
+    for entry in entries[:most]:
         try:
             if entry.data is not None and is_loadable(_start(archive.source, entry)):
                 archive.budget.charge(entry.nbytes, f"'{entry.name}'")

@@ -8,6 +8,7 @@ from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
 from ckpt_rules_safety.files import pickled_files
 
 _SHOWN = 20
+_AMBIGUOUS = "ambiguous"
 _NO_CRC = "readers that check it refuse the file, torch.load does not"
 
 
@@ -33,7 +34,7 @@ class AmbiguousZip(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each contradiction, 20 at the most in one file."""
-        yield from _problems(checkpoint, {"ambiguous": None, "crc": None, "storage-unused": Severity.WARNING})
+        yield from _problems(checkpoint, {_AMBIGUOUS: None, "crc": None, "storage-unused": Severity.WARNING})
 
 
 class ZipTraversal(Rule):
@@ -83,7 +84,7 @@ class CompressedZip(Rule):
 
 def _problems(checkpoint: Checkpoint, codes: dict[str, Severity | None]) -> Iterator[Problem]:
     for file in pickled_files(checkpoint):
-        for fault in [p for p in file.problems if p.code in codes and not p.fatal][:_SHOWN]:
+        for fault in [p for p in file.problems if p.code in codes and (p.code == _AMBIGUOUS or not p.fatal)][:_SHOWN]:
             also = f": {_NO_CRC}" if fault.code == "crc" else ""
             yield Problem(
                 message=f"{fault.message}{also}",

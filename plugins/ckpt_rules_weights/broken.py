@@ -23,6 +23,9 @@ def _problems(path: str, found: Sequence[ReadProblem], *, tensor: bool) -> Itera
         )
 
 
+_OTHERS = frozenset({"limit", "ambiguous"})
+
+
 class BrokenSafetensors(Rule):
     """A safetensors file does not follow its format.
 
@@ -66,7 +69,7 @@ class BrokenTorchFile(Rule):
     tags = frozenset({"load", "resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each fault, 20 at the most in one file; limits are the business of `pickle/limit`."""
+        """One problem for each fault, 20 at the most in one file; what `pickle/limit` and `zip/ambiguous` report is left out."""
         for entry in checkpoint.files_in("torch"):
-            faults = tuple(p for p in checkpoint.torch_file(entry.path).problems if p.code != "limit")
+            faults = tuple(p for p in checkpoint.torch_file(entry.path).problems if p.code not in _OTHERS)
             yield from _problems(entry.path, faults, tensor=False)

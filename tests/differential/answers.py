@@ -14,7 +14,6 @@ from ckpt_rules.facts.tensors import ReadProblem
 from ckpt_rules.readers.json_file import read_json
 from ckpt_rules.readers.safetensors import read_safetensors
 from ckpt_rules.readers.torch_file import read_torch_file
-from ckpt_rules.readers.zip_oddities import AMBIGUOUS
 from ckpt_rules_safety.unsafe_load import refused_by_default
 from tests.differential.seeds import FORMATS
 
@@ -38,12 +37,10 @@ class Answer(NamedTuple):
 
     faults: code and message of each reason to refuse it; none where it is accepted
     value:  what was read
-    warned: whether an archive lists two entries of one name, which `zip/ambiguous` reports as an error
     """
 
     faults: tuple[tuple[str, str], ...]
     value: Any = None
-    warned: bool = False
 
 
 def ours(file_format: str, data: bytes) -> Answer:
@@ -59,7 +56,7 @@ def ours(file_format: str, data: bytes) -> Answer:
     faults = _fatal(saved.problems)
     if refusal:
         faults = (*faults, ("unsafe-load", refusal.message))
-    return Answer(faults, saved.value, any(p.code == AMBIGUOUS and _TWICE in p.message for p in saved.problems))
+    return Answer(faults, saved.value)
 
 
 def theirs(file_format: str, data: bytes) -> Answer:

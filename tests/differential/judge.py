@@ -11,7 +11,6 @@ from tests.differential.compare import difference
 
 MISS, CRASH, OVER, DIFFERS = "MISS", "CRASH", "OVER", "DIFFERS"
 BOTH_REFUSE, BOTH_ACCEPT, STRICTER, UNKNOWN = "both refuse", "both accept", "stricter", "unknowable"
-NOTED = "only noted"
 FAILURES = (MISS, CRASH, OVER, DIFFERS)
 
 
@@ -26,22 +25,14 @@ def judge(file_format: str, mine: Answer, other: Answer) -> Verdict:
     """Compare two answers on the same bytes."""
     if mine.faults and other.faults:
         return Verdict(BOTH_REFUSE)
-    if other.faults and mine.warned:
-        return Verdict(
-            NOTED, "entries with one name, of which torch.load takes another than we; zip/ambiguous is an error"
-        )
     if other.faults:
         for formats, pattern, why in UNKNOWABLE:
             if file_format in formats.split() and re.search(pattern, other.faults[0][1]):
                 return Verdict(UNKNOWN, why)
         return Verdict(MISS, _shape(*other.faults[0]))
     if mine.faults:
-        if mine.warned:
-            return Verdict(STRICTER, "ambiguous: of entries with one name, torch.load takes another than we")
         reason = next(filter(None, (justification(file_format, *fault) for fault in mine.faults)), "")
         return Verdict(STRICTER, reason) if reason else Verdict(OVER, _shape(*mine.faults[0]))
-    if mine.warned:
-        return Verdict(BOTH_ACCEPT)
     different = difference(file_format, mine.value, other.value)
     return Verdict(DIFFERS, _shape("", different)) if different else Verdict(BOTH_ACCEPT)
 

@@ -18,7 +18,6 @@ import pytest
 
 from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
-from ckpt_rules.readers import pickle_stack
 from ckpt_rules.readers.bounded import RECURSION, TOO_DEEP, bounded
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
@@ -27,7 +26,8 @@ from ckpt_rules.readers.plain_objects import PlainBuilder
 
 
 def run(data: bytes, **limits: int) -> Unpickled:
-    return unpickle(data, PlainBuilder(), stream="object", budget=Budget(Limits(**limits)))
+    given = Limits(**limits)
+    return unpickle(data, PlainBuilder(given), stream="object", budget=Budget(given))
 
 
 def problem(data: bytes):
@@ -264,25 +264,32 @@ class TestKeys:
     def test_whose_hash_would_never_end(self):
         data = doubled(64, b")") + b"q\xf0"[:0]
         found = problem(data + b"q@0}h@Ns.")
-        assert (found.code, found.message) == ("limit", "a key has more than 1,000 parts")
+        assert (found.code, found.message) == (
+            "limit",
+            "a key has more than 1,000 parts (a ruleset can raise this: `limits: {key_parts: …}`)",
+        )
 
-    def test_in_great_numbers_that_collide(self, monkeypatch):
-        monkeypatch.setattr(pickle_stack, "MAX_ODD_KEYS", 100)
+    def test_in_great_numbers_that_collide(self):
         collide = {i * (2**61 - 1): None for i in range(90)}
-        assert run(pickle.dumps(collide, 2)).value == collide
-        found = problem(pickle.dumps({i * (2**61 - 1): None for i in range(200)}, 2))
-        assert (found.code, "more than 100 keys" in found.message) == ("limit", True)
-        assert problem(pickle.dumps({(i, i): None for i in range(200)}, 2)).code == "limit"
-        assert problem(pickle.dumps({(i, i) for i in range(200)}, 2)).code == "limit"
+        assert run(pickle.dumps(collide, 2), odd_keys=100).value == collide
+        for keys in (
+            {i * (2**61 - 1): None for i in range(200)},
+            {(i, i): None for i in range(200)},
+            {(i, i) for i in range(200)},
+        ):
+            data = pickle.dumps(keys, 2)
+            (found,) = run(data, odd_keys=100).problems
+            assert (found.code, "more than 100 keys" in found.message) == ("limit", True)
+            assert "`limits: {odd_keys: …}`" in found.message
+            assert run(data, odd_keys=200).value == keys
 
-    def test_in_great_numbers_that_do_not(self, monkeypatch):
-        monkeypatch.setattr(pickle_stack, "MAX_ODD_KEYS", 100)
+    def test_in_great_numbers_that_do_not(self):
         usual = {
             **dict.fromkeys(range(300)),
             **{(str(i), "b"): i for i in range(300)},
             **{i / 3: i for i in range(300)},
         }
-        assert run(pickle.dumps(usual, 2)).value == usual
+        assert run(pickle.dumps(usual, 2), odd_keys=100).value == usual
 
     def test_that_are_huge_numbers(self):
         assert "a key is a number of" in problem(pickle.dumps({2**5_000: 1}, 2)).message
@@ -406,3 +413,22 @@ def test_extension_codes_are_never_looked_up():
         assert "copyreg extension 77" in problem(data).message
     finally:
         copyreg.remove_extension("collections", "OrderedDict", 77)
+
+
+class TestLimitsThatARulesetRaises:
+    """Each bound is named where it is met, and with another number the same file is read."""
+
+    @pytest.mark.parametrize(
+        ("limit", "value", "data"),
+        [
+            ("marks", 3, b"(" * 5 + b"t" * 5 + b"."),
+            ("memo_gap", 10, b"Nr\xff\x00\x00\x00."),
+            ("key_parts", 4, pickle.dumps({(1, 2, 3, 4, 5, 6): 1}, 2)),
+            ("key_bits", 64, pickle.dumps({1 << 100: 1}, 2)),
+            ("enclosed", 1, pickle.dumps([pickle.dumps([n, 2], 2) for n in range(3)], 3)),
+        ],
+    )
+    def test_each(self, limit, value, data):
+        (found,) = run(data, **{limit: value}).problems
+        assert (found.code, f"`limits: {{{limit}: …}}`" in found.message) == ("limit", True)
+        assert run(data).readable

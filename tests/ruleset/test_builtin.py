@@ -44,8 +44,17 @@ def test_default_is_every_rule_that_reads_no_tensor_bytes(ours):
 
 def test_inference_asks_for_nothing_that_only_a_resume_needs(ours):
     asked = in_force("inference", ours)
-    assert {i.partition("/")[0] for i in asked} == {"files", "pickle", "safetensors", "state", "weights", "zip"}
+    assert {i.partition("/")[0] for i in asked} == {
+        "files",
+        "pickle",
+        "ranks",
+        "safetensors",
+        "state",
+        "weights",
+        "zip",
+    }
     assert {i for i in asked if i.startswith("state/")} == {"state/needs-unsafe-load", "state/unreadable"}
+    assert {i for i in asked if i.startswith("ranks/")} == {"ranks/chunk-coverage"}
     assert resolve("inference", ours, today=TODAY).purpose == "load"
 
 
