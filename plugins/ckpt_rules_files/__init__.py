@@ -12,6 +12,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_files.content import Empty, Placeholder, Unreadable, WrongFormat
     from ckpt_rules_files.copies import DuplicateFormat
     from ckpt_rules_files.families import IncompleteFamily
+    from ckpt_rules_files.mixtures import MixedArtifacts, SizeOutlier
     from ckpt_rules_files.pointers import DanglingPointer, StalePointer
     from ckpt_rules_files.presence import CommitMarker, MissingCheckpoint, MissingRequired
     from ckpt_rules_files.staging import StagingLeftover
@@ -25,7 +26,9 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         IncompleteFamily,
         MissingCheckpoint,
         MissingRequired,
+        MixedArtifacts,
         Placeholder,
+        SizeOutlier,
         StagingLeftover,
         StalePointer,
         Unreadable,

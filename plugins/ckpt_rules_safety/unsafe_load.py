@@ -51,7 +51,7 @@ class NeedsUnsafeLoad(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
         allowed = ALLOWED.union(self.allow)
-        for path in _files(checkpoint):
+        for path in files_of_a_resume(checkpoint):
             if problem := refused_by_default(checkpoint.torch_file(path), allowed):
                 yield problem
 
@@ -70,7 +70,7 @@ def refused_by_default(file: TorchFile, allowed: frozenset[str] = ALLOWED) -> Pr
     return _unknown(file.path, unknown) if unknown else None
 
 
-def _files(checkpoint: Checkpoint) -> list[str]:
+def files_of_a_resume(checkpoint: Checkpoint) -> list[str]:
     """Torch files that a resume reads, state first."""
     paths: list[str] = []
     for fact in ("state", "optimizer", "scheduler", "scaler"):

@@ -9,16 +9,19 @@ from ckpt_rules import Rule, hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
     """The `weights/` family."""
     from ckpt_rules_weights.broken import BrokenSafetensors, BrokenTorchFile
+    from ckpt_rules_weights.config_rules import DtypeVsConfig, SizeVsConfig, Tied
     from ckpt_rules_weights.content import EmptyTensors, Missing, NoTensors
     from ckpt_rules_weights.layers import LayerGap
     from ckpt_rules_weights.names import WrapperPrefix
     from ckpt_rules_weights.shapes import ShapeVsConfig
     from ckpt_rules_weights.shards import DuplicateTensor, IndexTotal, MissingShard, Unindexed
     from ckpt_rules_weights.storage import MixedDtypes, StorageBloat
+    from ckpt_rules_weights.vocabulary import VocabRows
 
     return [
         BrokenSafetensors,
         BrokenTorchFile,
+        DtypeVsConfig,
         DuplicateTensor,
         EmptyTensors,
         IndexTotal,
@@ -28,7 +31,10 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         MixedDtypes,
         NoTensors,
         ShapeVsConfig,
+        SizeVsConfig,
         StorageBloat,
+        Tied,
         Unindexed,
+        VocabRows,
         WrapperPrefix,
     ]

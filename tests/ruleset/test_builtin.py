@@ -53,7 +53,11 @@ def test_inference_asks_for_nothing_that_only_a_resume_needs(ours):
         "weights",
         "zip",
     }
-    assert {i for i in asked if i.startswith("state/")} == {"state/needs-unsafe-load", "state/unreadable"}
+    assert {i for i in asked if i.startswith("state/")} == {
+        "state/missing-module",
+        "state/needs-unsafe-load",
+        "state/unreadable",
+    }
     assert {i for i in asked if i.startswith("ranks/")} == {"ranks/chunk-coverage"}
     assert resolve("inference", ours, today=TODAY).purpose == "load"
 
@@ -72,6 +76,8 @@ def test_quick_leaves_out_what_only_informs_and_what_takes_long(ours):
         "progress/finished",
         "rng/missing",
         "scheduler/exhausted",
+        "state/missing-module",
+        "weights/dtype-vs-config",
         "weights/duplicate-tensor",
         "weights/index-total",
         "weights/mixed-dtypes",

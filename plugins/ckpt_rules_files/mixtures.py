@@ -1,0 +1,90 @@
+"""files/mixed-artifacts and files/size-outlier: files that do not look as if one save had written them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Place, Problem, Reads, Rule, Severity
+
+_FEWEST = 3
+
+
+class MixedArtifacts(Rule):
+    """A base model and an adapter lie in one directory.
+
+    ## What it checks
+    Whether both adapter weights with their `adapter_config.json` and the weights of a whole model, with a `config.json`, lie at
+    the top.
+
+    ## Why it matters
+    Loaders differ in which they take: one loads the model without the adapter, another the adapter on a base model from
+    elsewhere. Neither says so.
+
+    ## How to repair
+    Give each a directory of its own.
+    """
+
+    id = "files/mixed-artifacts"
+    severity = Severity.WARNING
+    tags = frozenset({"files", "load", "resume"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        listing = checkpoint.listing
+        adapter = listing.first_file(("adapter_model.safetensors", "adapter_model.bin"))
+        model = listing.first_file(
+            ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+        )
+        if adapter and model and listing.has_file("adapter_config.json") and listing.has_file("config.json"):
+            yield Problem(
+                message=f"{adapter.name} lies beside {model.name}: some loaders take the adapter, others the model without it",
+                place=Place(path=adapter.path),
+                help="give each a directory of its own",
+                data={"adapter": adapter.path, "model": model.path},
+            )
+
+
+class SizeOutlier(Rule):
+    """One rank's file is far smaller than those of the other ranks.
+
+    ## What it checks
+    Files of which each rank writes one of the same kind, where there are three or more: that none is smaller than a part of
+    the median. Empty files are reported by files/empty.
+
+    ## Why it matters
+    The file was cut short in a way that its format does not show, or that rank saved nothing of its share.
+
+    ## How to repair
+    Copy the file from the node where the rank ran, or resume from an earlier save.
+    """
+
+    id = "files/size-outlier"
+    severity = Severity.WARNING
+    tags = frozenset({"files", "resume"})
+    reads = Reads.LISTING
+
+    ratio: float = Field(default=0.5, gt=0, lt=1, description="Share of the median size below which a file stands out.")
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file."""
+        families = [f for f in checkpoint.ranks.families if len(f.paths) >= _FEWEST]
+        if not families:
+            raise FactUnavailable("no family of files has a member for each of three ranks or more")
+        for family in families:
+            entries = [
+                e for p in family.paths.values() if (e := checkpoint.listing.get(p)) and e.kind is EntryKind.FILE
+            ]
+            usual = median(e.size for e in entries) if entries else 0
+            for entry in entries:
+                if 0 < entry.size < self.ratio * usual:
+                    yield Problem(
+                        message=f"{entry.path} has {entry.size:,} bytes, where half of its {len(entries):,} siblings have "
+                        f"{int(usual):,} or more",
+                        place=Place(path=entry.path),
+                        help="copy it from the node where the rank ran, or resume from an earlier save",
+                        data={"nbytes": entry.size, "median": int(usual)},
+                    )

@@ -1,0 +1,161 @@
+"""Rules that compare the weights as a whole with their configuration: their number, their dtype, their head."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from pydantic import Field
+
+from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, Weights, is_count
+from ckpt_rules_weights.architectures import Sizes
+from ckpt_rules_weights.whole import whole_weights
+
+_LLAMA_LIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"})
+_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+)
+
+
+def _model(checkpoint: Checkpoint) -> tuple[Weights, Mapping[str, object]]:
+    """Whole weights of a model, and its configuration; FactUnavailable for adapters and quantised weights."""
+    weights, config = whole_weights(checkpoint), checkpoint.config
+    if any(f.path.startswith("adapter") for f in weights.files):
+        raise FactUnavailable("adapter weights are only a part of a model")
+    if config.values.get("quantization_config") is not None:
+        raise FactUnavailable("quantised weights are packed in ways of their own")
+    return weights, config.values
+
+
+class SizeVsConfig(Rule):
+    """The weights have far fewer or more elements than the configuration implies.
+
+    ## What it checks
+    For Llama and its kin, whose layers are known: embeddings, attention and feed-forward matrices by the sizes in config.json,
+    against the elements of all tensors.
+
+    ## Why it matters
+    A save under ZeRO-3 or FSDP that gathered nothing writes a valid file with a fraction of the model. `from_pretrained` fills
+    the rest with random numbers, and says so only in the log.
+
+    ## How to repair
+    Gather the weights when saving (`stage3_gather_16bit_weights_on_model_save`), or put the shards together with the
+    script that the trainer brings (`zero_to_fp32.py`).
+    """
+
+    id = "weights/size-vs-config"
+    tags = frozenset({"load", "resume"})
+
+    ratio: float = Field(
+        default=0.5, gt=0, lt=1, description="Share of the implied elements below which weights are missing."
+    )
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        weights, config = _model(checkpoint)
+        implied = _implied(config)
+        if implied is None:
+            raise FactUnavailable("the configuration's family is not one whose size is known")
+        found = weights.numel
+        if found < self.ratio * implied or found > implied / self.ratio * 2:
+            yield Problem(
+                message=f"the weights have {found:,} elements, and the configuration implies some {implied:,}",
+                place=Place(path=weights.files[0].path),
+                help="gather the weights when saving, or look whether the configuration is that of another model",
+                data={"found": found, "implied": implied},
+            )
+
+
+def _implied(config: Mapping[str, object]) -> int | None:
+    """Elements of the matrices of a Llama-like model: embeddings, attention, feed-forward."""
+    layers = config.get("num_hidden_layers")
+    sizes = Sizes.of(config)
+    if config.get("model_type") not in _LLAMA_LIKE or not is_count(layers):
+        return None
+    numbers = (sizes.vocab, sizes.hidden, sizes.queries, sizes.keys, sizes.inner)
+    if any(n is None for n in numbers):
+        return None
+    vocab, hidden, queries, keys, inner = (n or 0 for n in numbers)
+    layer = 2 * hidden * queries + 2 * hidden * keys + 3 * hidden * inner
+    heads = 1 if config.get("tie_word_embeddings") is True else 2
+    return int(layers) * layer + heads * vocab * hidden
+
+
+class DtypeVsConfig(Rule):
+    """The weights are stored in another float dtype than the configuration says.
+
+    ## What it checks
+    `dtype` (or `torch_dtype`) in config.json against the dtype of nine tenths of the elements.
+
+    ## Why it matters
+    Loaders that go by the configuration cast the weights: half precision loses what was stored, full precision takes twice the
+    memory that was planned.
+
+    ## How to repair
+    Nothing, where it is meant so. Else save again with `save_pretrained`, which writes both.
+    """
+
+    id = "weights/dtype-vs-config"
+    severity = Severity.INFO
+    tags = frozenset({"load"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        weights, config = _model(checkpoint)
+        said = config.get("dtype", config.get("torch_dtype"))
+        meant = said.removeprefix("torch.") if isinstance(said, str) else None
+        if meant not in FLOAT_DTYPES:
+            raise FactUnavailable("the configuration names no dtype")
+        stored: Counter[str] = Counter()
+        for tensor in weights.tensors.values():
+            stored[tensor.dtype] += tensor.numel if tensor.dtype in FLOAT_DTYPES else 0
+        dtype, most = stored.most_common(1)[0]
+        if dtype != meant and most > 0.9 * stored.total():
+            yield Problem(
+                message=f"the weights are {dtype}, and config.json says {meant}: loaders that go by it cast them",
+                place=Place(path="config.json", key="dtype" if "dtype" in config else "torch_dtype"),
+                help="save them again with save_pretrained, unless it is meant so",
+                data={"stored": dtype, "config": meant},
+            )
+
+
+class Tied(Rule):
+    """The output head is missing, and nothing explains it.
+
+    ## What it checks
+    Where config.json says `tie_word_embeddings: false` and names a model for text generation (`...ForCausalLM`): that there
+    is an output head beside the input embeddings. A configuration without the key explains nothing and is let pass.
+
+    ## Why it matters
+    A head that is neither stored nor tied is initialised at random. The model trains on, from a loss as if it had learned
+    nothing.
+
+    ## How to repair
+    Save the model whole; or, if the head is the embedding, write `"tie_word_embeddings": true` into config.json.
+    """
+
+    id = "weights/tied"
+    severity = Severity.WARNING
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        weights, config = _model(checkpoint)
+        names = config.get("architectures")
+        causal = isinstance(names, list) and any(str(n).endswith("ForCausalLM") for n in names)
+        if config.get("tie_word_embeddings") is not False or not causal:
+            raise FactUnavailable("the configuration does not say that the model has a head of its own")
+        tensors = weights.tensors
+        embedding = next((n for n in tensors if n.endswith(_EMBEDDINGS)), None)
+        if embedding is not None and not any(n.endswith(_HEADS) for n in tensors):
+            yield Problem(
+                message=f"there is no output head ({_HEADS[0]}), and config.json says that it is not tied to {embedding}",
+                place=Place(path="config.json", key="tie_word_embeddings"),
+                help="save the model whole, or correct tie_word_embeddings if the head is the embedding",
+                data={"embedding": embedding},
+            )

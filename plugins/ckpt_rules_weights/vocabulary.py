@@ -1,0 +1,84 @@
+"""weights/vocab-rows: whether every token of the tokenizer has its row in the embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules_weights.whole import whole_weights
+
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+)
+
+
+class VocabRows(Rule):
+    """The tokenizer has tokens for which the embeddings have no row.
+
+    ## What it checks
+    The highest id among the added tokens (`added_tokens_decoder` in tokenizer_config.json, added_tokens.json) against the rows
+    of the input embeddings. More rows than tokens are padding, and fine.
+
+    ## Why it matters
+    The first text with such a token stops with an index out of range; on a GPU, with a device-side assertion that names neither.
+
+    ## How to repair
+    `model.resize_token_embeddings(len(tokenizer))` before training; or take the tokenizer that belongs to the weights.
+    """
+
+    id = "weights/vocab-rows"
+    severity = Severity.WARNING
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem for each file that adds tokens."""
+        added = _added_tokens(checkpoint)
+        if not added:
+            raise FactUnavailable("no tokenizer lists the tokens that were added to it")
+        rows = {
+            n: t.shape[0] for n, t in whole_weights(checkpoint).tensors.items() if n.endswith(_EMBEDDINGS) and t.shape
+        }
+        if len(rows) != 1:
+            raise FactUnavailable("there is not one embedding of tokens")
+        ((name, count),) = rows.items()
+        for path, tokens in added.items():
+            token, highest = max(tokens.items(), key=lambda item: item[1])
+            if highest >= count:
+                yield Problem(
+                    message=f"{path} gives the token {token!r} the id {highest:,}, and {name} has {count:,} rows (0 to {count - 1:,})",
+                    place=Place(path=path),
+                    help="resize the embeddings to the tokenizer, or take the tokenizer that belongs to the weights",
+                    data={"highest": highest, "rows": count},
+                )
+
+
+def _added_tokens(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
+    """Token -> id, by the file that adds it."""
+    found: dict[str, dict[str, int]] = {}
+    decoder = _mapping(_mapping(_json(checkpoint, "tokenizer_config.json")).get("added_tokens_decoder"))
+    ids = {
+        str(_mapping(v).get("content", k)): int(str(k))
+        for k, v in decoder.items()
+        if str(k).isdecimal() and len(str(k)) < 12
+    }
+    if ids:
+        found["tokenizer_config.json"] = ids
+    listed = {str(k): v for k, v in _mapping(_json(checkpoint, "added_tokens.json")).items() if type(v) is int}
+    if listed:
+        found["added_tokens.json"] = listed
+    return found
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _json(checkpoint: Checkpoint, path: str) -> object:
+    try:
+        return checkpoint.contents(path)
+    except FactUnavailable:
+        return None

@@ -1,0 +1,135 @@
+"""Weights against their configuration and tokenizer: size, dtype, head, rows for tokens; and what lies beside them."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ckpt_rules.testing import run_rule
+from ckpt_rules_files.mixtures import MixedArtifacts
+from ckpt_rules_safety.missing_modules import MissingModule
+from ckpt_rules_weights.config_rules import DtypeVsConfig, SizeVsConfig, Tied
+from ckpt_rules_weights.vocabulary import VocabRows
+
+CONFIG = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 64, "hidden_size": 16, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "intermediate_size": 32, "num_hidden_layers": 2, "tie_word_embeddings": False, "dtype": "float32",
+}  # fmt: skip
+
+
+def tensors(dtype=torch.float32, layers=2):
+    found = {"model.embed_tokens.weight": (64, 16), "lm_head.weight": (64, 16), "model.norm.weight": (16,)}
+    for n in range(layers):
+        name = f"model.layers.{n}."
+        found |= {
+            f"{name}self_attn.{p}_proj.weight": s
+            for p, s in (("q", (16, 16)), ("k", (8, 16)), ("v", (8, 16)), ("o", (16, 16)))
+        }
+        found |= {
+            f"{name}mlp.{p}_proj.weight": s for p, s in (("gate", (32, 16)), ("up", (32, 16)), ("down", (16, 32)))
+        }
+    return {name: torch.ones(shape, dtype=dtype) for name, shape in found.items()}
+
+
+@pytest.fixture
+def model(tmp_path):
+    """`model(tensors, dtype="float16")`: a directory of these tensors and a configuration with these changes."""
+
+    def write(given=None, **config):
+        save_file(given or tensors(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+        (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **config}))
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize("rule", [SizeVsConfig(), DtypeVsConfig(), Tied()])
+def test_a_whole_model_passes(model, rule):
+    run_rule(rule, model()).assert_passed()
+
+
+def test_a_fraction_of_the_model(model):
+    few = {n: t for n, t in tensors().items() if "layers" not in n and "head" not in n}
+    found = run_rule(SizeVsConfig(), model(few)).assert_one(path="model.safetensors", severity="error")
+    assert found.data == {"found": 64 * 16 + 16, "implied": 2 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32) + 2 * 64 * 16}
+
+
+def test_half_a_model_of_another_family_is_not_judged(model):
+    run_rule(SizeVsConfig(), model(model_type="mamba")).assert_skipped("not one whose size is known")
+
+
+def test_another_dtype(model):
+    found = run_rule(DtypeVsConfig(), model(tensors(torch.float16))).assert_one(
+        path="config.json", key="dtype", severity="info"
+    )
+    assert found.data == {"stored": "float16", "config": "float32"}
+
+
+def test_norms_in_another_dtype_are_healthy(model):
+    mixed = tensors(torch.bfloat16) | {"model.norm.weight": torch.ones(16)}
+    run_rule(DtypeVsConfig(), model(mixed, dtype="bfloat16")).assert_passed()
+
+
+@pytest.mark.parametrize("rule", [SizeVsConfig(), DtypeVsConfig(), Tied()])
+def test_quantised_weights_are_left_alone(model, rule):
+    run_rule(rule, model(quantization_config={"bits": 4})).assert_skipped("quantised")
+
+
+def test_a_head_that_is_nowhere(model):
+    headless = {n: t for n, t in tensors().items() if n != "lm_head.weight"}
+    run_rule(Tied(), model(headless)).assert_one(path="config.json", key="tie_word_embeddings", severity="warning")
+    run_rule(Tied(), model(headless, tie_word_embeddings=True)).assert_skipped()
+    run_rule(Tied(), model(headless, architectures=["LlamaModel"])).assert_skipped()
+
+
+class TestVocabRows:
+    @pytest.mark.parametrize("highest", [10, 63])
+    def test_tokens_that_have_rows(self, model, highest):
+        path = model()
+        (path / "added_tokens.json").write_text(json.dumps({"<a>": highest}))
+        run_rule(VocabRows(), path).assert_passed()
+
+    def test_a_token_without_a_row(self, model):
+        path = model()
+        (path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"64": {"content": "<pad>"}}}))
+        found = run_rule(VocabRows(), path).assert_one(path="tokenizer_config.json", message="'<pad>' the id 64")
+        assert found.data == {"highest": 64, "rows": 64}
+
+    @pytest.mark.parametrize("value", [3, [], {"added_tokens_decoder": [1]}, {"added_tokens_decoder": {"x": 1}}])
+    def test_values_of_the_wrong_kind(self, model, value):
+        path = model()
+        (path / "tokenizer_config.json").write_text(json.dumps(value))
+        run_rule(VocabRows(), path).assert_skipped()
+
+
+def test_a_model_and_an_adapter_in_one_directory(model):
+    path = model()
+    run_rule(MixedArtifacts(), path).assert_passed()
+    save_file({"base_model.model.q.lora_A.weight": torch.ones(2, 4)}, path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text("{}")
+    run_rule(MixedArtifacts(), path).assert_one(path="adapter_model.safetensors", severity="warning")
+
+
+class TestMissingModule:
+    def test_classes_of_a_project_that_is_not_here(self, tmp_path, monkeypatch):
+        module = tmp_path / "acme_project_models.py"
+        module.write_text("class Args:\n    pass\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        import acme_project_models  # type: ignore[import-not-found]
+
+        ck = tmp_path / "ck"
+        ck.mkdir()
+        args = acme_project_models.Args()
+        torch.save({"epoch": 1, "model": {"w": torch.ones(2)}, "optimizer": {}, "args": args}, ck / "checkpoint.pt")
+        run_rule(MissingModule(), ck).assert_passed()
+        monkeypatch.undo()
+        del sys.modules["acme_project_models"]
+        from ckpt_rules_safety import missing_modules
+
+        missing_modules._is_found.cache_clear()
+        result = run_rule(MissingModule(), ck)
+        assert result.assert_one(path="checkpoint.pt", severity="info").data == {"module": "acme_project_models"}
