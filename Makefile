@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs bench clean
+.PHONY: help install demo test check docs bench fixtures clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r name what; do \
@@ -49,6 +49,10 @@ docs: $(INSTALLED)  ## write the generated parts of README.md and docs/
 
 bench: $(INSTALLED)  ## measure against the budgets; builds 1.5 GB of checkpoints under $CKPT_BENCH_DIR (or /tmp) once
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+fixtures: $(INSTALLED)  ## make the committed checkpoints of libraries that CI does without; ARGS="zero2 moe" makes some
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --group fixtures
+	$(BIN)/python -W ignore tests/layouts/deepspeed/make_fixtures.py $(ARGS)
 
 clean:  ## remove the environment, caches and everything built
 	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis runs

@@ -22,6 +22,7 @@ EXAMPLE = "ckpt-rules-acme"
 PACKAGES = (
     "ckpt_rules",
     "ckpt_rules_accelerate",
+    "ckpt_rules_deepspeed",
     "ckpt_rules_dcp",
     "ckpt_rules_files",
     "ckpt_rules_lightning",

@@ -1,0 +1,61 @@
+"""`latest` and `latest_universal`: the files that `load_checkpoint` finds a save by."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, EntryKind, Pointer, saves_among
+from ckpt_rules_deepspeed.files import Saved
+
+_COMMON_TAG = re.compile(r"global_step\d+")
+_LOST = "load_checkpoint without a tag stops with an AssertionError that says nothing"
+_SILENT = (
+    "load_checkpoint without a tag finds no save, says so in one line of the log, and training starts from nothing"
+)
+
+
+def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
+    """The pointer in the save directory, which lies above a tag's directory."""
+    name = "latest_universal" if saved.universal else "latest"
+    above = "" if saved.folder else "../"
+    tag = checkpoint.note(f"{above}{name}")
+    here = os.path.basename(os.path.abspath(checkpoint.path))
+    if tag is None and not _is_missed(checkpoint, name, above, here):
+        return ()
+    if not tag:
+        return (Pointer(f"{above}{name}", "", False, _SILENT if tag is None else _LOST, needed=_weight(tag)),)
+    return (
+        Pointer(
+            f"{above}{name}", tag, _leads(checkpoint, above, tag), _LOST, newer=_newer(checkpoint, saved, tag, here)
+        ),
+    )
+
+
+def _is_missed(checkpoint: Checkpoint, name: str, above: str, here: str) -> bool:
+    there = checkpoint.beside(name) if above else checkpoint.listing.get(name)
+    return there is None and name == "latest" and _COMMON_TAG.fullmatch(here) is not None
+
+
+def _weight(tag: str | None) -> str:
+    return "warning" if tag is None else "error"
+
+
+def _leads(checkpoint: Checkpoint, above: str, tag: str) -> bool:
+    if "/" in tag or tag in (".", ".."):
+        return False
+    entry = checkpoint.beside(tag) if above else checkpoint.listing.get(tag)
+    return entry is not None and entry.kind is EntryKind.DIRECTORY
+
+
+def _newer(checkpoint: Checkpoint, saved: Saved, tag: str, here: str) -> str | None:
+    """The name of this save, where its number is the highest and the pointer names one with a lower number."""
+    order = saves_among(_tags(checkpoint, here))
+    complete = bool(saved.models) and not saved.folder
+    return here if complete and order and order[-1] == here and tag in order[:-1] else None
+
+
+def _tags(checkpoint: Checkpoint, here: str) -> Iterator[str]:
+    yield here
+    yield from (name for name in checkpoint.listing.siblings if _COMMON_TAG.fullmatch(name))
