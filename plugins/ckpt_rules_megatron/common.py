@@ -1,0 +1,92 @@
+"""What both forms share: the arguments of the run, the counters, and the tracker file beside the save."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from ckpt_rules import Checkpoint, Contradiction, EntryKind, Opaque, Pointer, Progress, Recorded, ResumePlan, is_count
+
+TRACKER = "latest_checkpointed_iteration.txt"
+NAME = re.compile(r"iter_0*(\d{1,12})")
+RELEASE = "release"
+_SILENT = (
+    "Megatron loads nothing and starts from random weights, with no more than a warning, unless it was started with "
+    "--exit-on-missing-checkpoint"
+)
+
+
+def arguments(values: Mapping[object, object]) -> Mapping[object, object]:
+    """The run's arguments, pickled as a Namespace or saved as a dictionary."""
+    args = values.get("args")
+    state = args.state if isinstance(args, Opaque) else args
+    return state if isinstance(state, Mapping) else {}
+
+
+def recorded(values: Mapping[object, object], path: str) -> tuple[Recorded, ...]:
+    """The iteration, and the planned end."""
+    found = []
+    if values.get("iteration") is not None:
+        found.append(Recorded("global_step", values["iteration"], path, "iteration"))
+    planned = arguments(values).get("train_iters")
+    if is_count(planned) and planned:
+        found.append(Recorded("total_steps", planned, path, "args.train_iters"))
+    return tuple(found)
+
+
+def progress(values: Mapping[object, object]) -> Progress:
+    """By the iteration; the data go on where the samples consumed say."""
+    step, args = values.get("iteration"), arguments(values)
+    done = int(step) if is_count(step) else 0
+    samples, planned = args.get("consumed_train_samples"), args.get("train_iters")
+    where = f", after {int(samples):,} samples" if is_count(samples) else ""
+    return Progress(
+        global_step=done,
+        expected_updates=done,
+        planned_updates=int(planned) if is_count(planned) and planned else None,
+        plan=ResumePlan(
+            f"training continues at iteration {done + 1:,}{where}; Megatron keeps no epochs", from_update=done
+        ),
+    )
+
+
+def contradictions(values: Mapping[object, object], path: str) -> tuple[Contradiction, ...]:
+    """Samples consumed against iterations, where the batch never grew; and against the scheduler, which counts samples."""
+    args, found = arguments(values), []
+    step, samples, batch = values.get("iteration"), args.get("consumed_train_samples"), args.get("global_batch_size")
+    constant = args.get("rampup_batch_size") in (None, [], 0)
+    if constant and is_count(step) and is_count(samples) and is_count(batch) and samples != step * batch:
+        words = f"{int(samples):,} samples were consumed, and {int(step):,} iterations of {int(batch):,} are {int(step * batch):,}"
+        found.append(Contradiction(path, "args.consumed_train_samples", words))
+    scheduler = values.get("opt_param_scheduler")
+    steps = scheduler.get("num_steps") if isinstance(scheduler, Mapping) else None
+    if is_count(steps) and is_count(samples) and steps != samples:
+        words = f"the scheduler is at {int(steps):,} samples, and {int(samples):,} were consumed"
+        found.append(Contradiction(path, "opt_param_scheduler.num_steps", words))
+    return tuple(found)
+
+
+def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
+    """The tracker beside the save, from which Megatron knows what to load."""
+    here = os.path.basename(os.path.abspath(checkpoint.path))
+    own = NAME.fullmatch(here)
+    if own is None:
+        return ()
+    path, said = f"../{TRACKER}", checkpoint.note(f"../{TRACKER}")
+    if said is None:
+        return (Pointer(path, "", exists=False, why=_SILENT, needed="warning"),)
+    if said == RELEASE:
+        return (Pointer(path, said, _is_there(checkpoint, RELEASE), _SILENT),)
+    if not said.isdecimal():
+        return (Pointer(path, said[:40], exists=False, why="Megatron stops with 'Invalid metadata file'"),)
+    names = [here, *checkpoint.listing.siblings]
+    numbers = {int(m[1][:18]): name for name in names if (m := NAME.fullmatch(name))}
+    newest = max(numbers)
+    newer = here if numbers[newest] == here and int(said[:18]) < newest else None
+    return (Pointer(path, said, int(said[:18]) in numbers, _SILENT, newer=newer),)
+
+
+def _is_there(checkpoint: Checkpoint, name: str) -> bool:
+    entry = checkpoint.beside(name)
+    return entry is not None and entry.kind is EntryKind.DIRECTORY

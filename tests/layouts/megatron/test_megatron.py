@@ -1,0 +1,172 @@
+"""Megatron's and NeMo's checkpoints, built file by file from their documented structure: Megatron itself needs a GPU.
+
+The sharded part is DCP's own, written by torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from ckpt_rules import inspect, verify
+from tests.layouts.killing import damages_of, said, survey_of, torch_value
+
+ARGS = {"consumed_train_samples": 800, "global_batch_size": 8, "train_iters": 500, "num_layers": 4}
+
+
+def common(iteration=100, **args):
+    values = argparse.Namespace(**{**ARGS, "consumed_train_samples": iteration * 8, **args})
+    return {
+        "args": values,
+        "checkpoint_version": 3.0,
+        "iteration": iteration,
+        "opt_param_scheduler": {"num_steps": iteration * 8},
+    }
+
+
+def sharded(folder, iteration=100, **args):
+    folder.mkdir(parents=True)
+    torch.save(common(iteration, **args), folder / "common.pt")
+    state = {
+        "decoder.layers.weight": torch.ones(4, 8, 8),
+        "optimizer.state.exp_avg.decoder.layers.weight": torch.ones(4, 8, 8),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is a single process is meant so
+        dcp.save(state, checkpoint_id=folder, no_dist=True)
+    (folder / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist", "sharded_backend_version": 1}))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two saves, with its tracker."""
+    for iteration in (50, 100):
+        sharded(tmp_path / "run" / f"iter_{iteration:07d}", iteration)
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("100")
+    return tmp_path / "run"
+
+
+def rules(path):
+    return [(f.rule, f.place.path) for f in verify(path).findings if f.severity != "info"]
+
+
+HARMLESS = {
+    ".metadata of another step": "it says the same of files of the same lengths",
+    "common.pt of another step": "progress/name-mismatch reports it, at the directory whose name says another iteration",
+}
+
+
+class TestDistributed:
+    def test_a_clean_save(self, run):
+        report = verify(run / "iter_0000100", strict=True)
+        assert (report.layout.name, report.passed, report.findings) == ("megatron", True, []), said(report)
+        assert "continues at iteration 101, after 800 samples" in report.reason
+        assert inspect(run / "iter_0000100").weights.parameters == 256
+
+    def test_without_its_marker_it_never_finished(self, run):
+        (run / "iter_0000100" / "metadata.json").unlink()
+        assert rules(run / "iter_0000100") == [("files/commit-marker", "metadata.json")]
+
+    @pytest.mark.parametrize(
+        ("text", "rule", "words"),
+        [
+            (None, "files/dangling-pointer", "starts from random weights"),
+            ("", "files/dangling-pointer", "names nothing"),
+            ("300", "files/dangling-pointer", "names '300', which is not there"),
+            ("ten", "files/dangling-pointer", "Invalid metadata file"),
+            ("release", "files/dangling-pointer", "names 'release', which is not there"),
+            ("50", "files/stale-pointer", "'iter_0000100' is newer"),
+        ],
+    )
+    def test_the_tracker(self, run, text, rule, words):
+        tracker = run / "latest_checkpointed_iteration.txt"
+        tracker.unlink() if text is None else tracker.write_text(text)
+        (found,) = verify(run / "iter_0000100").findings
+        assert (found.rule, found.place.path) == (rule, "../latest_checkpointed_iteration.txt")
+        assert words in found.message
+
+    def test_an_older_save_is_not_blamed_for_the_tracker(self, run):
+        assert rules(run / "iter_0000050") == []
+
+    def test_samples_that_no_number_of_iterations_makes(self, tmp_path):
+        path = sharded(tmp_path / "save", consumed_train_samples=801)
+        found = [f for f in verify(path).findings if f.rule == "progress/counters-disagree"]
+        assert [f.place.key for f in found] == ["args.consumed_train_samples", "opt_param_scheduler.num_steps"]
+        assert "801 samples were consumed, and 100 iterations of 8 are 800" in found[0].message
+
+    def test_a_growing_batch_explains_any_number(self, tmp_path):
+        path = sharded(tmp_path / "save", rampup_batch_size=[2, 2, 100], consumed_train_samples=800)
+        assert verify(path, strict=True).passed
+
+    def test_each_damage_is_found(self, run, tmp_path):
+        values = [torch_value("common.pt", ("iteration",), v) for v in (99, -1, "x", None)]
+        damages = [*damages_of(run / "iter_0000100", run / "iter_0000050"), *values]
+        survey = survey_of(run / "iter_0000100", damages, tmp_path / "work")
+        assert set(survey.survivors) == set(HARMLESS), survey
+
+
+class TestNemo:
+    @pytest.fixture
+    def save(self, tmp_path):
+        path = tmp_path / "model--step=100"
+        sharded(path / "weights")
+        (path / "context").mkdir()
+        (path / "context" / "io.json").write_text("{}")
+        return path
+
+    def test_a_clean_save(self, save):
+        report = verify(save, strict=True)
+        assert (report.layout.name, report.passed, report.findings) == ("megatron", True, []), said(report)
+        assert "context/" in report.layout.signs
+
+    def test_one_that_is_marked_as_unfinished(self, save):
+        (save.parent / f"{save.name}-unfinished").touch()
+        (found,) = verify(save).findings
+        assert (found.rule, found.severity) == ("files/staging-leftover", "warning")
+
+
+class TestRanks:
+    @pytest.fixture
+    def save(self, tmp_path):
+        """Two tensor ranks, two pipeline stages of two layers each."""
+        path = tmp_path / "run" / "iter_0000100"
+        for tensor in range(2):
+            for stage in range(2):
+                folder = path / f"mp_rank_{tensor:02d}_{stage:03d}"
+                folder.mkdir(parents=True)
+                layers = {f"layers.{n}.weight": torch.ones(4, 4) for n in range(2)}
+                torch.save({**common(), "model": {"encoder": layers}}, folder / "model_optim_rng.pt")
+        (path.parent / "latest_checkpointed_iteration.txt").write_text("100")
+        return path
+
+    def test_a_clean_save(self, save):
+        report = verify(save, strict=True)
+        assert (report.layout.name, report.passed) == ("megatron-ranks", True), said(report)
+
+    def test_a_rank_that_is_not_there(self, save):
+        (save / "mp_rank_01_001" / "model_optim_rng.pt").unlink()
+        found = rules(save)
+        assert ("files/missing-required", "mp_rank_01_001/model_optim_rng.pt") in found
+        assert ("ranks/layer-range", "mp_rank_01_000/model_optim_rng.pt") in found
+
+    def test_a_rank_of_another_moment(self, save):
+        path = save / "mp_rank_01_000" / "model_optim_rng.pt"
+        torch.save({**torch.load(path, weights_only=False), "iteration": 90}, path)
+        found = [f for f in verify(save).findings if f.rule == "ranks/mixed-steps"]
+        assert [(f.place.path, f.data) for f in found] == [
+            ("mp_rank_01_000/model_optim_rng.pt", {"steps": {"90": 1, "100": 3}})
+        ]
+
+    def test_a_stage_of_another_split(self, save):
+        path = save / "mp_rank_00_001" / "model_optim_rng.pt"
+        torch_value(str(path.relative_to(save)), ("model",), {"encoder": {"layers.0.weight": torch.ones(4, 4)}}).apply(
+            save
+        )
+        (found,) = [f for f in verify(save).findings if f.rule == "ranks/layer-range"]
+        assert "hold 3 layers, and the arguments say 4" in found.message
