@@ -27,6 +27,7 @@ PACKAGES = (
     "ckpt_rules_files",
     "ckpt_rules_lightning",
     "ckpt_rules_megatron",
+    "ckpt_rules_one_file",
     "ckpt_rules_peft",
     "ckpt_rules_publish",
     "ckpt_rules_ranks",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 
-from ckpt_rules import Checkpoint, FactUnavailable, OptimizerState, ParamState, Place, Problem, Rule, TensorInfo
+from ckpt_rules import Checkpoint, FactUnavailable, Opaque, OptimizerState, ParamState, Place, Problem, Rule, TensorInfo
 from ckpt_rules_training.maybe import maybe
 from ckpt_rules_training.words import count, inside, listed
 
@@ -155,8 +155,18 @@ def _pool(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
     ]
     if missing:
         raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
-    outside = [t.shape for f, _, t in weights.items() if f.path != optimizer.path or not f.key]
+    outside = [
+        t.shape
+        for f, _, t in weights.items()
+        if f.path != optimizer.path or not f.key or _is_pickled(checkpoint, f.key)
+    ]
     return outside + _beside(checkpoint, optimizer)
+
+
+def _is_pickled(checkpoint: Checkpoint, key: str) -> bool:
+    """Whether a key of the state holds a whole module, whose tensors are not among the state's own."""
+    state = maybe(lambda: checkpoint.state)
+    return state is not None and isinstance(state.values.get(key), Opaque)
 
 
 def _beside(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:

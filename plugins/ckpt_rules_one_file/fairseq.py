@@ -1,0 +1,51 @@
+"""fairseq's checkpoints: the position in the data is that of `train_iterator`, the updates are those of the last optimizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ckpt_rules import Checkpoint, Field, Progress, ResumePlan
+from ckpt_rules_one_file.dialect import Dialect
+
+_ITERATOR = "extra_state.train_iterator"
+
+
+class Fairseq(Dialect):
+    """Epochs count from 1; at the end of one, the next is written, at 0."""
+
+    name = "fairseq"
+    title = "fairseq checkpoints"
+    signs = ("optimizer_history", "extra_state")
+    names = re.compile(r"checkpoint(?:_last|_best|\d+|_\d+_\d+)\.pt")
+    weight_keys = ("model",)
+    counters = (
+        ("epoch", f"{_ITERATOR}.epoch"),
+        ("step", f"{_ITERATOR}.iterations_in_epoch"),
+        ("global_step", "optimizer_history.-1.num_updates"),
+    )
+    expected = (
+        Field("weights", ("model",), "error", "fairseq stops with KeyError: 'model'"),
+        Field(
+            "optimizer",
+            ("last_optimizer_state",),
+            "error",
+            "fairseq builds a new optimizer and counts updates and learning rate from the start, without a word",
+        ),
+        Field("history", ("optimizer_history",), "error", "fairseq stops with KeyError: 'optimizer_history'"),
+        Field("extra_state", ("extra_state",), "error", "fairseq stops with KeyError: 'extra_state'"),
+    )
+    own_loader = ("*.pt",)
+
+    def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
+        """In batches of the epoch under way, and in updates."""
+        epoch, step, updates = counts.get("epoch"), counts.get("step", 0), counts.get("global_step")
+        where = f"epoch {epoch or 1:,}"
+        sentence = f"{where} goes on after batch {step:,}" if step else f"training starts {where} at its first batch"
+        return Progress(
+            epoch=epoch,
+            step=step,
+            global_step=updates,
+            expected_updates=updates,
+            plan=ResumePlan(sentence, epoch, step, None, updates),
+        )

@@ -1,0 +1,94 @@
+"""mmengine's checkpoints: `meta` says where training stands, `message_hub` holds the logs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Field, Progress, ResumePlan, SchedulerState, is_count
+from ckpt_rules_one_file.dialect import Dialect, inside, options
+
+_ACCUMULATED = re.compile(r"\baccumulative_counts=(\d+)")
+
+
+class MMEngine(Dialect):
+    """Loops by epochs and by iterations; the latter leave the epoch at 0."""
+
+    name = "mmengine"
+    title = "mmengine checkpoints"
+    signs = ("meta", "message_hub")
+    names = re.compile(r"(?:epoch|iter)_\d+\.pth")
+    pointer = "last_checkpoint"
+    without_target = "mmengine stops, for it can't load what the file names"
+    weight_keys = ("state_dict",)
+    counters: ClassVar = (("epoch", "meta.epoch"), ("global_step", "meta.iter"))
+    expected = (
+        Field(
+            "weights",
+            ("state_dict",),
+            "error",
+            "mmengine takes the whole dictionary for weights, and loads none of them",
+        ),
+        Field("optimizer", ("optimizer",), "error", "mmengine goes on with a new optimizer, without a word"),
+        Field("schedulers", ("param_schedulers",), "warning", "mmengine starts each schedule again, without a word"),
+        Field("meta", ("meta",), "error", "mmengine stops with KeyError: 'meta'"),
+        Field("message_hub", ("message_hub",), "error", "mmengine stops with KeyError: 'message_hub'"),
+    )
+    own_loader = ("*.pth",)
+
+    def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
+        """Those of mmengine are no torch schedulers: `contradictions` compares what they count."""
+        raise FactUnavailable("mmengine's schedulers are not torch's")
+
+    def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
+        """In iterations, several to an update where the configuration in the file says so."""
+        epoch, done = counts.get("epoch", 0), counts.get("global_step")
+        found = _ACCUMULATED.search(str(inside(checkpoint.state.values, "meta.cfg")))
+        size = max(int(found[1]), 1) if found else 1
+        updates = None if done is None else done // size
+        if epoch:
+            sentence = (
+                f"training starts epoch {epoch + 1:,} at its first batch, and counts from iteration {done or 0:,}"
+            )
+            plan = ResumePlan(sentence, epoch + 1, 0, None, updates)
+        else:
+            sentence = f"training goes on after iteration {done or 0:,}; by iterations, it draws as many batches and drops them"
+            plan = ResumePlan(sentence, from_update=updates)
+        return Progress(
+            epoch=epoch or None,
+            step=0 if epoch else None,
+            global_step=done,
+            accumulation=size,
+            expected_updates=updates,
+            complete=bool(epoch),
+            plan=plan,
+        )
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """What schedulers and log count, against `meta`."""
+        return tuple(_against_meta(checkpoint))
+
+
+def _against_meta(checkpoint: Checkpoint) -> Iterator[Contradiction]:
+    state = checkpoint.state
+    counts = {name: inside(state.values, f"meta.{name}") for name in ("epoch", "iter")}
+    for index, scheduler in enumerate(_schedulers(state.values.get("param_schedulers"))):
+        unit = "epoch" if scheduler.get("by_epoch") is True else "iter"
+        yield from _compared(
+            state.path, f"param_schedulers[{index}]._global_step", scheduler.get("_global_step"), unit, counts
+        )
+    for unit in counts:
+        key = f"message_hub.runtime_info.{unit}"
+        yield from _compared(state.path, key, inside(state.values, key), unit, counts)
+
+
+def _compared(path: str, key: str, value: object, unit: str, counts: Mapping[str, object]) -> Iterator[Contradiction]:
+    """A file is written before or after the others count, so that they may differ by one."""
+    meant = counts[unit]
+    if is_count(value) and is_count(meant) and abs(value - meant) > 1:
+        yield Contradiction(path, key, f"{key} is {int(value):,}, and meta.{unit} is {int(meant):,}")
+
+
+def _schedulers(value: object) -> list[Mapping[object, object]]:
+    return [options(each) for each in value] if isinstance(value, list) else []

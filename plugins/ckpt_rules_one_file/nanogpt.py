@@ -1,0 +1,43 @@
+"""nanoGPT's `ckpt.pt`: the learning rate follows from `iter_num`, and data are drawn at random."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ckpt_rules import Checkpoint, Field, ModelConfig, Progress, ResumePlan
+from ckpt_rules_one_file.dialect import Dialect, options
+
+
+class NanoGPT(Dialect):
+    """`iter_num` updates are done; neither scheduler, scaler nor generators are kept."""
+
+    name = "nanogpt"
+    title = "nanoGPT checkpoints"
+    signs = ("model_args", "iter_num")
+    names = re.compile(r"ckpt\.pt")
+    newest = "ckpt.pt"
+    weight_keys = ("model",)
+    counters = (("global_step", "iter_num"), ("total_steps", "config.max_iters"))
+    expected = (
+        Field("weights", ("model",), "error", "nanoGPT stops with KeyError: 'model'"),
+        Field("optimizer", ("optimizer",), "error", "nanoGPT stops with KeyError: 'optimizer'"),
+        Field("best_val_loss", ("best_val_loss",), "error", "nanoGPT stops with KeyError: 'best_val_loss'"),
+    )
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """`model_args`."""
+        state = checkpoint.state
+        values = options(state.values.get("model_args"))
+        return ModelConfig(state.path, "model_args", {k: v for k, v in values.items() if isinstance(k, str)})
+
+    def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
+        """The file is written before the update of its number."""
+        done, planned = counts["global_step"], counts.get("total_steps")
+        sentence = f"training goes on with iteration {done:,}, with batches drawn at random: nanoGPT keeps no generator's state"
+        return Progress(
+            global_step=done,
+            expected_updates=done,
+            planned_updates=planned,
+            plan=ResumePlan(sentence, from_update=done),
+        )

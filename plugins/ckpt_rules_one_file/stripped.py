@@ -1,0 +1,39 @@
+"""weights/stripped: a checkpoint from which the training state was removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules_one_file.ultralytics import Ultralytics
+
+
+class Stripped(Rule):
+    """The checkpoint was stripped for inference, so training can't be resumed from it.
+
+    ## What it checks
+    ultralytics' files for `epoch` -1 and no optimizer, which is what they hold when training is over.
+
+    ## Why it matters
+    `resume=True` stops with `training to N epochs is finished, nothing to resume`; older versions take the weights and
+    start a whole new training, without a word.
+
+    ## How to repair
+    Nothing to repair for inference: use the ruleset `inference`. To train on, start a new run from these weights; to be able to
+    resume, keep `epochN.pt` by the option `save_period`.
+    """
+
+    id = "weights/stripped"
+    severity = Severity.WARNING
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        layout = checkpoint.layout
+        if not isinstance(layout, Ultralytics):
+            raise FactUnavailable("only ultralytics strips its checkpoints")
+        yield Problem(
+            message="the file was stripped for inference (epoch -1, no optimizer): a resume ends at once, or starts anew",
+            place=Place(path=layout.stripped(checkpoint), key="epoch"),
+            help="verify it with the ruleset inference, or start a new run from these weights",
+        )

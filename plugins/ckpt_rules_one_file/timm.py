@@ -1,0 +1,56 @@
+"""timm's checkpoints: `epoch` is the last one that was trained, counted from 0; `recovery` files are written within one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ckpt_rules import Checkpoint, Field, Progress, ResumePlan
+from ckpt_rules_one_file.dialect import Dialect
+
+_RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\..+")
+_COUNTED_FROM_NEXT = 2
+"""Version since which `epoch` is the epoch that was trained, not the one to come."""
+
+
+class Timm(Dialect):
+    """The learning rate follows from the epoch, so no scheduler is kept."""
+
+    name = "timm"
+    title = "timm checkpoints"
+    signs = ("epoch", "arch", "state_dict", "version")
+    names = re.compile(r"(?:last|model_best|checkpoint-\d+|recovery-\d+-\d+|milestone-\d+)\.pth\.tar")
+    newest = "last.pth.tar"
+    weight_keys = ("state_dict",)
+    counters = (("epoch", "epoch"), ("total_epochs", "args.epochs"))
+    expected = (
+        Field("weights", ("state_dict",), "error", "timm stops, for it takes the whole dictionary for weights"),
+        Field("optimizer", ("optimizer",), "error", "timm goes on with a new optimizer, without a word"),
+        Field("scaler", ("amp_scaler",)),
+        Field("config", ("args",)),
+    )
+    own_loader = ("*.pth.tar",)
+
+    def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
+        """A resume begins with the epoch after the one on record, whatever the file."""
+        if "epoch" not in counts:
+            return Progress()
+        version = checkpoint.state.values.get("version")
+        first = counts["epoch"] + (1 if isinstance(version, int) and version >= _COUNTED_FROM_NEXT else 0)
+        recovery = _RECOVERY.fullmatch(checkpoint.state.path)
+        if recovery:
+            batch = int(recovery[2])
+            sentence = (
+                f"the file was written at batch {batch:,} of epoch {first:,}, and training starts epoch {first + 1:,}: what "
+                f"was left of epoch {first:,} is not trained"
+            )
+            plan = ResumePlan(sentence, first + 1)
+            return Progress(epoch=first, step=batch, planned_epochs=counts.get("total_epochs"), plan=plan)
+        sentence = f"epoch {first:,} is complete; training starts epoch {first + 1:,} at its first batch"
+        return Progress(
+            epoch=first,
+            step=0,
+            complete=True,
+            planned_epochs=counts.get("total_epochs"),
+            plan=ResumePlan(sentence, first + 1),
+        )

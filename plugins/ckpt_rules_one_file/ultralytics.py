@@ -1,0 +1,100 @@
+"""ultralytics' `last.pt` and `best.pt`: the model is a pickled module; `epoch` is the last one trained, counted from 0."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Field,
+    Opaque,
+    Progress,
+    ResumePlan,
+    TensorInfo,
+    TrainingState,
+    WeightFile,
+    Weights,
+)
+from ckpt_rules_one_file.dialect import Dialect, options
+
+_STRIPPED = -1
+_DEEPEST = 32
+
+
+class Ultralytics(Dialect):
+    """After training, optimizer and counters are stripped from both files."""
+
+    name = "ultralytics"
+    title = "ultralytics checkpoints"
+    signs = ("train_args", "epoch", "model")
+    names = re.compile(r"(?:last|best|epoch\d+)\.pt")
+    newest = "last.pt"
+    weight_keys = ()
+    counters = (("epoch", "epoch"), ("total_epochs", "train_args.epochs"))
+    expected = (
+        Field("optimizer", ("optimizer",), "error", "ultralytics goes on with a new optimizer, without a word"),
+        Field("scaler", ("scaler",)),
+        Field("epoch", ("epoch",), "error", "ultralytics takes it for the end of training, and resumes nothing"),
+        Field("config", ("train_args",)),
+    )
+    own_loader = ("*.pt",)
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """The dictionary; FactUnavailable where it was stripped."""
+        state = super().state(checkpoint)
+        if is_stripped(state):
+            raise FactUnavailable(f"{state.path} was stripped for inference: it holds no training state")
+        return state
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """The tensors of the pickled module: of the averaged one, while training, and of the model in a stripped file."""
+        path = self.path(checkpoint)
+        values = options(checkpoint.contents(path))
+        for key in ("ema", "model"):
+            tensors = dict(_tensors(values.get(key)))
+            if tensors:
+                problems = checkpoint.torch_file(path).problems
+                return Weights((WeightFile(path, "torch", tensors, key, problems=problems),))
+        raise FactUnavailable(f"{path} holds no module with weights")
+
+    def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
+        """Files are written at the end of an epoch."""
+        if "epoch" not in counts:
+            return Progress()
+        epoch = counts["epoch"] + 1
+        sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
+        return Progress(
+            epoch=epoch,
+            step=0,
+            complete=True,
+            planned_epochs=counts.get("total_epochs"),
+            plan=ResumePlan(sentence, epoch + 1),
+        )
+
+    def stripped(self, checkpoint: Checkpoint) -> str:
+        """The path of a file that was stripped; FactUnavailable where there is none."""
+        path = self.path(checkpoint)
+        values = checkpoint.contents(path)
+        if isinstance(values, Mapping) and is_stripped(TrainingState(path, values)):
+            return path
+        raise FactUnavailable("nothing was stripped")
+
+
+def _tensors(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, TensorInfo]]:
+    """Parameters and buffers of a pickled module and of those inside it, by the names of its `state_dict`."""
+    if not isinstance(module, Opaque) or depth > _DEEPEST:
+        return
+    state = options(module)
+    for kind in ("_parameters", "_buffers"):
+        for name, tensor in options(state.get(kind)).items():
+            if isinstance(tensor, TensorInfo):
+                yield f"{prefix}{name}", tensor
+    for name, child in options(state.get("_modules")).items():
+        yield from _tensors(child, f"{prefix}{name}.", depth + 1)
+
+
+def is_stripped(state: TrainingState) -> bool:
+    """Whether training was ended, and what a resume needs thrown away."""
+    return state.values.get("epoch") == _STRIPPED and state.values.get("optimizer") is None
