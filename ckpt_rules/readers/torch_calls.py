@@ -44,11 +44,16 @@ def _with_metadata(tensor: TensorInfo, metadata: object) -> TensorInfo:
     """The same tensor where its bits (`conj`, `neg`) are given as torch takes them."""
     if not metadata:
         return tensor
-    if type(metadata) is not dict or not all(type(k) is str and type(v) is bool for k, v in metadata.items()):
+    if type(metadata) is not dict or not all(_is_text(k) and type(v) is bool for k, v in metadata.items()):
         raise TypeError
     if metadata.get("conj") and not tensor.dtype.startswith("complex"):
         raise TypeError
     return tensor
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that C++ can take: half of a surrogate pair has no UTF-8."""
+    return type(value) is str and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _with_state(tensor: object, state: object) -> object:
@@ -94,7 +99,7 @@ def _quantised(
     if not tensor.dtype.startswith(_QUANTISED) or type(scheme) is not Global or scheme.module != "torch":
         raise TypeError
     if scheme.name == "per_tensor_affine":
-        fits = [type(p) for p in parameters] in ([float, int], [int, int])
+        fits = [type(p) for p in parameters] in ([float, int], [int, int]) and all(map(_fits_in_64_bits, parameters))
     elif scheme.name in ("per_channel_affine", "per_channel_affine_float_qparams"):
         fits = _fit_channels(tensor.shape, parameters)
     else:
@@ -102,6 +107,10 @@ def _quantised(
     if not fits:
         raise TypeError
     return tensor
+
+
+def _fits_in_64_bits(number: object) -> bool:
+    return not isinstance(number, int) or -(1 << 63) <= number < 1 << 63
 
 
 def _fit_channels(shape: tuple[int, ...], parameters: list[object]) -> bool:

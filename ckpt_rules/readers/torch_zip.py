@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass
 
 from ckpt_rules.facts.tensors import TorchFile
+from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.enclosed import Enclosed, is_loadable
@@ -132,6 +133,7 @@ def _read_pickle(archive: _Archive) -> Unpickled | None:
             message = f"{len(raw) - result.end:,} bytes follow the end of the pickle in '{entry.name}'"
             log.add("trailing-data", message, (entry.data or 0) + result.end, entry.name, fatal=False)
         _check_unused(archive, builder)
+        _check_compressed_storages(archive, builder)
     return result
 
 
@@ -181,6 +183,24 @@ def _check_unused(archive: _Archive, builder: TorchBuilder) -> None:
         nbytes = sum(entry.nbytes for entry in unused)
         message = f"{len(unused):,} storages with {nbytes:,} bytes belong to no tensor, such as '{unused[0].name}'"
         archive.log.add("storage-unused", message, unused[0].header, unused[0].name, fatal=False)
+
+
+def _check_compressed_storages(archive: _Archive, builder: TorchBuilder) -> None:
+    """Note storages that can't be decompressed: torch.save compresses none, so that what is read is little."""
+    left = archive.budget.limits.structure * MIB
+    for key in builder.storages:
+        entry = archive.entries.get(f"data/{key}".lower())
+        if entry is None or entry.data is None or entry.method != DEFLATED:
+            continue
+        left -= entry.nbytes
+        if left < 0:
+            what = "the compressed storages take more than the bytes that are read"
+            archive.log.note(LimitError.past("structure", what, entry.data))
+            return
+        try:
+            _content(archive.source, entry, archive.budget)
+        except Damage as damage:
+            archive.log.note(damage)
 
 
 def _check_records(archive: _Archive) -> str:

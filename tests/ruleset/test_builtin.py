@@ -58,7 +58,7 @@ def test_inference_asks_for_nothing_that_only_a_resume_needs(ours):
         "state/needs-unsafe-load",
         "state/unreadable",
     }
-    assert {i for i in asked if i.startswith("ranks/")} == {"ranks/chunk-coverage"}
+    assert {i for i in asked if i.startswith("ranks/")} == {"ranks/chunk-coverage", "ranks/layer-range"}
     assert resolve("inference", ours, today=TODAY).purpose == "load"
 
 
