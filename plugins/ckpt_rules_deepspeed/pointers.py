@@ -43,7 +43,7 @@ def _weight(tag: str | None) -> str:
 
 
 def _leads(checkpoint: Checkpoint, above: str, tag: str) -> bool:
-    if "/" in tag or tag in (".", ".."):
+    if tag in (".", ".."):
         return False
     entry = checkpoint.beside(tag) if above else checkpoint.listing.get(tag)
     return entry is not None and entry.kind is EntryKind.DIRECTORY

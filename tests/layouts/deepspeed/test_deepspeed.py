@@ -65,11 +65,17 @@ def test_signs_and_weights():
 
 
 HARMLESS = {
-    "mp_rank_00_model_states.pt of another step": "stage 0: the whole save is in it; only the directory's name tells, and the finding names that",
-    "mp_rank_00_model_states.pt missing": "stage 0: nothing is left, and files/missing-checkpoint says that the directory is empty",
-    "mp_rank_00_model_states.pt: mp_world_size = 2": "the finding names the file of the second rank, which is not there",
-    "layer_01-model_states.pt missing": "optimizer/param-mismatch finds it; how many layers there are is on no record",
-    **{f"zero/1.{name}/fp32.pt missing": "a buffer, which the model states hold as well" for name in BUFFERS},
+    "zero0": {
+        f"{MODEL} missing": "nothing is left, and files/missing-checkpoint says that the directory is empty",
+        f"{MODEL} of another step": "the whole save is in it; progress/name-mismatch names the directory",
+        f"{MODEL}: mp_world_size = 2": "the finding names the file of the second rank, which is not there",
+    },
+    "pipeline": {
+        "layer_01-model_states.pt missing": "optimizer/param-mismatch finds it; how many layers there are is on no record",
+    },
+    "universal": {
+        f"zero/1.{name}/fp32.pt missing": "a buffer, which the model states hold as well" for name in BUFFERS
+    },
 }
 
 
@@ -88,13 +94,14 @@ def values_of(variant):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", sorted({save.partition("/")[0] for save in SAVES}))
 def test_each_damage_is_found(variant, tmp_path):
     save, *later = sorted(path for path in (FIXTURES / variant).iterdir() if path.is_dir())
     damages = [*damages_of(save, *later), *values_of(variant)]
     survey = survey_of(save, damages, tmp_path)
-    assert set(survey.survivors) <= set(HARMLESS), survey
-    assert all(variant in ("zero0", "pipeline", "universal") for _ in survey.survivors)
+    assert set(survey.survivors) == set(HARMLESS.get(variant, ())), survey
+    assert len(survey.killed) >= len(damages) - 3
 
 
 class TestRanks:
