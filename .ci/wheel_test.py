@@ -25,6 +25,7 @@ PACKAGES = (
     "ckpt_rules_deepspeed",
     "ckpt_rules_dcp",
     "ckpt_rules_files",
+    "ckpt_rules_jax",
     "ckpt_rules_lightning",
     "ckpt_rules_megatron",
     "ckpt_rules_one_file",

@@ -29,7 +29,7 @@ _HOMES = {
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
     "ckpt_rules.facts.spelling": ("misspelling_of",),
     "ckpt_rules.facts.tensors": (
-        "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
+        "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "Archive", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
         "SafetensorsFile", "TensorInfo", "TorchFile", "WeightFile", "WeightIndex", "Weights",
     ),
     "ckpt_rules.facts.training": (
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         DTYPE_BITS,
         FLOAT_DTYPES,
         HALF_DTYPES,
+        Archive,
         GlobalRef,
         JsonFile,
         Opaque,
@@ -112,6 +113,7 @@ __all__ = [
     "DTYPE_BITS",
     "FLOAT_DTYPES",
     "HALF_DTYPES",
+    "Archive",
     "Checkpoint",
     "CheckpointInvalid",
     "Chunk",

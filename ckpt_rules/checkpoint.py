@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.distributed import DistributedMetadata
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import Ranks
-    from ckpt_rules.facts.tensors import JsonFile, SafetensorsFile, TorchFile, Weights
+    from ckpt_rules.facts.tensors import Archive, JsonFile, SafetensorsFile, TorchFile, Weights
     from ckpt_rules.facts.training import (
         Contradiction,
         ModelConfig,
@@ -159,6 +159,10 @@ class Checkpoint:
         Parts of the same bytes are one `TorchFile`; offsets in it count from the start of the part.
         """
         return self.fact(_torch_parts, path, spans)
+
+    def archive(self, path: str) -> Archive:
+        """The directory of a zip file, whoever wrote it."""
+        return self.fact(_archive, path)
 
     def distributed(self, path: str = ".metadata") -> DistributedMetadata:
         """The metadata of a distributed checkpoint."""
@@ -349,6 +353,12 @@ def _torch_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int]
     from ckpt_rules.readers.torch_parts import read_torch_parts
 
     return _read(checkpoint, path, lambda source, path, budget: read_torch_parts(source, path, spans, budget))
+
+
+def _archive(checkpoint: Checkpoint, path: str) -> Archive:
+    from ckpt_rules.readers.zip_directory import read_archive
+
+    return _read(checkpoint, path, read_archive)
 
 
 def _distributed(checkpoint: Checkpoint, path: str) -> DistributedMetadata:

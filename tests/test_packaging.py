@@ -58,7 +58,8 @@ def test_the_version_is_the_one_in_the_package_the_metadata_and_the_changelog():
 
 
 def test_what_is_installed_for_development_is_pinned():
-    asked = [*PROJECT["dependency-groups"]["dev"], *PROJECT["project"]["dependencies"]]
+    groups = [item for group in PROJECT["dependency-groups"].values() for item in group if isinstance(item, str)]
+    asked = [*groups, *PROJECT["project"]["dependencies"]]
     asked += [name for extra in PROJECT["project"]["optional-dependencies"].values() for name in extra]
     names = {re.match(r"[A-Za-z0-9_.-]+", item)[0].lower() for item in asked} - {"ckpt-rules"}
     assert sorted(names - pinned().keys()) == []

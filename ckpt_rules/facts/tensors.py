@@ -138,6 +138,16 @@ class TorchFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Archive:
+    """The directory of a zip file: the names of its entries, in order, and what is wrong with it."""
+
+    path: str
+    size: int
+    names: tuple[str, ...]
+    problems: tuple[ReadProblem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class JsonFile:
     """A parsed JSON file. `value` is None where it can't be parsed; `problems` then says at which byte."""
 

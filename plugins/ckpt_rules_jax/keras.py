@@ -1,0 +1,68 @@
+"""Keras 3: `.keras` files, which are zip archives, and `.weights.h5` files beside a training_metadata.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from ckpt_rules import (
+    Checkpoint,
+    Entry,
+    FactUnavailable,
+    Layout,
+    Match,
+    ModelConfig,
+    Progress,
+    ResumePlan,
+    Weights,
+    is_count,
+)
+
+_METADATA = "training_metadata.json"
+_SCORE = 80
+
+
+class Keras(Layout):
+    """A `.keras` or `.weights.h5` file, by itself or in a directory such as BackupAndRestore's."""
+
+    name = "keras"
+    title = "Keras files"
+    one_file: ClassVar[bool] = True
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By the names of files at the top."""
+        names = [e.path for e in keras_files(checkpoint)]
+        if not names:
+            return None
+        beside = (_METADATA,) if checkpoint.listing.has_file(_METADATA) else ()
+        return Match(_SCORE, (*names[:2], *beside))
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """In HDF5, which is not looked into."""
+        raise FactUnavailable("the weights are in HDF5, which is not looked into")
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """Inside the archive."""
+        raise FactUnavailable("the configuration is inside the archive")
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """By training_metadata.json, which BackupAndRestore writes; it counts from 0."""
+        values = checkpoint.contents(_METADATA) if checkpoint.listing.has_file(_METADATA) else None
+        epoch = values.get("epoch") if isinstance(values, Mapping) else None
+        batch = values.get("batch") if isinstance(values, Mapping) else None
+        if not is_count(epoch):
+            raise FactUnavailable("a Keras file records no epoch")
+        step = int(batch) if is_count(batch) else 0
+        sentence = (
+            f"training goes on in epoch {int(epoch) + 1:,}, at batch {step:,}"
+            if step
+            else f"training starts epoch {int(epoch) + 1:,}"
+        )
+        return Progress(
+            epoch=int(epoch) + bool(step), step=step, complete=not step, plan=ResumePlan(sentence, int(epoch) + 1, step)
+        )
+
+
+def keras_files(checkpoint: Checkpoint) -> list[Entry]:
+    """Files of Keras at the top."""
+    return [e for e in checkpoint.listing.files(top_only=True) if e.name.endswith((".keras", ".weights.h5"))]
