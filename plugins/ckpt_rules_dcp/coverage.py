@@ -73,7 +73,7 @@ def _files(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[Pr
             names = ", ".join(i.name for i in items[:_SHOWN]) + (" …" if len(items) > _SHOWN else "")
             words = f"{path} is not there, which holds {len(items):,} of {len(metadata.items):,} entries: {names}"
             yield _problem(words, path, data={"entries": len(items)})
-        elif entry.kind is EntryKind.FILE and entry.size:
+        elif entry.kind is EntryKind.FILE:
             yield from _ranges(path, entry.size, sorted(items, key=lambda i: i.offset))
 
 

@@ -8,7 +8,7 @@ from ckpt_rules import Entry
 
 _SUFFIXES = frozenset({
     ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".json", ".npy", ".npz", ".h5", ".keras", ".msgpack",
-    ".gguf", ".model", ".distcp",
+    ".gguf", ".model",
 })  # fmt: skip
 _POINTERS = frozenset({".metadata", "latest", "last_checkpoint", "latest_checkpointed_iteration.txt"})
 LOGS = ("wandb/*", "mlruns/*", "runs/*", "logs/*", ".git/*")

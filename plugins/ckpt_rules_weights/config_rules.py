@@ -75,7 +75,8 @@ def _implied(config: Mapping[str, object]) -> int | None:
     """Elements of the matrices of a Llama-like model: embeddings, attention, feed-forward."""
     layers = config.get("num_hidden_layers")
     sizes = Sizes.of(config)
-    if config.get("model_type") not in _LLAMA_LIKE or not is_count(layers):
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in _LLAMA_LIKE or not is_count(layers):
         return None
     numbers = (sizes.vocab, sizes.hidden, sizes.queries, sizes.keys, sizes.inner)
     if any(n is None for n in numbers):
