@@ -10,12 +10,14 @@ def ckpt_rules_layouts() -> list[Layout]:
     """A layout for each trainer."""
     from ckpt_rules_one_file.detectron2 import Detectron2
     from ckpt_rules_one_file.fairseq import Fairseq
+    from ckpt_rules_one_file.llama import LlamaOriginal
     from ckpt_rules_one_file.mmengine import MMEngine
     from ckpt_rules_one_file.nanogpt import NanoGPT
+    from ckpt_rules_one_file.openai import OpenAIDiffusion
     from ckpt_rules_one_file.timm import Timm
     from ckpt_rules_one_file.ultralytics import Ultralytics
 
-    return [NanoGPT(), Fairseq(), Timm(), Detectron2(), MMEngine(), Ultralytics()]
+    return [NanoGPT(), Fairseq(), Timm(), Detectron2(), MMEngine(), Ultralytics(), LlamaOriginal(), OpenAIDiffusion()]
 
 
 @hookimpl

@@ -1,0 +1,70 @@
+"""Llama as its authors publish it: `consolidated.NN.pth` of each model-parallel rank, and params.json. Weights, and no training."""
+
+from __future__ import annotations
+
+import re
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Layout,
+    Match,
+    ModelConfig,
+    RankFiles,
+    Ranks,
+    Requirement,
+    WeightFile,
+    Weights,
+    flatten,
+)
+
+_FILE = re.compile(r"consolidated\.(\d{2})\.pth")
+_PARAMS = "params.json"
+_CERTAIN, _LIKELY = 85, 60
+
+
+class LlamaOriginal(Layout):
+    """A file for each rank, with the names of all tensors in each, and a share of their rows or columns."""
+
+    name = "llama-original"
+    title = "Llama's original files"
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By the files' names, more surely beside params.json."""
+        names = sorted(_files(checkpoint).values())
+        params = checkpoint.listing.has_file(_PARAMS)
+        signs = (*names[:2], *((_PARAMS,) if params else ()))
+        return Match(_CERTAIN if params else _LIKELY, signs) if names else None
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """params.json; and a training state, of which there is none."""
+        both = frozenset({"resume", "load"})
+        state = "the directory holds weights and no training state; to load them, verify with the ruleset inference"
+        return (
+            Requirement(
+                (_PARAMS,), "it holds the sizes of the model, without which no loader can build it", purposes=both
+            ),
+            Requirement(("training_state.pth",), state),
+        )
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """The first rank's share: the others hold the same names."""
+        files = _files(checkpoint)
+        path = files[min(files)]
+        file = checkpoint.torch_file(path)
+        return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """params.json says the sizes of the whole model, and a file holds a rank's share."""
+        raise FactUnavailable("params.json says the sizes of the whole model, a file holds a rank's share")
+
+    def ranks(self, checkpoint: Checkpoint) -> Ranks:
+        """One file for each model-parallel rank."""
+        why = "each rank loads its own, and the rows or columns that it holds are in no other"
+        family = RankFiles("the share of the weights", "consolidated.{:02d}.pth", _files(checkpoint), why)
+        return Ranks((), (family,))
+
+
+def _files(checkpoint: Checkpoint) -> dict[int, str]:
+    found = ((_FILE.fullmatch(e.path), e.path) for e in checkpoint.listing)
+    return {int(match[1]): path for match, path in found if match}

@@ -1,0 +1,97 @@
+"""OpenAI's diffusion scripts: `modelN.pt`, `optN.pt` and `ema_R_N.pt` for each save, told apart by the step in their names."""
+
+from __future__ import annotations
+
+import re
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Layout,
+    Match,
+    OptimizerState,
+    Progress,
+    Recorded,
+    Requirement,
+    ResumePlan,
+    WeightFile,
+    Weights,
+    flatten,
+    state_dicts,
+)
+
+_FILE = re.compile(r"(?P<part>model|opt|ema_[\d.]+_)(?P<step>\d{6,})\.pt")
+_SCORE = 84
+
+
+class OpenAIDiffusion(Layout):
+    """A directory of such saves; the newest is what counts, for each older one has files of its own."""
+
+    name = "openai-diffusion"
+    title = "checkpoints of OpenAI's diffusion scripts"
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By a model and an optimizer, or moving averages, of any step."""
+        parts = _parts(checkpoint)
+        kinds = {part for found in parts.values() for part in found}
+        if ("model" not in kinds and "opt" not in kinds) or len(kinds) < 2:
+            return None
+        newest = parts[max(parts)]
+        return Match(_SCORE, tuple(sorted(newest.values())))
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """Of the newest step all that other steps have."""
+        parts = _parts(checkpoint)
+        step, kinds = max(parts), {part for found in parts.values() for part in found}
+        digits = re.sub(r"\D", "", next(iter(parts[step].values())).rpartition("_")[2].rpartition(".")[0])
+        return tuple(
+            Requirement((f"{part}{digits}.pt",), _WHY["ema" if part.startswith("ema") else part])
+            for part in sorted(kinds | {"model", "opt"})
+        )
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """The model of the newest step."""
+        path = _newest(checkpoint, "model")
+        file = checkpoint.torch_file(path)
+        return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
+
+    def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
+        """That of the newest step."""
+        path = _newest(checkpoint, "opt")
+        return state_dicts.optimizer(checkpoint.contents(path), path, "")
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """The number in the names, which nothing else records."""
+        step = max(_parts(checkpoint))
+        path = next(iter(_parts(checkpoint)[step].values()))
+        return (Recorded("global_step", step, path, "the file's name"),)
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """By the name of the newest files."""
+        step = max(_parts(checkpoint))
+        sentence = f"training continues after step {step:,}, by the name of the file that --resume_checkpoint names; data are drawn anew"
+        return Progress(global_step=step, expected_updates=step, plan=ResumePlan(sentence, from_update=step))
+
+
+_WHY = {
+    "model": "the step of the newest save has no model to resume from",
+    "opt": "the optimizer then starts from nothing, with one line in the log",
+    "ema": "the moving average then starts anew from the model, with one line in the log",
+}
+
+
+def _parts(checkpoint: Checkpoint) -> dict[int, dict[str, str]]:
+    """The files of each step, by their part."""
+    found: dict[int, dict[str, str]] = {}
+    for entry in checkpoint.listing:
+        if match := _FILE.fullmatch(entry.path):
+            found.setdefault(int(match["step"][:18]), {})[match["part"]] = entry.path
+    return found
+
+
+def _newest(checkpoint: Checkpoint, part: str) -> str:
+    parts = _parts(checkpoint)
+    path = parts[max(parts)].get(part) if parts else None
+    if path is None:
+        raise FactUnavailable(f"the newest step has no {part} file")
+    return path
