@@ -7,7 +7,8 @@ from ckpt_rules import Rule, hookimpl
 
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
-    """The `state/`, `progress/`, `optimizer/`, `scheduler/`, `scaler/` and `rng/` families."""
+    """The `state/`, `progress/`, `optimizer/`, `scheduler/`, `scaler/`, `rng/` and `ema/` families."""
+    from ckpt_rules_training.ema import EmaMissing
     from ckpt_rules_training.empty_state import EmptyOptimizerState
     from ckpt_rules_training.missing_parts import OptimizerMissing, RngMissing, ScalerMissing, SchedulerMissing
     from ckpt_rules_training.optimizer_params import ParamMismatch
@@ -27,5 +28,5 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         InvalidProgress, CountersDisagree, NameMismatch, Finished,
         OptimizerMissing, EmptyOptimizerState, StepDrift, UnevenSteps, ParamMismatch, BadHyperparameter, MomentDtype,
         SchedulerMissing, StepMismatch, LrMismatch, Exhausted,
-        ScalerMissing, CollapsedScaler, RngMissing,
+        ScalerMissing, CollapsedScaler, RngMissing, EmaMissing,
     ]  # fmt: skip
