@@ -144,7 +144,7 @@ class Layout:
         return ()
 
     def _absent(self, what: str) -> NoReturn:
-        raise FactUnavailable(f"{self.title} have no {what}")
+        raise FactUnavailable(f"the layout {self.name} has no {what}")
 
 
 class PlainFiles(Layout):

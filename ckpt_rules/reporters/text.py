@@ -14,6 +14,7 @@ from ckpt_rules.report import Notice, Outcome, Report, Status, Verdict, worst_ve
 from ckpt_rules.reporters.findings import INDENT, crash, findings, title, traceback
 from ckpt_rules.reporters.style import Style
 
+_MOST_REASONS = 6
 PLAIN = Style()
 NAMED = 6
 """Skipped rules of one reason that are named; more are counted."""
@@ -132,13 +133,25 @@ class _Page:
         for finding in (f for o in self.report.outcomes for f in o.findings if f.ignored is not None):
             key = (finding.rule, finding.ignored or "")
             ignored[key] = ignored.get(key, 0) + 1
-        skipped: dict[str, list[str]] = {}
-        for outcome in self.report.outcomes:
-            if outcome.status is Status.SKIPPED and not self.verbose:
-                skipped.setdefault(outcome.reason or "no reason given", []).append(outcome.rule)
-        yield from self._list("skipped", [f"{sentence(why)} ({_rules(rules)})" for why, rules in skipped.items()])
+        yield from self._list("skipped", self._skipped())
         said = [f"{_number(n, 'finding')} of {rule}: {sentence(why)}" for (rule, why), n in ignored.items()]
         yield from self._list("ignored", said)
+
+    def _skipped(self) -> list[str]:
+        """Why rules were skipped; of many that have nothing to look at here, as most layouts leave, only how many."""
+        told: dict[str, list[str]] = {}
+        blocked: set[str] = set()
+        for outcome in self.report.outcomes:
+            if outcome.status is Status.SKIPPED and not self.verbose:
+                why = outcome.reason or "no reason given"
+                told.setdefault(why, []).append(outcome.rule)
+                blocked |= {why} if outcome.blocked_by else set()
+        more = []
+        if len(told) - len(blocked) > _MOST_REASONS:
+            idle = sum(len(rules) for why, rules in told.items() if why not in blocked)
+            told = {why: rules for why, rules in told.items() if why in blocked}
+            more = [f"{idle} rules have nothing to look at here (--verbose says why)"]
+        return [f"{sentence(why)} ({_rules(rules)})" for why, rules in told.items()] + more
 
     def notices(self) -> Iterator[str]:
         """What is to be said about the run itself."""

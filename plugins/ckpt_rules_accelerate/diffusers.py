@@ -30,7 +30,7 @@ class DiffusersTraining(Accelerate):
     """`checkpoint-N` with `unet/`, `unet_ema/` and Accelerate's optimizer.bin; its name is the only record of the step."""
 
     name = "diffusers-training"
-    title = "diffusers training checkpoints"
+    title = "diffusers training checkpoint"
     numbered_by_save: ClassVar[bool] = False
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
@@ -67,7 +67,7 @@ class Pipeline(Layout):
     """A diffusers pipeline: model_index.json and a directory for each component. It is for inference, not to be resumed."""
 
     name = "diffusers-pipeline"
-    title = "diffusers pipelines"
+    title = "diffusers pipeline"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By model_index.json."""

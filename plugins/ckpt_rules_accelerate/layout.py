@@ -49,7 +49,7 @@ class Accelerate(Layout):
     """A directory of `save_state`: model.safetensors, optimizer.bin, scheduler.bin and random_states_N.pkl."""
 
     name = "accelerate"
-    title = "Accelerate save_state directories"
+    title = "Accelerate save_state directory"
     numbered_by_save: ClassVar[bool] = True
     own_loader: ClassVar[tuple[str, ...]] = ("random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin")
 

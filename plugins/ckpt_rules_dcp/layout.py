@@ -39,7 +39,7 @@ class Distributed(Layout):
     """`.metadata` and `__R_K.distcp`."""
 
     name = "torch-distributed"
-    title = "torch.distributed.checkpoint directories"
+    title = "torch.distributed.checkpoint directory"
     own_loader: ClassVar[tuple[str, ...]] = ("*.distcp", METADATA)
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:

@@ -43,7 +43,7 @@ class DeepSpeed(Layout):
     """A tag's directory, `global_step500/` as a rule, by `save_checkpoint`."""
 
     name = "deepspeed"
-    title = "DeepSpeed checkpoints"
+    title = "DeepSpeed checkpoint"
     own_loader: ClassVar[tuple[str, ...]] = ("*model_states.pt", "*optim_states.pt", "zero/*.pt")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:

@@ -140,7 +140,7 @@ class CommitMarker(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each marker that is missing."""
         if not any(needed.commits for needed in checkpoint.requirements):
-            raise FactUnavailable(f"{checkpoint.layout.title} have no file that commits a save")
+            raise FactUnavailable(f"the layout {checkpoint.layout.name} has no file that commits a save")
         for needed in _unmet(checkpoint):
             if needed.commits:
                 yield _missing(needed, "resume from an earlier save, or copy it from where the save was written")

@@ -26,7 +26,7 @@ class Keras(Layout):
     """A `.keras` or `.weights.h5` file, by itself or in a directory such as BackupAndRestore's."""
 
     name = "keras"
-    title = "Keras files"
+    title = "Keras file"
     one_file: ClassVar[bool] = True
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:

@@ -27,7 +27,7 @@ class Orbax(Layout):
     """`_CHECKPOINT_METADATA`, and for each item `_METADATA`, `manifest.ocdbt` and `d/`."""
 
     name = "orbax"
-    title = "Orbax checkpoints"
+    title = "Orbax checkpoint"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By the marker of a step, or by what an item's directory holds."""

@@ -56,7 +56,7 @@ class Lightning(Layout):
     """One `.ckpt` file, by itself or alone in its directory."""
 
     name = "lightning"
-    title = "PyTorch Lightning checkpoints"
+    title = "PyTorch Lightning checkpoint"
     one_file: ClassVar[bool] = True
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
@@ -143,7 +143,7 @@ class Lightning(Layout):
         return tuple(contradictions(state.path, state.values, loops)) if loops else ()
 
     def _none(self, what: str) -> NoReturn:
-        raise FactUnavailable(f"{self.title} hold no {what}")
+        raise FactUnavailable(f"the layout {self.name} holds no {what}")
 
 
 def _only_file(checkpoint: Checkpoint) -> Entry | None:

@@ -38,7 +38,7 @@ class MegatronDistributed(Layout):
     """common.pt, metadata.json, .metadata and `.distcp` files, at the top or in NeMo's `weights/`."""
 
     name = "megatron"
-    title = "Megatron-core distributed checkpoints"
+    title = "Megatron-core distributed checkpoint"
     own_loader: ClassVar[tuple[str, ...]] = (_COMMON, "*.distcp", _METADATA)
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:

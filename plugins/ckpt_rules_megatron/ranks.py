@@ -44,7 +44,7 @@ class MegatronRanks(Layout):
     """A directory for each tensor- and pipeline-parallel rank."""
 
     name = "megatron-ranks"
-    title = "Megatron-LM checkpoints of a file for each rank"
+    title = "Megatron-LM checkpoint of a file for each rank"
     own_loader: ClassVar[tuple[str, ...]] = ("mp_rank_*",)
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:

@@ -16,7 +16,7 @@ class Detectron2(Dialect):
     """`model_0004999.pth` holds iteration 4,999, the last of 5,000."""
 
     name = "detectron2"
-    title = "detectron2 checkpoints"
+    title = "detectron2 checkpoint"
     signs = ("model", "optimizer", "scheduler", "iteration")
     names = re.compile(r"model_(?:\d{7}|final)\.pth")
     pointer = "last_checkpoint"

@@ -87,7 +87,7 @@ class Dialect(Layout):
         """The file's path; FactUnavailable where there is none."""
         file = self.file(checkpoint)
         if file is None:
-            raise FactUnavailable(f"there is no file of {self.title}")
+            raise FactUnavailable(f"there is no file of the layout {self.name}")
         return file.path
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
@@ -108,7 +108,7 @@ class Dialect(Layout):
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """None of a known architecture."""
-        raise FactUnavailable(f"{self.title} hold no configuration of a known architecture")
+        raise FactUnavailable(f"the layout {self.name} holds no configuration of a known architecture")
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The counters as they are written."""

@@ -15,7 +15,7 @@ class Fairseq(Dialect):
     """Epochs count from 1; at the end of one, the next is written, at 0."""
 
     name = "fairseq"
-    title = "fairseq checkpoints"
+    title = "fairseq checkpoint"
     signs = ("optimizer_history", "extra_state")
     names = re.compile(r"checkpoint(?:_last|_best|\d+|_\d+_\d+)\.pt")
     weight_keys = ("model",)

@@ -16,7 +16,7 @@ class MMEngine(Dialect):
     """Loops by epochs and by iterations; the latter leave the epoch at 0."""
 
     name = "mmengine"
-    title = "mmengine checkpoints"
+    title = "mmengine checkpoint"
     signs = ("meta", "message_hub")
     names = re.compile(r"(?:epoch|iter)_\d+\.pth")
     pointer = "last_checkpoint"

@@ -13,7 +13,7 @@ class NanoGPT(Dialect):
     """`iter_num` updates are done; neither scheduler, scaler nor generators are kept."""
 
     name = "nanogpt"
-    title = "nanoGPT checkpoints"
+    title = "nanoGPT checkpoint"
     signs = ("model_args", "iter_num")
     names = re.compile(r"ckpt\.pt")
     newest = "ckpt.pt"

@@ -28,7 +28,7 @@ class OpenAIDiffusion(Layout):
     """A directory of such saves; the newest is what counts, for each older one has files of its own."""
 
     name = "openai-diffusion"
-    title = "checkpoints of OpenAI's diffusion scripts"
+    title = "checkpoint of OpenAI's diffusion scripts"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By a model and an optimizer, or moving averages, of any step."""

@@ -17,7 +17,7 @@ class Timm(Dialect):
     """The learning rate follows from the epoch, so no scheduler is kept."""
 
     name = "timm"
-    title = "timm checkpoints"
+    title = "timm checkpoint"
     signs = ("epoch", "arch", "state_dict", "version")
     names = re.compile(r"(?:last|model_best|checkpoint-\d+|recovery-\d+-\d+|milestone-\d+)\.pth\.tar")
     newest = "last.pth.tar"

@@ -27,7 +27,7 @@ class Ultralytics(Dialect):
     """After training, optimizer and counters are stripped from both files."""
 
     name = "ultralytics"
-    title = "ultralytics checkpoints"
+    title = "ultralytics checkpoint"
     signs = ("train_args", "epoch", "model")
     names = re.compile(r"(?:last|best|epoch\d+)\.pt")
     newest = "last.pt"

@@ -121,7 +121,7 @@ class RngMissing(Rule):
         """At most one problem."""
         field = checkpoint.state.field("rng")
         if field is None:
-            raise FactUnavailable(f"{checkpoint.layout.title} never hold random-number state")
+            raise FactUnavailable(f"the layout {checkpoint.layout.name} never holds random-number state")
         severity = Severity.WARNING if field and field.needed == "warning" else None
         absent = _absence(checkpoint, "rng", always=True)
         if absent:
