@@ -189,6 +189,8 @@ def _sparse(builder: TorchBuilder, layout: object, data: object) -> TensorInfo:
     sizes = tuple(filter(is_size, as_tuple(shape)))
     if len(sizes) < len(as_tuple(shape)) or not all(index.dtype in _INDICES for index in indices):
         raise TypeError
+    if prod(sizes) > MAX_SIZE:
+        raise FormatError(f"a sparse tensor of the shape {sizes!r:.60} has more elements than fit in 63 bits")
     if layout == "torch.sparse_coo":
         fits = _fit_coordinates(sizes, indices[0].shape, values.shape) and coalesced in ([], [None], [True], [False])
     else:

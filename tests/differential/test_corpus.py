@@ -52,6 +52,7 @@ CASES = [
     ("metadata-named-by-half-a-pair.legacy", "pickle", "TypeError"),
     ("zero-point-of-65-bits.legacy", "pickle", "ValueError"),
     ("state-of-a-tensor.legacy", "pickle", ""),
+    ("sparse-of-too-many-elements.zip", "pickle", "RuntimeError"),
     ("storage-of-two-types.zip", "", ""),
     ("size-of-booleans.zip", "", ""),
     ("python-2-name-in-protocol-3.zip", "", ""),
