@@ -6,7 +6,19 @@ import os
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, Contradiction, EntryKind, Opaque, Pointer, Progress, Recorded, ResumePlan, is_count
+from ckpt_rules import (
+    Checkpoint,
+    Contradiction,
+    EntryKind,
+    FactUnavailable,
+    Layout,
+    Opaque,
+    Pointer,
+    Progress,
+    Recorded,
+    ResumePlan,
+    is_count,
+)
 
 TRACKER = "latest_checkpointed_iteration.txt"
 NAME = re.compile(r"iter_0*(\d{1,12})")
@@ -15,6 +27,31 @@ _SILENT = (
     "Megatron loads nothing and starts from random weights, with no more than a warning, unless it was started with "
     "--exit-on-missing-checkpoint"
 )
+
+
+class Megatron(Layout):
+    """Counters and tracker, which both forms keep in the same way."""
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """The iteration, and the planned end."""
+        state = checkpoint.state
+        return recorded(state.values, state.path)
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """By the iteration."""
+        state = checkpoint.state
+        if not is_count(state.values.get("iteration")):
+            raise FactUnavailable(f"{state.path} holds no iteration", path=state.path, blocked=True)
+        return progress(state.values)
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """Samples against iterations."""
+        state = checkpoint.state
+        return contradictions(state.values, state.path)
+
+    def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
+        """The tracker beside `iter_N`."""
+        return pointers(checkpoint)
 
 
 def arguments(values: Mapping[object, object]) -> Mapping[object, object]:

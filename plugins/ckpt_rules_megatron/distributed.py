@@ -8,15 +8,10 @@ from typing import ClassVar
 from ckpt_rules import (
     DTYPE_BITS,
     Checkpoint,
-    Contradiction,
     FactUnavailable,
     Field,
-    Layout,
     Match,
     OptimizerState,
-    Pointer,
-    Progress,
-    Recorded,
     Requirement,
     RngState,
     ScalerState,
@@ -25,7 +20,6 @@ from ckpt_rules import (
     TrainingState,
     WeightFile,
     Weights,
-    is_count,
 )
 from ckpt_rules_megatron import common
 
@@ -34,7 +28,7 @@ _CERTAIN, _LIKELY = 94, 91
 _FIELDS = (Field("global_step", ("iteration",), "error", "Megatron then counts from zero, and trains all data again"),)
 
 
-class MegatronDistributed(Layout):
+class MegatronDistributed(common.Megatron):
     """common.pt, metadata.json, .metadata and `.distcp` files, at the top or in NeMo's `weights/`."""
 
     name = "megatron"
@@ -111,27 +105,6 @@ class MegatronDistributed(Layout):
     def rng(self, checkpoint: Checkpoint) -> RngState:
         """Objects of the distributed checkpoint."""
         raise FactUnavailable("random-number states are objects of the distributed checkpoint")
-
-    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
-        """In common.pt."""
-        state = checkpoint.state
-        return common.recorded(state.values, state.path)
-
-    def progress(self, checkpoint: Checkpoint) -> Progress:
-        """By the iteration."""
-        state = checkpoint.state
-        if not is_count(state.values.get("iteration")):
-            raise FactUnavailable(f"{state.path} holds no iteration", path=state.path, blocked=True)
-        return common.progress(state.values)
-
-    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
-        """Samples against iterations."""
-        state = checkpoint.state
-        return common.contradictions(state.values, state.path)
-
-    def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
-        """The tracker beside `iter_N`."""
-        return common.pointers(checkpoint)
 
 
 def _folder(checkpoint: Checkpoint) -> str:

@@ -9,20 +9,15 @@ from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
-    Contradiction,
     FactUnavailable,
     Field,
-    Layout,
     Match,
     ModelConfig,
-    Pointer,
-    Progress,
     Ranks,
     Recorded,
     Requirement,
     TrainingState,
     Weights,
-    is_count,
     weights_in,
 )
 from ckpt_rules_megatron import common
@@ -40,7 +35,7 @@ _FIELDS = (
 )
 
 
-class MegatronRanks(Layout):
+class MegatronRanks(common.Megatron):
     """A directory for each tensor- and pipeline-parallel rank."""
 
     name = "megatron-ranks"
@@ -82,23 +77,6 @@ class MegatronRanks(Layout):
         """The arguments, which say the sizes of the whole model and not of a rank's share."""
         raise FactUnavailable("the arguments say the sizes of the whole model, a file holds a rank's share")
 
-    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
-        """In the file of the first rank."""
-        state = checkpoint.state
-        return common.recorded(state.values, state.path)
-
-    def progress(self, checkpoint: Checkpoint) -> Progress:
-        """By the iteration."""
-        state = checkpoint.state
-        if not is_count(state.values.get("iteration")):
-            raise FactUnavailable(f"{state.path} holds no iteration", path=state.path, blocked=True)
-        return common.progress(state.values)
-
-    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
-        """Samples against iterations."""
-        state = checkpoint.state
-        return common.contradictions(state.values, state.path)
-
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """The iteration that each file records."""
         steps = []
@@ -107,10 +85,6 @@ class MegatronRanks(Layout):
             if values.get("iteration") is not None:
                 steps.append(Recorded("step", values["iteration"], path, "iteration"))
         return Ranks(steps=tuple(steps))
-
-    def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
-        """The tracker beside `iter_N`."""
-        return common.pointers(checkpoint)
 
 
 Rank = tuple[int | None, int | None, int | None]

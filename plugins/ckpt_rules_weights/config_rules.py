@@ -13,7 +13,7 @@ from ckpt_rules_weights.whole import whole_weights
 
 _LLAMA_LIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"})
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
-_EMBEDDINGS = (
+EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
     "embed_in.weight",
@@ -152,7 +152,7 @@ class Tied(Rule):
         if config.get("tie_word_embeddings") is not False or not causal:
             raise FactUnavailable("the configuration does not say that the model has a head of its own")
         tensors = weights.tensors
-        embedding = next((n for n in tensors if n.endswith(_EMBEDDINGS)), None)
+        embedding = next((n for n in tensors if n.endswith(EMBEDDINGS)), None)
         if embedding is not None and not any(n.endswith(_HEADS) for n in tensors):
             yield Problem(
                 message=f"there is no output head ({_HEADS[0]}), and config.json says that it is not tied to {embedding}",
