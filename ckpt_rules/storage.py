@@ -19,6 +19,8 @@ from ckpt_rules.errors import UsageError
 from ckpt_rules.facts.files import Entry, EntryKind, Listing, Root, RootKind
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 
+_BESIDE = "../"
+
 
 class Source(Protocol):
     """One open file. `read` returns fewer bytes than asked for only at the end of the file."""
@@ -122,8 +124,10 @@ class LocalStorage:
         return Listing(entries, siblings=self._siblings(), truncated=walk.truncated)
 
     def look_again(self, path: str) -> Entry | None:
-        """What lies at a path by now, links followed."""
+        """What lies at a path by now, links followed; beside the checkpoint only where links may lead out of it."""
         try:
+            if path.startswith(_BESIDE) and not self._limits.outside_links and os.path.islink(self.path / path):
+                return None
             info = os.stat(self.path / path)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -187,12 +191,15 @@ class OneFile(LocalStorage):
 
     def look_again(self, path: str) -> Entry | None:
         """What lies at a path by now."""
-        found = LocalStorage(self.path.parent, self._limits).look_again(path.removeprefix("../"))
+        place = self.path.parent / path.removeprefix(_BESIDE)
+        if path.startswith(_BESIDE) and not self._limits.outside_links and os.path.islink(place):
+            return None
+        found = LocalStorage(self.path.parent, self._limits).look_again(path.removeprefix(_BESIDE))
         return replace(found, path=path) if found else None
 
     def open(self, path: str) -> Source:
         """Open the file, or one beside it."""
-        return LocalSource(self.path.parent / path.removeprefix("../"))
+        return LocalSource(self.path.parent / path.removeprefix(_BESIDE))
 
 
 class _Walk:

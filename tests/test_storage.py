@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.facts.files import EntryKind, RootKind
 from ckpt_rules.limits import Limits
-from ckpt_rules.storage import LocalSource, LocalStorage
+from ckpt_rules.storage import LocalSource, LocalStorage, OneFile
 
 
 def kinds(path) -> dict[str, EntryKind]:
@@ -172,3 +173,40 @@ def test_links_out_of_the_checkpoint_are_followed_where_that_is_allowed(tmp_path
         "inside": EntryKind.FILE,
         "out": EntryKind.UNREADABLE,
     }
+
+
+class TestBeside:
+    """Pointers that lie beside a checkpoint are read; a link among them only where links may lead out."""
+
+    def test_a_pointer_and_a_link(self, tmp_path):
+        (tmp_path / "ck").mkdir()
+        (tmp_path / "latest").write_text("step-5\n")
+        (tmp_path / "linked").symlink_to(tmp_path / "latest")
+        free, strict = (
+            Checkpoint(LocalStorage(tmp_path / "ck", limits)) for limits in (Limits(), Limits(outside_links=False))
+        )
+        assert [c.note("../latest") for c in (free, strict)] == ["step-5", "step-5"]
+        assert [c.note("../linked") for c in (free, strict)] == ["step-5", None]
+
+    def test_beside_a_file(self, tmp_path):
+        for name, text in (("last.ckpt", "x"), ("last_checkpoint", "last.ckpt")):
+            (tmp_path / name).write_text(text)
+        (tmp_path / "linked").symlink_to(tmp_path / "last_checkpoint")
+        free, strict = (
+            Checkpoint(OneFile(tmp_path / "last.ckpt", limits)) for limits in (Limits(), Limits(outside_links=False))
+        )
+        assert [c.note("../last_checkpoint") for c in (free, strict)] == ["last.ckpt", "last.ckpt"]
+        assert [c.note("../linked") for c in (free, strict)] == ["last.ckpt", None]
+        assert [e.path for e in free.listing] == ["last.ckpt"]
+
+    @pytest.mark.parametrize("path", ["../../etc/passwd", "..//etc/passwd", "../a/../../x", "../"])
+    def test_nothing_further_up(self, tmp_path, path):
+        (tmp_path / "ck").mkdir()
+        assert Checkpoint(LocalStorage(tmp_path / "ck")).note(path) is None
+
+    def test_a_large_file_and_a_fifo_are_no_pointers(self, tmp_path):
+        (tmp_path / "ck").mkdir()
+        (tmp_path / "latest").write_bytes(b"a" * 5000)
+        os.mkfifo(tmp_path / "fifo")
+        checkpoint = Checkpoint(LocalStorage(tmp_path / "ck"))
+        assert [checkpoint.note(f"../{name}") for name in ("latest", "fifo", "ck")] == [None, None, None]
