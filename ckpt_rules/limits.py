@@ -39,6 +39,7 @@ class Limits(BaseModel):
         ge=0,
         description="Pickles and archives inside or behind one pickle, and foreign entries of one archive.",
     )
+    parts: int = Field(default=20_000, ge=1, description="Different objects of one file of a distributed checkpoint.")
     nesting: int = Field(default=5, ge=0, le=50, description="Levels of pickles and archives inside one another.")
     depth: int = Field(default=64, ge=1, le=500, description="Directories inside one another.")
     entries: int = Field(

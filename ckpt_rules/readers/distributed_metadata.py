@@ -11,6 +11,7 @@ from itertools import islice
 from ckpt_rules.facts.distributed import Chunk, DistributedMetadata, StoredItem, StoredTensor
 from ckpt_rules.facts.tensors import Opaque, ReadProblem, TorchFile
 from ckpt_rules.facts.training import is_count
+from ckpt_rules.readers.torch_types import MAX_DIMENSIONS
 
 _TENSOR, _BYTES = "TensorStorageMetadata", "BytesStorageMetadata"
 
@@ -53,7 +54,7 @@ def _items(places: Mapping[object, object], folder: str) -> Iterator[StoredItem]
 
 def _size(value: object) -> tuple[int, ...]:
     inner = value.args[0] if isinstance(value, Opaque) and value.args else value
-    return tuple(int(n) for n in _sequence(inner) if is_count(n))
+    return tuple(int(n) for n in islice(_sequence(inner), MAX_DIMENSIONS) if is_count(n))
 
 
 def _sequence(value: object) -> Iterator[object]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Self
 
-from ckpt_rules.facts.tensors import TorchFile
-from ckpt_rules.readers.budget import Budget
+from ckpt_rules.facts.tensors import ReadProblem, TorchFile
+from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.enclosed import Memory
 from ckpt_rules.readers.torch_file import read_torch_file
 from ckpt_rules.storage import Source
@@ -42,6 +42,13 @@ def read_torch_parts(
             found.append(read_torch_file(_Window(source, start, nbytes), path, budget))
             continue
         raw = source.read(start, nbytes)
+        if raw not in small and len(small) >= budget.limits.parts:
+            limit = LimitError.past(
+                "parts", f"the file holds more than {budget.limits.parts:,} different objects", start
+            )
+            unread = ReadProblem(limit.code, limit.reason, start)
+            found.append(TorchFile(path, nbytes, "unknown", None, readable=False, problems=(unread,)))
+            continue
         if raw not in small:
             small[raw] = read_torch_file(Memory(raw), path, budget)
         found.append(small[raw])

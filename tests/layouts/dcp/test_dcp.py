@@ -168,3 +168,12 @@ class TestSafetensors:
             "files/missing-required",
             "shard-00001-model-00001-of-00001.safetensors",
         )
+
+
+def test_more_objects_than_are_read(copied, tmp_path):
+    checkpoint = copied(TRAIN, "fsdp2", "step-2")
+    team = tmp_path / "team.yaml"
+    team.write_text("extends: [default]\nlimits: {parts: 3}\n")
+    found = [f for f in verify(checkpoint, ruleset=team).findings if f.rule == "ranks/chunk-coverage"]
+    assert [f.place.path for f in found] == ["__1_0.distcp"]
+    assert "small entries of __1_0.distcp can't be read" in found[0].message
