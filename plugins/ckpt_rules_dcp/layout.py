@@ -61,7 +61,7 @@ class Distributed(Layout):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model's tensors at their full shapes."""
         _whole(checkpoint)
-        tensors = checkpoint.fact(saved.model_tensors)
+        tensors = checkpoint.fact(saved.model_tensors) or saved.whole_model(_small(checkpoint))
         if not tensors:
             raise FactUnavailable(f"{METADATA} names no model weights", path=METADATA)
         return Weights((WeightFile(METADATA, "dcp", tensors),))

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import DTYPE_BITS, Checkpoint, FactUnavailable, StoredItem, TensorInfo, is_count, plain
+from ckpt_rules import DTYPE_BITS, Checkpoint, FactUnavailable, Opaque, StoredItem, TensorInfo, is_count, plain
 
 METADATA = ".metadata"
 OPTIMIZER = re.compile(r"(?:optimizers?|optim)\.(?:0\.)?(.+)")
@@ -15,6 +15,9 @@ SCHEDULER = re.compile(r"(?:lr_)?schedulers?\.(.+)")
 MODEL = re.compile(r"(?:model|module|state_dict|app\.model)\.(.+)")
 _OTHERS = re.compile(r"(?:train_state|trainer|dataloader|rng|rng_state|progress|extra_state|client_state)\b.*")
 _COUNTER = re.compile(r"(?:.*\.)?(?P<name>step|global_step|iteration|iter_num|epoch)")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_WHOLE_MODEL = ("model", "module", "state_dict")
+_WHOLE_OPTIMIZER = ("optimizer", "optim")
 _MOST_STEPS = 256
 
 
@@ -88,8 +91,23 @@ def model_tensors(checkpoint: Checkpoint, path: str = METADATA) -> dict[str, Ten
     return found or plain_names
 
 
-def optimizer_state(checkpoint: Checkpoint, small: Small, path: str = METADATA) -> dict[str, object] | None:
+def whole_model(small: Small) -> dict[str, TensorInfo]:
+    """The model's tensors where its `state_dict` is one object, as it is without flattening; empty where it is not."""
+    value = _whole(small, _WHOLE_MODEL) or {}
+    if any(isinstance(v, Opaque) for v in value.values()):
+        # Of an object one rank's copy is stored; of a sharded tensor in it, that rank's shard.
+        raise FactUnavailable("the model is one object that holds sharded tensors", path=METADATA, blocked=True)
+    return {str(k): v for k, v in value.items() if isinstance(v, TensorInfo)}
+
+
+def _whole(small: Small, names: Iterable[str]) -> Mapping[object, object] | None:
+    return next((v for name in names if isinstance(v := small.values.get(name), Mapping)), None)
+
+
+def optimizer_state(checkpoint: Checkpoint, small: Small, path: str = METADATA) -> Mapping[object, object] | None:
     """The optimizer's `state_dict`, put together again from its entries; None where there are none."""
+    if whole := _whole(small, _WHOLE_OPTIMIZER):
+        return _unflattened(whole)
     state: dict[str, dict[str, object]] = defaultdict(dict)
     groups: dict[int, dict[str, object]] = defaultdict(dict)
     named: dict[str, dict[str, object]] = defaultdict(dict)
@@ -100,12 +118,27 @@ def optimizer_state(checkpoint: Checkpoint, small: Small, path: str = METADATA) 
         owner, _, field = rest.rpartition(".")
         if kind == "state" and owner:
             state[owner][field] = value
-        elif kind == "param_groups" and owner.isdecimal():
+        elif kind == "param_groups" and _NUMBER.fullmatch(owner):
             groups[int(owner)][field] = value
         elif kind == "param_groups" and owner:
             named[owner][field] = value
     listed = [groups[n] for n in sorted(groups)] or [{**fields, "params": [owner]} for owner, fields in named.items()]
-    return {"state": dict(state), "param_groups": listed} if state or listed else None
+    return {"state": _by_parameter(state, listed), "param_groups": listed} if state or listed else None
+
+
+def _unflattened(whole: Mapping[object, object]) -> Mapping[object, object]:
+    state, groups = whole.get("state"), whole.get("param_groups")
+    if not isinstance(state, Mapping) or not isinstance(groups, list):
+        return whole
+    named = {k: v for k, v in state.items() if isinstance(k, str)}
+    return {**whole, "state": _by_parameter(named, [g for g in groups if isinstance(g, Mapping)])}
+
+
+def _by_parameter(state: Mapping[str, object], groups: Iterable[Mapping[str, object]]) -> dict[object, object]:
+    """The state by what the groups call their parameters: a save makes text of the numbers of those without a name."""
+    listed = [group.get("params") for group in groups]
+    names = {p for params in listed if isinstance(params, list | tuple) for p in params if isinstance(p, str)}
+    return {int(k) if k not in names and _NUMBER.fullmatch(k) else k: v for k, v in state.items()}
 
 
 def _values(checkpoint: Checkpoint, small: Small, path: str) -> dict[str, object]:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import warnings
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.format_utils import torch_save_to_dcp
+from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from ckpt_rules import inspect, verify
 from ckpt_rules.testing import run_rule
@@ -177,3 +184,88 @@ def test_more_objects_than_are_read(copied, tmp_path):
     found = [f for f in verify(checkpoint, ruleset=team).findings if f.rule == "ranks/chunk-coverage"]
     assert [f.place.path for f in found] == ["__1_0.distcp"]
     assert "small entries of __1_0.distcp can't be read" in found[0].message
+
+
+def saved_alone(path, state, **planning):
+    """Save without any process group, as a script on one device does."""
+    planner = dcp.DefaultSavePlanner(**planning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is a single process is meant so
+        dcp.save(state, checkpoint_id=path, planner=planner, no_dist=True)
+    return path
+
+
+@pytest.fixture
+def trained():
+    """A model and its optimizer of two groups, after two steps."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW([{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}])
+    for _ in range(2):
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+class TestOptimizersByNumber:
+    """`optimizer.state_dict()` counts parameters; a save makes text of the numbers in its state, and not of those in its groups."""
+
+    def test_an_optimizer_that_was_saved_as_it_is(self, tmp_path, trained):
+        model, optimizer = trained
+        state = {"model": model.state_dict(), "optim": optimizer.state_dict(), "step": 2}
+        report = verify(saved_alone(tmp_path / "step-2", state), strict=True)
+        assert (report.passed, report.findings) == (True, []), said(report)
+        assert inspect(tmp_path / "step-2").optimizer.parameters == 2
+
+    def test_a_file_that_was_converted(self, tmp_path, trained):
+        model, optimizer = trained
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "whole.pt")
+        torch_save_to_dcp(tmp_path / "whole.pt", tmp_path / "step-2")
+        report = verify(tmp_path / "step-2", strict=True)
+        assert (report.passed, report.findings) == (True, []), said(report)
+
+    def test_parameters_whose_names_are_numbers(self, tmp_path):
+        model = torch.nn.ParameterList([torch.ones(3), torch.ones(4)])
+        optimizer = torch.optim.Adam(model.parameters())
+        sum(p.sum() for p in model).backward()
+        optimizer.step()
+        weights, moments = get_state_dict(model, optimizer)
+        state = {"model": weights, "optimizer": moments, "step": 1}
+        report = verify(saved_alone(tmp_path / "step-1", state), strict=True)
+        assert (report.passed, report.findings) == (True, []), said(report)
+
+    def test_a_state_of_no_parameter_is_still_seen(self, tmp_path, trained):
+        model, optimizer = trained
+        moments = optimizer.state_dict()
+        moments["state"][7] = moments["state"].pop(1)
+        path = saved_alone(tmp_path / "step-2", {"model": model.state_dict(), "optimizer": moments, "step": 2})
+        found = [f for f in verify(path).findings if f.rule == "optimizer/param-mismatch"]
+        assert [(f.place.path, f.place.key) for f in found] == [(".metadata", "optimizer.state[7]")]
+
+    def test_a_number_of_very_many_digits_is_a_name(self, tmp_path):
+        value = torch.tensor(1.0)
+        optimizer = {"state": {"9" * 5000: {"step": value}}, "param_groups": {"9" * 5000: {"lr": value}}}
+        path = saved_alone(tmp_path / "step-1", {"model": {"w": torch.ones(2)}, "optimizer": optimizer})
+        report = verify(path)
+        assert not [o.rule for o in report.outcomes if o.status == "crashed"]
+
+
+def test_a_state_that_was_not_flattened(tmp_path, trained):
+    model, optimizer = trained
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    path = saved_alone(tmp_path / "step-2", state, flatten_state_dict=False)
+    report = verify(path, strict=True)
+    assert (report.passed, report.findings) == (True, []), said(report)
+    assert (inspect(path).weights.parameters, inspect(path).optimizer.parameters) == (8, 2)
+
+
+def test_sharded_tensors_in_one_object_are_not_vouched_for(tmp_path):
+    """One rank's object is stored, so that the shards of the others are lost; torch says nothing of it."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        whole = distribute_tensor(torch.ones(4, 2), init_device_mesh("cpu", (1,)), [Shard(0)])
+        saved_alone(tmp_path / "step-2", {"model": {"w": whole}}, flatten_state_dict=False)
+    finally:
+        dist.destroy_process_group()
+    report = verify(tmp_path / "step-2")
+    assert (report.passed, report.findings) == (False, []), said(report)
+    assert [o.blocked_by for o in report.outcomes if o.rule == "weights/missing"] == [".metadata"]
