@@ -40,7 +40,8 @@ SOUND, REFUSED = Answer((), 1), Answer((("ValueError", "it is bad"),))
         (SOUND, Answer((), 2), DIFFERS),
         (SOUND, REFUSED, MISS),
         (Answer((("directory", "it is bad"),)), SOUND, OVER),
-        (Answer((("record", "it is bad"),)), SOUND, STRICTER),
+        (Answer((("record", "'version' says b'x', where a number belongs"),)), SOUND, STRICTER),
+        (Answer((("record", "it is bad"),)), SOUND, OVER),
     ],
 )
 def test_two_answers_make_a_verdict(mine, other, kind):
