@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
+from ckpt_rules import file_facts
+from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind
+from ckpt_rules.facts.files import Entry, EntryKind, FileHead, Listing, Root, RootKind
+from ckpt_rules.facts.values import Wanted
 from ckpt_rules.layout import Layout, Match, PlainFiles, Requirement
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.readers.budget import Budget
-from ckpt_rules.readers.sniff import HEAD_NBYTES, expected_format, sniff
-from ckpt_rules.storage import LocalStorage, OneFile, Source, Storage, reason
+from ckpt_rules.storage import LocalStorage, OneFile, Storage
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         SchedulerState,
         TrainingState,
     )
+    from ckpt_rules.facts.values import BytesRead, Measure, Measured
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +50,7 @@ class Checkpoint:
     the checkpoint is read: `read_errors` and `look_again`.
 
     read_errors: files that the system refused to give, so far, and its words; '.' is the directory
+    reading:     how every byte is read, where that is asked for
     """
 
     def __init__(self, storage: Storage, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -55,7 +59,9 @@ class Checkpoint:
         self.layout: Layout = PlainFiles()
         self.match: Match | None = None
         self.read_errors: dict[str, str] = {}
+        self.reading = Reading()
         self._facts: dict[object, tuple[bool, Any]] = {}
+        self._bytes: BytesRead | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], layouts: Iterable[Layout] = ()) -> Checkpoint:
@@ -87,6 +93,25 @@ class Checkpoint:
         if not known:
             raise FactUnavailable(value.reason, path=value.path, blocked=value.blocked)
         return cast("T", value)
+
+    def read_all(self, wanted: Wanted) -> BytesRead:
+        """What reading every byte once has found; they are read again only for what was not wanted before."""
+        if self._bytes is None or not self._bytes.wanted.includes(wanted):
+            from ckpt_rules.deep.passing import read_bytes
+
+            self._bytes = read_bytes(self, wanted | self._bytes.wanted if self._bytes else wanted, self.reading)
+            for path, words in self._bytes.unread.items():
+                self.read_errors.setdefault(path, words)
+        return self._bytes
+
+    def measured(self, measures: Measure) -> Iterator[Measured]:
+        """Every tensor in the files, weights or not, with these measures of its values; see `read_all`.
+
+        A tensor with several names comes by each; one that could not be read, or that has no elements, does not come.
+        """
+        from ckpt_rules.deep.locate import located_tensors
+
+        return self.read_all(Wanted(measures)).measured(self.fact(located_tensors))
 
     def mark(self) -> tuple[int, int]:
         """The present moment, for `forget_since`."""
@@ -120,7 +145,7 @@ class Checkpoint:
 
     def head(self, path: str) -> FileHead:
         """What the first bytes of a file say that it is; FactUnavailable where it is no regular file."""
-        return self.fact(_head, path)
+        return self.fact(file_facts.head, path)
 
     def files_in(self, file_format: str) -> list[Entry]:
         """Files whose name says that they are in a format, and whose content does not belie it.
@@ -128,7 +153,7 @@ class Checkpoint:
         file_format: `safetensors`, `torch` or `json`. Files that are empty, unreadable, a stand-in or of another known
         format are left out: rules of the `files` family report those.
         """
-        return self.fact(_files_in, file_format)
+        return self.fact(file_facts.files_in, file_format)
 
     def look_again(self, path: str) -> Entry | None:
         """What lies at a path of the listing by now; None where nothing does. Looked up each time."""
@@ -147,30 +172,34 @@ class Checkpoint:
 
     def safetensors(self, path: str) -> SafetensorsFile:
         """The header of a safetensors file."""
-        return self.fact(_safetensors, path)
+        return self.fact(file_facts.safetensors, path)
 
     def torch_file(self, path: str) -> TorchFile:
         """What a file by `torch.save` holds, read without running any of it."""
-        return self.fact(_torch_file, path)
+        return self.fact(file_facts.torch_file, path)
 
     def torch_parts(self, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[TorchFile, ...]:
         """What files by `torch.save` hold that lie one after the other in a file: each from a byte on, so many bytes long.
 
         Parts of the same bytes are one `TorchFile`; offsets in it count from the start of the part.
         """
-        return self.fact(_torch_parts, path, spans)
+        return self.fact(file_facts.torch_parts, path, spans)
 
     def archive(self, path: str) -> Archive:
         """The directory of a zip file, whoever wrote it."""
-        return self.fact(_archive, path)
+        return self.fact(file_facts.archive, path)
+
+    def archive_parts(self, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[Archive, ...]:
+        """The directories of zip files that lie one after the other in a file; see `torch_parts`."""
+        return self.fact(file_facts.archive_parts, path, spans)
 
     def distributed(self, path: str = ".metadata") -> DistributedMetadata:
         """The metadata of a distributed checkpoint."""
-        return self.fact(_distributed, path)
+        return self.fact(file_facts.distributed, path)
 
     def json(self, path: str) -> JsonFile:
         """A parsed JSON file."""
-        return self.fact(_json, path)
+        return self.fact(file_facts.json, path)
 
     def contents(self, path: str) -> object:
         """What a torch or JSON file holds; FactUnavailable, blocked, where it can't be read as a whole."""
@@ -268,7 +297,7 @@ def _listing(checkpoint: Checkpoint) -> Listing:
     try:
         return checkpoint.storage.list()
     except OSError as error:
-        raise _refused(checkpoint, ".", error) from None
+        raise file_facts.refused(checkpoint, ".", error) from None
 
 
 def _note(checkpoint: Checkpoint, path: str) -> str | None:
@@ -286,88 +315,3 @@ def _note(checkpoint: Checkpoint, path: str) -> str | None:
 def _beside(checkpoint: Checkpoint, path: str) -> Entry | None:
     parts = path.split("/")
     return None if ".." in parts or "" in parts else checkpoint.storage.look_again(f"../{path}")
-
-
-def _open(checkpoint: Checkpoint, path: str) -> Source:
-    entry = checkpoint.listing.get(path)
-    if entry is None:
-        raise FactUnavailable(f"there is no {path}")
-    if entry.kind is not EntryKind.FILE:
-        raise FactUnavailable(f"{path} can't be read: it is a {entry.kind.value}", path=path, blocked=True)
-    try:
-        return checkpoint.storage.open(path)
-    except OSError as error:
-        raise _refused(checkpoint, path, error) from None
-
-
-def _head(checkpoint: Checkpoint, path: str) -> FileHead:
-    try:
-        with _open(checkpoint, path) as source:
-            head = source.read(0, HEAD_NBYTES)
-            return FileHead(sniff(head, source.size), head, source.size)
-    except FactUnavailable as absent:
-        if not absent.blocked:
-            raise
-        return FileHead(Content.BINARY, error=absent.reason.partition(": ")[2] or absent.reason)
-    except OSError as error:
-        return FileHead(Content.BINARY, error=reason(error))
-
-
-def _files_in(checkpoint: Checkpoint, file_format: str) -> list[Entry]:
-    found = []
-    for entry in checkpoint.listing:
-        if entry.kind is EntryKind.FILE and (expected := expected_format(entry.name)) and expected.name == file_format:
-            head = checkpoint.head(entry.path)
-            if head.error is None and head.content in expected.contents:
-                found.append(entry)
-    return found
-
-
-def _read(checkpoint: Checkpoint, path: str, reader: Callable[[Source, str, Budget], T]) -> T:
-    try:
-        with _open(checkpoint, path) as source:
-            return reader(source, path, checkpoint.budget)
-    except OSError as error:
-        raise _refused(checkpoint, path, error) from None
-
-
-def _refused(checkpoint: Checkpoint, path: str, error: OSError) -> FactUnavailable:
-    words = checkpoint.read_errors.setdefault(path, reason(error))
-    what = "the directory can't be listed" if path == "." else f"{path} can't be read"
-    return FactUnavailable(f"{what}: {words}", path=path, blocked=True)
-
-
-def _safetensors(checkpoint: Checkpoint, path: str) -> SafetensorsFile:
-    from ckpt_rules.readers.safetensors import read_safetensors
-
-    return _read(checkpoint, path, read_safetensors)
-
-
-def _torch_file(checkpoint: Checkpoint, path: str) -> TorchFile:
-    from ckpt_rules.readers.torch_file import read_torch_file
-
-    return _read(checkpoint, path, read_torch_file)
-
-
-def _torch_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[TorchFile, ...]:
-    from ckpt_rules.readers.torch_parts import read_torch_parts
-
-    return _read(checkpoint, path, lambda source, path, budget: read_torch_parts(source, path, spans, budget))
-
-
-def _archive(checkpoint: Checkpoint, path: str) -> Archive:
-    from ckpt_rules.readers.zip_directory import read_archive
-
-    return _read(checkpoint, path, read_archive)
-
-
-def _distributed(checkpoint: Checkpoint, path: str) -> DistributedMetadata:
-    from ckpt_rules.readers.distributed_metadata import distributed_metadata
-
-    return distributed_metadata(checkpoint.torch_file(path))
-
-
-def _json(checkpoint: Checkpoint, path: str) -> JsonFile:
-    from ckpt_rules.readers.json_file import read_json
-
-    return _read(checkpoint, path, read_json)

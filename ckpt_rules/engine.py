@@ -7,6 +7,7 @@ others run, and the verdict can't be a pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from time import perf_counter
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
+from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import RootKind
+from ckpt_rules.facts.values import Wanted
 from ckpt_rules.finding import Finding, Problem, Severity
 from ckpt_rules.observers import Observers
 from ckpt_rules.opening import layout_summary, open_checkpoint
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import shortened
 from ckpt_rules.report import Notice, Outcome, Report, RulesetSummary, Status
+from ckpt_rules.rule import Reads
 from ckpt_rules.time_limit import TimeLimitExceeded, limited
 from ckpt_rules.verdict import Situation, count, judge
 
@@ -40,12 +44,17 @@ MAX_TEXT = 20_000
 
 
 def run(
-    storage: Storage, ruleset: ResolvedRuleset, rule_timeout: float | None = None, layout: str | None = None
+    storage: Storage,
+    ruleset: ResolvedRuleset,
+    rule_timeout: float | None = None,
+    layout: str | None = None,
+    reading: Reading = Reading(),  # noqa: B008 - it is frozen
 ) -> Report:
     """Run every rule of a ruleset over one checkpoint.
 
     rule_timeout: seconds after which a rule is stopped; None for no limit
     layout:       the name of the layout to read it as; None for the one that fits best
+    reading:      how every byte is read, where a rule needs that; no time limit holds for it
     """
     started = perf_counter()
     checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits, rule_timeout, layout)
@@ -53,7 +62,12 @@ def run(
     observers.tell("ckpt_rules_run_started", checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
     outcomes: list[Outcome] = []
     used: set[Ignore] = set()
-    for selected in sorted(ruleset.rules, key=lambda s: s.rule.last):
+    read = False
+    checkpoint.reading = reading
+    for selected in sorted(ruleset.rules, key=_turn):
+        if selected.rule.reads is Reads.BYTES and not read:
+            notices += _read_all(checkpoint, ruleset, rule_timeout)
+            read = True
         outcome = _run_rule(selected, checkpoint, ruleset, used, rule_timeout)
         outcomes.append(outcome)
         observers.tell("ckpt_rules_rule_finished", checkpoint=checkpoint, outcome=outcome)
@@ -72,6 +86,30 @@ def run(
     finished, noted = report(), len(observers.notices)
     observers.tell("ckpt_rules_run_finished", checkpoint=checkpoint, report=finished)
     return finished if len(observers.notices) == noted else report()
+
+
+def _turn(selected: SelectedRule) -> tuple[bool, bool]:
+    """Rules that read bytes come late, for by then all headers are known; those about the reading itself come last."""
+    return selected.rule.last, selected.rule.reads is Reads.BYTES
+
+
+def _read_all(checkpoint: Checkpoint, ruleset: ResolvedRuleset, timeout: float | None) -> list[Notice]:
+    """Read every byte once, for all rules that want something of them."""
+    wanted = Wanted()
+    for selected in ruleset.rules:
+        # A rule that raises here will do so again when it is its turn, and is then counted as crashed.
+        with suppress(FactUnavailable, TimeLimitExceeded, Exception):
+            wanted |= limited(timeout, partial(selected.rule.wanted, checkpoint))
+    try:
+        if wanted:
+            checkpoint.read_all(wanted)
+    except FactUnavailable:
+        return []
+    except BaseException as error:  # noqa: BLE001 - whatever an executor or a storage raises
+        crash = crash_of(error)
+        message = f"reading every byte failed: {crash.type}: {crash.message}"
+        return [Notice(severity=Severity.ERROR, message=message, fatal=True, crash=crash)]
+    return []
 
 
 def _run_rule(
@@ -126,6 +164,8 @@ def _collect(found: Iterable[Finding], findings: list[Finding]) -> str | None:
 
 
 def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem]:
+    if selected.rule.reads is Reads.BYTES:
+        checkpoint.read_all(selected.rule.wanted(checkpoint))
     found: object = selected.rule.check(checkpoint)
     if found is None or isinstance(found, Problem) or not isinstance(found, Iterable):
         raise TypeError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from ckpt_rules.facts.values import Wanted
 from ckpt_rules.finding import Problem, Severity
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ class Rule(BaseModel):
         A `FactUnavailable` that a fact raises may pass through: the engine counts the rule as skipped.
         """
         raise NotImplementedError(f"{type(self).__name__} has no check method")
+
+    def wanted(self, checkpoint: Checkpoint) -> Wanted:
+        """What a rule that reads bytes wants computed in the one pass over them, which comes before its `check`.
+
+        `check` finds it with `Checkpoint.measured` and `Checkpoint.read_all`.
+        """
+        return Wanted()
 
     @classmethod
     def family(cls) -> str:

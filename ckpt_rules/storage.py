@@ -82,6 +82,11 @@ class LocalSource:
             length -= len(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def forget(self, offset: int, length: int) -> None:
+        """Let the system drop these bytes from its cache, where it can be told so."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+
     def __enter__(self) -> Self:
         return self
 

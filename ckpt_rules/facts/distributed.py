@@ -25,12 +25,16 @@ class StoredTensor(NamedTuple):
 
 
 class StoredItem(NamedTuple):
-    """One chunk or object: bytes `offset` to `offset + nbytes` of the file at `path`, relative to the checkpoint."""
+    """One chunk or object: bytes `offset` to `offset + nbytes` of the file at `path`, relative to the checkpoint.
+
+    corner: where the chunk begins in its tensor, in elements per dimension; () where that is not said
+    """
 
     name: str
     path: str
     offset: int
     nbytes: int
+    corner: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class TensorInfo(NamedTuple):
     storage:        name of the torch storage it views; tensors with one name share memory. None in safetensors
     storage_nbytes: bytes of that storage: larger than `nbytes` where a view was saved
     value:          the number itself, read for tensors without dimensions only (step counters, learning rates)
+    first:          number of its first element in the storage
+    strides:        distance between neighbours in each dimension, in elements; None where the elements lie row by row
     """
 
     dtype: str
@@ -40,6 +42,8 @@ class TensorInfo(NamedTuple):
     storage: str | None = None
     storage_nbytes: int | None = None
     value: float | int | bool | None = None
+    first: int = 0
+    strides: tuple[int, ...] | None = None
 
     @property
     def numel(self) -> int:
@@ -124,6 +128,7 @@ class TorchFile:
     protocol:  pickle protocol, or None
     readable:  False where the object could not be reconstructed; `value` is then None
     nested:    where pickles and archives lie inside of it (`archive/data.pkl at byte 120`); `globals` holds theirs too
+    byteorder: of the numbers in its storages, `little` or `big`
     """
 
     path: str
@@ -135,16 +140,38 @@ class TorchFile:
     readable: bool = True
     problems: tuple[ReadProblem, ...] = ()
     nested: tuple[str, ...] = ()
+    byteorder: str = "little"
+
+
+class ArchiveEntry(NamedTuple):
+    """One entry of a zip file.
+
+    offset: byte in the file where its content starts; None where that can't be told
+    nbytes: bytes of the content as it lies in the file
+    crc:    CRC-32 of the content; 0 also where the writer was told not to compute it
+    stored: whether the content lies there as it is, not compressed
+    """
+
+    name: str
+    offset: int | None
+    nbytes: int
+    crc: int
+    stored: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The directory of a zip file: the names of its entries, in order, and what is wrong with it."""
+    """The directory of a zip file: its entries, in order, and what is wrong with it."""
 
     path: str
     size: int
-    names: tuple[str, ...]
+    entries: tuple[ArchiveEntry, ...]
     problems: tuple[ReadProblem, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the entries."""
+        return tuple(entry.name for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,11 @@ def _tensor(value: object) -> StoredTensor | None:
 
 def _items(places: Mapping[object, object], folder: str) -> Iterator[StoredItem]:
     for index, info in places.items():
-        name, place = _state(index).get("fqn"), _state(info)
+        named, place = _state(index), _state(info)
+        name, corner = named.get("fqn"), _size(named.get("offset"))
         path, start, nbytes = (place.get(key) for key in ("relative_path", "offset", "length"))
         if isinstance(path, str) and is_count(start) and is_count(nbytes):
-            yield StoredItem(str(name), f"{folder}{path}", int(start), int(nbytes))
+            yield StoredItem(str(name), f"{folder}{path}", int(start), int(nbytes), corner)
 
 
 def _size(value: object) -> tuple[int, ...]:

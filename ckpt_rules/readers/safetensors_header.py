@@ -146,7 +146,7 @@ class HeaderParser:
                 break
             if start != begin:
                 self.in_order = False
-            tensors[name] = _new_tensor((dtype, sizes, nbytes, data_start + start, None, None, None))
+            tensors[name] = _new_tensor((dtype, sizes, nbytes, data_start + start, None, None, None, 0, None))
             begin, pos = end, found.end()
         self._text.pos, self.last_end = pos, begin
 
@@ -179,7 +179,7 @@ class HeaderParser:
         if bits is None:
             self._reject("dtype", f"tensor '{name}' has the dtype '{dtype:.40}', which safetensors does not know", name)
         elif numel * bits == (end - begin) * 8 and numel >= 0:
-            fields = (DTYPES[dtype], sizes, end - begin, self._data_start + begin, None, None, None)
+            fields = (DTYPES[dtype], sizes, end - begin, self._data_start + begin, None, None, None, 0, None)
             self.tensors[name] = _new_tensor(fields)
         else:
             few = len(self._misfits) < MAX_PROBLEMS

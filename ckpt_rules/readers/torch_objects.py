@@ -110,7 +110,7 @@ class TorchBuilder(PlainBuilder):
             message = f"the storage '{key}' holds {stored.nbytes:,} bytes where its tensors need {nbytes:,}"
             self._log.add("storage-size", message, stored.offset, key)
         offset = stored.offset if stored else None
-        storage = self.storages[key] = _new_tensor((dtype, (numel,), nbytes, offset, key, nbytes, None))
+        storage = self.storages[key] = _new_tensor((dtype, (numel,), nbytes, offset, key, nbytes, None, 0, None))
         return storage
 
     def tensor(
@@ -119,7 +119,7 @@ class TorchBuilder(PlainBuilder):
         """A strided view of a storage; `first` counts elements."""
         if type(storage) is not TensorInfo or storage.storage is None or not is_size(first):
             raise TypeError
-        sizes, numel, reach = self._geometry(shape, stride)
+        sizes, numel, reach, strides = self._geometry(shape, stride)
         dtype = dtype or storage.dtype
         itemsize = NBYTES[dtype]
         needed = (first + reach) * itemsize if numel else 0
@@ -138,9 +138,8 @@ class TorchBuilder(PlainBuilder):
                     "cut-short", f"the file has no {itemsize} bytes at byte {at:,} any more", at, storage.storage
                 )
             value = decode_scalar(raw, dtype, big_endian=self._big_endian)
-        return _new_tensor(
-            (dtype, sizes, numel * itemsize, storage.offset, storage.storage, storage.storage_nbytes, value)
-        )
+        place = (storage.offset, storage.storage, storage.storage_nbytes)
+        return _new_tensor((dtype, sizes, numel * itemsize, *place, value, first, strides))
 
     def _geometry(self, shape: object, stride: object) -> Geometry:
         sizes, steps = as_tuple(shape), as_tuple(stride)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Self
 
-from ckpt_rules.facts.tensors import ReadProblem, TorchFile
+from ckpt_rules.facts.tensors import Archive, ReadProblem, TorchFile
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.enclosed import Memory
 from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.zip_directory import read_archive
 from ckpt_rules.storage import Source
 
 MAX_KEPT_NBYTES = 64 << 10
@@ -53,3 +54,10 @@ def read_torch_parts(
             small[raw] = read_torch_file(Memory(raw), path, budget)
         found.append(small[raw])
     return tuple(found)
+
+
+def read_archive_parts(
+    source: Source, path: str, spans: tuple[tuple[int, int], ...], budget: Budget
+) -> tuple[Archive, ...]:
+    """The entries of zip archives that lie in a file; offsets count from the start of each."""
+    return tuple(read_archive(_Window(source, start, nbytes), path, budget) for start, nbytes in spans)

@@ -29,11 +29,15 @@ NBYTES = {dtype: (bits + 7) // 8 for dtype, bits in DTYPE_BITS.items()} | {
 
 
 class Geometry(NamedTuple):
-    """A shape with its strides: how many elements it has, and how many of the storage it reaches over."""
+    """A shape with its strides: how many elements it has, and how many of the storage it reaches over.
+
+    strides: None where the elements lie row by row
+    """
 
     sizes: tuple[int, ...]
     numel: int
     reach: int
+    strides: tuple[int, ...] | None
 
 
 def is_size(value: object) -> TypeGuard[int]:
@@ -61,7 +65,16 @@ def measure(sizes: tuple[object, ...], steps: tuple[object, ...]) -> Geometry:
     if numel > MAX_SIZE:
         raise FormatError(f"a tensor of the shape {sizes!r:.60} has more elements than fit in 63 bits")
     reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if numel else 0
-    return Geometry(tuple(shape), numel, reach)
+    return Geometry(tuple(shape), numel, reach, None if _is_row_major(shape, strides) else tuple(strides))
+
+
+def _is_row_major(shape: list[int], strides: list[int]) -> bool:
+    expected = 1
+    for size, step in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and step != expected:
+            return False
+        expected *= size
+    return True
 
 
 def is_dtype(value: Global) -> bool:

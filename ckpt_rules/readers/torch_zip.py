@@ -60,7 +60,7 @@ def read_zip(source: Source, path: str, budget: Budget) -> tuple[TorchFile, list
     log, room = ProblemLog(), budget.room
     entries = read_zip_directory(source, log, budget)
     directory = room - budget.room
-    container, result, enclosed = "zip", None, list[Enclosed]()
+    container, result, enclosed, byteorder = "zip", None, list[Enclosed](), "little"
     if entries:
         if (begin := source.read(0, len(LOCAL_SIGNATURE))) != LOCAL_SIGNATURE:
             message = (
@@ -69,7 +69,7 @@ def read_zip(source: Source, path: str, budget: Budget) -> tuple[TorchFile, list
             log.add("not-torch", message, 0)
         archive = _open(source, entries, log, budget)
         container = "torchscript" if any(_is_constants(name) for name in archive.entries) else "zip"
-        result = _read_pickle(archive)
+        result, byteorder = _read_pickle(archive)
         if container == "zip":
             enclosed = _others(archive)
             _check_compressed(archive)
@@ -82,7 +82,15 @@ def read_zip(source: Source, path: str, budget: Budget) -> tuple[TorchFile, list
     if result is None:
         return TorchFile(path, source.size, container, None, readable=False, problems=problems), enclosed
     file = TorchFile(
-        path, source.size, container, result.value, result.globals, result.protocol, result.readable, problems
+        path,
+        source.size,
+        container,
+        result.value,
+        result.globals,
+        result.protocol,
+        result.readable,
+        problems,
+        byteorder=byteorder,
     )
     return file, [*result.enclosed, *enclosed]
 
@@ -107,17 +115,18 @@ def _open(source: Source, entries: list[ZipEntry], log: ProblemLog, budget: Budg
     return _Archive(source, root, found, log, budget, doubles)
 
 
-def _read_pickle(archive: _Archive) -> Unpickled | None:
+def _read_pickle(archive: _Archive) -> tuple[Unpickled | None, str]:
+    """What `data.pkl` holds, and the byte order of the storages."""
     log, entry = archive.log, archive.entries.get("data.pkl")
     if entry is None:
         log.add("no-pickle", f"the zip archive has no '{archive.root}/data.pkl', where torch.save keeps the object")
-        return None
+        return None, "little"
     byteorder = _check_records(archive)
     try:
         raw = _content(archive.source, entry, archive.budget)
     except Damage as damage:
         log.note(damage)
-        return None
+        return None, byteorder
     if entry.crc and zlib.crc32(raw) != entry.crc:
         message = f"the bytes of '{entry.name}' do not have the checksum 0x{entry.crc:08x} that was stored with them"
         log.add("crc", message, entry.data, entry.name, fatal=False)
@@ -134,7 +143,7 @@ def _read_pickle(archive: _Archive) -> Unpickled | None:
             log.add("trailing-data", message, (entry.data or 0) + result.end, entry.name, fatal=False)
         _check_unused(archive, builder)
         _check_compressed_storages(archive, builder)
-    return result
+    return result, byteorder
 
 
 def _others(archive: _Archive) -> list[Enclosed]:

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, cast
 
-from ckpt_rules.facts.tensors import Archive
+from ckpt_rules.facts.tensors import Archive, ArchiveEntry
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.zip_oddities import (
@@ -89,11 +89,12 @@ class _Listing(NamedTuple):
 
 
 def read_archive(source: Source, path: str, budget: Budget) -> Archive:
-    """The names in any zip file, whose entries are not looked into."""
+    """The entries of any zip file, none of which is looked into."""
     log, room = ProblemLog(), budget.room
     entries = read_zip_directory(source, log, budget)
     budget.room = room
-    return Archive(path, source.size, tuple(e.name for e in entries), log.all())
+    found = tuple(ArchiveEntry(e.name, e.data, e.packed, e.crc, e.method == STORED) for e in entries)
+    return Archive(path, source.size, found, log.all())
 
 
 def read_zip_directory(source: Source, log: ProblemLog, budget: Budget) -> list[ZipEntry]:

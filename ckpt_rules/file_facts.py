@@ -1,0 +1,120 @@
+"""The facts of single files: each opened, read by the reader of its format, and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead
+from ckpt_rules.readers.budget import Budget
+from ckpt_rules.readers.sniff import HEAD_NBYTES, expected_format, sniff
+from ckpt_rules.storage import Source, reason
+
+if TYPE_CHECKING:
+    from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.facts.distributed import DistributedMetadata
+    from ckpt_rules.facts.tensors import Archive, JsonFile, SafetensorsFile, TorchFile
+
+T = TypeVar("T")
+
+
+def _open(checkpoint: Checkpoint, path: str) -> Source:
+    entry = checkpoint.listing.get(path)
+    if entry is None:
+        raise FactUnavailable(f"there is no {path}")
+    if entry.kind is not EntryKind.FILE:
+        raise FactUnavailable(f"{path} can't be read: it is a {entry.kind.value}", path=path, blocked=True)
+    try:
+        return checkpoint.storage.open(path)
+    except OSError as error:
+        raise refused(checkpoint, path, error) from None
+
+
+def head(checkpoint: Checkpoint, path: str) -> FileHead:
+    """What the first bytes of a file say that it is."""
+    try:
+        with _open(checkpoint, path) as source:
+            head = source.read(0, HEAD_NBYTES)
+            return FileHead(sniff(head, source.size), head, source.size)
+    except FactUnavailable as absent:
+        if not absent.blocked:
+            raise
+        return FileHead(Content.BINARY, error=absent.reason.partition(": ")[2] or absent.reason)
+    except OSError as error:
+        return FileHead(Content.BINARY, error=reason(error))
+
+
+def files_in(checkpoint: Checkpoint, file_format: str) -> list[Entry]:
+    """Files whose name says that they are in a format, and whose content does not belie it."""
+    found = []
+    for entry in checkpoint.listing:
+        if entry.kind is EntryKind.FILE and (expected := expected_format(entry.name)) and expected.name == file_format:
+            head = checkpoint.head(entry.path)
+            if head.error is None and head.content in expected.contents:
+                found.append(entry)
+    return found
+
+
+def _read(checkpoint: Checkpoint, path: str, reader: Callable[[Source, str, Budget], T]) -> T:
+    try:
+        with _open(checkpoint, path) as source:
+            return reader(source, path, checkpoint.budget)
+    except OSError as error:
+        raise refused(checkpoint, path, error) from None
+
+
+def refused(checkpoint: Checkpoint, path: str, error: OSError) -> FactUnavailable:
+    """The file, or the directory '.', that the system did not give; noted in `Checkpoint.read_errors`."""
+    words = checkpoint.read_errors.setdefault(path, reason(error))
+    what = "the directory can't be listed" if path == "." else f"{path} can't be read"
+    return FactUnavailable(f"{what}: {words}", path=path, blocked=True)
+
+
+def safetensors(checkpoint: Checkpoint, path: str) -> SafetensorsFile:
+    """The header of a safetensors file."""
+    from ckpt_rules.readers.safetensors import read_safetensors
+
+    return _read(checkpoint, path, read_safetensors)
+
+
+def torch_file(checkpoint: Checkpoint, path: str) -> TorchFile:
+    """What a file by `torch.save` holds."""
+    from ckpt_rules.readers.torch_file import read_torch_file
+
+    return _read(checkpoint, path, read_torch_file)
+
+
+def torch_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[TorchFile, ...]:
+    """What files by `torch.save` hold that lie in one file."""
+    from ckpt_rules.readers.torch_parts import read_torch_parts
+
+    return _read(checkpoint, path, lambda source, path, budget: read_torch_parts(source, path, spans, budget))
+
+
+def archive(checkpoint: Checkpoint, path: str) -> Archive:
+    """The directory of a zip file."""
+    from ckpt_rules.readers.zip_directory import read_archive
+
+    return _read(checkpoint, path, read_archive)
+
+
+def archive_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[Archive, ...]:
+    """The directories of zip files that lie in one file."""
+    from ckpt_rules.readers.torch_parts import read_archive_parts
+
+    return _read(checkpoint, path, lambda source, path, budget: read_archive_parts(source, path, spans, budget))
+
+
+def distributed(checkpoint: Checkpoint, path: str) -> DistributedMetadata:
+    """The metadata of a distributed checkpoint."""
+    from ckpt_rules.readers.distributed_metadata import distributed_metadata
+
+    return distributed_metadata(checkpoint.torch_file(path))
+
+
+def json(checkpoint: Checkpoint, path: str) -> JsonFile:
+    """A parsed JSON file."""
+    from ckpt_rules.readers.json_file import read_json
+
+    return _read(checkpoint, path, read_json)
