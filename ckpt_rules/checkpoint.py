@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         SchedulerState,
         TrainingState,
     )
-    from ckpt_rules.facts.values import BytesRead, Measure, Measured
+    from ckpt_rules.facts.values import BytesRead, Located, Measure, Measured
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,14 +104,19 @@ class Checkpoint:
                 self.read_errors.setdefault(path, words)
         return self._bytes
 
-    def measured(self, measures: Measure) -> Iterator[Measured]:
-        """Every tensor in the files, weights or not, with these measures of its values; see `read_all`.
-
-        A tensor with several names comes by each; one that could not be read, or that has no elements, does not come.
-        """
+    @property
+    def located(self) -> tuple[Located, ...]:
+        """Every tensor in the files, weights or not, and where its elements lie; one with several names comes by each."""
         from ckpt_rules.deep.locate import located_tensors
 
-        return self.read_all(Wanted(measures)).measured(self.fact(located_tensors))
+        return self.fact(located_tensors)
+
+    def measured(self, measures: Measure) -> Iterator[Measured]:
+        """Every tensor of `located` with these measures of its values; see `read_all`.
+
+        One that could not be read, or that has no elements, does not come.
+        """
+        return self.read_all(Wanted(measures)).measured(self.located)
 
     def mark(self) -> tuple[int, int]:
         """The present moment, for `forget_since`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules.deep.checksums import crc32_joined
 from ckpt_rules.deep.kernels import itemsize
-from ckpt_rules.deep.locate import located_tensors, zip_members
+from ckpt_rules.deep.locate import zip_members
 from ckpt_rules.deep.pieces import Piece, plan
 from ckpt_rules.deep.reading import Progress, Reading
 from ckpt_rules.deep.scan import Part, scan
@@ -34,7 +34,7 @@ _LARGE_SHARE = 0.5
 def read_bytes(checkpoint: Checkpoint, wanted: Wanted, reading: Reading) -> BytesRead:
     """Everything that is wanted of a checkpoint's bytes. FactUnavailable where it can't be listed."""
     sizes = {e.path: e.size for e in checkpoint.listing if e.kind is EntryKind.FILE}
-    blocks = {b for t in checkpoint.fact(located_tensors) for b in t.blocks} if wanted.measures else set()
+    blocks = {b for t in checkpoint.located for b in t.blocks} if wanted.measures else set()
     members = checkpoint.fact(zip_members) if wanted.checksums else ()
     planned = plan(sizes, blocks, members, wanted.digests, wanted.measures)
     found = _Found()

@@ -226,12 +226,26 @@ def _unravelled(number: int, sizes: tuple[int, ...], strides: tuple[int, ...]) -
     return tuple(index)
 
 
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where one element lies.
+
+    index:  in the tensor, one number per dimension
+    path:   its file
+    offset: byte in that file
+    """
+
+    index: tuple[int, ...]
+    path: str
+    offset: int
+
+
 class Measured(NamedTuple):
-    """A tensor with its values; `first` is the index of the first that is not finite, None where all are."""
+    """A tensor with its values; `first` is where the first that is not finite lies, None where all are."""
 
     tensor: Located
     values: Values
-    first: tuple[int, ...] | None
+    first: Spot | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +276,10 @@ class BytesRead:
                 yield Measured(tensor, known[0] if len(known) == 1 else joined(known), _first(tensor, known))
 
 
-def _first(tensor: Located, parts: list[Values]) -> tuple[int, ...] | None:
-    found = next(((block, part.first) for block, part in enumerate(parts) if part.first is not None), None)
-    if found is None:
-        return None
-    block, first = found
-    return tensor.index_of(block, first // 2 if tensor.dtype.startswith("complex") else first)
+def _first(tensor: Located, parts: list[Values]) -> Spot | None:
+    for number, (block, part) in enumerate(zip(tensor.blocks, parts, strict=True)):
+        if part.first is not None:
+            element = part.first // 2 if tensor.dtype.startswith("complex") else part.first
+            offset = block.offset + part.first * (block.nbytes // part.numel)
+            return Spot(tensor.index_of(number, element), block.path, offset)
+    return None

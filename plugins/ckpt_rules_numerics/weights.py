@@ -1,0 +1,230 @@
+"""numerics/all-zero, numerics/constant, numerics/huge and numerics/fp16-range: weights that no training leaves like that."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Problem, Reads, Rule, Severity, Wanted
+from ckpt_rules_numerics.tensors import is_matrix, listed, weights
+
+FP16_LARGEST = 65504.0
+_NOT_TRAINED = re.compile(
+    r"mask|scale|zero|running_|(?:^|[._])(?:mean|var|std|freqs?|inv_freq|position_ids|token_type_embeddings)\b",
+    re.IGNORECASE,
+)
+_ADDED_AT_ZERO = re.compile(
+    r"lora_B|lora_embedding_B|lora_magnitude|vera_lambda|controlnet|zero_conv|adaLN", re.IGNORECASE
+)
+_FIRST_TRAINED = 2
+"""Updates after which weights that begin at zero are no longer there: the first one of a warmup has a learning rate of 0."""
+_FEW = 64
+
+
+class _OfWeights(Rule):
+    """What the rules about the range of weights have in common."""
+
+    tags = frozenset({"numerics"})
+    reads = Reads.BYTES
+    severity = Severity.WARNING
+
+    def wanted(self, checkpoint: Checkpoint) -> Wanted:
+        """The range of every tensor."""
+        return Wanted(Measure.RANGE)
+
+
+class AllZero(_OfWeights):
+    """A weight matrix is zero throughout.
+
+    ## What it checks
+    Every floating-point weight with at least two dimensions longer than 1, quantisation scales, masks and statistics left
+    out. Before the second update everything may still be zero that begins so; what adapters and ControlNets add at zero
+    (`lora_B`) is looked at only where the optimizer has counted two updates or more.
+
+    ## Why it matters
+    A layer of zeros passes nothing on. It is what is left of a tensor that was allocated and never filled, of a shard
+    that a full disk swallowed, or of an adapter whose gradients never arrived.
+
+    ## How to repair
+    Resume from an earlier save; if the tensor is zero there as well, look at whether it is trained at all.
+    """
+
+    id = "numerics/all-zero"
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file with such weights."""
+        updates = _updates(checkpoint)
+        if updates is not None and updates < _FIRST_TRAINED:
+            raise FactUnavailable(f"after {updates} optimizer updates, weights may still be zero")
+
+        def is_empty(name: str, measured: Measured) -> bool:
+            values = measured.values
+            if updates is None and _ADDED_AT_ZERO.search(name):
+                return False
+            return is_matrix(measured) and values.constant and values.smallest == 0 and not _NOT_TRAINED.search(name)
+
+        for path, names, count in _by_file(checkpoint, is_empty):
+            yield Problem(
+                message=f"{_are(names, count, 'zero throughout')}",
+                place=Place(path=path, tensor=names[0]),
+                help="resume from an earlier save; if it is zero there as well, look at whether the tensor is trained at all",
+                data={"tensors": names[:1000], "count": len(names), "of": count, "updates": updates},
+            )
+
+
+class Constant(_OfWeights):
+    """All values of a weight matrix are the same number, and it is not zero.
+
+    ## What it checks
+    Every floating-point weight with at least two dimensions longer than 1 and 64 elements or more. Norms, quantisation
+    scales, masks and statistics are left out.
+
+    ## Why it matters
+    Units that start out equal get equal gradients and stay equal: the layer has one unit's capacity. It is also what memory
+    looks like that was filled with a pattern and never written.
+
+    ## How to repair
+    Resume from an earlier save, and look at how the layer is initialised.
+    """
+
+    id = "numerics/constant"
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file with such weights."""
+
+        def is_constant(name: str, measured: Measured) -> bool:
+            values = measured.values
+            large = is_matrix(measured) and values.numel >= _FEW
+            return large and values.constant and values.smallest != 0 and not _may_be_constant(name)
+
+        for path, names, count in _by_file(checkpoint, is_constant):
+            yield Problem(
+                message=_are(names, count, "one and the same number throughout"),
+                place=Place(path=path, tensor=names[0]),
+                help="resume from an earlier save, and look at how these layers are initialised",
+                data={"tensors": names[:1000], "count": len(names), "of": count},
+            )
+
+
+def _may_be_constant(name: str) -> bool:
+    return bool(
+        _NOT_TRAINED.search(name) or re.search(r"norm|(?:^|[._])ln|gamma|layer_?scale|alpha", name, re.IGNORECASE)
+    )
+
+
+class Huge(_OfWeights):
+    """A weight is larger than training makes them.
+
+    ## What it checks
+    The absolute maximum of every floating-point weight, masks, statistics and quantisation scales left out, against `limit`.
+
+    ## Why it matters
+    Weights of a healthy model rarely pass 100. A million is what a flipped exponent bit or the moment before a divergence
+    looks like.
+
+    ## How to repair
+    Compare with an earlier save (`ckpt-rules diff`). One value that jumped is a damaged file; many are a run that diverges.
+    """
+
+    id = "numerics/huge"
+
+    limit: float = Field(default=1e6, gt=0, description="The absolute value that no weight should pass.")
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file with such weights."""
+        peaks: dict[str, float] = {}
+
+        def is_huge(name: str, measured: Measured) -> bool:
+            peak = measured.values.peak
+            if peak is None or peak <= self.limit or not measured.tensor.shape or _NOT_TRAINED.search(name):
+                return False
+            peaks[name] = peak
+            return True
+
+        for path, names, count in _by_file(checkpoint, is_huge):
+            worst = max(names, key=peaks.__getitem__)
+            yield Problem(
+                message=f"{len(names):,} of {count:,} weights pass {self.limit:g} in absolute value: {worst} reaches "
+                f"{peaks[worst]:.6g}",
+                place=Place(path=path, tensor=worst),
+                help="compare with an earlier save: one value that jumped is a damaged file, many are a run that diverges",
+                data={"tensors": names[:1000], "count": len(names), "of": count, "peak": peaks[worst]},
+            )
+
+
+class Fp16Range(_OfWeights):
+    """Training runs in float16, and a weight has left what float16 can hold.
+
+    ## What it checks
+    Where a gradient scaler is enabled or the configuration says float16: that no weight that is stored in a wider dtype
+    passes 65,504 in absolute value.
+
+    ## Why it matters
+    Cast to float16 for the forward pass, it is infinite, and the loss is NaN on the first batch.
+
+    ## How to repair
+    Resume in bfloat16, or from an earlier save with a smaller learning rate.
+    """
+
+    id = "numerics/fp16-range"
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file with such weights."""
+        if not _is_fp16(checkpoint):
+            raise FactUnavailable("nothing says that training runs in float16")
+        peaks: dict[str, float] = {}
+
+        def is_beyond(name: str, measured: Measured) -> bool:
+            peaks[name] = measured.values.peak or 0.0
+            wide = measured.tensor.dtype in ("float32", "float64", "bfloat16")
+            return wide and is_matrix(measured) and peaks[name] > FP16_LARGEST
+
+        for path, names, count in _by_file(checkpoint, is_beyond):
+            worst = max(names, key=peaks.__getitem__)
+            yield Problem(
+                message=f"{len(names):,} of {count:,} weights pass {FP16_LARGEST:,.0f}, the largest float16 number: {worst} "
+                f"reaches {peaks[worst]:.6g}",
+                place=Place(path=path, tensor=worst),
+                help="resume in bfloat16, or from an earlier save with a smaller learning rate",
+                data={"tensors": names[:1000], "count": len(names), "of": count, "peak": peaks[worst]},
+            )
+
+
+def _is_fp16(checkpoint: Checkpoint) -> bool:
+    try:
+        if checkpoint.scaler.enabled:
+            return True
+    except FactUnavailable:
+        pass
+    try:
+        values = checkpoint.config.values
+    except FactUnavailable:
+        return False
+    return str(values.get("dtype", values.get("torch_dtype"))).removeprefix("torch.") == "float16"
+
+
+def _updates(checkpoint: Checkpoint) -> int | None:
+    try:
+        return checkpoint.optimizer.updates
+    except FactUnavailable:
+        return None
+
+
+def _by_file(checkpoint: Checkpoint, is_bad: Callable[[str, Measured], bool]) -> Iterator[tuple[str, list[str], int]]:
+    """Each file with the names of its bad weights, and how many weights were looked at in it."""
+    bad: dict[str, list[str]] = defaultdict(list)
+    count: dict[str, int] = defaultdict(int)
+    for name, measured in weights(checkpoint, Measure.RANGE):
+        count[measured.tensor.path] += 1
+        if is_bad(name, measured):
+            bad[measured.tensor.path].append(name)
+    for path, names in bad.items():
+        yield path, names, count[path]
+
+
+def _are(names: list[str], count: int, what: str) -> str:
+    verb = "is" if len(names) == 1 else "are"
+    return f"{len(names):,} of {count:,} weights {verb} {what}: {listed(names)}"
