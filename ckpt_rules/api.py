@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+from ckpt_rules.deep.reading import Reading
 from ckpt_rules.engine import run
 from ckpt_rules.errors import CheckpointInvalid, UsageError
 from ckpt_rules.facts.files import RootKind
@@ -18,6 +19,8 @@ from ckpt_rules.storage import LocalStorage
 from ckpt_rules.time_limit import checked
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.report import Report
     from ckpt_rules.ruleset.resolved import ResolvedRuleset
@@ -34,11 +37,13 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     today: date | None = None,
     rule_timeout: float | None = None,
     layout: str | None = None,
+    jobs: int | None = None,
+    executor: Executor | None = None,
 ) -> Report:
     """Run a ruleset over one checkpoint directory.
 
     path:       the directory; one that is missing or broken makes findings, not exceptions
-    ruleset:    a built-in name (`quick`, `default`, `ci`), `plugin:name`, or the path of a YAML file
+    ruleset:    a built-in name (`quick`, `default`, `deep`, `ci`), `plugin:name`, or the path of a YAML file
     strict:     True makes warnings errors; False does not; None leaves it to the ruleset
     select:     a glob of rule ids or `tag:…`, or several: only these rules run, with the ruleset's severities and options
     exclude:    a glob of rule ids or `tag:…`, or several, that do not run
@@ -46,13 +51,15 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     today:      the day by which ignores expire; the real one unless given
     rule_timeout: seconds after which a rule is stopped, so that the report can't be a pass; None for no limit
     layout:     the name of the layout to read it as; None for the one that fits best
+    jobs:       threads that read every byte, where a rule needs that; None for one per core
+    executor:   what to read every byte on instead of threads, such as that of a cluster: it must see the same files
 
     Raises `RulesetError` for mistakes in the ruleset, `UsageError` for names that do not exist and `PluginError` for
     plugins that clash; never for what the checkpoint holds.
     """
-    timeout = checked(rule_timeout)
+    timeout, reading = checked(rule_timeout), Reading(jobs, executor)
     resolved = load_ruleset(ruleset, strict=strict, select=select, exclude=exclude, no_plugins=no_plugins, today=today)
-    return _verified(path, resolved, timeout, layout)
+    return _verified(path, resolved, timeout, layout, reading)
 
 
 def load_ruleset(
@@ -128,9 +135,13 @@ def newest_checkpoint(
 
 
 def _verified(
-    path: str | os.PathLike[str], ruleset: ResolvedRuleset, timeout: float | None = None, layout: str | None = None
+    path: str | os.PathLike[str],
+    ruleset: ResolvedRuleset,
+    timeout: float | None = None,
+    layout: str | None = None,
+    reading: Reading = Reading(),  # noqa: B008 - it is frozen
 ) -> Report:
-    return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout)
+    return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout, reading)
 
 
 def inspect(

@@ -26,7 +26,8 @@ NoPlugin = Annotated[
 
 
 RulesetName = Annotated[
-    str, typer.Option("--ruleset", "-r", metavar="NAME|FILE", help="quick, default, ci, plugin:name or a YAML file.")
+    str,
+    typer.Option("--ruleset", "-r", metavar="NAME|FILE", help="quick, default, deep, ci, plugin:name or a YAML file."),
 ]
 Strict = Annotated[
     bool | None,
@@ -48,6 +49,14 @@ AsLayout = Annotated[
     str | None,
     typer.Option(
         "--layout", metavar="NAME", help="Read it as this layout, whatever it looks like.", show_default=False
+    ),
+]
+
+
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Threads that read every byte, where a rule needs that; one per core.", show_default=False
     ),
 ]
 

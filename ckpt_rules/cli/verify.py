@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckpt_rules.cli.options import AsLayout, NoPlugin, RulesetName, Strict, stdout_kept_clean
+from ckpt_rules.cli.options import AsLayout, Jobs, NoPlugin, RulesetName, Strict, stdout_kept_clean
 from ckpt_rules.cli.output import emit, say
+from ckpt_rules.cli.progress import shown_progress
+from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import PluginError, UsageError
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import printable, sentence
@@ -57,6 +60,7 @@ def verify(  # noqa: PLR0913 - one argument for each flag
         float | None,
         typer.Option(metavar="SECONDS", help="Stop each rule that takes longer, and end with 2.", show_default=False),
     ] = None,
+    jobs: Jobs = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Every rule with its reason and time, all findings, tracebacks.")
     ] = False,
@@ -73,7 +77,7 @@ def verify(  # noqa: PLR0913 - one argument for each flag
     """
     if verbose and quiet:
         raise UsageError("--verbose and --quiet contradict each other; give one of them")
-    timeout = checked(rule_timeout)
+    timeout, reading = checked(rule_timeout), Reading(jobs)
     with stdout_kept_clean():
         resolved = _resolve(ruleset, strict, select, exclude, no_plugin)
         runs = _runs(paths, resolved, timeout) if layout is None else {}
@@ -83,7 +87,7 @@ def verify(  # noqa: PLR0913 - one argument for each flag
     text = partial(_text, newest=newest, style=style, verbose=verbose, quiet=quiet)
     render = _renderer(form, resolved, text, partial(_json, newest=newest))
     targets = [checkpoint for path in paths for checkpoint in runs.get(path, (path,))]
-    verified = partial(_verified, ruleset=resolved, timeout=timeout, layout=layout)
+    verified = partial(_verified, ruleset=resolved, timeout=timeout, layout=layout, reading=reading, quiet=quiet)
     emit(render(_run(targets, verified, reports)), output)
     if output is not None and not quiet:
         _say_where(reports, output)
@@ -113,12 +117,15 @@ def _newest(runs: dict[str, tuple[str, ...]], reports: Sequence[Report]) -> dict
     return {run: next((c for c in reversed(members) if c in passed), None) for run, members in runs.items()}
 
 
-def _verified(path: str, *, ruleset: ResolvedRuleset, timeout: float | None, layout: str | None) -> Report:
+def _verified(
+    path: str, *, ruleset: ResolvedRuleset, timeout: float | None, layout: str | None, reading: Reading, quiet: bool
+) -> Report:
     from ckpt_rules.engine import run
     from ckpt_rules.storage import LocalStorage
 
-    with stdout_kept_clean():
-        return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout)
+    with stdout_kept_clean(), shown_progress(quiet=quiet) as progress:
+        shown = replace(reading, progress=progress)
+        return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout, shown)
 
 
 def _run(paths: Sequence[str], verified: Callable[[str], Report], reports: list[Report]) -> Iterator[Report]:
