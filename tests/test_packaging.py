@@ -68,4 +68,4 @@ def test_what_is_installed_for_development_is_pinned():
 
 def test_heavy_packages_are_extras():
     core = {re.match(r"[A-Za-z0-9_.-]+", item)[0].lower() for item in PROJECT["project"]["dependencies"]}
-    assert core.isdisjoint({"torch", "numpy", "safetensors", "lightning", "transformers"})
+    assert core.isdisjoint({"torch", "safetensors", "lightning", "transformers"})

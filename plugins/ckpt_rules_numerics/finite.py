@@ -38,9 +38,8 @@ class NonFinite(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each of the first ten tensors of a file, and one for the rest of them."""
-        floats = (m for m in each_once(checkpoint.measured(Measure.RANGE)) if m.tensor.is_float)
         bad: dict[str, list[Measured]] = defaultdict(list)
-        for measured in of_numbers(floats):
+        for measured in of_numbers(each_once(checkpoint.measured(Measure.RANGE))):
             if measured.values.non_finite and not _is_meant(measured):
                 bad[measured.tensor.path].append(measured)
         for path, found in bad.items():

@@ -107,7 +107,7 @@ class TestRulesets:
         lines = run("rulesets").out.splitlines()
         assert lines[0].split() == ["ruleset", "rules", "strict", "description"]
         assert {line.split()[0]: line.split()[2] for line in lines[1:]} == {
-            "ci": "yes", "default": "no", "inference": "no", "publish": "no", "quick": "no",
+            "ci": "yes", "deep": "no", "default": "no", "inference": "no", "publish": "no", "quick": "no",
         }  # fmt: skip
 
     def test_those_of_plugins_and_a_broken_one(self, run, install, tmp_path):

@@ -42,6 +42,11 @@ def test_default_is_every_rule_that_reads_no_tensor_bytes(ours):
     assert in_force("default", ours) == {i for i in every if not i.startswith("publish/")}
 
 
+def test_deep_is_default_and_every_rule_that_reads_tensor_bytes(ours):
+    reading = {i for i, (rule, _) in ours.rules.items() if rule.reads is Reads.BYTES}
+    assert in_force("deep", ours) == in_force("default", ours) | reading
+
+
 def test_inference_asks_for_nothing_that_only_a_resume_needs(ours):
     asked = in_force("inference", ours)
     assert {i.partition("/")[0] for i in asked} == {
@@ -99,7 +104,7 @@ def test_rules_of_third_parties_are_not_in_default(ours, plugins_of, rules):
     assert in_force("default", both) == in_force("default", ours)
 
 
-@pytest.mark.parametrize("name", ["quick", "default", "ci"])
+@pytest.mark.parametrize("name", ["quick", "default", "deep", "ci"])
 def test_a_built_in_ruleset_is_a_few_lines_with_a_description(ours, name):
     text = builtin_rulesets()[name].read_text("utf-8")
     assert len(text.splitlines()) <= 20

@@ -164,27 +164,27 @@ def test_a_plugins_ruleset_is_named_with_its_plugin(with_rulesets, resolved):
         (
             "defalt",
             (
-                "there is no ruleset 'defalt' (did you mean 'default'?); there are ci, default, inference, publish, quick and house:strict, "
+                "there is no ruleset 'defalt' (did you mean 'default'?); there are ci, deep, default, inference, publish, quick and house:strict, "
                 "and paths such as ./team.yaml"
             ),
         ),
         (
             "house:strikt",
             (
-                "there is no ruleset 'house:strikt' (did you mean 'house:strict'?); there are ci, default, inference, publish, quick and "
+                "there is no ruleset 'house:strikt' (did you mean 'house:strict'?); there are ci, deep, default, inference, publish, quick and "
                 "house:strict, and paths such as ./team.yaml"
             ),
         ),
         (
             "team",
             (
-                "there is no ruleset 'team'; for the file of that name, write './team'; there are ci, default, inference, publish, quick and "
+                "there is no ruleset 'team'; for the file of that name, write './team'; there are ci, deep, default, inference, publish, quick and "
                 "house:strict, and paths such as ./team.yaml"
             ),
         ),
         (
             "",
-            "there is no ruleset ''; there are ci, default, inference, publish, quick and house:strict, and paths such as ./team.yaml",
+            "there is no ruleset ''; there are ci, deep, default, inference, publish, quick and house:strict, and paths such as ./team.yaml",
         ),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_broken_plugin_is_named_where_its_ruleset_is_missing(plugins_of):
         resolve("house:strict", plugins_of(house={"rulesets": broken}), today=TODAY)
     assert str(error.value) == (
         "there is no ruleset 'house:strict'; the plugin house (ckpt-rules-house 1.2) could not be loaded: "
-        "ImportError: no module named 'flux'; there are ci, default, inference, publish and quick, and paths such as ./team.yaml"
+        "ImportError: no module named 'flux'; there are ci, deep, default, inference, publish and quick, and paths such as ./team.yaml"
     )
 
 
@@ -218,6 +218,7 @@ def test_only_what_looks_like_a_path_is_one(write, plugins):
 def test_built_in_rulesets_are_the_files_of_the_checkout():
     assert {name: path.name for name, path in builtin_rulesets().items()} == {
         "ci": "ci.yaml",
+        "deep": "deep.yaml",
         "default": "default.yaml",
         "inference": "inference.yaml",
         "publish": "publish.yaml",
