@@ -6,6 +6,7 @@ import hashlib
 import math
 import zlib
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from itertools import pairwise
 from multiprocessing import get_context
 
 import pytest
@@ -149,7 +150,7 @@ def test_any_executor_will_do_and_every_byte_is_handed_out_once(saved):
     read = checkpoint.read_all(Wanted(EVERYTHING, checksums=True))
     assert read.nbytes <= sum(e.size for e in checkpoint.listing)
     spans = sorted((p.path, p.start, p.stop) for p in executor.pieces)
-    assert all(a[0] != b[0] or a[2] <= b[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[0] != b[0] or a[2] <= b[1] for a, b in pairwise(spans))
     asked = len(executor.pieces)
     checkpoint.read_all(Wanted(Measure.RANGE))
     assert len(executor.pieces) == asked
