@@ -82,6 +82,13 @@ class LocalSource:
             length -= len(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill a buffer with the bytes from `offset`; how many there were. It spares a new piece of memory for each read."""
+        filled = 0
+        while filled < len(buffer) and (count := os.preadv(self._fd, [buffer[filled:]], offset + filled)):
+            filled += count
+        return filled
+
     def forget(self, offset: int, length: int) -> None:
         """Let the system drop these bytes from its cache, where it can be told so."""
         if hasattr(os, "posix_fadvise"):

@@ -11,8 +11,8 @@ from ckpt_rules.deep.pieces import ALIGNMENT, Piece
 from ckpt_rules.facts.values import Block, Measure, Values, ZipMember, joined
 from ckpt_rules.storage import LocalSource, Source, Storage, reason
 
-CHUNK_NBYTES = 512 << 10
-"""Half of the second-level cache of a common processor."""
+CHUNK_NBYTES = 2048 << 10
+"""Stays in the caches of a common processor while it is used, and is long enough that threads seldom wait for one another."""
 
 S = TypeVar("S", Block, ZipMember)
 
@@ -53,8 +53,9 @@ def scan(storage: Storage, piece: Piece, tell: Tell | None = None, *, forget: bo
 def _feed(source: Source, piece: Piece, scanned: _Scan, tell: Tell | None, *, forget: bool) -> str | None:
     """Read the piece chunk by chunk; why it can't be read to its end, or None."""
     at = piece.start
+    buffer = memoryview(bytearray(min(CHUNK_NBYTES, piece.stop - at)))
     while at < piece.stop:
-        chunk = memoryview(source.read(at, min(CHUNK_NBYTES, piece.stop - at)))
+        chunk = _read(source, at, buffer[: piece.stop - at])
         taken = scanned.take(chunk, at)
         if not taken:
             return f"it ends at byte {at + len(chunk):,}; when it was listed it was longer"
@@ -64,6 +65,12 @@ def _feed(source: Source, piece: Piece, scanned: _Scan, tell: Tell | None, *, fo
             tell(taken)
         at += taken
     return None
+
+
+def _read(source: Source, at: int, buffer: memoryview) -> memoryview:
+    if isinstance(source, LocalSource):
+        return buffer[: source.read_into(at, buffer)]
+    return memoryview(source.read(at, len(buffer)))
 
 
 class _Scan:
