@@ -28,6 +28,7 @@ PACKAGES = (
     "ckpt_rules_integrity",
     "ckpt_rules_jax",
     "ckpt_rules_lightning",
+    "ckpt_rules_load",
     "ckpt_rules_megatron",
     "ckpt_rules_numerics",
     "ckpt_rules_one_file",
