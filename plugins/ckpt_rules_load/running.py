@@ -107,7 +107,7 @@ def _one_process(loader: str, files: Sequence[File], limits: LoadLimits) -> list
                 if event is not None:
                     event = child.event(seconds)
             except TimeoutError:
-                found.append(Answer(file.path, death=f"it did not finish within {seconds:,.0f} s"))
+                found.append(Answer(file.path, death=f"it did not finish within {seconds:,.1f} s"))
                 break
             if event is None:
                 found.append(Answer(file.path, death=child.cause_of_death(limits)))
