@@ -15,7 +15,7 @@ from ckpt_rules_load.words import short
 class _LoadRule(Rule):
     """A rule that has a loader run in a process of its own, and the limits of that process."""
 
-    tags = frozenset({"load"})
+    tags = frozenset({"loader"})
     reads = Reads.BYTES
 
     memory: int = Field(
