@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # type checkers take it for typing's, which takes ten tim
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ckpt_rules.api": ("inspect", "newest_checkpoint", "quick_verify_checkpoint", "verify"),
+    "ckpt_rules.api": ("inspect", "newest_checkpoint", "quick_verify_checkpoint", "stats", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
@@ -46,6 +46,7 @@ _HOMES = {
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
+    "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -53,7 +54,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 if TYPE_CHECKING:
     from typing import Any
 
-    from ckpt_rules.api import inspect, newest_checkpoint, quick_verify_checkpoint, verify
+    from ckpt_rules.api import inspect, newest_checkpoint, quick_verify_checkpoint, stats, verify
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.errors import (
         CheckpointInvalid,
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     from ckpt_rules.readers.sniff import expected_format
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
+    from ckpt_rules.tensor_stats import CheckpointStats, TensorStats
     from ckpt_rules.weights import find_weights, flatten, weights_in, weights_of_components
 
 __all__ = [
@@ -135,6 +137,7 @@ __all__ = [
     "BytesRead",
     "Checkpoint",
     "CheckpointInvalid",
+    "CheckpointStats",
     "Chunk",
     "CkptRulesError",
     "Content",
@@ -191,6 +194,7 @@ __all__ = [
     "StoredItem",
     "StoredTensor",
     "TensorInfo",
+    "TensorStats",
     "TorchFile",
     "TrainingState",
     "UsageError",
@@ -215,6 +219,7 @@ __all__ = [
     "quick_verify_checkpoint",
     "saves_among",
     "state_dicts",
+    "stats",
     "verify",
     "weights_in",
     "weights_of_components",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.deep.reading import Reading
 from ckpt_rules.engine import run
 from ckpt_rules.errors import CheckpointInvalid, UsageError
@@ -15,15 +16,16 @@ from ckpt_rules.facts.files import RootKind
 from ckpt_rules.limits import DEFAULT_LIMITS
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
-from ckpt_rules.storage import LocalStorage
+from ckpt_rules.storage import LocalStorage, OneFile
 from ckpt_rules.time_limit import checked
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from ckpt_rules.inspection import Inspection
-    from ckpt_rules.report import Report
+    from ckpt_rules.report import Notice, Report
     from ckpt_rules.ruleset.resolved import ResolvedRuleset
+    from ckpt_rules.tensor_stats import CheckpointStats
 
 
 def verify(  # noqa: PLR0913 - one keyword for each flag of the command
@@ -161,9 +163,48 @@ def inspect(
     """
     from ckpt_rules.inspection import inspect_checkpoint
 
+    checkpoint, notices = _opened(path, ruleset, no_plugins, layout)
+    return inspect_checkpoint(checkpoint, notices)
+
+
+def stats(  # noqa: PLR0913 - one keyword for each flag of the command
+    path: str | os.PathLike[str],
+    *,
+    tensor: str = "*",
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    ruleset: str | os.PathLike[str] | None = None,
+    no_plugins: Iterable[str] = (),
+    layout: str | None = None,
+) -> CheckpointStats:
+    """The values of every tensor of a checkpoint: range, mean, norm, zeros, and what is not finite.
+
+    tensor:   a glob of names; the bytes of other tensors are not read
+    jobs:     threads; None for one per core
+    executor: what to read on instead of threads
+    progress: told from any thread how many bytes of how many were read
+
+    For the other arguments see `inspect`. Raises `UsageError` where the path can't be looked into or no tensor matches.
+    """
+    from ckpt_rules.tensor_stats import stats_of
+
+    checkpoint, notices = _opened(path, ruleset, no_plugins, layout)
+    if checkpoint.root.kind is RootKind.FILE:  # one that no layout takes for a whole checkpoint
+        checkpoint = Checkpoint(OneFile(checkpoint.path, checkpoint.budget.limits), checkpoint.budget.limits)
+    checkpoint.reading = Reading(jobs, executor, progress)
+    return stats_of(checkpoint, tensor, notices)
+
+
+def _opened(
+    path: str | os.PathLike[str],
+    ruleset: str | os.PathLike[str] | None,
+    no_plugins: Iterable[str],
+    layout: str | None,
+) -> tuple[Checkpoint, list[Notice]]:
+    """A checkpoint read by the installed plugins, and by the plugin files and within the limits of a ruleset."""
     plugins, limits = installed_plugins(frozenset(no_plugins)), DEFAULT_LIMITS
     if ruleset is not None:
         resolved = load_ruleset(ruleset, no_plugins=no_plugins)
         plugins, limits = resolved.plugins, resolved.limits
-    checkpoint, notices = open_checkpoint(LocalStorage(path, limits), plugins, limits, layout=layout)
-    return inspect_checkpoint(checkpoint, notices)
+    return open_checkpoint(LocalStorage(path, limits), plugins, limits, layout=layout)

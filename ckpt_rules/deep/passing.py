@@ -22,6 +22,7 @@ from ckpt_rules.facts.values import Block, BytesRead, Digest, Values, Wanted, Zi
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.facts.values import Located
     from ckpt_rules.storage import Storage
 
 _AHEAD = 4
@@ -31,10 +32,13 @@ _LARGE_SHARE = 0.5
 """Share of the machine's memory above which what is read is not left in the cache, where it would push out everything else."""
 
 
-def read_bytes(checkpoint: Checkpoint, wanted: Wanted, reading: Reading) -> BytesRead:
-    """Everything that is wanted of a checkpoint's bytes. FactUnavailable where it can't be listed."""
+def read_bytes(
+    checkpoint: Checkpoint, wanted: Wanted, reading: Reading, tensors: Iterable[Located] | None = None
+) -> BytesRead:
+    """Everything that is wanted of a checkpoint's bytes, or of some of its tensors. FactUnavailable where it can't be listed."""
     sizes = {e.path: e.size for e in checkpoint.listing if e.kind is EntryKind.FILE}
-    blocks = {b for t in checkpoint.located for b in t.blocks} if wanted.measures else set()
+    looked_at = checkpoint.located if tensors is None else tensors
+    blocks = {b for t in looked_at for b in t.blocks} if wanted.measures else set()
     members = checkpoint.fact(zip_members) if wanted.checksums else ()
     planned = plan(sizes, blocks, members, wanted.digests, wanted.measures)
     found = _Found()

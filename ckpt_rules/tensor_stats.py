@@ -1,0 +1,168 @@
+"""The values of every tensor of a checkpoint, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ckpt_rules.deep.passing import read_bytes
+from ckpt_rules.errors import UsageError
+from ckpt_rules.facts.files import RootKind
+from ckpt_rules.facts.values import Measure, Wanted
+from ckpt_rules.finding import Text, Value
+from ckpt_rules.report import Notice
+
+if TYPE_CHECKING:
+    from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.facts.values import BytesRead, Located, Measured
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorStats(_Model):
+    """The values of one tensor. Where its bytes could not be read, `unread` says why and all values are absent."""
+
+    path: Text = Field(description="The file that names it.")
+    tensor: Text = Field(description="Its name in that file.")
+    dtype: str
+    shape: tuple[int, ...]
+    numel: int = Field(description="Elements.")
+    nan: int | None = None
+    inf: int | None = Field(default=None, description="Values that are infinite, of either sign.")
+    first: tuple[int, ...] | None = Field(default=None, description="Index of the first value that is not finite.")
+    smallest: Value = Field(default=None, description="Of the finite values, as are all that follow.")
+    largest: Value = None
+    mean: Value = None
+    peak: Value = Field(default=None, description="The largest absolute value.")
+    norm: Value = Field(default=None, description="The Euclidean (L2) norm.")
+    zeros: float | None = Field(default=None, description="Share of zeros, 0 to 1.")
+    constant: bool | None = Field(default=None, description="Whether all values are one and the same finite number.")
+    unread: Text | None = None
+
+    @property
+    def non_finite(self) -> int:
+        """How many values are infinite or not a number."""
+        return (self.nan or 0) + (self.inf or 0)
+
+
+class CheckpointStats(_Model):
+    """Every tensor that was asked for, in the order of the files."""
+
+    checkpoint: Text
+    tensors: tuple[TensorStats, ...]
+    nbytes: int = Field(description="Bytes that were read.")
+    faults: dict[str, Text] = Field(default={}, description="Files that could not be read to their end, and why.")
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the system refused bytes of a tensor."""
+        return bool(self.faults)
+
+    def sorted(self, key: str) -> CheckpointStats:
+        """In another order, the largest first; tensors without that value come last. UsageError for an unknown key."""
+        by = SORT_KEYS[check_sort_key(key)]
+        if by is None:
+            return self
+        known = [t for t in self.tensors if by(t) is not None]
+        ordered = sorted(known, key=by, reverse=key != "name")
+        return self.model_copy(update={"tensors": (*ordered, *(t for t in self.tensors if by(t) is None))})
+
+
+SORT_KEYS: dict[str, Callable[[TensorStats], Any] | None] = {
+    "file": None,
+    "name": lambda t: t.tensor,
+    "size": lambda t: t.numel,
+    "nonfinite": lambda t: t.non_finite,
+    "min": lambda t: t.smallest,
+    "max": lambda t: t.largest,
+    "mean": lambda t: t.mean,
+    "peak": lambda t: t.peak,
+    "norm": lambda t: t.norm,
+    "zeros": lambda t: t.zeros,
+}
+"""What tensors can be sorted by; `file` is the order that they lie in."""
+
+
+def check_sort_key(key: str) -> str:
+    """The key itself; UsageError where tensors can't be sorted by it."""
+    if key not in SORT_KEYS:
+        near = get_close_matches(key, SORT_KEYS, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(f"tensors can't be sorted by {key!r}{meant}; there are {', '.join(SORT_KEYS)}")
+    return key
+
+
+def stats_of(checkpoint: Checkpoint, glob: str = "*", notices: Sequence[Notice] = ()) -> CheckpointStats:
+    """The values of each tensor whose name matches; no other bytes are read.
+
+    UsageError where the path is no directory that can be listed, or no tensor matches.
+    """
+    if checkpoint.root.kind is not RootKind.DIRECTORY:
+        raise UsageError(f"{checkpoint.path} can't be looked into: {_no_directory(checkpoint)}")
+    located = [t for t in checkpoint.located if fnmatchcase(t.name, glob)]
+    if not located:
+        raise UsageError(_no_match(checkpoint, glob))
+    read = read_bytes(checkpoint, Wanted(Measure.ALL), checkpoint.reading, located)
+    measured = {(m.tensor.path, m.tensor.name): m for m in read.measured(located)}
+    return CheckpointStats(
+        checkpoint=checkpoint.path,
+        tensors=tuple(_stats(t, measured.get((t.path, t.name)), read) for t in located),
+        nbytes=read.nbytes,
+        faults=dict(read.unread),
+        notices=tuple(notices),
+    )
+
+
+def _no_directory(checkpoint: Checkpoint) -> str:
+    return checkpoint.root.error or (
+        "there is nothing" if checkpoint.root.kind is RootKind.MISSING else "it is no file or directory"
+    )
+
+
+def _no_match(checkpoint: Checkpoint, glob: str) -> str:
+    names = [t.name for t in checkpoint.located]
+    if not names:
+        return (
+            f"{checkpoint.path} holds no tensor that can be read; 'ckpt-rules verify' says what is wrong with its files"
+        )
+    return f"none of the {len(names):,} tensors matches {glob!r}; the first is {names[0]!r}"
+
+
+def _stats(tensor: Located, measured: Measured | None, read: BytesRead) -> TensorStats:
+    numel = 1
+    for size in tensor.shape:
+        numel *= size
+    known = TensorStats(path=tensor.path, tensor=tensor.name, dtype=tensor.dtype, shape=tensor.shape, numel=numel)
+    if measured is None:
+        return known.model_copy(update={"unread": _why_unread(tensor, numel, read)})
+    values = measured.values
+    return known.model_copy(
+        update={
+            "nan": values.nan,
+            "inf": values.above + values.below,
+            "first": measured.first.index if measured.first else None,
+            "smallest": values.smallest,
+            "largest": values.largest,
+            "mean": values.mean,
+            "peak": values.peak,
+            "norm": values.norm,
+            "zeros": values.zero_share,
+            "constant": values.constant,
+        }
+    )
+
+
+def _why_unread(tensor: Located, numel: int, read: BytesRead) -> str:
+    if not numel:
+        return "it has no elements"
+    if not tensor.blocks:
+        return "its elements are packed, or do not lie together in the file"
+    faults = [read.unread[b.path] for b in tensor.blocks if b.path in read.unread]
+    return faults[0] if faults else "its bytes overlap with those of too many others"
