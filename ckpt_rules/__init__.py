@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # type checkers take it for typing's, which takes ten tim
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ckpt_rules.api": ("inspect", "newest_checkpoint", "quick_verify_checkpoint", "stats", "verify"),
+    "ckpt_rules.api": ("inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
@@ -27,6 +27,7 @@ _HOMES = {
     "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
+    "ckpt_rules.facts.seal": ("SEAL_NAME", "Seal", "SealedFile"),
     "ckpt_rules.facts.spelling": ("misspelling_of",),
     "ckpt_rules.facts.tensors": (
         "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "Archive", "ArchiveEntry", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
@@ -54,7 +55,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 if TYPE_CHECKING:
     from typing import Any
 
-    from ckpt_rules.api import inspect, newest_checkpoint, quick_verify_checkpoint, stats, verify
+    from ckpt_rules.api import inspect, newest_checkpoint, quick_verify_checkpoint, seal, stats, verify
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.errors import (
         CheckpointInvalid,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
+    from ckpt_rules.facts.seal import SEAL_NAME, Seal, SealedFile
     from ckpt_rules.facts.spelling import misspelling_of
     from ckpt_rules.facts.tensors import (
         DTYPE_BITS,
@@ -131,6 +133,7 @@ __all__ = [
     "DTYPE_BITS",
     "FLOAT_DTYPES",
     "HALF_DTYPES",
+    "SEAL_NAME",
     "Archive",
     "ArchiveEntry",
     "Block",
@@ -188,6 +191,8 @@ __all__ = [
     "SafetensorsFile",
     "ScalerState",
     "SchedulerState",
+    "Seal",
+    "SealedFile",
     "Severity",
     "Spot",
     "Status",
@@ -218,6 +223,7 @@ __all__ = [
     "plain",
     "quick_verify_checkpoint",
     "saves_among",
+    "seal",
     "state_dicts",
     "stats",
     "verify",

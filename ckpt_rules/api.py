@@ -22,6 +22,7 @@ from ckpt_rules.time_limit import checked
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from ckpt_rules.facts.seal import Seal
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.report import Notice, Report
     from ckpt_rules.ruleset.resolved import ResolvedRuleset
@@ -194,6 +195,37 @@ def stats(  # noqa: PLR0913 - one keyword for each flag of the command
         checkpoint = Checkpoint(OneFile(checkpoint.path, checkpoint.budget.limits), checkpoint.budget.limits)
     checkpoint.reading = Reading(jobs, executor, progress)
     return stats_of(checkpoint, tensor, notices)
+
+
+def seal(  # noqa: PLR0913 - one keyword for each flag of the command
+    path: str | os.PathLike[str],
+    *,
+    algorithm: str = "blake3",
+    force: bool = False,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    ruleset: str | os.PathLike[str] | None = None,
+    no_plugins: Iterable[str] = (),
+    layout: str | None = None,
+) -> Seal:
+    """Write size and digest of every file into the checkpoint, as its last file; `integrity/digest` compares them later.
+
+    algorithm: `blake3` or `sha256`
+    force:     whether a seal that is there is replaced
+
+    For the other arguments see `stats`. Raises `UsageError`, and writes nothing, where a file can't be read.
+    """
+    from ckpt_rules.runs import checkpoints_in
+    from ckpt_rules.sealing import seal_checkpoint
+
+    checkpoint, _ = _opened(path, ruleset, no_plugins, layout)
+    if saves := checkpoints_in(os.fspath(path), installed_plugins(frozenset(no_plugins))):
+        raise UsageError(
+            f"{os.fspath(path)} is a run of {len(saves):,} checkpoints; seal one of them, such as {saves[-1]}"
+        )
+    checkpoint.reading = Reading(jobs, executor, progress)
+    return seal_checkpoint(checkpoint, algorithm, force=force)
 
 
 def _opened(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.distributed import DistributedMetadata
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import Ranks
+    from ckpt_rules.facts.seal import Seal
     from ckpt_rules.facts.tensors import Archive, JsonFile, SafetensorsFile, TorchFile, Weights
     from ckpt_rules.facts.training import (
         Contradiction,
@@ -205,6 +206,15 @@ class Checkpoint:
     def json(self, path: str) -> JsonFile:
         """A parsed JSON file."""
         return self.fact(file_facts.json, path)
+
+    def text(self, path: str) -> str:
+        """What a file of text holds, of at most 16 MiB; bytes that are no UTF-8 are kept as surrogate escapes."""
+        return self.fact(file_facts.text, path)
+
+    @property
+    def seal(self) -> Seal:
+        """What `ckpt-rules seal` wrote down; FactUnavailable, with a path where it is there and can't be read."""
+        return self.fact(file_facts.seal)
 
     def contents(self, path: str) -> object:
         """What a torch or JSON file holds; FactUnavailable, blocked, where it can't be read as a whole."""

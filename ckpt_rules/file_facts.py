@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead
+from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget
+from ckpt_rules.readers.damage import Damage
 from ckpt_rules.readers.sniff import HEAD_NBYTES, expected_format, sniff
 from ckpt_rules.storage import Source, reason
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.facts.distributed import DistributedMetadata
+    from ckpt_rules.facts.seal import Seal
     from ckpt_rules.facts.tensors import Archive, JsonFile, SafetensorsFile, TorchFile
 
 T = TypeVar("T")
+
+TEXT_NBYTES = 16 * MIB
+"""No list of digests is longer."""
 
 
 def _open(checkpoint: Checkpoint, path: str) -> Source:
@@ -118,3 +124,37 @@ def json(checkpoint: Checkpoint, path: str) -> JsonFile:
     from ckpt_rules.readers.json_file import read_json
 
     return _read(checkpoint, path, read_json)
+
+
+def text(checkpoint: Checkpoint, path: str) -> str:
+    """What a file of text holds; bytes that are no UTF-8 are kept as surrogate escapes."""
+
+    def read(source: Source, path: str, budget: Budget) -> str:
+        if source.size > TEXT_NBYTES:
+            raise FactUnavailable(f"{path} is no text of at most {TEXT_NBYTES:,} bytes", path=path, blocked=True)
+        budget.charge(2 * source.size, f"the text {path}")
+        return source.read(0, TEXT_NBYTES).decode("utf-8", "surrogateescape")
+
+    try:
+        return _read(checkpoint, path, read)
+    except Damage as damage:
+        raise FactUnavailable(f"{path} can't be read: {damage}", path=path, blocked=True) from None
+
+
+def seal(checkpoint: Checkpoint) -> Seal:
+    """The seal that lies in a checkpoint; FactUnavailable, with its path where it is there and damaged."""
+    from pydantic import ValidationError
+
+    from ckpt_rules.facts.seal import SEAL_NAME, Seal
+
+    if checkpoint.listing.get(SEAL_NAME) is None:
+        raise FactUnavailable("the checkpoint has no seal")
+    file = checkpoint.json(SEAL_NAME)
+    fault = next((p.message for p in file.problems), None)
+    if fault is None:
+        try:
+            return Seal.model_validate(file.value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            fault = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    raise FactUnavailable(f"the seal can't be read: {fault}", path=SEAL_NAME, blocked=True)

@@ -13,6 +13,7 @@ from typing import TextIO
 from ckpt_rules.errors import UsageError
 from ckpt_rules.printable import printable
 from ckpt_rules.storage import reason
+from ckpt_rules.writing import replace_file, write_all
 
 
 def emit(pieces: Iterable[str], output: str | None = None) -> None:
@@ -87,35 +88,9 @@ def to_file(pieces: Iterable[str], output: str) -> None:
     try:
         path = os.path.realpath(output)
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            _write(os.open(path, os.O_WRONLY), text)
+            write_all(os.open(path, os.O_WRONLY), text)
         else:
-            _replace(path, text)
+            replace_file(path, text)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         words = reason(error) if isinstance(error, OSError) else str(error)
         raise UsageError(f"{output} can't be written: {words}") from None
-
-
-def _replace(path: str, text: bytes) -> None:
-    folder, name = os.path.split(path)
-    # Not the process id: in a container it is the same each time, and what a killed run left would be in the way.
-    fresh = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}.tmp")
-    mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None
-    # 0o666 less the umask is what any other program would give a new file.
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        if mode is not None:
-            os.chmod(handle, mode)
-        _write(handle, text)
-        os.replace(fresh, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
-        raise
-
-
-def _write(handle: int, text: bytes) -> None:
-    with os.fdopen(handle, "wb") as file:
-        file.write(text)
-        file.flush()
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            os.fsync(file.fileno())

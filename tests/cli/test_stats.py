@@ -108,7 +108,9 @@ def test_one_file_of_weights_will_do(tmp_path, run):
     assert rows(run("stats", tmp_path / "weights.pt").out)["w"][:5] == ["w", "float32", "3", "1", "1"]
 
 
-@pytest.mark.parametrize(("path", "why"), [("nowhere", "there is nothing"), ("/dev/null", "it is no file or directory")])
+@pytest.mark.parametrize(
+    ("path", "why"), [("nowhere", "there is nothing"), ("/dev/null", "it is no file or directory")]
+)
 def test_a_path_without_a_checkpoint_is_a_usage_error(tmp_path, run, path, why):
     ended = run("stats", tmp_path / path)
     assert ended.code == 2

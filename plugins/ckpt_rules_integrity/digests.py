@@ -1,0 +1,173 @@
+"""integrity/digest and integrity/unsigned: files against what was written down of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import (
+    SEAL_NAME,
+    Checkpoint,
+    Digest,
+    EntryKind,
+    FactUnavailable,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+    Severity,
+    Wanted,
+)
+from ckpt_rules_integrity.promises import SEAL_SIGNATURES, Promise, promises
+
+_MOST = 100
+_SHOWN = 5
+_AGAIN = "copy the file again from where it was sealed or downloaded; seal the checkpoint anew if the change was meant"
+
+
+class DigestDiffers(Rule):
+    """A file is not what it was when its digest was written down.
+
+    ## What it checks
+    Every file that the seal of the checkpoint (`ckpt-rules seal`), a list by `sha256sum` (`SHA256SUMS`, `*.sha256`) or the
+    metadata of the Hugging Face hub promises something about, in a local directory or in its cache: its size, then its
+    digest. Of a sealed checkpoint also which files vanished, and, as a warning, which appeared. A file that was written after
+    the hub downloaded it was edited by its owner: a warning.
+
+    ## Why it matters
+    A digest notices any change: a bit that flipped, a copy that stopped half-way, a file that somebody replaced. No other
+    rule can tell a weight of 0.10 from one of 0.11.
+
+    ## How to repair
+    Copy the file again from where it was sealed or downloaded. If the change was meant, seal the checkpoint anew with `--force`.
+    """
+
+    id = "integrity/digest"
+    tags = frozenset({"integrity"})
+    reads = Reads.BYTES
+
+    def wanted(self, checkpoint: Checkpoint) -> Wanted:
+        """The digests of files whose size is as it should be."""
+        return Wanted(digests=frozenset(_digest(p) for p in checkpoint.fact(promises) if _may_be_kept(checkpoint, p)))
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file that changed or vanished, one for all that appeared."""
+        yield from _broken_seal(checkpoint)
+        known = checkpoint.fact(promises)
+        if not known:
+            raise FactUnavailable(
+                "nothing says what the files should be: no seal, no SHA256SUMS, no metadata of a download"
+            )
+        digests = checkpoint.read_all(self.wanted(checkpoint)).digests
+        found = [p for promise in known for p in _problems(checkpoint, promise, digests.get(_digest(promise)))]
+        yield from found[:_MOST]
+        if len(found) > _MOST:
+            yield Problem(
+                message=f"{len(found) - _MOST:,} more files are not what they were, {len(found):,} of {len(known):,} in all",
+                help=_AGAIN,
+                data={"files": len(found), "of": len(known)},
+            )
+        yield from _appeared(checkpoint)
+
+
+def _digest(promise: Promise) -> Digest:
+    return Digest(promise.path, promise.algorithm)
+
+
+def _may_be_kept(checkpoint: Checkpoint, promise: Promise) -> bool:
+    entry = checkpoint.listing.get(promise.path)
+    is_file = entry is not None and entry.kind is EntryKind.FILE
+    return is_file and promise.size in (None, entry.size if entry else None)
+
+
+def _broken_seal(checkpoint: Checkpoint) -> Iterator[Problem]:
+    try:
+        _ = checkpoint.seal
+    except FactUnavailable as absent:
+        if absent.path is not None:
+            yield Problem(
+                message=absent.reason,
+                place=Place(path=SEAL_NAME),
+                help="copy the seal again from where it was written, or seal the checkpoint anew with --force",
+            )
+
+
+def _problems(checkpoint: Checkpoint, promise: Promise, digest: str | None) -> Iterator[Problem]:
+    """At most one problem."""
+    entry = checkpoint.listing.get(promise.path)
+    data: dict[str, object] = {"source": promise.source, "algorithm": promise.algorithm, "expected": promise.digest}
+    place = Place(path=promise.path)
+    if entry is None:
+        yield Problem(message=f"the file is gone; {promise.source} lists it", place=place, help=_AGAIN, data=data)
+        return
+    edited = promise.until_ns is not None and entry.mtime_ns > promise.until_ns
+    severity = Severity.WARNING if edited else None
+    when = "; it was written after the download" if edited else ""
+    if promise.size is not None and entry.size != promise.size:
+        yield Problem(
+            message=f"the file has {entry.size:,} bytes, and had {promise.size:,} when it was sealed",
+            place=place,
+            help=_AGAIN,
+            data={**data, "size": entry.size, "expected_size": promise.size},
+        )
+    elif digest is not None and digest != promise.digest:
+        yield Problem(
+            message=f"the file's {promise.algorithm} digest is {digest[:16]}…, and {promise.source} says "
+            f"{promise.digest[:16]}…: its {entry.size:,} bytes are not those that were written down{when}",
+            place=place,
+            help=_AGAIN,
+            severity=severity,
+            data={**data, "digest": digest, "size": entry.size},
+        )
+
+
+def _appeared(checkpoint: Checkpoint) -> Iterator[Problem]:
+    try:
+        sealed = checkpoint.seal.files
+    except FactUnavailable:
+        return
+    new = [
+        e.path
+        for e in checkpoint.listing
+        if e.kind is not EntryKind.DIRECTORY
+        and e.path not in sealed
+        and e.path.removesuffix(next((s for s in SEAL_SIGNATURES if e.path.endswith(s)), "")) != SEAL_NAME
+    ]
+    if new:
+        more = f" and {len(new) - _SHOWN:,} more" if len(new) > _SHOWN else ""
+        files = "1 file was" if len(new) == 1 else f"{len(new):,} files were"
+        yield Problem(
+            message=f"{files} not there when the checkpoint was sealed: {', '.join(new[:_SHOWN])}{more}",
+            place=Place(path=new[0]),
+            help="remove what does not belong there, or seal the checkpoint anew with --force",
+            severity=Severity.WARNING,
+            data={"files": new[:1000], "count": len(new)},
+        )
+
+
+class Unsigned(Rule):
+    """Nothing vouches for the files of the checkpoint.
+
+    ## What it checks
+    Whether there is a seal, a list of checksums or the metadata of a download that `integrity/digest` can compare files
+    with. It is in no built-in ruleset: a team that seals its checkpoints selects it.
+
+    ## Why it matters
+    Without a digest, a changed weight can't be told from a trained one.
+
+    ## How to repair
+    Run `ckpt-rules seal PATH` when the save is done, from the training loop or right behind it.
+    """
+
+    id = "integrity/unsigned"
+    severity = Severity.INFO
+    tags = frozenset({"integrity"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        has_seal = checkpoint.listing.get(SEAL_NAME) is not None  # a damaged one is integrity/digest's to report
+        if not has_seal and not checkpoint.fact(promises):
+            yield Problem(
+                message=f"no seal and no list of checksums says what the {len(checkpoint.listing.files()):,} files should be",
+                help="run 'ckpt-rules seal' on the checkpoint when the save is done",
+            )

@@ -1,0 +1,105 @@
+"""What files of a checkpoint promise about others: our seal, lists of checksums, and what the hub noted when it downloaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ckpt_rules import SEAL_NAME, Checkpoint, Entry, EntryKind, FactUnavailable
+
+SEAL_SIGNATURES = (".sig",)
+_LISTS = re.compile(r"sha256sums?(?:\.txt)?|checksums?\.sha256|.+\.sha256(?:sums?)?", re.IGNORECASE)
+_GNU = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64}) [ *](?P<path>.+)")
+_BSD = re.compile(r"SHA256 \((?P<path>.+)\) = (?P<digest>[0-9a-fA-F]{64})")
+_BARE = re.compile(r"(?P<digest>[0-9a-fA-F]{64})")
+_HUB = ".cache/huggingface/download/"
+_BLOB = re.compile(r"(?:\.\./)+blobs/(?P<digest>[0-9a-f]{64}|[0-9a-f]{40})")
+_ETAGS = {64: "sha256", 40: "git-sha1"}
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What one file should be.
+
+    path:      the file
+    algorithm: of the digest: `blake3`, `sha256` or `git-sha1`
+    digest:    in lower-case hexadecimal
+    source:    the file that says so; of a link into the hub's cache the link itself
+    size:      bytes, or None where that is not said
+    until_ns:  the time up to which it was true, in nanoseconds since the epoch; a file that was written later was changed
+               by its owner. None where there is no such time
+    """
+
+    path: str
+    algorithm: str
+    digest: str
+    source: str
+    size: int | None = None
+    until_ns: int | None = None
+
+
+def promises(checkpoint: Checkpoint) -> tuple[Promise, ...]:
+    """All of them, the seal's first. A fact. Those of a seal that can't be read are left out."""
+    return (*_sealed(checkpoint), *_listed(checkpoint), *_downloaded(checkpoint), *_linked(checkpoint))
+
+
+def _sealed(checkpoint: Checkpoint) -> Iterator[Promise]:
+    try:
+        seal = checkpoint.seal
+    except FactUnavailable:
+        return
+    for path, file in seal.files.items():
+        yield Promise(path, seal.algorithm, file.digest, SEAL_NAME, file.size)
+
+
+def _listed(checkpoint: Checkpoint) -> Iterator[Promise]:
+    for entry in checkpoint.listing.files():
+        if _LISTS.fullmatch(entry.name):
+            try:
+                text = checkpoint.text(entry.path)
+            except FactUnavailable:
+                continue
+            yield from _in_list(entry, text)
+
+
+def _in_list(entry: Entry, text: str) -> Iterator[Promise]:
+    """The lines that `sha256sum`, with or without `--tag`, wrote; a digest alone is that of the file the list is named for."""
+    for line in text.splitlines():
+        if match := _GNU.fullmatch(line):
+            name = match["path"]
+            path = name.replace("\\n", "\n").replace("\\\\", "\\") if match["escaped"] else name
+        elif match := _BSD.fullmatch(line):
+            path = match["path"]
+        elif (match := _BARE.fullmatch(line.strip())) and entry.suffix == ".sha256":
+            path = entry.name.rpartition(".")[0]
+        else:
+            continue
+        path = path.removeprefix("./")
+        if not path.startswith("/") and ".." not in path.split("/"):
+            where = f"{entry.parent}/{path}" if entry.parent else path
+            yield Promise(where, "sha256", match["digest"].lower(), entry.path)
+
+
+def _downloaded(checkpoint: Checkpoint) -> Iterator[Promise]:
+    """What huggingface_hub notes of each file that it puts into a local directory: commit, etag, time."""
+    for entry in checkpoint.listing.files():
+        if entry.path.startswith(_HUB) and entry.suffix == ".metadata":
+            lines = (checkpoint.note(entry.path) or "").splitlines()
+            path = entry.path.removeprefix(_HUB).removesuffix(".metadata")
+            if len(lines) < 3 or len(lines[1]) not in _ETAGS or not checkpoint.listing.has_file(path):
+                continue
+            try:
+                until = int(float(lines[2]) * _SECOND_NS)
+            except (ValueError, OverflowError):
+                continue
+            yield Promise(path, _ETAGS[len(lines[1])], lines[1], entry.path, until_ns=until + _SECOND_NS)
+
+
+def _linked(checkpoint: Checkpoint) -> Iterator[Promise]:
+    """Files of a snapshot in the hub's cache: links to blobs that are named by their digest."""
+    for entry in checkpoint.listing:
+        match = _BLOB.fullmatch(entry.link or "")
+        if match and entry.kind is EntryKind.FILE:
+            yield Promise(entry.path, _ETAGS[len(match["digest"])], match["digest"], entry.path)
