@@ -9,6 +9,7 @@ from ckpt_rules import Rule, hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
     """The `integrity/` family."""
     from ckpt_rules_integrity.checksums import Crc
+    from ckpt_rules_integrity.chunks import BrokenChunk
     from ckpt_rules_integrity.digests import DigestDiffers, Unsigned
 
-    return [Crc, DigestDiffers, Unsigned]
+    return [BrokenChunk, Crc, DigestDiffers, Unsigned]

@@ -8,6 +8,7 @@ from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Pr
 from ckpt_rules_numerics.tensors import each_once
 
 _SECOND_MOMENTS = frozenset({"exp_avg_sq", "max_exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "square_avg"})
+_FIRST_MOMENTS = frozenset({"exp_avg", "momentum_buffer", "exp_inf", "grad_avg"})
 _MOST = 10
 
 
@@ -43,6 +44,11 @@ class NegativeSecondMoment(Rule):
         negative = [m for m in moments if m.values.smallest is not None and m.values.smallest < 0]
         for measured in negative[:_MOST]:
             yield _problem(measured, len(negative), len(moments))
+
+
+def is_moment(name: str) -> bool:
+    """Whether an optimizer keeps a running mean of gradients, or of their squares, under this name."""
+    return name.rpartition(".")[2] in _FIRST_MOMENTS or _is_second_moment(name)
 
 
 def _is_second_moment(name: str) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Problem, Reads, Rule, Severity, Wanted
-from ckpt_rules_numerics.tensors import is_matrix, listed, weights
+from ckpt_rules_numerics.moments import is_moment
+from ckpt_rules_numerics.tensors import each_once, is_matrix, listed, weights
 
 FP16_LARGEST = 65504.0
 _NOT_TRAINED = re.compile(
@@ -116,43 +117,51 @@ def _may_be_constant(name: str) -> bool:
 
 
 class Huge(_OfWeights):
-    """A weight is larger than training makes them.
+    """A weight or a moment of the optimizer is larger than training makes them.
 
     ## What it checks
-    The absolute maximum of every floating-point weight, masks, statistics and quantisation scales left out, against `limit`.
+    The absolute maximum of every floating-point weight, masks, statistics and quantisation scales left out, against `limit`,
+    and that of every moment that an optimizer keeps of a weight against `moment_limit`.
 
     ## Why it matters
     Weights of a healthy model rarely pass 100. A million is what a flipped exponent bit or the moment before a divergence
     looks like.
 
     ## How to repair
-    Compare with an earlier save (`ckpt-rules diff`). One value that jumped is a damaged file; many are a run that diverges.
+    Compare with an earlier save. One value that jumped is a damaged file; many are a run that diverges.
     """
 
     id = "numerics/huge"
 
     limit: float = Field(default=1e6, gt=0, description="The absolute value that no weight should pass.")
+    moment_limit: float = Field(default=1e15, gt=0, description="The absolute value that no moment should pass.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each file with such weights."""
-        peaks: dict[str, float] = {}
+        """One problem for each file with such weights, one for each with such moments."""
+        moments = [
+            (m.tensor.name, m) for m in each_once(checkpoint.measured(Measure.RANGE)) if is_moment(m.tensor.name)
+        ]
+        yield from _beyond("moments", moments, self.moment_limit)
+        trained = [(n, m) for n, m in weights(checkpoint, Measure.RANGE) if not _NOT_TRAINED.search(n)]
+        yield from _beyond("weights", trained, self.limit)
 
-        def is_huge(name: str, measured: Measured) -> bool:
-            peak = measured.values.peak
-            if peak is None or peak <= self.limit or not measured.tensor.shape or _NOT_TRAINED.search(name):
-                return False
-            peaks[name] = peak
-            return True
 
-        for path, names, count in _by_file(checkpoint, is_huge):
-            worst = max(names, key=peaks.__getitem__)
-            yield Problem(
-                message=f"{len(names):,} of {count:,} weights pass {self.limit:g} in absolute value: {worst} reaches "
-                f"{peaks[worst]:.6g}",
-                place=Place(path=path, tensor=worst),
-                help="compare with an earlier save: one value that jumped is a damaged file, many are a run that diverges",
-                data={"tensors": names[:1000], "count": len(names), "of": count, "peak": peaks[worst]},
-            )
+def _beyond(what: str, tensors: list[tuple[str, Measured]], limit: float) -> Iterator[Problem]:
+    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    count: dict[str, int] = defaultdict(int)
+    for name, measured in tensors:
+        path, peak = measured.tensor.path, measured.values.peak
+        count[path] += 1
+        if peak is not None and peak > limit and measured.tensor.shape:
+            found[path].append((peak, name))
+    for path, bad in found.items():
+        peak, worst = max(bad)
+        yield Problem(
+            message=f"{len(bad):,} of {count[path]:,} {what} pass {limit:g} in absolute value: {worst} reaches {peak:.6g}",
+            place=Place(path=path, tensor=worst),
+            help="compare with an earlier save: one value that jumped is a damaged file, many are a run that diverges",
+            data={"tensors": [name for _, name in bad[:1000]], "count": len(bad), "of": count[path], "peak": peak},
+        )
 
 
 class Fp16Range(_OfWeights):

@@ -131,6 +131,18 @@ class TestHuge:
         run_rule(Huge(limit=1000), weights(healthy)).assert_passed()
         run_rule(Huge(limit=800), weights(healthy)).assert_one(tensor="layer.weight", message="pass 800 in absolute")
 
+    def test_a_moment_past_its_own_limit_is_named(self, make_checkpoint, run_rule):
+        def spoil(state):
+            state["optimizer_state_dict"]["state"][1]["exp_avg"].view(-1)[0] = -3e35
+            return state
+
+        found = run_rule(Huge(), make_checkpoint(epoch=1).edit("training_state.pth", spoil)).assert_one(
+            path="training_state.pth",
+            tensor="optimizer_state_dict.state.1.exp_avg",
+            message="moments pass 1e+15 in absolute value: optimizer_state_dict.state.1.exp_avg reaches 3e+35",
+        )
+        assert found.data["count"] == 1
+
     @pytest.mark.parametrize("name", ["bn.running_var", "attn_mask", "layer.weight_scale"])
     def test_statistics_masks_and_scales_may_be_huge(self, name, weights, healthy, run_rule):
         run_rule(Huge(), weights({**healthy, name: torch.full((4,), 1e9)})).assert_passed()
