@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         SchedulerState,
         TrainingState,
     )
-    from ckpt_rules.facts.values import BytesRead, Located, Measure, Measured
+    from ckpt_rules.facts.values import BytesRead, Located, Master, Measure, Measured
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -293,6 +293,11 @@ class Checkpoint:
     def pointers(self) -> tuple[Pointer, ...]:
         """Files in the checkpoint and beside it that name a save."""
         return self._ask(self.layout.pointers)
+
+    @property
+    def masters(self) -> tuple[Master, ...]:
+        """The float32 master copies that the optimizer keeps of weights which are saved beside them."""
+        return self._ask(self.layout.masters)
 
     def _ask(self, question: Callable[[Checkpoint], T]) -> T:
         if self.root.kind is not RootKind.DIRECTORY:

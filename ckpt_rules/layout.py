@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SchedulerState,
         TrainingState,
     )
+    from ckpt_rules.facts.values import Master
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,10 @@ class Layout:
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """Files in the checkpoint and beside it that name a save."""
         return ()
+
+    def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
+        """The float32 master copies that the optimizer keeps of weights which are saved beside them."""
+        self._absent("float32 master copies of its weights")
 
     def _absent(self, what: str) -> NoReturn:
         raise FactUnavailable(f"the layout {self.name} has no {what}")

@@ -218,3 +218,26 @@ def _moments(values: Array) -> tuple[float, float]:
     """The sum of values and of their squares."""
     with np.errstate(over="ignore"):
         return float(values.sum()), float(values @ values)
+
+
+def cast(raw: memoryview, dtype: str, to: str) -> memoryview:
+    """The bytes of elements after a cast, as torch rounds: to the nearest, of two equally near to the even one.
+
+    Of float32 to bfloat16 or float16, or of anything to itself; ValueError for any other pair.
+    """
+    if dtype == to:
+        return raw
+    codes = _array(raw, "u4")
+    if (dtype, to) == ("float32", "float16"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _bytes(codes.view("f4").astype("f2"))
+    if (dtype, to) == ("float32", "bfloat16"):
+        half = ((codes >> 16) & 1) + np.uint32(0x7FFF)
+        rounded = ((codes + half) >> 16).astype("u2")
+        rounded[(codes & 0x7FFF_FFFF) > 0x7F80_0000] = 0x7FC0  # NaN, of which rounding would make infinity
+        return _bytes(rounded)
+    raise ValueError(f"{dtype} can't be cast to {to}")
+
+
+def _bytes(array: Array) -> memoryview:
+    return memoryview(array.view("u1"))  # type: ignore[arg-type]  # numpy says so from Python 3.12 on only

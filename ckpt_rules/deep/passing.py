@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from ckpt_rules.deep.checksums import crc32_joined
 from ckpt_rules.deep.kernels import itemsize
 from ckpt_rules.deep.locate import zip_members
-from ckpt_rules.deep.pieces import Piece, plan
+from ckpt_rules.deep.pieces import CastSpan, Piece, plan
 from ckpt_rules.deep.reading import Progress, Reading
 from ckpt_rules.deep.scan import Part, scan
 from ckpt_rules.facts.files import EntryKind
-from ckpt_rules.facts.values import Block, BytesRead, Digest, Values, Wanted, ZipMember, joined
+from ckpt_rules.facts.values import Block, BytesRead, Cast, Digest, Values, Wanted, ZipMember, joined
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
@@ -40,7 +40,8 @@ def read_bytes(
     looked_at = checkpoint.located if tensors is None else tensors
     blocks = {b for t in looked_at for b in t.blocks} if wanted.measures else set()
     members = checkpoint.fact(zip_members) if wanted.checksums else ()
-    planned = plan(sizes, blocks, members, wanted.digests, wanted.measures)
+    casts = {_span(block, cast.dtype) for cast in wanted.casts for block in cast.blocks}
+    planned = plan(sizes, blocks, members, wanted.digests, wanted.measures, casts)
     found = _Found()
     with _workers(checkpoint.storage, reading, planned.nbytes) as (executor, work):
         for piece, part in _mapped(executor, work, planned.pieces):
@@ -99,12 +100,17 @@ def _mapped(executor: Executor, work: Callable[[Piece], Part], pieces: Iterable[
             yield running.pop(future), future.result()
 
 
+def _span(block: Block, dtype: str) -> CastSpan:
+    return CastSpan(block.path, block.offset, block.nbytes, block.dtype, dtype)
+
+
 class _Found:
     """The reduce: parts of one block or zip entry, put together in the order of the file whichever came first."""
 
     def __init__(self) -> None:
         self._values: dict[Block, list[tuple[int, Values]]] = {}
         self._checksums: dict[ZipMember, list[tuple[int, int, int]]] = {}
+        self._casts: dict[CastSpan, list[tuple[int, int, int]]] = {}
         self._digests: dict[Digest, str] = {}
         self._unread: dict[str, str] = {}
 
@@ -114,6 +120,8 @@ class _Found:
             self._values.setdefault(block, []).append((piece.start, values))
         for member, (crc, nbytes) in part.checksums.items():
             self._checksums.setdefault(member, []).append((piece.start, crc, nbytes))
+        for span, (crc, nbytes) in part.casts.items():
+            self._casts.setdefault(span, []).append((piece.start, crc, nbytes))
         self._digests |= {Digest(piece.path, algorithm): value for algorithm, value in part.digests.items()}
         if part.fault:
             self._unread.setdefault(piece.path, part.fault)
@@ -122,7 +130,20 @@ class _Found:
         """All that is known of whole blocks, entries and files."""
         values = {b: v for b, parts in self._values.items() if (v := _values(b, [v for _, v in sorted(parts)]))}
         checksums = {m: c for m, parts in self._checksums.items() if (c := _checksum(m, sorted(parts))) is not None}
-        return BytesRead(wanted, values, checksums, self._digests, self._unread, nbytes)
+        casts = {cast: crc for cast in wanted.casts if (crc := self._cast(cast)) is not None}
+        return BytesRead(wanted, values, checksums, self._digests, casts, self._unread, nbytes)
+
+    def _cast(self, cast: Cast) -> int | None:
+        whole = 0
+        for block in cast.blocks:
+            span = _span(block, cast.dtype)
+            parts = sorted(self._casts.get(span, []))
+            if sum(nbytes for *_, nbytes in parts) != block.nbytes:
+                return None
+            shrunk = (itemsize(cast.dtype) or 1) / (itemsize(block.dtype) or 1)
+            for _, crc, nbytes in parts:
+                whole = crc32_joined(whole, crc, int(nbytes * shrunk))
+        return whole
 
 
 def _values(block: Block, parts: list[Values]) -> Values | None:

@@ -19,15 +19,29 @@ ALIGNMENT = 16
 _GAP_NBYTES = MIB // 4
 """Bytes that nobody asked for are read along where they are fewer than this."""
 
-S = TypeVar("S", Block, ZipMember)
-K = TypeVar("K", Block, ZipMember, Digest)
+
+class CastSpan(NamedTuple):
+    """A block that is compared as another dtype.
+
+    dtype: as which
+    """
+
+    path: str
+    offset: int
+    nbytes: int
+    source: str
+    dtype: str
+
+
+S = TypeVar("S", Block, ZipMember, CastSpan)
+K = TypeVar("K", Block, ZipMember, CastSpan, Digest)
 
 
 class Piece(NamedTuple):
     """Bytes `start` to `stop` of a file, and what is to be computed of them.
 
-    blocks, members: those that overlap with the piece, sorted, none of them overlapping with one another
-    digests:         algorithms; the piece is then the whole file
+    blocks, members, casts: those that overlap with the piece, sorted, none of a kind overlapping with another of it
+    digests:                algorithms; the piece is then the whole file
     """
 
     path: str
@@ -35,6 +49,7 @@ class Piece(NamedTuple):
     stop: int
     blocks: tuple[Block, ...] = ()
     members: tuple[ZipMember, ...] = ()
+    casts: tuple[CastSpan, ...] = ()
     digests: tuple[str, ...] = ()
     measures: Measure = Measure.NONE
 
@@ -60,29 +75,38 @@ def plan(
     members: Iterable[ZipMember],
     digests: Iterable[Digest],
     measures: Measure,
+    casts: Iterable[CastSpan] = (),
 ) -> Plan:
     """The pieces in which everything that is asked for is read once.
 
     sizes: bytes of each file
     """
-    blocks_of, members_of, digests_of = _by_path(blocks), _by_path(members), _by_path(digests)
+    blocks_of, members_of, digests_of, casts_of = (
+        _by_path(blocks),
+        _by_path(members),
+        _by_path(digests),
+        _by_path(casts),
+    )
     pieces: list[Piece] = []
     unread: set[Block] = set()
-    for path in sorted({*blocks_of, *members_of, *digests_of} & sizes.keys()):
+    for path in sorted({*blocks_of, *members_of, *digests_of, *casts_of} & sizes.keys()):
         first, inner = _apart(blocks_of[path])
         entries, _ = _apart(members_of[path])  # of entries that overlap readers take different ones: zip/ambiguous
+        copies, _ = _apart(casts_of[path])
         algorithms = tuple(sorted(d.algorithm for d in digests_of[path]))
         if algorithms:
-            pieces.append(Piece(path, 0, sizes[path], tuple(first), tuple(entries), algorithms, measures))
+            pieces.append(
+                Piece(path, 0, sizes[path], tuple(first), tuple(entries), tuple(copies), algorithms, measures)
+            )
         else:
-            pieces += _cut(path, first, entries, measures)
+            pieces += _cut(path, first, entries, copies, measures)
         room = sizes[path]
         for block in inner:
             room -= block.nbytes
             if room < 0:
                 unread.add(block)
             else:
-                pieces += _cut(path, [block], [], measures)
+                pieces += _cut(path, [block], [], [], measures)
     return Plan(tuple(pieces), frozenset(unread))
 
 
@@ -107,21 +131,32 @@ def _apart(spans: Iterable[S]) -> tuple[list[S], list[S]]:
     return apart, inner
 
 
-def _cut(path: str, blocks: list[Block], members: list[ZipMember], measures: Measure) -> Iterator[Piece]:
-    starts = [b.offset for b in blocks], [m.offset for m in members]
-    for at, end in _runs(blocks, members):
+def _cut(
+    path: str, blocks: list[Block], members: list[ZipMember], casts: list[CastSpan], measures: Measure
+) -> Iterator[Piece]:
+    # What is cast lies in a block, and where blocks are asked for, cutting between their elements cuts between its own.
+    elements = [(span.offset, span.nbytes) for span in blocks or casts]
+    starts = [b.offset for b in blocks], [m.offset for m in members], [c.offset for c in casts]
+    for at, end in _runs([(s.offset, s.offset + s.nbytes) for spans in (blocks, members, casts) for s in spans]):
         start = at
         while start < end:
-            stop = _between_elements(min(start + PIECE_NBYTES, end), blocks, starts[0])
-            within = _within(blocks, starts[0], start, stop)
-            yield Piece(path, start, stop, within, _within(members, starts[1], start, stop), (), measures)
+            stop = _between_elements(min(start + PIECE_NBYTES, end), elements)
+            yield Piece(
+                path,
+                start,
+                stop,
+                _within(blocks, starts[0], start, stop),
+                _within(members, starts[1], start, stop),
+                _within(casts, starts[2], start, stop),
+                (),
+                measures,
+            )
             start = stop
 
 
-def _runs(blocks: list[Block], members: list[ZipMember]) -> Iterator[tuple[int, int]]:
+def _runs(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """The ranges of a file that have to be read, with the small gaps between them."""
-    spans: list[Block | ZipMember] = [*blocks, *members]
-    ranges = sorted((s.offset, s.offset + s.nbytes) for s in spans)
+    ranges.sort()
     start, end = ranges[0] if ranges else (0, 0)
     for offset, stop in ranges:
         if offset > end + _GAP_NBYTES:
@@ -131,12 +166,12 @@ def _runs(blocks: list[Block], members: list[ZipMember]) -> Iterator[tuple[int, 
     yield start, end
 
 
-def _between_elements(stop: int, blocks: list[Block], starts: list[int]) -> int:
+def _between_elements(stop: int, elements: list[tuple[int, int]]) -> int:
     """The last byte up to `stop` that is not inside of an element."""
-    number = bisect_right(starts, stop) - 1
-    if number < 0 or blocks[number].offset + blocks[number].nbytes <= stop:
+    number = bisect_right(elements, (stop, 0)) - 1
+    if number < 0 or sum(elements[number]) <= stop:
         return stop
-    return stop - (stop - starts[number]) % ALIGNMENT
+    return stop - (stop - elements[number][0]) % ALIGNMENT
 
 
 def _within(spans: list[S], starts: list[int], start: int, stop: int) -> tuple[S, ...]:

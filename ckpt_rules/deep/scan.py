@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from ckpt_rules.deep.checksums import crc32, new_digest
-from ckpt_rules.deep.kernels import itemsize, measure
-from ckpt_rules.deep.pieces import ALIGNMENT, Piece
+from ckpt_rules.deep.kernels import cast, itemsize, measure
+from ckpt_rules.deep.pieces import ALIGNMENT, CastSpan, Piece
 from ckpt_rules.facts.values import Block, Measure, Values, ZipMember, joined
 from ckpt_rules.storage import LocalSource, Source, Storage, reason
 
 CHUNK_NBYTES = 2048 << 10
 """Stays in the caches of a common processor while it is used, and is long enough that threads seldom wait for one another."""
 
-S = TypeVar("S", Block, ZipMember)
+S = TypeVar("S", Block, ZipMember, CastSpan)
 
 
 class Part(NamedTuple):
@@ -22,12 +22,14 @@ class Part(NamedTuple):
 
     values:    of the elements of each block that lie in it
     checksums: the CRC-32 of what lies in it of each zip entry, and how many bytes that is
+    casts:     the CRC-32 of what lies in it of each, after the cast, and how many bytes that is before it
     digests:   by algorithm, in hexadecimal
     fault:     why it could not be read to its end, or None
     """
 
     values: dict[Block, Values]
     checksums: dict[ZipMember, tuple[int, int]]
+    casts: dict[CastSpan, tuple[int, int]]
     digests: dict[str, str]
     fault: str | None = None
 
@@ -78,24 +80,28 @@ class _Scan:
 
     def __init__(self, piece: Piece) -> None:
         self._piece = piece
-        self._blocks, self._members = _Spans(piece.blocks), _Spans(piece.members)
+        self._blocks, self._members, self._casts = _Spans(piece.blocks), _Spans(piece.members), _Spans(piece.casts)
         self._values: dict[Block, list[Values]] = {}
         self._fingerprints: dict[Block, int] = {}
         self._checksums: dict[ZipMember, tuple[int, int]] = {}
+        self._cast: dict[CastSpan, tuple[int, int]] = {}
         self._digests = {algorithm: new_digest(algorithm, piece.stop) for algorithm in piece.digests}
 
     def take(self, chunk: memoryview, at: int) -> int:
         """Take in bytes that start at byte `at` of the file; how many of them, for none is cut inside of an element."""
         end = at + len(chunk)
-        blocks = list(self._blocks.within(at, end))
-        if blocks and end < self._piece.stop and blocks[-1].offset + blocks[-1].nbytes > end:
-            end -= (end - blocks[-1].offset) % ALIGNMENT
+        blocks, casts = list(self._blocks.within(at, end)), list(self._casts.within(at, end))
+        last = (blocks or casts)[-1:]
+        if last and end < self._piece.stop and _end(last[0]) > end:
+            end -= (end - last[0].offset) % ALIGNMENT
         for block in blocks:
             start = max(block.offset, at)
             if start < end:
                 self._take_block(block, chunk[start - at : min(block.offset + block.nbytes, end) - at])
         for member in self._members.within(at, end):
             self._take_member(member, chunk[max(member.offset - at, 0) : min(member.offset + member.nbytes, end) - at])
+        for span in casts:
+            self._take_cast(span, chunk[max(span.offset - at, 0) : min(_end(span), end) - at])
         for digest in self._digests.values():
             digest.update(chunk[: end - at])
         return end - at
@@ -112,6 +118,10 @@ class _Scan:
         crc, nbytes = self._checksums.get(member, (0, 0))
         self._checksums[member] = crc32(part, crc), nbytes + len(part)
 
+    def _take_cast(self, span: CastSpan, part: memoryview) -> None:
+        crc, nbytes = self._cast.get(span, (0, 0))
+        self._cast[span] = crc32(cast(part, span.source, span.dtype), crc), nbytes + len(part)
+
     def part(self, fault: str | None) -> Part:
         """All that was found."""
         values = {
@@ -119,7 +129,7 @@ class _Scan:
             for block, parts in self._values.items()
         }
         digests = {} if fault else {algorithm: digest.hexdigest() for algorithm, digest in self._digests.items()}
-        return Part(values, self._checksums, digests, fault)
+        return Part(values, self._checksums, self._cast, digests, fault)
 
 
 class _Spans(Generic[S]):
@@ -139,5 +149,5 @@ class _Spans(Generic[S]):
             yield self._spans[number]
 
 
-def _end(span: Block | ZipMember) -> int:
+def _end(span: Block | ZipMember | CastSpan) -> int:
     return span.offset + span.nbytes

@@ -40,30 +40,6 @@ class Digest(NamedTuple):
     algorithm: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the one pass over all bytes shall compute; the wishes of several rules are joined with `|`.
-
-    measures:  of the values of every tensor
-    checksums: whether the CRC-32 of every entry of zip archives is computed
-    digests:   of whole files
-    """
-
-    measures: Measure = Measure.NONE
-    checksums: bool = False
-    digests: frozenset[Digest] = frozenset()
-
-    def __or__(self, other: Wanted) -> Wanted:
-        return Wanted(self.measures | other.measures, self.checksums or other.checksums, self.digests | other.digests)
-
-    def __bool__(self) -> bool:
-        return self != Wanted()
-
-    def includes(self, other: Wanted) -> bool:
-        """Whether this asks for all that the other asks for."""
-        return self | other == self
-
-
 class Block(NamedTuple):
     """Elements that lie one after the other in a file, in `nbytes` bytes from byte `offset` on.
 
@@ -77,6 +53,47 @@ class Block(NamedTuple):
     big_endian: bool = False
 
 
+class Cast(NamedTuple):
+    """Elements that are compared as another dtype: float32 blocks, one behind the other, rounded to `dtype` as torch does.
+
+    dtype: `float32`, `bfloat16` or `float16`; that of the blocks themselves where they are taken as they are
+    """
+
+    blocks: tuple[Block, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the one pass over all bytes shall compute; the wishes of several rules are joined with `|`.
+
+    measures:  of the values of every tensor
+    checksums: whether the CRC-32 of every entry of zip archives is computed
+    digests:   of whole files
+    casts:     whose CRC-32 is computed, to tell whether they are the same
+    """
+
+    measures: Measure = Measure.NONE
+    checksums: bool = False
+    digests: frozenset[Digest] = frozenset()
+    casts: frozenset[Cast] = frozenset()
+
+    def __or__(self, other: Wanted) -> Wanted:
+        return Wanted(
+            self.measures | other.measures,
+            self.checksums or other.checksums,
+            self.digests | other.digests,
+            self.casts | other.casts,
+        )
+
+    def __bool__(self) -> bool:
+        return self != Wanted()
+
+    def includes(self, other: Wanted) -> bool:
+        """Whether this asks for all that the other asks for."""
+        return self | other == self
+
+
 class ZipMember(NamedTuple):
     """An entry of a zip archive: where its content lies, and the CRC-32 that the archive's directory gives for it."""
 
@@ -85,6 +102,19 @@ class ZipMember(NamedTuple):
     offset: int
     nbytes: int
     crc: int
+
+
+class Master(NamedTuple):
+    """The float32 master copy that an optimizer keeps of a weight.
+
+    name:   of the weight
+    weight: where the saved weight lies
+    parts:  where the master lies, in pieces one behind the other
+    """
+
+    name: str
+    weight: Block
+    parts: tuple[Block, ...]
 
 
 class Values(NamedTuple):
@@ -256,6 +286,7 @@ class BytesRead:
     values:    of each block
     checksums: the CRC-32 of each zip entry's content
     digests:   in hexadecimal
+    casts:     the CRC-32 of each
     unread:    the files that could not be read to their end, and why
     nbytes:    how many bytes were read
     """
@@ -264,6 +295,7 @@ class BytesRead:
     values: Mapping[Block, Values] = field(default_factory=dict)
     checksums: Mapping[ZipMember, int] = field(default_factory=dict)
     digests: Mapping[Digest, str] = field(default_factory=dict)
+    casts: Mapping[Cast, int] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
     nbytes: int = 0
 

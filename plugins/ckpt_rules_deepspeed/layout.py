@@ -10,6 +10,7 @@ from ckpt_rules import (
     FactUnavailable,
     Field,
     Layout,
+    Master,
     Match,
     OptimizerState,
     Pointer,
@@ -25,6 +26,7 @@ from ckpt_rules import (
     state_dicts,
 )
 from ckpt_rules_deepspeed.files import UNIVERSAL_STATE, Saved, find_saved
+from ckpt_rules_deepspeed.masters import masters_of
 from ckpt_rules_deepspeed.pointers import pointers_of
 from ckpt_rules_deepspeed.progress import contradictions_in, progress_of
 from ckpt_rules_deepspeed.ranks import ranks_of
@@ -76,6 +78,10 @@ class DeepSpeed(Layout):
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """That of the first rank."""
         return checkpoint.optimizers[0]
+
+    def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
+        """In the flat partitions of ZeRO 1 and 2 and of the bf16 optimizer."""
+        return masters_of(checkpoint, checkpoint.fact(find_saved))
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
         """That of each rank."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ckpt_rules import Measure
-from ckpt_rules.deep.kernels import itemsize, measure
+from ckpt_rules.deep.kernels import cast, itemsize, measure
 from ckpt_rules.facts.values import Values, joined
 
 EVERYTHING = Measure.ALL
@@ -118,3 +118,24 @@ def test_parts_joined_are_the_whole():
     assert parts.squares == pytest.approx(whole.squares)
     assert parts.first == 700
     assert joined([]) == Values(0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_cast_rounds_as_torch_does(dtype):
+    codes = torch.randint(-(2**31), 2**31 - 1, (100_000,), generator=torch.Generator().manual_seed(5)).to(torch.int32)
+    ties = torch.tensor(
+        [0x3F808000, 0x3F818000, 0x3F80FFFF, 0x7F7FFFFF], dtype=torch.int32
+    )  # half-way, and to infinity
+    values = torch.cat([codes.view(torch.float32), ties.view(torch.float32), torch.randn(1000)])
+    values = values[~values.isnan()]
+    assert bytes(cast(raw(values), "float32", dtype)) == bytes(raw(values.to(getattr(torch, dtype))))
+
+
+def test_nan_stays_nan_in_a_cast():
+    signalling = torch.tensor([0x7F800001], dtype=torch.int32).view(torch.float32)
+    assert torch.frombuffer(bytearray(cast(raw(signalling), "float32", "bfloat16")), dtype=torch.bfloat16).isnan().all()
+
+
+def test_what_can_not_be_cast_says_so():
+    with pytest.raises(ValueError, match="float64 can't be cast to float32"):
+        cast(raw(torch.ones(2, dtype=torch.float64)), "float64", "float32")

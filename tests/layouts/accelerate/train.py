@@ -72,6 +72,9 @@ def main() -> None:
         first = next(iter(data))[:, 0].tolist()
         seen = {"updates": state[0]["step"].item(), "first": first, "lr": optimizer.param_groups[0]["lr"]}
         (out / "resumed.json").write_text(json.dumps(seen))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        os._exit(0)  # gloo's threads can abort the interpreter while it shuts down
 
 
 if __name__ == "__main__":

@@ -157,6 +157,9 @@ def main() -> None:
         saves = sorted((out / "run").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
         found = {p.name: resumed(out, variant, p) for p in saves}
         (out / "resumed.json").write_text(json.dumps({"batches": batches, "resumed": found}, indent=1))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        os._exit(0)  # gloo's threads can abort the interpreter while it shuts down
 
 
 if __name__ == "__main__":

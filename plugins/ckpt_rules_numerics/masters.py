@@ -1,0 +1,70 @@
+"""numerics/master-vs-model: the weights that are saved against the float32 copies that the optimizer goes on from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from ckpt_rules import Cast, Checkpoint, FactUnavailable, Master, Place, Problem, Reads, Rule, Wanted
+from ckpt_rules_numerics.tensors import listed
+
+
+class MasterVsModel(Rule):
+    """The float32 master copies of the optimizer are not the weights that are saved.
+
+    ## What it checks
+    Where an optimizer keeps a float32 copy of weights that are saved beside it (DeepSpeed's ZeRO 1 and 2 and its bf16 optimizer):
+    that each copy, rounded to the dtype of the weight, is the weight to the bit.
+
+    ## Why it matters
+    The first update after a resume overwrites the weights with the rounded masters. Where the two are of different steps, the
+    model that goes on is another than the one that was evaluated; where one of them was damaged, so is the model from then on.
+
+    ## How to repair
+    Take all files from one save. If the weights were exchanged on purpose, resume without the optimizer states, or with
+    `load_from_fp32_weights: false`, which makes new masters from the weights.
+    """
+
+    id = "numerics/master-vs-model"
+    tags = frozenset({"numerics", "optimizer", "resume"})
+    reads = Reads.BYTES
+
+    def wanted(self, checkpoint: Checkpoint) -> Wanted:
+        """The checksums of the weights, and of the masters after the cast."""
+        try:
+            masters = checkpoint.masters
+        except FactUnavailable:
+            return Wanted()
+        return Wanted(casts=frozenset(cast for master in masters for cast in _pair(master)))
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each file of weights."""
+        masters = checkpoint.masters
+        known = checkpoint.read_all(self.wanted(checkpoint)).casts
+        bad: dict[str, list[Master]] = defaultdict(list)
+        count: dict[str, int] = defaultdict(int)
+        for master in masters:
+            weight, copy = (known.get(cast) for cast in _pair(master))
+            if weight is not None and copy is not None:
+                count[master.weight.path] += 1
+                if weight != copy:
+                    bad[master.weight.path].append(master)
+        if not count:
+            raise FactUnavailable("no master copy could be read")
+        for path, found in bad.items():
+            yield _problem(path, found, count[path])
+
+
+def _pair(master: Master) -> tuple[Cast, Cast]:
+    dtype = master.weight.dtype
+    return Cast((master.weight,), dtype), Cast(master.parts, dtype)
+
+
+def _problem(path: str, found: list[Master], count: int) -> Problem:
+    names = [master.name for master in found]
+    return Problem(
+        message=f"{len(names):,} of {count:,} weights are not what the optimizer's float32 copies round to: {listed(names)}",
+        place=Place(path=path, tensor=names[0], offset=found[0].weight.offset),
+        help="take all files from one save; if the weights were exchanged on purpose, resume without the optimizer states",
+        data={"tensors": names[:1000], "count": len(names), "of": count, "master_path": found[0].parts[0].path},
+    )
