@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 _AHEAD = 4
 """Pieces that wait for each worker."""
 
-_LARGE_SHARE = 0.5
-"""Share of the machine's memory above which what is read is not left in the cache, where it would push out everything else."""
-
 
 def read_bytes(
     checkpoint: Checkpoint, wanted: Wanted, reading: Reading, tensors: Iterable[Located] | None = None
@@ -52,7 +49,8 @@ def read_bytes(
 @contextmanager
 def _workers(storage: Storage, reading: Reading, nbytes: int) -> Iterator[tuple[Executor, Callable[[Piece], Part]]]:
     """An executor, and what to run on it."""
-    forget = nbytes > _LARGE_SHARE * _memory()
+    # More than there is memory for would push everything else out of the cache, and itself as well.
+    forget = nbytes > _memory()
     if reading.executor is not None:
         yield reading.executor, partial(scan, storage, forget=forget)
         return
