@@ -202,6 +202,7 @@ def seal(  # noqa: PLR0913 - one keyword for each flag of the command
     *,
     algorithm: str = "blake3",
     force: bool = False,
+    sign_key: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -213,6 +214,7 @@ def seal(  # noqa: PLR0913 - one keyword for each flag of the command
 
     algorithm: `blake3` or `sha256`
     force:     whether a seal that is there is replaced
+    sign_key:  a private key (PEM) by which the checkpoint, its seal included, is signed too; needs `ckpt-rules[signing]`
 
     For the other arguments see `stats`. Raises `UsageError`, and writes nothing, where a file can't be read.
     """
@@ -225,7 +227,12 @@ def seal(  # noqa: PLR0913 - one keyword for each flag of the command
             f"{os.fspath(path)} is a run of {len(saves):,} checkpoints; seal one of them, such as {saves[-1]}"
         )
     checkpoint.reading = Reading(jobs, executor, progress)
-    return seal_checkpoint(checkpoint, algorithm, force=force)
+    sealed = seal_checkpoint(checkpoint, algorithm, force=force)
+    if sign_key is not None:
+        from ckpt_rules.signing import sign_checkpoint
+
+        sign_checkpoint(checkpoint.path, os.fspath(sign_key))
+    return sealed
 
 
 def _opened(

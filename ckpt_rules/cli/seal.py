@@ -28,6 +28,14 @@ def seal(  # noqa: PLR0913 - one argument for each flag
         Algorithm, typer.Option(help="blake3 is the faster one; other tools know sha256.")
     ] = Algorithm.BLAKE3,
     force: Annotated[bool, typer.Option("--force", help="Replace the seal that is there.")] = False,
+    sign_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Sign it too, with this private key (PEM); needs ckpt-rules[signing].",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Jobs = None,
     ruleset: WithRuleset = None,
     layout: AsLayout = None,
@@ -41,12 +49,14 @@ def seal(  # noqa: PLR0913 - one argument for each flag
     from ckpt_rules.api import seal as seal_path
     from ckpt_rules.facts.seal import SEAL_NAME
     from ckpt_rules.reporters.inspection import size
+    from ckpt_rules.signing import SIGNATURE_NAME
 
     with stdout_kept_clean(), shown_progress(quiet=quiet) as progress:
         sealed = seal_path(
             path,
             algorithm=algorithm.value,
             force=force,
+            sign_key=sign_key,
             jobs=jobs,
             progress=progress,
             ruleset=ruleset,
@@ -56,5 +66,6 @@ def seal(  # noqa: PLR0913 - one argument for each flag
     if not quiet:
         nbytes = size(sum(f.size for f in sealed.files.values()))
         files = f"{len(sealed.files):,} file{'' if len(sealed.files) == 1 else 's'}"
-        emit([f"sealed {files}, {nbytes}, by {algorithm.value} in {printable(path)}/{SEAL_NAME}\n"])
+        signed = f" and signed in {SIGNATURE_NAME}" if sign_key else ""
+        emit([f"sealed {files}, {nbytes}, by {algorithm.value} in {printable(path)}/{SEAL_NAME}{signed}\n"])
     return ExitCode.PASSED

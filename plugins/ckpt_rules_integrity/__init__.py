@@ -11,5 +11,6 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_integrity.checksums import Crc
     from ckpt_rules_integrity.chunks import BrokenChunk
     from ckpt_rules_integrity.digests import DigestDiffers, Unsigned
+    from ckpt_rules_integrity.signatures import Signature
 
-    return [BrokenChunk, Crc, DigestDiffers, Unsigned]
+    return [BrokenChunk, Crc, DigestDiffers, Signature, Unsigned]

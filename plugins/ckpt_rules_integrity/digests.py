@@ -17,10 +17,12 @@ from ckpt_rules import (
     Severity,
     Wanted,
 )
-from ckpt_rules_integrity.promises import SEAL_SIGNATURES, Promise, promises
+from ckpt_rules_integrity.promises import Promise, promises
 
 _MOST = 100
 _SHOWN = 5
+_SIGNATURE = ".sig"
+"""Of what is written after the seal, which it signs."""
 _AGAIN = "copy the file again from where it was sealed or downloaded; seal the checkpoint anew if the change was meant"
 
 
@@ -128,9 +130,7 @@ def _appeared(checkpoint: Checkpoint) -> Iterator[Problem]:
     new = [
         e.path
         for e in checkpoint.listing
-        if e.kind is not EntryKind.DIRECTORY
-        and e.path not in sealed
-        and e.path.removesuffix(next((s for s in SEAL_SIGNATURES if e.path.endswith(s)), "")) != SEAL_NAME
+        if e.kind is not EntryKind.DIRECTORY and e.path not in {*sealed, SEAL_NAME} and e.suffix != _SIGNATURE
     ]
     if new:
         more = f" and {len(new) - _SHOWN:,} more" if len(new) > _SHOWN else ""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from ckpt_rules import SEAL_NAME, Checkpoint, Entry, EntryKind, FactUnavailable
 
-SEAL_SIGNATURES = (".sig",)
 _LISTS = re.compile(r"sha256sums?(?:\.txt)?|checksums?\.sha256|.+\.sha256(?:sums?)?", re.IGNORECASE)
 _GNU = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64}) [ *](?P<path>.+)")
 _BSD = re.compile(r"SHA256 \((?P<path>.+)\) = (?P<digest>[0-9a-fA-F]{64})")

@@ -1,0 +1,78 @@
+"""integrity/signature: an OpenSSF model signature, against a public key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule
+
+_LONGEST = 300
+
+
+class Signature(Rule):
+    """The signature of the checkpoint is missing, or does not hold for its files.
+
+    ## What it checks
+    Where the ruleset gives a public key (option `key`): that `model.sig`, an OpenSSF model signature as `ckpt-rules seal
+    --sign-key` and `model_signing sign key` write it, was made with the private key that belongs to it, and that every file
+    is the one that was signed. Nothing is asked of any server. Needs the package model-signing (`ckpt-rules[signing]`).
+
+    ## Why it matters
+    A seal shows that nothing changed since it was written; a signature shows who wrote it. Whoever can exchange the weights
+    can seal them again, but not sign them.
+
+    ## How to repair
+    Take the checkpoint from where it was signed. If the change was yours, sign it again.
+    """
+
+    id = "integrity/signature"
+    tags = frozenset({"integrity", "safety"})
+    reads = Reads.BYTES
+
+    key: str | None = Field(default=None, description="Path of the public key (PEM); without it the rule is skipped.")
+    signature: str = Field(default="model.sig", description="Path of the signature in the checkpoint.")
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        if self.key is None:
+            raise FactUnavailable("the ruleset gives no public key to check a signature with (option `key`)")
+        if not checkpoint.listing.has_file(self.signature):
+            yield Problem(
+                message=f"the checkpoint is not signed: there is no {self.signature}",
+                place=Place(path=self.signature),
+                help="take the checkpoint from where it was signed, or sign it: ckpt-rules seal --sign-key",
+            )
+        elif fault := _fault(checkpoint, self.key, self.signature):
+            yield Problem(
+                message=f"{self.signature} does not hold for the files: {fault}",
+                place=Place(path=self.signature),
+                help="do not load it before you know who changed it; take the checkpoint from where it was signed",
+                data={"key": self.key},
+            )
+
+
+def _fault(checkpoint: Checkpoint, key: str, signature: str) -> str | None:
+    """Why the signature does not hold, in the words of model-signing; None where it does."""
+    try:
+        from model_signing import verifying
+    except ModuleNotFoundError:
+        raise FactUnavailable("signatures need the package model-signing; install ckpt-rules[signing]") from None
+    try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    except (OSError, ValueError) as error:
+        raise FactUnavailable(
+            f"the public key {key} can't be used: {_words(error)}", path=signature, blocked=True
+        ) from None
+    try:
+        verifier.verify(checkpoint.path, os.path.join(checkpoint.path, signature))
+    except Exception as error:  # noqa: BLE001 - whatever a damaged signature makes its parser raise
+        return _words(error)
+    return None
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(". ") or f"it can't be read ({type(error).__name__})"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
