@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("variant", ["plain", "ddp", "counted", "unscheduled", "two-models", "pickled"])
 @pytest.mark.parametrize("moment", ["mid", "end"])
 def test_what_save_state_writes_passes_in_strict_mode(made, variant, moment):
-    report = verify(made(TRAIN, variant) / moment, strict=True)
+    report = verify(made(TRAIN, variant) / moment, ruleset="deep", strict=True)
     assert report.layout.name == "accelerate"
     assert report.passed, said(report)
     assert not report.findings, said(report)
@@ -45,7 +45,7 @@ def test_what_the_script_registered_is_shown(made):
 
 def test_the_number_in_the_name_counts_saves(made, tmp_path):
     shutil.copytree(made(TRAIN, "plain") / "mid", tmp_path / "checkpoint_250")
-    assert verify(tmp_path / "checkpoint_250", strict=True).passed
+    assert verify(tmp_path / "checkpoint_250", ruleset="deep", strict=True).passed
 
 
 HARMLESS = {
@@ -88,7 +88,7 @@ def test_a_hole_in_the_numbers(copied):
 class TestDiffusers:
     @pytest.mark.parametrize("step", [3, 6])
     def test_a_training_state_is_clean_without_a_model_at_its_top(self, made, step):
-        report = verify(made(DIFFUSE) / "run" / f"checkpoint-{step}", strict=True)
+        report = verify(made(DIFFUSE) / "run" / f"checkpoint-{step}", ruleset="deep", strict=True)
         assert (report.layout.name, report.passed) == ("diffusers-training", True), said(report)
         assert f"continues at update {step + 1}" in report.reason
         assert inspect(made(DIFFUSE) / "run" / f"checkpoint-{step}").weights.files == (

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("variant", ["single", "fsdp2", "titan", "async"])
 @pytest.mark.parametrize("step", [2, 4])
 def test_what_dcp_saves_passes_in_strict_mode(made, variant, step):
-    report = verify(made(TRAIN, variant) / f"step-{step}", strict=True)
+    report = verify(made(TRAIN, variant) / f"step-{step}", ruleset="deep", strict=True)
     assert report.layout.name == "torch-distributed"
     assert report.passed, said(report)
     assert not report.findings, said(report)
@@ -212,7 +212,7 @@ class TestOptimizersByNumber:
     def test_an_optimizer_that_was_saved_as_it_is(self, tmp_path, trained):
         model, optimizer = trained
         state = {"model": model.state_dict(), "optim": optimizer.state_dict(), "step": 2}
-        report = verify(saved_alone(tmp_path / "step-2", state), strict=True)
+        report = verify(saved_alone(tmp_path / "step-2", state), ruleset="deep", strict=True)
         assert (report.passed, report.findings) == (True, []), said(report)
         assert inspect(tmp_path / "step-2").optimizer.parameters == 2
 
@@ -220,7 +220,7 @@ class TestOptimizersByNumber:
         model, optimizer = trained
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "whole.pt")
         torch_save_to_dcp(tmp_path / "whole.pt", tmp_path / "step-2")
-        report = verify(tmp_path / "step-2", strict=True)
+        report = verify(tmp_path / "step-2", ruleset="deep", strict=True)
         assert (report.passed, report.findings) == (True, []), said(report)
 
     def test_parameters_whose_names_are_numbers(self, tmp_path):
@@ -230,7 +230,7 @@ class TestOptimizersByNumber:
         optimizer.step()
         weights, moments = get_state_dict(model, optimizer)
         state = {"model": weights, "optimizer": moments, "step": 1}
-        report = verify(saved_alone(tmp_path / "step-1", state), strict=True)
+        report = verify(saved_alone(tmp_path / "step-1", state), ruleset="deep", strict=True)
         assert (report.passed, report.findings) == (True, []), said(report)
 
     def test_a_state_of_no_parameter_is_still_seen(self, tmp_path, trained):
@@ -253,7 +253,7 @@ def test_a_state_that_was_not_flattened(tmp_path, trained):
     model, optimizer = trained
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     path = saved_alone(tmp_path / "step-2", state, flatten_state_dict=False)
-    report = verify(path, strict=True)
+    report = verify(path, ruleset="deep", strict=True)
     assert (report.passed, report.findings) == (True, []), said(report)
     assert (inspect(path).weights.parameters, inspect(path).optimizer.parameters) == (8, 2)
 

@@ -36,7 +36,7 @@ def the(report, rule):
 
 @pytest.mark.parametrize("save", SAVES)
 def test_what_save_checkpoint_writes_passes_in_strict_mode(save):
-    report = verify(FIXTURES / save, strict=True)
+    report = verify(FIXTURES / save, ruleset="deep", strict=True)
     assert report.layout.name == "deepspeed"
     assert (report.passed, report.findings) == (True, []), said(report)
     assert verify(FIXTURES / save, ruleset="ci").passed

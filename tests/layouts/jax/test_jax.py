@@ -17,14 +17,14 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 @pytest.mark.parametrize("step", ["1", "2"])
 def test_what_orbax_saves_passes_in_strict_mode(step):
-    report = verify(FIXTURES / "orbax" / step, strict=True)
+    report = verify(FIXTURES / "orbax" / step, ruleset="deep", strict=True)
     assert (report.layout.name, report.passed, report.findings) == ("orbax", True, []), said(report)
     assert report.reason.endswith(f"continues after step {step}, by the directory's name")
 
 
 def test_what_keras_saves_passes_in_strict_mode(tmp_path):
     for path in (FIXTURES / "keras", FIXTURES / "keras" / "model.keras", FIXTURES / "keras" / "model.weights.h5"):
-        report = verify(path, strict=True)
+        report = verify(path, ruleset="deep", strict=True)
         assert (report.layout.name, report.passed, report.findings) == ("keras", True, []), said(report)
 
 

@@ -24,7 +24,7 @@ def test_what_lightning_saves_passes_in_strict_mode(made, variant):
     found = sorted((made(TRAIN, variant) / "checkpoints").glob("*.ckpt"))
     assert len(found) >= 6
     for checkpoint in found:
-        report = verify(checkpoint, strict=True)
+        report = verify(checkpoint, ruleset="deep", strict=True)
         assert report.layout.name == "lightning"
         assert report.passed, said(report)
         assert not report.findings, said(report)
@@ -63,7 +63,7 @@ class TestRecognition:
 
     def test_a_file_alone_in_its_directory_is_one_as_well(self, made, tmp_path):
         shutil.copy2(made(TRAIN, "plain") / MID, tmp_path / "last.ckpt")
-        report = verify(tmp_path, strict=True)
+        report = verify(tmp_path, ruleset="deep", strict=True)
         assert (report.layout.name, report.passed) == ("lightning", True)
 
     def test_two_optimizers_are_both_looked_at(self, tmp_path, made):

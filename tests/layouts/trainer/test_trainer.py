@@ -29,7 +29,7 @@ def test_what_the_trainer_saves_passes_in_strict_mode(made, variant):
     found = saves(made(TRAIN, variant) / "run")
     assert len(found) >= 2
     for checkpoint in found:
-        report = verify(checkpoint, strict=True)
+        report = verify(checkpoint, ruleset="deep", strict=True)
         assert report.layout.name == "transformers-trainer"
         assert report.passed, said(report)
         assert {f.rule for f in report.findings} <= SILENT_INFO, said(report)
@@ -80,7 +80,7 @@ class TestRecognition:
     def test_a_moved_run_with_stale_paths_is_clean(self, made, tmp_path):
         shutil.copytree(made(TRAIN, "best") / "run", tmp_path / "moved")
         for checkpoint in saves(tmp_path / "moved"):
-            assert verify(checkpoint, strict=True).passed
+            assert verify(checkpoint, ruleset="deep", strict=True).passed
 
 
 class TestWhatIsLostWithoutAWord:
