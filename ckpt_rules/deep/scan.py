@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from ckpt_rules.deep.checksums import crc32, new_digest
 from ckpt_rules.deep.kernels import itemsize, measure
 from ckpt_rules.deep.pieces import ALIGNMENT, Piece
+from ckpt_rules.deep.workers import Tell
 from ckpt_rules.facts.values import Block, Measure, Values, ZipMember, joined
 from ckpt_rules.storage import LocalSource, Source, Storage, reason
 
@@ -30,10 +31,6 @@ class Part(NamedTuple):
     checksums: dict[ZipMember, tuple[int, int]]
     digests: dict[str, str]
     fault: str | None = None
-
-
-Tell = Callable[[int], None]
-"""Told how many more bytes were read. An exception that it raises ends the reading."""
 
 
 def scan(storage: Storage, piece: Piece, tell: Tell | None = None, *, forget: bool = False) -> Part:
