@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from ckpt_rules import file_facts
@@ -118,6 +118,28 @@ class Checkpoint:
         One that could not be read, or that has no elements, does not come.
         """
         return self.read_all(Wanted(measures)).measured(self.located)
+
+    @property
+    def weight_names(self) -> Mapping[tuple[str, str], str]:
+        """The name in the model of each tensor of `located` that is a weight, by its file and the name that it has there."""
+        from ckpt_rules.deep.naming import weight_names
+
+        return self.fact(weight_names)
+
+    def measured_weights(self, measures: Measure) -> Iterator[tuple[str, Measured]]:
+        """The weights, by their names in the model, with these measures of their values; see `measured`.
+
+        FactUnavailable where there are no weights, or none whose values could be read.
+        """
+        names = self.weight_names
+        found = False
+        for measured in self.measured(measures):
+            name = names.get((measured.tensor.path, measured.tensor.name))
+            if name is not None:
+                found = True
+                yield name, measured
+        if not found:
+            raise FactUnavailable("there are no weights whose values could be read")
 
     def mark(self) -> tuple[int, int]:
         """The present moment, for `forget_since`."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ckpt_rules.deep.reading import Reading
     from ckpt_rules.facts.values import Located
 
+
 def read_bytes(
     checkpoint: Checkpoint, wanted: Wanted, reading: Reading, tensors: Iterable[Located] | None = None
 ) -> BytesRead:
