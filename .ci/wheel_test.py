@@ -33,6 +33,7 @@ PACKAGES = (
     "ckpt_rules_numerics",
     "ckpt_rules_one_file",
     "ckpt_rules_peft",
+    "ckpt_rules_previous",
     "ckpt_rules_publish",
     "ckpt_rules_ranks",
     "ckpt_rules_safety",

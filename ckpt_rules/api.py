@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ckpt_rules.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     today: date | None = None,
     rule_timeout: float | None = None,
     layout: str | None = None,
+    previous: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
 ) -> Report:
@@ -54,6 +56,8 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     today:      the day by which ignores expire; the real one unless given
     rule_timeout: seconds after which a rule is stopped, so that the report can't be a pass; None for no limit
     layout:     the name of the layout to read it as; None for the one that fits best
+    previous:   an earlier save of the same run for rules that compare with one, of which those that read no bytes then run
+                with every ruleset; None for the complete save before this one, by its name, where a rule asks for it
     jobs:       threads that read every byte, where a rule needs that; None for one per core
     executor:   what to read every byte on instead of threads, such as that of a cluster: it must see the same files
 
@@ -61,20 +65,33 @@ def verify(  # noqa: PLR0913 - one keyword for each flag of the command
     plugins that clash; never for what the checkpoint holds.
     """
     timeout, reading = checked(rule_timeout), Reading(jobs, executor)
-    resolved = load_ruleset(ruleset, strict=strict, select=select, exclude=exclude, no_plugins=no_plugins, today=today)
-    return _verified(path, resolved, timeout, layout, reading)
+    resolved = load_ruleset(
+        ruleset,
+        strict=strict,
+        select=select,
+        exclude=exclude,
+        no_plugins=no_plugins,
+        compare=previous is not None,
+        today=today,
+    )
+    earlier = finder(resolved, previous, timeout, layout)
+    return _verified(path, resolved, timeout, layout, reading, earlier)
 
 
-def load_ruleset(
+def load_ruleset(  # noqa: PLR0913 - one keyword for each flag of the command
     ruleset: str | os.PathLike[str] = "default",
     *,
     strict: bool | None = None,
     select: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
     no_plugins: Iterable[str] = (),
+    compare: bool = False,
     today: date | None = None,
 ) -> ResolvedRuleset:
-    """A ruleset with nothing left open, for the arguments of `verify`; several checkpoints can be run against it."""
+    """A ruleset with nothing left open, for the arguments of `verify`; several checkpoints can be run against it.
+
+    compare: whether an earlier save will be given; see `verify`
+    """
     from ckpt_rules.ruleset import resolve
 
     select, exclude = _patterns(select), _patterns(exclude)
@@ -84,6 +101,7 @@ def load_ruleset(
         strict=strict,
         select=select,
         exclude=exclude,
+        compare=compare,
         today=today or date.today(),
     )
     return replace(resolved, narrowed=bool(select or exclude))
@@ -143,8 +161,28 @@ def _verified(
     timeout: float | None = None,
     layout: str | None = None,
     reading: Reading = Reading(),  # noqa: B008 - it is frozen
+    earlier: Callable[[Checkpoint], Checkpoint] | None = None,
 ) -> Report:
-    return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout, reading)
+    previous = earlier or finder(ruleset)
+    return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout, reading, previous)
+
+
+def finder(
+    ruleset: ResolvedRuleset,
+    previous: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+    layout: str | None = None,
+) -> Callable[[Checkpoint], Checkpoint]:
+    """What finds the save to compare a checkpoint with: the one at a path, or the complete one before it in its run.
+
+    Raises `UsageError` where there is none at the path.
+    """
+    from ckpt_rules.runs import named_save, save_before
+
+    if previous is None:
+        return partial(save_before, plugins=ruleset.plugins, limits=ruleset.limits, timeout=timeout, layout=layout)
+    named = named_save(os.fspath(previous), ruleset.plugins, ruleset.limits, timeout, layout)
+    return lambda _: named
 
 
 def inspect(

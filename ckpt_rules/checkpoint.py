@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from ckpt_rules import file_facts
@@ -50,8 +51,9 @@ class Checkpoint:
     the first. `fact` gives any other function of a checkpoint the same treatment. Two are no facts, for they change while
     the checkpoint is read: `read_errors` and `look_again`.
 
-    read_errors: files that the system refused to give, so far, and its words; '.' is the directory
-    reading:     how every byte is read, where that is asked for
+    read_errors:   files that the system refused to give, so far, and its words; '.' is the directory
+    reading:       how every byte is read, where that is asked for
+    find_previous: asked once for `previous`; it raises FactUnavailable where there is none
     """
 
     def __init__(self, storage: Storage, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -61,6 +63,7 @@ class Checkpoint:
         self.match: Match | None = None
         self.read_errors: dict[str, str] = {}
         self.reading = Reading()
+        self.find_previous: Callable[[Checkpoint], Checkpoint] = _no_previous
         self._facts: dict[object, tuple[bool, Any]] = {}
         self._bytes: BytesRead | None = None
 
@@ -118,6 +121,28 @@ class Checkpoint:
         One that could not be read, or that has no elements, does not come.
         """
         return self.read_all(Wanted(measures)).measured(self.located)
+
+    @property
+    def weight_names(self) -> Mapping[tuple[str, str], str]:
+        """The name in the model of each tensor of `located` that is a weight, by its file and the name that it has there."""
+        from ckpt_rules.deep.naming import weight_names
+
+        return self.fact(weight_names)
+
+    def measured_weights(self, measures: Measure) -> Iterator[tuple[str, Measured]]:
+        """The weights, by their names in the model, with these measures of their values; see `measured`.
+
+        FactUnavailable where there are no weights, or none whose values could be read.
+        """
+        names = self.weight_names
+        found = False
+        for measured in self.measured(measures):
+            name = names.get((measured.tensor.path, measured.tensor.name))
+            if name is not None:
+                found = True
+                yield name, measured
+        if not found:
+            raise FactUnavailable("there are no weights whose values could be read")
 
     def mark(self) -> tuple[int, int]:
         """The present moment, for `forget_since`."""
@@ -230,6 +255,16 @@ class Checkpoint:
         return self._ask(self.layout.requirements)
 
     @property
+    def unmet(self) -> tuple[Requirement, ...]:
+        """Those of `requirements` of which no file is there."""
+        return self.fact(_unmet)
+
+    @property
+    def previous(self) -> Checkpoint:
+        """The save to compare this one with: the one that the user named, or the complete one before it in its run."""
+        return self.fact(_previous)
+
+    @property
     def weights(self) -> Weights:
         """The model weights that a loader would take."""
         return self._ask(self.layout.weights)
@@ -318,6 +353,25 @@ def _listing(checkpoint: Checkpoint) -> Listing:
         return checkpoint.storage.list()
     except OSError as error:
         raise file_facts.refused(checkpoint, ".", error) from None
+
+
+def _unmet(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+    paths = [entry.path for entry in checkpoint.listing]
+    return tuple(
+        needed
+        for needed in checkpoint.requirements
+        if not any(fnmatchcase(path, name) for path in paths for name in needed.names)
+    )
+
+
+def _previous(checkpoint: Checkpoint) -> Checkpoint:
+    found = checkpoint.find_previous(checkpoint)
+    found.reading = checkpoint.reading
+    return found
+
+
+def _no_previous(_: Checkpoint) -> Checkpoint:
+    raise FactUnavailable("no earlier save was given to compare with")
 
 
 def _note(checkpoint: Checkpoint, path: str) -> str | None:

@@ -6,7 +6,7 @@ others run, and the verdict can't be a pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
@@ -49,12 +49,14 @@ def run(
     rule_timeout: float | None = None,
     layout: str | None = None,
     reading: Reading = Reading(),  # noqa: B008 - it is frozen
+    previous: Callable[[Checkpoint], Checkpoint] | None = None,
 ) -> Report:
     """Run every rule of a ruleset over one checkpoint.
 
     rule_timeout: seconds after which a rule is stopped; None for no limit
     layout:       the name of the layout to read it as; None for the one that fits best
     reading:      how every byte is read, where a rule needs that; no time limit holds for it
+    previous:     finds the save to compare with, when a rule first asks for it; see `Checkpoint.find_previous`
     """
     started = perf_counter()
     checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits, rule_timeout, layout)
@@ -64,6 +66,8 @@ def run(
     used: set[Ignore] = set()
     read = False
     checkpoint.reading = reading
+    if previous is not None:
+        checkpoint.find_previous = previous
     for selected in sorted(ruleset.rules, key=_turn):
         if selected.rule.reads is Reads.BYTES and not read:
             notices += _read_all(checkpoint, ruleset, rule_timeout)
@@ -94,15 +98,18 @@ def _turn(selected: SelectedRule) -> tuple[bool, bool]:
 
 
 def _read_all(checkpoint: Checkpoint, ruleset: ResolvedRuleset, timeout: float | None) -> list[Notice]:
-    """Read every byte once, for all rules that want something of them."""
-    wanted = Wanted()
+    """Read every byte once, for all rules that want something of them; those of the save before, where one does of that."""
+    wanted, before = Wanted(), Wanted()
     for selected in ruleset.rules:
         # A rule that raises here will do so again when it is its turn, and is then counted as crashed.
         with suppress(FactUnavailable, TimeLimitExceeded, Exception):
             wanted |= limited(timeout, partial(selected.rule.wanted, checkpoint))
+            before |= limited(timeout, partial(selected.rule.wanted_before, checkpoint))
     try:
         if wanted:
             checkpoint.read_all(wanted)
+        if before:
+            checkpoint.previous.read_all(before)
     except FactUnavailable:
         return []
     except BaseException as error:  # noqa: BLE001 - whatever an executor or a storage raises

@@ -44,7 +44,8 @@ class Rule(BaseModel):
     Subclass it, set `id`, write the docstring (a summary line, then the headings of `HEADINGS`) and `check`. The
     fields of the subclass are its options. An instance is frozen and keeps nothing between checkpoints.
 
-    `last` is for rules about the reading itself (`Checkpoint.read_errors`, `Checkpoint.look_again`): they run after all
+    `compares` is for rules that ask for `Checkpoint.previous`: where the user names an earlier save, those of them that read
+    no bytes run whatever the ruleset selects. `last` is for rules about the reading itself (`Checkpoint.read_errors`, `Checkpoint.look_again`): they run after all
     others.
     """
 
@@ -55,6 +56,7 @@ class Rule(BaseModel):
     tags: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[Reads] = Reads.HEADERS
     last: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
     former_ids: ClassVar[tuple[str, ...]] = ()
 
     def check(self, checkpoint: Checkpoint) -> Iterable[Problem]:
@@ -69,6 +71,10 @@ class Rule(BaseModel):
 
         `check` finds it with `Checkpoint.measured` and `Checkpoint.read_all`.
         """
+        return Wanted()
+
+    def wanted_before(self, checkpoint: Checkpoint) -> Wanted:
+        """What it wants computed of the bytes of `checkpoint.previous`, which are read behind those of the checkpoint."""
         return Wanted()
 
     @classmethod

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import Entry, EntryKind, file_saves_among, saves_among
+from ckpt_rules.errors import FactUnavailable, UsageError
+from ckpt_rules.facts.files import Entry, EntryKind, RootKind, file_saves_among, saves_among, saves_before
+from ckpt_rules.finding import Severity
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.report import Report, Verdict
 from ckpt_rules.storage import LocalStorage
 
 if TYPE_CHECKING:
+    from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.plugins import Plugins
 
 _SEVERAL = 2
+_CANDIDATES = 5
+"""Earlier saves that are looked at for a complete one."""
+
 _FAINT = 10
 """Score below which a layout has seen weights and no more: a final model, beside the checkpoints of its run."""
 
@@ -57,6 +63,55 @@ def _is_checkpoint(path: str, plugins: Plugins, limits: Limits, timeout: float |
 def _holds(entry: Entry) -> bool:
     """Whether it shows that the directory at the top is not empty; one that can't be read may hold the newest save."""
     return entry.kind is EntryKind.UNREADABLE or (entry.kind is EntryKind.FILE and "/" in entry.path)
+
+
+def save_before(
+    checkpoint: Checkpoint,
+    plugins: Plugins,
+    limits: Limits = DEFAULT_LIMITS,
+    timeout: float | None = None,
+    layout: str | None = None,
+) -> Checkpoint:
+    """The save of the same run before this one, by the numbers in their names; FactUnavailable where there is none.
+
+    It is the nearest that is of the same layout and has every file that its layout needs.
+    """
+    folder, name = os.path.split(os.path.abspath(checkpoint.path))
+    beside = LocalStorage(folder, limits)
+    saves = file_saves_among(beside.files()) if checkpoint.is_one_file else saves_among(beside.directories())
+    earlier = saves_before(name, saves) if name in saves else []
+    if not earlier:
+        raise FactUnavailable("no earlier save of its run lies beside it, and --previous names none")
+    for candidate in earlier[:_CANDIDATES]:
+        found, _ = open_checkpoint(
+            LocalStorage(os.path.join(folder, candidate), limits), plugins, limits, timeout, layout
+        )
+        if found.layout is checkpoint.layout and _looks_complete(found):
+            return found
+    raise FactUnavailable(f"the earlier saves beside it, such as {earlier[0]}, are incomplete or of another layout")
+
+
+def named_save(
+    path: str,
+    plugins: Plugins,
+    limits: Limits = DEFAULT_LIMITS,
+    timeout: float | None = None,
+    layout: str | None = None,
+) -> Checkpoint:
+    """The save at a path, to compare another with; UsageError where none can be there."""
+    checkpoint, _ = open_checkpoint(LocalStorage(path, limits), plugins, limits, timeout, layout)
+    if checkpoint.root.kind is not RootKind.DIRECTORY:
+        raise UsageError(
+            f"the earlier save {path} can't be looked into: {checkpoint.root.error or 'there is no checkpoint'}"
+        )
+    return checkpoint
+
+
+def _looks_complete(checkpoint: Checkpoint) -> bool:
+    try:
+        return not any(needed.severity is Severity.ERROR for needed in checkpoint.unmet)
+    except FactUnavailable:
+        return False
 
 
 def newest_passing(paths: tuple[str, ...], verify: Callable[[str], Report]) -> Iterator[Report]:

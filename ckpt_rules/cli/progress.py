@@ -87,7 +87,7 @@ class Bar(_Timed):
         """Move the bar; the first time, draw it."""
         if self._bar is None or self._task is None:
             self._bar, self._task = _drawn(total)
-        self._bar.update(self._task, completed=read)
+        self._bar.update(self._task, completed=read, total=total)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Take the bar away."""

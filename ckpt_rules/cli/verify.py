@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -23,10 +23,12 @@ from ckpt_rules.reporters.style import Style
 from ckpt_rules.time_limit import checked
 
 if TYPE_CHECKING:
+    from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.hookspecs import Reporter
     from ckpt_rules.ruleset.resolved import ResolvedRuleset
 
 Render = Callable[[Iterable[Report]], Iterator[str]]
+FindPrevious: TypeAlias = "Callable[[Checkpoint], Checkpoint]"
 Newest = Callable[[], dict[str, str | None]]
 """Asked once all reports are there."""
 
@@ -60,6 +62,14 @@ def verify(  # noqa: PLR0913 - one argument for each flag
         float | None,
         typer.Option(metavar="SECONDS", help="Stop each rule that takes longer, and end with 2.", show_default=False),
     ] = None,
+    previous: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="An earlier save of the same run; unless given, the complete one before it, where a rule compares.",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Jobs = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Every rule with its reason and time, all findings, tracebacks.")
@@ -79,15 +89,18 @@ def verify(  # noqa: PLR0913 - one argument for each flag
         raise UsageError("--verbose and --quiet contradict each other; give one of them")
     timeout, reading = checked(rule_timeout), Reading(jobs)
     with stdout_kept_clean():
-        resolved = _resolve(ruleset, strict, select, exclude, no_plugin)
+        resolved = _resolve(ruleset, strict, select, exclude, no_plugin, compare=previous is not None)
         runs = _runs(paths, resolved, timeout) if layout is None else {}
+        targets = [checkpoint for path in paths for checkpoint in runs.get(path, (path,))]
+        find = _finder(targets, previous, resolved, timeout, layout)
     style = Style.of(sys.stdout) if output is None else Style()
     reports: list[Report] = []
     newest = partial(_newest, runs, reports)
     text = partial(_text, newest=newest, style=style, verbose=verbose, quiet=quiet)
     render = _renderer(form, resolved, text, partial(_json, newest=newest))
-    targets = [checkpoint for path in paths for checkpoint in runs.get(path, (path,))]
-    verified = partial(_verified, ruleset=resolved, timeout=timeout, layout=layout, reading=reading, quiet=quiet)
+    verified = partial(
+        _verified, ruleset=resolved, timeout=timeout, layout=layout, reading=reading, find=find, quiet=quiet
+    )
     emit(render(_run(targets, verified, reports)), output)
     if output is not None and not quiet:
         _say_where(reports, output)
@@ -96,11 +109,34 @@ def verify(  # noqa: PLR0913 - one argument for each flag
 
 
 def _resolve(
-    ruleset: str, strict: bool | None, select: list[str] | None, exclude: list[str] | None, no_plugin: list[str] | None
+    ruleset: str,
+    strict: bool | None,
+    select: list[str] | None,
+    exclude: list[str] | None,
+    no_plugin: list[str] | None,
+    *,
+    compare: bool,
 ) -> ResolvedRuleset:
     from ckpt_rules.api import load_ruleset
 
-    return load_ruleset(ruleset, strict=strict, select=select or (), exclude=exclude or (), no_plugins=no_plugin or ())
+    return load_ruleset(
+        ruleset,
+        strict=strict,
+        select=select or (),
+        exclude=exclude or (),
+        no_plugins=no_plugin or (),
+        compare=compare,
+    )
+
+
+def _finder(
+    targets: Sequence[str], previous: str | None, ruleset: ResolvedRuleset, timeout: float | None, layout: str | None
+) -> FindPrevious:
+    from ckpt_rules.api import finder
+
+    if previous is not None and len(targets) > 1:
+        raise UsageError(f"--previous names the save before one checkpoint, and there are {len(targets):,} to verify")
+    return finder(ruleset, previous, timeout, layout)
 
 
 def _runs(paths: Sequence[str], ruleset: ResolvedRuleset, timeout: float | None) -> dict[str, tuple[str, ...]]:
@@ -117,15 +153,22 @@ def _newest(runs: dict[str, tuple[str, ...]], reports: Sequence[Report]) -> dict
     return {run: next((c for c in reversed(members) if c in passed), None) for run, members in runs.items()}
 
 
-def _verified(
-    path: str, *, ruleset: ResolvedRuleset, timeout: float | None, layout: str | None, reading: Reading, quiet: bool
+def _verified(  # noqa: PLR0913 - what `run` is told
+    path: str,
+    *,
+    ruleset: ResolvedRuleset,
+    timeout: float | None,
+    layout: str | None,
+    reading: Reading,
+    find: FindPrevious,
+    quiet: bool,
 ) -> Report:
     from ckpt_rules.engine import run
     from ckpt_rules.storage import LocalStorage
 
     with stdout_kept_clean(), shown_progress(quiet=quiet) as progress:
         shown = replace(reading, progress=progress)
-        return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout, shown)
+        return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout, shown, find)
 
 
 def _run(paths: Sequence[str], verified: Callable[[str], Report], reports: list[Report]) -> Iterator[Report]:

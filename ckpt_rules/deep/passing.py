@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from ckpt_rules.deep.checksums import crc32_joined
 from ckpt_rules.deep.kernels import itemsize
 from ckpt_rules.deep.locate import zip_members
 from ckpt_rules.deep.pieces import CastSpan, Piece, plan
-from ckpt_rules.deep.reading import Progress, Reading
 from ckpt_rules.deep.scan import Part, scan
+from ckpt_rules.deep.workers import spread
 from ckpt_rules.facts.files import EntryKind
 from ckpt_rules.facts.values import Block, BytesRead, Cast, Digest, Values, Wanted, ZipMember, joined
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.deep.reading import Reading
     from ckpt_rules.facts.values import Located
-    from ckpt_rules.storage import Storage
-
-_AHEAD = 4
-"""Pieces that wait for each worker."""
 
 
 def read_bytes(
@@ -40,62 +32,9 @@ def read_bytes(
     casts = {_span(block, cast.dtype) for cast in wanted.casts for block in cast.blocks}
     planned = plan(sizes, blocks, members, wanted.digests, wanted.measures, casts)
     found = _Found()
-    with _workers(checkpoint.storage, reading, planned.nbytes) as (executor, work):
-        for piece, part in _mapped(executor, work, planned.pieces):
-            found.add(piece, part)
+    for piece, part in spread(partial(scan, checkpoint.storage), planned.pieces, planned.nbytes, reading):
+        found.add(piece, part)
     return found.whole(wanted, planned.nbytes)
-
-
-@contextmanager
-def _workers(storage: Storage, reading: Reading, nbytes: int) -> Iterator[tuple[Executor, Callable[[Piece], Part]]]:
-    """An executor, and what to run on it."""
-    # More than there is memory for would push everything else out of the cache, and itself as well.
-    forget = nbytes > _memory()
-    if reading.executor is not None:
-        yield reading.executor, partial(scan, storage, forget=forget)
-        return
-    counter = _Counter(nbytes, reading.progress)
-    executor = ThreadPoolExecutor(reading.jobs or _cores(), thread_name_prefix="ckpt-rules")
-    try:
-        yield executor, partial(scan, storage, tell=counter.add, forget=forget)
-    except BaseException:
-        counter.stopped = True
-        raise
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-class _Stopped(Exception):
-    """Raised in the threads, where nobody waits for what they find any more."""
-
-
-class _Counter:
-    def __init__(self, nbytes: int, progress: Progress | None) -> None:
-        self.stopped = False
-        self._nbytes, self._progress = nbytes, progress
-        self._read, self._lock = 0, threading.Lock()
-
-    def add(self, nbytes: int) -> None:
-        if self.stopped:
-            raise _Stopped
-        if self._progress is not None:
-            with self._lock:
-                self._read += nbytes
-                read = self._read
-            self._progress(read, self._nbytes)
-
-
-def _mapped(executor: Executor, work: Callable[[Piece], Part], pieces: Iterable[Piece]) -> Iterator[tuple[Piece, Part]]:
-    """Each piece with its part, as they come; few pieces wait at a time, so that a cluster's queue is not flooded."""
-    left = iter(pieces)
-    running: dict[Future[Part], Piece] = {}
-    most = _AHEAD * getattr(executor, "_max_workers", _cores())
-    while True:
-        running |= {executor.submit(work, piece): piece for piece in islice(left, most - len(running))}
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future.result()
 
 
 def _span(block: Block, dtype: str) -> CastSpan:
@@ -161,15 +100,3 @@ def _checksum(member: ZipMember, parts: list[tuple[int, int, int]]) -> int | Non
     for _, more, nbytes in parts:
         crc = crc32_joined(crc, more, nbytes)
     return crc if sum(nbytes for _, _, nbytes in parts) == member.nbytes else None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory() -> int:
-    """Bytes of the machine's memory; as good as none of them where that can't be told."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 1 << 62

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from ckpt_rules.deep.checksums import crc32, new_digest
 from ckpt_rules.deep.kernels import cast, itemsize, measure
 from ckpt_rules.deep.pieces import ALIGNMENT, CastSpan, Piece
+from ckpt_rules.deep.workers import Tell
 from ckpt_rules.facts.values import Block, Measure, Values, ZipMember, joined
 from ckpt_rules.storage import LocalSource, Source, Storage, reason
 
@@ -32,10 +33,6 @@ class Part(NamedTuple):
     casts: dict[CastSpan, tuple[int, int]]
     digests: dict[str, str]
     fault: str | None = None
-
-
-Tell = Callable[[int], None]
-"""Told how many more bytes were read. An exception that it raises ends the reading."""
 
 
 def scan(storage: Storage, piece: Piece, tell: Tell | None = None, *, forget: bool = False) -> Part:

@@ -18,6 +18,8 @@ _FILE_SAVE = re.compile(
 )
 _LAST = re.compile(r"(?:.*[-_])?(?:last|latest|final)(?:[-_.].*)?", re.IGNORECASE)
 _STEPS = re.compile(r"(?:step|iter|iteration)s?[-_=]?(\d+)", re.IGNORECASE)
+_NAMED_NUMBER = re.compile(r"(?:checkpoint|ckpt|epoch|save|model|recovery)s?[-_=]?(\d+)", re.IGNORECASE)
+_ANY_NUMBER = re.compile(r"\d+")
 _SAVE_SUFFIXES = (".ckpt", ".pth.tar", ".pth", ".pt")
 _UNFINISHED = re.compile(r"tmp|temp|part|incomplete|unfinished", re.IGNORECASE)
 
@@ -46,6 +48,28 @@ def file_saves_among(names: Iterable[str]) -> list[str]:
         numbers = [int(n[:18]) for n in re.findall(r"\d+", stem)]
         found.append((bool(_LAST.match(stem)), steps or numbers[-1:] or [-1], name))
     return [name for *_, name in sorted(found)]
+
+
+def saves_before(name: str, names: Iterable[str]) -> list[str]:
+    """Those of `names` that differ from a save's only in their numbers and come before it, the nearest first.
+
+    None where the name does not say which of its numbers counts: `epoch=3-loss=0.25` does, `model-7-2` does not.
+    """
+    number = _number(name)
+    if number is None:
+        return []
+    form = re.sub(r"\d+", "#", name)
+    alike = ((_number(n), n) for n in names if re.sub(r"\d+", "#", n) == form)
+    return [n for before, n in sorted(((b, n) for b, n in alike if b is not None), reverse=True) if before < number]
+
+
+def _number(name: str) -> int | None:
+    """The number by which a save is told from others of its run."""
+    stem, _ = _stem(name)
+    for counted in (_STEPS, _NAMED_NUMBER, _ANY_NUMBER):
+        if len(found := counted.findall(stem)) == 1:
+            return int(found[0][:18])
+    return None
 
 
 def _stem(name: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ckpt_rules.errors import FactUnavailable
+
 DTYPE_BITS: Mapping[str, int] = {
     "bool": 8,
     "uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "uint32": 32, "int32": 32, "uint64": 64, "int64": 64,
@@ -260,6 +262,16 @@ class Weights:
     def nbytes(self) -> int:
         """Bytes of all loaded tensors."""
         return sum(t.nbytes for _, _, t in self.items())
+
+    def complete(self) -> Weights:
+        """These weights; FactUnavailable, blocked, where a damaged or missing file hides a part of them."""
+        for file in self.broken:
+            raise FactUnavailable(f"{file.path} is damaged", path=file.path, blocked=True)
+        read = {f.path for f in self.files}
+        for name in self.expected:
+            if name not in read:
+                raise FactUnavailable(f"{name} is missing", path=name, blocked=True)
+        return self
 
     @property
     def broken(self) -> Sequence[WeightFile]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import UsageError
 from ckpt_rules.limits import Limits
+from ckpt_rules.rule import Reads
 from ckpt_rules.ruleset.building import Builder
 from ckpt_rules.ruleset.ignoring import ignores_of
 from ckpt_rules.ruleset.installed import Installed
@@ -24,16 +25,17 @@ from ckpt_rules.ruleset.sources import UnknownSourceError, find_ruleset
 if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins
 
-SELECT, EXCLUDE = Origin("--select"), Origin("--exclude")
+SELECT, EXCLUDE, PREVIOUS = Origin("--select"), Origin("--exclude"), Origin("--previous")
 
 
-def resolve(
+def resolve(  # noqa: PLR0913 - one keyword for each flag of the command
     name: str | os.PathLike[str],
     plugins: Plugins,
     *,
     strict: bool | None = None,
     select: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    compare: bool = False,
     today: date,
 ) -> ResolvedRuleset:
     """The rules that a ruleset selects, with severities and options, and the ignores that hold.
@@ -43,6 +45,7 @@ def resolve(
     select:  ids, globs of ids or `tag:…`: of all installed rules, only these run, with the ruleset's severities and
              options
     exclude: the same; these do not run
+    compare: whether rules that compare with an earlier save run where they read no bytes, though no file selects them
     today:   an ignore that expires before it does not hold
 
     Raises `RulesetError` with everything that is wrong in the files, and `UsageError` for a `name`, `select` or
@@ -54,7 +57,7 @@ def resolve(
     ignores = ignores_of(layers, merge, mistakes, today)
     _refuse_nothing(layers[-1], merge, mistakes)
     mistakes.raise_any()
-    chosen = _narrowed(merge, select, exclude)
+    chosen = _narrowed(merge, select, exclude, _comparing(merge) if compare else ())
     selected = [builder.selected(i, origin) for i, origin in sorted(chosen.items())]
     mistakes.raise_any()
     return ResolvedRuleset(
@@ -112,9 +115,18 @@ def _refuse_nothing(named: Layer, merge: Merge, mistakes: Mistakes) -> None:
         mistakes.add(named.file, None, "it selects no rule; write `extends: [default]`, or name rules under select")
 
 
-def _narrowed(merge: Merge, select: Sequence[str], exclude: Sequence[str]) -> dict[str, Origin]:
+def _comparing(merge: Merge) -> list[str]:
+    """Rules that compare with an earlier save at no great cost, and that no file has left out."""
+    rules = merge.installed.plugins.rules.items()
+    return [i for i, (rule, _) in rules if rule.compares and rule.reads is not Reads.BYTES and i not in merge.choices]
+
+
+def _narrowed(
+    merge: Merge, select: Sequence[str], exclude: Sequence[str], comparing: Sequence[str]
+) -> dict[str, Origin]:
     """The rules to run, each with who selected it."""
     chosen = {i: c.selected_by.origin for i, c in merge.choices.items() if c.selected_by}
+    chosen |= dict.fromkeys(comparing, PREVIOUS)
     if select:
         chosen = {i: SELECT for pattern in select for i in merge.find_asked(SELECT, pattern)}
     for pattern in exclude:

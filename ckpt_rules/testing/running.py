@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ckpt_rules.api import finder
 from ckpt_rules.engine import run
 from ckpt_rules.finding import Finding, Severity
 from ckpt_rules.layout import Layout
@@ -17,20 +18,26 @@ from ckpt_rules.storage import LocalStorage
 
 
 def run_rule(
-    rule: Rule, path: str | os.PathLike[str], *, layouts: Iterable[Layout] = (), strict: bool = False
+    rule: Rule,
+    path: str | os.PathLike[str],
+    *,
+    layouts: Iterable[Layout] = (),
+    strict: bool = False,
+    previous: str | os.PathLike[str] | None = None,
 ) -> RuleResult:
     """Open a checkpoint as the engine does, with every installed layout, and run one rule over it.
 
-    rule:    an instance, with its options; its plugin need not be installed
-    layouts: further layouts, for a plugin that is not installed
-    strict:  whether warnings become errors
+    rule:     an instance, with its options; its plugin need not be installed
+    layouts:  further layouts, for a plugin that is not installed
+    strict:   whether warnings become errors
+    previous: the earlier save to compare with; None for the complete one before it, by its name
     """
     plugins = _with_layouts(installed_plugins(), tuple(layouts))
     owner = plugins.rules.get(rule.id)
     plugin = owner[1].name if owner else rule.family()
     selected = SelectedRule(rule, plugin, None, Origin("run_rule"), {})
     ruleset = ResolvedRuleset("run_rule", "one rule, in a test", strict, (selected,), (), plugins)
-    report = run(LocalStorage(path, ruleset.limits), ruleset)
+    report = run(LocalStorage(path, ruleset.limits), ruleset, previous=finder(ruleset, previous))
     return RuleResult(report.outcomes[0], report)
 
 

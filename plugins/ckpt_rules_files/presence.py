@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import Field
@@ -113,7 +112,7 @@ class MissingRequired(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each requirement that no file meets."""
-        for needed in _unmet(checkpoint):
+        for needed in checkpoint.unmet:
             if not needed.commits and self.purpose in needed.purposes:
                 yield _missing(needed, "copy it from where the save was written, or resume from an earlier save")
 
@@ -141,18 +140,9 @@ class CommitMarker(Rule):
         """One problem for each marker that is missing."""
         if not any(needed.commits for needed in checkpoint.requirements):
             raise FactUnavailable(f"the layout {checkpoint.layout.name} has no file that commits a save")
-        for needed in _unmet(checkpoint):
+        for needed in checkpoint.unmet:
             if needed.commits:
                 yield _missing(needed, "resume from an earlier save, or copy it from where the save was written")
-
-
-def _unmet(checkpoint: Checkpoint) -> list[Requirement]:
-    paths = [e.path for e in checkpoint.listing]
-    return [
-        needed
-        for needed in checkpoint.requirements
-        if not any(fnmatchcase(path, name) for path in paths for name in needed.names)
-    ]
 
 
 def _missing(needed: Requirement, help_: str) -> Problem:

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, Weights, is_count
 from ckpt_rules_weights.architectures import Sizes
-from ckpt_rules_weights.whole import whole_weights
 
 _LLAMA_LIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"})
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
@@ -24,7 +23,7 @@ EMBEDDINGS = (
 
 def _model(checkpoint: Checkpoint) -> tuple[Weights, Mapping[str, object]]:
     """Whole weights of a model, and its configuration; FactUnavailable for adapters and quantised weights."""
-    weights, config = whole_weights(checkpoint), checkpoint.config
+    weights, config = checkpoint.weights.complete(), checkpoint.config
     if any(f.path.startswith("adapter") for f in weights.files):
         raise FactUnavailable("adapter weights are only a part of a model")
     if config.values.get("quantization_config") is not None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, is_count
 from ckpt_rules_weights.kinds import tensor_kinds
-from ckpt_rules_weights.whole import whole_weights
 
 # The outermost container of like layers. Only layers with parts like a transformer's are counted: in an nn.Sequential called
 # `layers` activations and pooling have numbers too, and no weights.
@@ -41,7 +40,7 @@ class LayerGap(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each stack of layers."""
-        weights = whole_weights(checkpoint)
+        weights = checkpoint.weights.complete()
         if any(word in f.path for f in weights.files for word in _FEWER_IS_FINE):
             return
         stacks = _stacks(checkpoint)

@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, WeightIndex, Weights, is_count
-from ckpt_rules_weights.whole import whole
 
 _SHOWN = 5
 _NUMBERED = re.compile(r".+-\d{2,6}-of-\d{2,6}\.\w+")
@@ -172,7 +171,7 @@ class IndexTotal(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each index."""
         for weights, index in _indexed(checkpoint):
-            yield from self._one(whole(weights), index)
+            yield from self._one(weights.complete(), index)
 
     def _one(self, weights: Weights, index: WeightIndex) -> Iterator[Problem]:
         if index.total_size is None:

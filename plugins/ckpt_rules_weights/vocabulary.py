@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
 from ckpt_rules_weights.config_rules import EMBEDDINGS
-from ckpt_rules_weights.whole import whole_weights
 
 
 class VocabRows(Rule):
@@ -33,7 +32,9 @@ class VocabRows(Rule):
         if not added:
             raise FactUnavailable("no tokenizer lists the tokens that were added to it")
         rows = {
-            n: t.shape[0] for n, t in whole_weights(checkpoint).tensors.items() if n.endswith(EMBEDDINGS) and t.shape
+            n: t.shape[0]
+            for n, t in checkpoint.weights.complete().tensors.items()
+            if n.endswith(EMBEDDINGS) and t.shape
         }
         if len(rows) != 1:
             raise FactUnavailable("there is not one embedding of tokens")

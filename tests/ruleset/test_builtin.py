@@ -38,14 +38,23 @@ def in_force(name, plugins):
 
 
 def test_default_is_every_rule_that_reads_no_tensor_bytes(ours):
-    every = {i for i, (rule, _) in ours.rules.items() if rule.reads is not Reads.BYTES}
+    every = {i for i, (rule, _) in ours.rules.items() if rule.reads is not Reads.BYTES and not rule.compares}
     asked_for = {"integrity/unsigned"}
     assert in_force("default", ours) == {i for i in every - asked_for if not i.startswith("publish/")}
 
 
-def test_deep_is_default_and_every_rule_that_reads_tensor_bytes_but_those_that_start_a_loader(ours):
-    reading = {i for i, (rule, _) in ours.rules.items() if rule.reads is Reads.BYTES and not i.startswith("load/")}
-    assert in_force("deep", ours) == in_force("default", ours) | reading
+def test_deep_is_default_and_every_rule_that_reads_tensor_bytes_or_an_earlier_save_but_those_that_start_a_loader(ours):
+    rules = {i: rule for i, (rule, _) in ours.rules.items() if not i.startswith("load/")}
+    more = {i for i, rule in rules.items() if rule.reads is Reads.BYTES or rule.compares}
+    assert in_force("deep", ours) == in_force("default", ours) | more
+
+
+@pytest.mark.parametrize("name", ["quick", "default", "deep"])
+def test_where_an_earlier_save_is_named_the_rules_that_compare_headers_run_with_any_ruleset(ours, name):
+    comparing = {i for i, (rule, _) in ours.rules.items() if rule.compares and rule.reads is not Reads.BYTES}
+    chosen = {s.rule.id for s in resolve(name, ours, compare=True, today=TODAY).rules}
+    assert comparing
+    assert chosen == in_force(name, ours) | comparing
 
 
 def test_inference_asks_for_nothing_that_only_a_resume_needs(ours):

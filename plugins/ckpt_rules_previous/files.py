@@ -1,0 +1,75 @@
+"""previous/smaller: files that shrank, or that are no longer there."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+from ckpt_rules_previous.saves import called
+
+
+class Smaller(Rule):
+    """Files are much smaller than in the save before, or gone.
+
+    ## What it checks
+    The bytes of the files of each kind, that is, whose names differ in numbers only (`model-#-of-#.safetensors`,
+    `__#_#.distcp`), where they made up a twentieth of the earlier save or more: that they have not shrunk to less than
+    `share`. Of a checkpoint that is one file, its size.
+
+    ## Why it matters
+    The saves of a run are of one size. One that is much smaller lacks something: an optimizer that was not gathered, an
+    upload that stopped, weights alone where everything was to be saved.
+
+    ## How to repair
+    Compare the two (`ckpt-rules diff`), and resume from the earlier save where something is missing.
+    """
+
+    id = "previous/smaller"
+    tags = frozenset({"previous", "resume"})
+    severity = Severity.WARNING
+    compares = True
+
+    share: float = Field(default=0.5, gt=0, lt=1, description="The share of their earlier bytes that files must keep.")
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each kind of file."""
+        name = called(checkpoint.previous)
+        before, after = _kinds(checkpoint.previous), _kinds(checkpoint)
+        total = sum(before.values())
+        for kind, nbytes in before.items():
+            if nbytes * _RELEVANT >= total and after[kind] < self.share * nbytes:
+                yield Problem(
+                    message=f"{_said(kind, after)}, and {nbytes:,} bytes in the save before, {name}",
+                    place=Place(path=_first(checkpoint, kind) or kind),
+                    help=f"see `ckpt-rules diff`; resume from {name} where something is missing here",
+                    data={"kind": kind, "before": nbytes, "after": after[kind], "previous": name},
+                )
+
+
+_RELEVANT = 20
+_ALL = "the file"
+
+
+def _kinds(checkpoint: Checkpoint) -> Counter[str]:
+    """The bytes of the files of each kind."""
+    found: Counter[str] = Counter()
+    for entry in checkpoint.listing.files():
+        found[_ALL if checkpoint.is_one_file else _kind(entry.path)] += entry.size
+    return found
+
+
+def _kind(path: str) -> str:
+    return re.sub(r"\d+", "#", path)
+
+
+def _first(checkpoint: Checkpoint, kind: str) -> str | None:
+    files = checkpoint.listing.files()
+    return next((e.path for e in files if kind in (_ALL, _kind(e.path))), None)
+
+
+def _said(kind: str, after: Counter[str]) -> str:
+    return f"{kind} has {after[kind]:,} bytes" if kind in after else f"{kind} is gone"

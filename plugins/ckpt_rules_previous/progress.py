@@ -1,0 +1,52 @@
+"""previous/progress-went-back: the later save says that less was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
+from ckpt_rules_previous.saves import called, maybe, progress_counters
+
+
+class ProgressWentBack(Rule):
+    """The counters of progress are lower than in the save before.
+
+    ## What it checks
+    The global step; where there is none in both, the number of batches done, or else the epoch. Saves of the same step may
+    follow one another.
+
+    ## Why it matters
+    A resume that did not restore its counters starts its schedules, its logging and its place in the data over, and the
+    next saves overwrite older ones. Or the save holds the state of an older one.
+
+    ## How to repair
+    Resume from the save before and see in the training log whether its counters were restored. If the run was started anew
+    into the same directory, move the saves of the old run away.
+    """
+
+    id = "previous/progress-went-back"
+    tags = frozenset({"previous", "resume"})
+    compares = True
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem, for the most certain of the counters."""
+        name = called(checkpoint.previous)
+        counters = progress_counters(checkpoint)
+        if not counters:
+            raise FactUnavailable("no counter of progress is recorded in both saves")
+        counter = counters[0]
+        if counter.after < counter.before:
+            yield Problem(
+                message=f"the {counter.name} is {counter.after:,}, and it was {counter.before:,} in the save before, {name}",
+                place=_place(checkpoint, counter.name),
+                help=f"resume from {name} and see whether its counters are restored; if the run was started anew, move the "
+                "saves of the old one away",
+                data={"counter": counter.name, "before": counter.before, "after": counter.after, "previous": name},
+            )
+
+
+def _place(checkpoint: Checkpoint, name: str) -> Place:
+    recorded = maybe(lambda: checkpoint.recorded) or ()
+    wanted = "epoch" if name == "epoch" else "global_step"
+    found = next((r for r in recorded if r.name == wanted), next(iter(recorded), None))
+    return Place(path=found.path, key=found.key) if found else Place(path=".")

@@ -1,0 +1,94 @@
+"""Two saves of one run: how they are called, and what was done between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from ckpt_rules import Checkpoint, FactUnavailable, Progress
+
+T = TypeVar("T")
+
+
+class Counter(NamedTuple):
+    """A counter in both saves."""
+
+    name: str
+    before: int
+    after: int
+
+
+def called(previous: Checkpoint) -> str:
+    """The earlier save in a message: the last part of its path."""
+    return previous.path.rstrip("/").rpartition("/")[2] or previous.path
+
+
+def maybe(ask: Callable[[], T]) -> T | None:
+    """A fact, or None where it can't be had."""
+    try:
+        return ask()
+    except FactUnavailable:
+        return None
+
+
+def progress_counters(checkpoint: Checkpoint) -> list[Counter]:
+    """The counters of progress that both saves give, the most certain first.
+
+    Batches and epochs are only comparable where an epoch is as long in both: a resume with another batch size changes that.
+    """
+    one, other = maybe(lambda: checkpoint.previous.progress), maybe(lambda: checkpoint.progress)
+    if one is None or other is None:
+        return []
+    found = [("global step", one.global_step, other.global_step)]
+    if one.total_batches == other.total_batches and one.accumulation == other.accumulation:
+        found += [
+            ("number of optimizer updates", one.expected_updates, other.expected_updates),
+            ("number of batches", one.batches_done, other.batches_done),
+        ]
+    found.append(("epoch", _epoch(one), _epoch(other)))
+    return [Counter(name, before, after) for name, before, after in found if before is not None and after is not None]
+
+
+def _epoch(progress: Progress) -> int | None:
+    return progress.epoch
+
+
+def updates(checkpoint: Checkpoint) -> int | None:
+    """Updates that the optimizer has counted; of several optimizers, the most."""
+    counted = [o.updates for o in maybe(lambda: checkpoint.optimizers) or () if o.updates is not None]
+    return max(counted, default=None)
+
+
+def steps_between(checkpoint: Checkpoint) -> int:
+    """Updates, or steps where nobody counts updates, that were made between the saves.
+
+    FactUnavailable where none were made, or no counter tells.
+    """
+    before, after = updates(checkpoint.previous), updates(checkpoint)
+    counted = [Counter("optimizer", before, after)] if before is not None and after is not None else []
+    steps = [c for c in counted + progress_counters(checkpoint) if c.name != "epoch"]
+    if not steps:
+        raise FactUnavailable("no counter says whether training went on between the two saves")
+    made = steps[0].after - steps[0].before
+    if made <= 0:
+        raise FactUnavailable("no step was made between the two saves")
+    return made
+
+
+def rates(checkpoint: Checkpoint) -> list[float]:
+    """The learning rates that the optimizers will use next; none where they are not known."""
+    stored = [rate for o in maybe(lambda: checkpoint.optimizers) or () for rate in o.lrs]
+    return [float(rate) for rate in stored if isinstance(rate, int | float) and rate >= 0]
+
+
+def base_rates(checkpoint: Checkpoint) -> list[float]:
+    """The learning rates that the scheduler started from; none where they are not known."""
+    scheduler = maybe(lambda: checkpoint.scheduler)
+    stored = scheduler.base_lrs if scheduler else ()
+    return [float(rate) for rate in stored if isinstance(rate, int | float) and rate >= 0]
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """`a, b and 7 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
