@@ -6,7 +6,10 @@ become the plain values that they would have made and anything else an `Opaque`;
 
 from __future__ import annotations
 
+import gc
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ckpt_rules.errors import FormatError
@@ -14,11 +17,12 @@ from ckpt_rules.facts.tensors import GlobalRef, ReadProblem
 from ckpt_rules.readers.bounded import bounded
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.enclosed import Enclosed
-from ckpt_rules.readers.pickle_opcodes import TABLE
+from ckpt_rules.readers.pickle_opcodes import TABLE, UNNOTED
 from ckpt_rules.readers.pickle_stack import UNSET, Builder, Ended, FrameOpened, Machine, Stop
 
 BLOCK = 4_096
 BINGET, BININT1, BINPUT, LONG_BINPUT = b"hKqr"
+LONG_BINGET, MEMOIZE = b"j\x94"
 _U4 = struct.Struct("<I")
 
 
@@ -58,7 +62,8 @@ def unpickle(
     problems = []
     readable = ended = False
     try:
-        _run(machine)
+        with _collector_paused():
+            _run(machine)
         value, was_cut = bounded(machine.stack[-1], budget.limits)
         if was_cut:
             limit = LimitError.past("levels", f"values nested deeper than {budget.limits.levels} levels are left out")
@@ -86,6 +91,18 @@ def unpickle(
         tuple(machine.enclosed),
         refused,
     )
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Nothing that is built is garbage before the end: to look for some again and again takes a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _run(machine: Machine) -> None:
@@ -118,14 +135,16 @@ def _run(machine: Machine) -> None:
 
 def _steps(machine: Machine) -> None:
     """Run a block of opcodes, or to the end of the frame."""
-    data, memo, table = machine.data, machine.memo, TABLE
+    data, memo = machine.data, machine.memo
+    is_refused = machine.refused is not None
+    table = UNNOTED if is_refused else TABLE
     end = machine.frame_end or machine.size
     for _ in range(BLOCK):
         machine.at = at = machine.pos
         if at >= end:
             return
         code = data[at]
-        # Half of what torch writes are these four: without a call each, the whole run takes a third less.
+        # Half of what torch writes are these: without a call each, the whole run takes a third less.
         if code == LONG_BINPUT and _U4.unpack_from(data, at + 1)[0] == len(memo):
             memo.append(machine.stack[-1])
             machine.pos = at + 5
@@ -138,6 +157,16 @@ def _steps(machine: Machine) -> None:
         elif code == BINPUT and data[at + 1] == len(memo):
             memo.append(machine.stack[-1])
             machine.pos = at + 2
+        elif code == MEMOIZE and is_refused:
+            memo.append(machine.stack[-1])
+            machine.pos = at + 1
+        elif (
+            code == LONG_BINGET
+            and (index := _U4.unpack_from(data, at + 1)[0]) < len(memo)
+            and (value := memo[index]) is not UNSET
+        ):
+            machine.stack.append(value)
+            machine.pos = at + 5
         else:
             machine.pos = at + 1
             table[code](machine)

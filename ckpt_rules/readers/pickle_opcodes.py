@@ -357,4 +357,7 @@ def _noted(code: int, run: _Op) -> _Op:
     return noted
 
 
+UNNOTED = dict(TABLE)
+"""The same for a pickle of which it is known already that torch's weights-only loader refuses it."""
+
 TABLE.update({code: _noted(code, run) for code, run in TABLE.items() if code not in WEIGHTS_ONLY})
