@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from pydantic import Field
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule
 
 _LONGEST = 300
+_MOST = 10
 
 
 class Signature(Rule):
@@ -73,6 +75,13 @@ def _fault(checkpoint: Checkpoint, key: str, signature: str) -> str | None:
     return None
 
 
+_CHANGED = re.compile(r"Hash mismatch for \\*'(.+?)\\*': Expected")
+_OTHERS = re.compile(r"(Extra|Missing) files (?:found )?in model .+?: (.+?)[\"'](?:, [\"']|\])")
+
+
 def _words(error: Exception) -> str:
     text = " ".join(str(error).split()).rstrip(". ") or f"it can't be read ({type(error).__name__})"
+    said = [f"{name} changed" for name in _CHANGED.findall(text)[:_MOST]]
+    said += [f"{names} {'appeared' if kind == 'Extra' else 'vanished'}" for kind, names in _OTHERS.findall(text)]
+    text = ", ".join(said) or text
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

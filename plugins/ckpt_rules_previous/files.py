@@ -51,6 +51,9 @@ class Smaller(Rule):
 
 
 _RELEVANT = 20
+_NUMBER = re.compile(r"[0-9a-f]{16,}|\d+")
+"""A number in a name, or a digest by which Orbax and others name what they store."""
+
 _ALL = "the file"
 
 
@@ -63,7 +66,7 @@ def _kinds(checkpoint: Checkpoint) -> Counter[str]:
 
 
 def _kind(path: str) -> str:
-    return re.sub(r"\d+", "#", path)
+    return _NUMBER.sub("#", path)
 
 
 def _first(checkpoint: Checkpoint, kind: str) -> str | None:

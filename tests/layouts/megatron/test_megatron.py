@@ -65,7 +65,7 @@ HARMLESS = {
 
 class TestDistributed:
     def test_a_clean_save(self, run):
-        report = verify(run / "iter_0000100", ruleset="deep", strict=True)
+        report = verify(run / "iter_0000100", strict=True)
         assert (report.layout.name, report.passed, report.findings) == ("megatron", True, []), said(report)
         assert "continues at iteration 101, after 800 samples" in report.reason
         assert inspect(run / "iter_0000100").weights.parameters == 256
@@ -103,7 +103,7 @@ class TestDistributed:
 
     def test_a_growing_batch_explains_any_number(self, tmp_path):
         path = sharded(tmp_path / "save", rampup_batch_size=[2, 2, 100], consumed_train_samples=800)
-        assert verify(path, ruleset="deep", strict=True).passed
+        assert verify(path, strict=True).passed
 
     def test_each_damage_is_found(self, run, tmp_path):
         values = [torch_value("common.pt", ("iteration",), v) for v in (99, -1, "x", None)]
@@ -122,7 +122,7 @@ class TestNemo:
         return path
 
     def test_a_clean_save(self, save):
-        report = verify(save, ruleset="deep", strict=True)
+        report = verify(save, strict=True)
         assert (report.layout.name, report.passed, report.findings) == ("megatron", True, []), said(report)
         assert "context/" in report.layout.signs
 
@@ -147,7 +147,7 @@ class TestRanks:
         return path
 
     def test_a_clean_save(self, save):
-        report = verify(save, ruleset="deep", strict=True)
+        report = verify(save, strict=True)
         assert (report.layout.name, report.passed) == ("megatron-ranks", True), said(report)
 
     def test_a_rank_that_is_not_there(self, save):

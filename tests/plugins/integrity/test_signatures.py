@@ -48,13 +48,18 @@ def test_what_was_signed_with_the_key_passes(signed, ours, run_rule):
 def test_a_file_that_changed_since_is_named(signed, ours, run_rule, file):
     signed.flip_bit(file, 300)
     run_rule(Signature(key=ours[1]), signed).assert_one(
-        path="model.sig", severity="error", message=f"Hash mismatch for '{file}'"
+        path="model.sig", severity="error", message=f"model.sig does not hold for the files: {file} changed"
     )
 
 
 def test_a_file_that_appeared_is_named(signed, ours, run_rule):
     (signed / "evil.py").write_text("x")
-    run_rule(Signature(key=ours[1]), signed).assert_one(path="model.sig", message="evil.py")
+    run_rule(Signature(key=ours[1]), signed).assert_one(path="model.sig", message="files: evil.py appeared")
+
+
+def test_a_file_that_vanished_is_named(signed, ours, run_rule):
+    signed.remove("config.json")
+    run_rule(Signature(key=ours[1]), signed).assert_one(path="model.sig", message="files: config.json vanished")
 
 
 def test_the_signature_of_somebody_else_does_not_hold(make_checkpoint, tmp_path, ours, run_rule):
