@@ -17,8 +17,9 @@ TYPE_CHECKING = False  # type checkers take it for typing's, which takes ten tim
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ckpt_rules.api": ("inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
+    "ckpt_rules.api": ("diff", "inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
+    "ckpt_rules.comparison": ("Change", "ComparedTensors", "Comparison", "FileChange", "TensorChange", "ValueChange"),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
@@ -55,8 +56,9 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 if TYPE_CHECKING:
     from typing import Any
 
-    from ckpt_rules.api import inspect, newest_checkpoint, quick_verify_checkpoint, seal, stats, verify
+    from ckpt_rules.api import diff, inspect, newest_checkpoint, quick_verify_checkpoint, seal, stats, verify
     from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.comparison import Change, ComparedTensors, Comparison, FileChange, TensorChange, ValueChange
     from ckpt_rules.errors import (
         CheckpointInvalid,
         CkptRulesError,
@@ -138,11 +140,14 @@ __all__ = [
     "ArchiveEntry",
     "Block",
     "BytesRead",
+    "Change",
     "Checkpoint",
     "CheckpointInvalid",
     "CheckpointStats",
     "Chunk",
     "CkptRulesError",
+    "ComparedTensors",
+    "Comparison",
     "Content",
     "Contradiction",
     "Digest",
@@ -152,6 +157,7 @@ __all__ = [
     "ExitCode",
     "FactUnavailable",
     "Field",
+    "FileChange",
     "FileHead",
     "Finding",
     "GlobalRef",
@@ -198,11 +204,13 @@ __all__ = [
     "Status",
     "StoredItem",
     "StoredTensor",
+    "TensorChange",
     "TensorInfo",
     "TensorStats",
     "TorchFile",
     "TrainingState",
     "UsageError",
+    "ValueChange",
     "Values",
     "Verdict",
     "Wanted",
@@ -212,6 +220,7 @@ __all__ = [
     "ZipMember",
     "__version__",
     "counter_faults",
+    "diff",
     "expected_format",
     "find_weights",
     "flatten",

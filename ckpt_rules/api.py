@@ -23,6 +23,7 @@ from ckpt_rules.time_limit import checked
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from ckpt_rules.comparison import Comparison
     from ckpt_rules.facts.seal import Seal
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.report import Notice, Report
@@ -229,10 +230,39 @@ def stats(  # noqa: PLR0913 - one keyword for each flag of the command
     from ckpt_rules.tensor_stats import stats_of
 
     checkpoint, notices = _opened(path, ruleset, no_plugins, layout)
-    if checkpoint.root.kind is RootKind.FILE:  # one that no layout takes for a whole checkpoint
-        checkpoint = Checkpoint(OneFile(checkpoint.path, checkpoint.budget.limits), checkpoint.budget.limits)
+    checkpoint = _as_one_file(checkpoint)
     checkpoint.reading = Reading(jobs, executor, progress)
     return stats_of(checkpoint, tensor, notices)
+
+
+def diff(  # noqa: PLR0913 - one keyword for each flag of the command
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    tensor: str = "*",
+    values: bool = True,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    ruleset: str | os.PathLike[str] | None = None,
+    no_plugins: Iterable[str] = (),
+    layout: str | None = None,
+) -> Comparison:
+    """What differs between two checkpoints: files, tensors, and what optimizer, scheduler and counters say.
+
+    tensor: a glob of names; where it is not `*`, tensors with such names are compared, and nothing else
+    values: whether bytes are read; if not, files are compared by size, tensors by shape and dtype
+
+    For the other arguments see `stats`. Raises `UsageError` where a path can't be looked into, or no tensor matches.
+    """
+    from ckpt_rules.differing import comparison_of
+
+    one, notices = _opened(a, ruleset, no_plugins, layout)
+    other, more = _opened(b, ruleset, no_plugins, layout)
+    both = _as_one_file(one), _as_one_file(other)
+    both[0].reading = Reading(jobs, executor, progress)
+    said = {notice.message: notice for notice in (*notices, *more)}
+    return comparison_of(both, pattern=tensor, values=values, notices=tuple(said.values()))
 
 
 def seal(  # noqa: PLR0913 - one keyword for each flag of the command
@@ -264,6 +294,13 @@ def seal(  # noqa: PLR0913 - one keyword for each flag of the command
         )
     checkpoint.reading = Reading(jobs, executor, progress)
     return seal_checkpoint(checkpoint, algorithm, force=force)
+
+
+def _as_one_file(checkpoint: Checkpoint) -> Checkpoint:
+    """A file that no layout takes for a whole checkpoint is one here."""
+    if checkpoint.root.kind is not RootKind.FILE:
+        return checkpoint
+    return Checkpoint(OneFile(checkpoint.path, checkpoint.budget.limits), checkpoint.budget.limits)
 
 
 def _opened(

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from ckpt_rules import __version__
-from ckpt_rules.cli import INTERRUPTED, catalogue, inspection, latest, plugins, rulesets, schema, seal, stats, verify
+from ckpt_rules.cli import (
+    INTERRUPTED,
+    catalogue,
+    diff,
+    inspection,
+    latest,
+    plugins,
+    rulesets,
+    schema,
+    seal,
+    stats,
+    verify,
+)
 from ckpt_rules.cli.output import emit, say, silence
 from ckpt_rules.errors import CkptRulesError
 from ckpt_rules.report import ExitCode
@@ -32,6 +44,7 @@ app = typer.Typer(
 app.command("verify")(verify.verify)
 app.command("latest")(latest.latest)
 app.command("inspect")(inspection.inspect)
+app.command("diff")(diff.diff)
 app.command("seal")(seal.seal)
 app.command("stats")(stats.stats)
 app.command("rules")(catalogue.rules)

@@ -26,6 +26,7 @@ _INTEGERS = {
     **{f"{sign}int{bits}": f"{sign[:1] or 'i'}{bits // 8}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "bool": "u1", "qint8": "i1", "quint8": "u1", "qint32": "i4",
 }  # fmt: skip
+INTEGER_DTYPES = frozenset(_INTEGERS)
 
 
 class _Layout(NamedTuple):
@@ -127,6 +128,16 @@ def measure(raw: memoryview, dtype: str, wanted: Measure, *, big_endian: bool = 
     if part in _tables():
         return _tabled(_array(raw, "u1"), _tables()[part], wanted)
     return _integers(_array(raw, _INTEGERS[part], big_endian=big_endian), wanted)
+
+
+def numbers(raw: memoryview, dtype: str, *, big_endian: bool = False) -> Array:
+    """The values of whole elements of a dtype that `itemsize` knows: whole numbers as such, all others as float64."""
+    part = COMPLEX.get(dtype, dtype)
+    if part in _signed():
+        return _signed()[part].values(_array(raw, f"u{_signed()[part].nbytes}", big_endian=big_endian))
+    if part in _tables():
+        return np.take(_tables()[part], _array(raw, "u1"))
+    return _array(raw, _INTEGERS[part], big_endian=big_endian)
 
 
 def _array(raw: memoryview, dtype: str, *, big_endian: bool = False) -> Array:

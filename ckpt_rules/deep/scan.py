@@ -52,7 +52,7 @@ def _feed(source: Source, piece: Piece, scanned: _Scan, tell: Tell | None, *, fo
     at = piece.start
     buffer = memoryview(bytearray(min(CHUNK_NBYTES, piece.stop - at)))
     while at < piece.stop:
-        chunk = _read(source, at, buffer[: piece.stop - at])
+        chunk = read_chunk(source, at, buffer[: piece.stop - at])
         taken = scanned.take(chunk, at)
         if not taken:
             return f"it ends at byte {at + len(chunk):,}; when it was listed it was longer"
@@ -64,7 +64,8 @@ def _feed(source: Source, piece: Piece, scanned: _Scan, tell: Tell | None, *, fo
     return None
 
 
-def _read(source: Source, at: int, buffer: memoryview) -> memoryview:
+def read_chunk(source: Source, at: int, buffer: memoryview) -> memoryview:
+    """The bytes from byte `at` on, as many as the buffer takes or there are; they lie in it where the source can do that."""
     if isinstance(source, LocalSource):
         return buffer[: source.read_into(at, buffer)]
     return memoryview(source.read(at, len(buffer)))
