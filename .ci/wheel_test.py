@@ -149,8 +149,13 @@ def check_alone(room: Room, wheel: Path, clean: Path, damaged: Path) -> None:
     home = room.run("python", "-c", "import ckpt_rules; print(ckpt_rules.__file__)")
     expect(str(REPO) not in home, f"ckpt_rules was imported from the checkout: {home}")
     expect(room.run("ckpt-rules", "--version").split()[-1] == wheel.name.split("-")[1], "--version and wheel disagree")
-    for ruleset in ("quick", "default", "ci"):
+    for ruleset in ("quick", "default", "ci", "deep"):
         room.run("ckpt-rules", "verify", str(clean), "--ruleset", ruleset)
+    expect("all values are finite" in room.run("ckpt-rules", "stats", str(clean)), "stats does not tell of every tensor")
+    sealed = shutil.copytree(clean, clean.with_name("sealed"))
+    room.run("ckpt-rules", "seal", str(sealed))
+    room.run("ckpt-rules", "verify", str(sealed), "--ruleset", "deep", "--strict")
+    room.run("ckpt-rules", "diff", str(clean), str(sealed), exit_code=1)
     text = room.run("ckpt-rules", "verify", str(damaged), exit_code=1)
     expect("training_state.pth" in text, f"the damaged file is not named:\n{text}")
     for family in ("files", "weights", "training", "torch"):

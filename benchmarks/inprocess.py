@@ -1,4 +1,4 @@
-"""Times `quick_verify_checkpoint` inside a process, as a training loop calls it: `inprocess.py CHECKPOINT RUNS`.
+"""Times `verify` inside a process, as a training loop calls it: `inprocess.py CHECKPOINT RUNS [RULESET]`, `quick` unless given.
 
 Prints the seconds of each run as a JSON list; the first, which imports and collects the plugins, comes first.
 """
@@ -12,12 +12,13 @@ from time import perf_counter
 
 def main() -> None:
     checkpoint, runs = sys.argv[1], int(sys.argv[2])
+    ruleset = sys.argv[3] if len(sys.argv) > 3 else "quick"
     seconds = []
     for _ in range(runs + 1):
         started = perf_counter()
-        from ckpt_rules import quick_verify_checkpoint
+        from ckpt_rules import verify
 
-        quick_verify_checkpoint(checkpoint)
+        verify(checkpoint, ruleset=ruleset)
         seconds.append(perf_counter() - started)
     print(json.dumps(seconds))
 

@@ -70,7 +70,7 @@ def _overlaps(tensor: Located, member: ZipMember) -> bool:
 def _problem(member: ZipMember, crc: int, tensors: list[str], faults: int) -> Problem:
     shown = ", ".join(tensors[:_SHOWN])
     more = f" and {len(tensors) - _SHOWN:,} more" if len(tensors) > _SHOWN else ""
-    whose = f", which holds {shown}{more}" if tensors else ""
+    whose = f", which holds {shown}{more}," if tensors else ""
     others = f"; {faults:,} entries of this file are so" if faults > 1 else ""
     return Problem(
         message=f"the {member.nbytes:,} bytes of {member.name}{whose} have the CRC-32 {crc:08x}, and were written with "

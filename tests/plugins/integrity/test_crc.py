@@ -45,7 +45,7 @@ def test_one_flipped_bit_is_named_with_the_tensors_that_hold_it(saved, run_rule)
         key="model/data/0",
         offset=start,
         tensor="model.embed.weight",
-        message=f"the {nbytes:,} bytes of model/data/0, which holds model.embed.weight, model.lm_head.weight have the CRC-32",
+        message=f"the {nbytes:,} bytes of model/data/0, which holds model.embed.weight, model.lm_head.weight, have the CRC-32",
     )
     assert found.data["expected"] == crc
     assert found.data["tensors"] == ["model.embed.weight", "model.lm_head.weight"]
