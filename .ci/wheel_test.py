@@ -151,7 +151,9 @@ def check_alone(room: Room, wheel: Path, clean: Path, damaged: Path) -> None:
     expect(room.run("ckpt-rules", "--version").split()[-1] == wheel.name.split("-")[1], "--version and wheel disagree")
     for ruleset in ("quick", "default", "ci", "deep"):
         room.run("ckpt-rules", "verify", str(clean), "--ruleset", ruleset)
-    expect("all values are finite" in room.run("ckpt-rules", "stats", str(clean)), "stats does not tell of every tensor")
+    expect(
+        "all values are finite" in room.run("ckpt-rules", "stats", str(clean)), "stats does not tell of every tensor"
+    )
     sealed = shutil.copytree(clean, clean.with_name("sealed"))
     room.run("ckpt-rules", "seal", str(sealed))
     room.run("ckpt-rules", "verify", str(sealed), "--ruleset", "deep", "--strict")

@@ -86,7 +86,7 @@ def save_before(
         found, _ = open_checkpoint(
             LocalStorage(os.path.join(folder, candidate), limits), plugins, limits, timeout, layout
         )
-        if found.layout is checkpoint.layout and _looks_complete(found):
+        if found.layout is checkpoint.layout and _looks_complete(found, weights=_has_weights(checkpoint)):
             return found
     raise FactUnavailable(f"the earlier saves beside it, such as {earlier[0]}, are incomplete or of another layout")
 
@@ -107,9 +107,18 @@ def named_save(
     return checkpoint
 
 
-def _looks_complete(checkpoint: Checkpoint) -> bool:
+def _looks_complete(checkpoint: Checkpoint, *, weights: bool) -> bool:
+    """Whether all needed files are there; `weights` tells whether saves of the run hold any."""
     try:
-        return not any(needed.severity is Severity.ERROR for needed in checkpoint.unmet)
+        unmet = [needed for needed in checkpoint.unmet if needed.severity is Severity.ERROR]
+    except FactUnavailable:
+        return False
+    return not unmet and (_has_weights(checkpoint) or not weights)
+
+
+def _has_weights(checkpoint: Checkpoint) -> bool:
+    try:
+        return bool(checkpoint.weights.complete().files)
     except FactUnavailable:
         return False
 

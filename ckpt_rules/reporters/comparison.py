@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LISTED = 10
 """Changes of one section that are listed unless all are asked for."""
 
+_ROUNDING = 1e-12
+"""What sums of products of the same numbers may lack."""
+
 _HEADS = ("by", "cosine", "largest", "values")
 _WIDTHS = (9, 8, 8, 6)
 """The first is wider than any share, so that rows of the table begin with a space."""
@@ -182,7 +185,7 @@ def _percent(share: float) -> str:
 
 def _cosine(cosine: float) -> str:
     """Six digits, rounded such that only equal directions have a cosine of 1."""
-    return "<1" if 0.999999 < cosine < 1 else f"{cosine:.6g}"
+    return "<1" if 0.999999 < cosine < 1 - _ROUNDING else f"{cosine:.6g}"
 
 
 def _number(amount: int, noun: str) -> str:
