@@ -28,7 +28,7 @@ _HOMES = {
     "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
-    "ckpt_rules.facts.seal": ("SEAL_NAME", "Seal", "SealedFile"),
+    "ckpt_rules.facts.seal": ("BOOKKEEPING", "SEAL_NAME", "SIGNATURE_NAME", "Seal", "SealedFile", "is_bookkeeping"),
     "ckpt_rules.facts.spelling": ("misspelling_of",),
     "ckpt_rules.facts.tensors": (
         "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "Archive", "ArchiveEntry", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
-    from ckpt_rules.facts.seal import SEAL_NAME, Seal, SealedFile
+    from ckpt_rules.facts.seal import BOOKKEEPING, SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, is_bookkeeping
     from ckpt_rules.facts.spelling import misspelling_of
     from ckpt_rules.facts.tensors import (
         DTYPE_BITS,
@@ -134,10 +134,12 @@ if TYPE_CHECKING:
     from ckpt_rules.weights import find_weights, flatten, weights_in, weights_of_components
 
 __all__ = [
+    "BOOKKEEPING",
     "DTYPE_BITS",
     "FLOAT_DTYPES",
     "HALF_DTYPES",
     "SEAL_NAME",
+    "SIGNATURE_NAME",
     "Archive",
     "ArchiveEntry",
     "Block",
@@ -230,6 +232,7 @@ __all__ = [
     "flatten",
     "hookimpl",
     "inspect",
+    "is_bookkeeping",
     "is_count",
     "misspelling_of",
     "newest_checkpoint",

@@ -284,22 +284,23 @@ def seal(  # noqa: PLR0913 - one keyword for each flag of the command
     force:     whether a seal that is there is replaced
     sign_key:  a private key (PEM) by which the checkpoint, its seal included, is signed too; needs `ckpt-rules[signing]`
 
-    For the other arguments see `stats`. Raises `UsageError`, and writes nothing, where a file can't be read.
+    For the other arguments see `stats`. Raises `UsageError`, and writes nothing, where a file can't be read or
+    the key can't be used.
     """
     from ckpt_rules.runs import checkpoints_in
     from ckpt_rules.sealing import seal_checkpoint
+    from ckpt_rules.signing import Signer
 
+    signer = None if sign_key is None else Signer(os.fspath(sign_key))
     checkpoint, _ = _opened(path, ruleset, no_plugins, layout)
     if saves := checkpoints_in(os.fspath(path), installed_plugins(frozenset(no_plugins))):
-        raise UsageError(
-            f"{os.fspath(path)} is a run of {len(saves):,} checkpoints; seal one of them, such as {saves[-1]}"
-        )
+        folder = next((s for s in reversed(saves) if os.path.isdir(s)), None)
+        advice = f"seal one of them, such as {folder}" if folder else "they are files, and a seal lies in a directory"
+        raise UsageError(f"{os.fspath(path)} is a run of {len(saves):,} checkpoints; {advice}")
     checkpoint.reading = Reading(jobs, executor, progress)
     sealed = seal_checkpoint(checkpoint, algorithm, force=force)
-    if sign_key is not None:
-        from ckpt_rules.signing import sign_checkpoint
-
-        sign_checkpoint(checkpoint.path, os.fspath(sign_key))
+    if signer is not None:
+        signer.sign(checkpoint)
     return sealed
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ckpt_rules import __version__
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import EntryKind, RootKind
-from ckpt_rules.facts.seal import SEAL_NAME, Seal, SealedFile, SealedProgress
+from ckpt_rules.facts.seal import SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, SealedProgress, is_bookkeeping
 from ckpt_rules.facts.values import Digest, Wanted
 from ckpt_rules.storage import reason
 from ckpt_rules.writing import replace_file, sync_directory
@@ -55,7 +55,7 @@ def seal_checkpoint(checkpoint: Checkpoint, algorithm: str = "blake3", *, force:
 
 
 def _files(checkpoint: Checkpoint, *, force: bool) -> list[Entry]:
-    """What is sealed: every regular file, links followed."""
+    """What is sealed: every regular file, links followed; not the signature, which is made of the seal and changes with it."""
     path = checkpoint.path
     if checkpoint.root.kind is not RootKind.DIRECTORY or checkpoint.is_one_file:
         missing = checkpoint.root.kind is RootKind.MISSING
@@ -70,7 +70,8 @@ def _files(checkpoint: Checkpoint, *, force: bool) -> list[Entry]:
         raise UsageError(f"{path} has a seal already, {SEAL_NAME}; --force replaces it, 'ckpt-rules verify' checks it")
     if listing.truncated:
         raise UsageError(f"{path} can't be sealed: not all of it could be listed: {listing.truncated}")
-    for entry in listing:
+    entries = [e for e in listing if e.path not in (SEAL_NAME, SIGNATURE_NAME) and not is_bookkeeping(e.path)]
+    for entry in entries:
         if entry.kind not in (EntryKind.FILE, EntryKind.DIRECTORY):
             why = f": {entry.error}" if entry.error else ""
             raise UsageError(
@@ -78,7 +79,7 @@ def _files(checkpoint: Checkpoint, *, force: bool) -> list[Entry]:
             )
         if entry.path != entry.path.encode("utf-8", "replace").decode():
             raise UsageError(f"{path} can't be sealed: the name of {entry.path!r} is no UTF-8; rename it")
-    files = [e for e in listing if e.kind is EntryKind.FILE and e.path != SEAL_NAME]
+    files = [e for e in entries if e.kind is EntryKind.FILE]
     if not files:
         raise UsageError(f"{path} can't be sealed: there is no file in it")
     return files

@@ -47,9 +47,8 @@ def seal(  # noqa: PLR0913 - one argument for each flag
     The seal, ckpt-rules.seal.json, appears in the checkpoint when all files are read. Ends with 0, or with 2 where nothing was sealed.
     """
     from ckpt_rules.api import seal as seal_path
-    from ckpt_rules.facts.seal import SEAL_NAME
+    from ckpt_rules.facts.seal import SEAL_NAME, SIGNATURE_NAME
     from ckpt_rules.reporters.inspection import size
-    from ckpt_rules.signing import SIGNATURE_NAME
 
     with stdout_kept_clean(), shown_progress(quiet=quiet) as progress:
         sealed = seal_path(

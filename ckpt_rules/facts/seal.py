@@ -8,8 +8,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 SEAL_NAME = "ckpt-rules.seal.json"
+SIGNATURE_NAME = "model.sig"
 
-Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")]
+BOOKKEEPING = (".git", ".gitattributes", ".github", ".gitignore", ".cache/huggingface")
+"""What git and the hub's client note beside the files of a checkpoint: it comes and goes as they are run, and no trainer reads it."""
+
+Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def is_bookkeeping(path: str) -> bool:
+    """Whether a path, relative to the checkpoint, is one of `BOOKKEEPING` or lies in one."""
+    return any(path == name or path.startswith(f"{name}/") for name in BOOKKEEPING)
 
 
 class _Model(BaseModel):
@@ -34,7 +43,7 @@ class SealedProgress(_Model):
 
 
 class Seal(_Model):
-    """Sizes and digests of every file of a checkpoint but the seal itself."""
+    """Sizes and digests of every file of a checkpoint but the seal, its signature and `BOOKKEEPING`."""
 
     version: Literal[1] = Field(default=1, description="Of this format.")
     tool: str = Field(description="What wrote it: `ckpt-rules 0.1.0`.")

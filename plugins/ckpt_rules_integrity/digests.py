@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from ckpt_rules import (
     SEAL_NAME,
+    SIGNATURE_NAME,
     Checkpoint,
     Digest,
     EntryKind,
@@ -16,13 +18,14 @@ from ckpt_rules import (
     Rule,
     Severity,
     Wanted,
+    is_bookkeeping,
 )
 from ckpt_rules_integrity.promises import Promise, promises
 
 _MOST = 100
 _SHOWN = 5
-_SIGNATURE = ".sig"
-"""Of what is written after the seal, which it signs."""
+_AFTER_THE_SEAL = (SEAL_NAME, SIGNATURE_NAME, f"{SEAL_NAME}.sig", f"{SEAL_NAME}.asc")
+"""What is written when all else is sealed: the seal, and what signs it."""
 _AGAIN = "copy the file again from where it was sealed or downloaded; seal the checkpoint anew if the change was meant"
 
 
@@ -32,8 +35,9 @@ class DigestDiffers(Rule):
     ## What it checks
     Every file that the seal of the checkpoint (`ckpt-rules seal`), a list by `sha256sum` (`SHA256SUMS`, `*.sha256`) or the
     metadata of the Hugging Face hub promises something about, in a local directory or in its cache: its size, then its
-    digest. Of a sealed checkpoint also which files vanished, and, as a warning, which appeared. A file that was written after
-    the hub downloaded it was edited by its owner: a warning.
+    digest. Of a sealed checkpoint also which files vanished, and, as a warning, which appeared; what git and the hub's client
+    keep for themselves (`.git`, `.gitattributes`, `.cache/huggingface`) does not count. A file that was written after the hub
+    downloaded it was edited by its owner: a warning.
 
     ## Why it matters
     A digest notices any change: a bit that flipped, a copy that stopped half-way, a file that somebody replaced. No other
@@ -60,7 +64,11 @@ class DigestDiffers(Rule):
                 "nothing says what the files should be: no seal, no SHA256SUMS, no metadata of a download"
             )
         digests = checkpoint.read_all(self.wanted(checkpoint)).digests
-        found = [p for promise in known for p in _problems(checkpoint, promise, digests.get(_digest(promise)))]
+        broken: dict[str, Problem] = {}
+        for promise in known:
+            for problem in _problems(checkpoint, promise, digests.get(_digest(promise))):
+                broken.setdefault(promise.path, problem)
+        found = list(broken.values())
         yield from found[:_MOST]
         if len(found) > _MOST:
             yield Problem(
@@ -69,6 +77,14 @@ class DigestDiffers(Rule):
                 data={"files": len(found), "of": len(known)},
             )
         yield from _appeared(checkpoint)
+        hidden = [p for p in known if _is_hidden(checkpoint, p.path)]
+        if hidden:
+            why = checkpoint.listing.truncated or "a directory can't be read"
+            raise FactUnavailable(
+                f"{len(hidden):,} files that {hidden[0].source} lists could not be looked for: {why}",
+                path=".",
+                blocked=True,
+            )
 
 
 def _digest(promise: Promise) -> Digest:
@@ -79,6 +95,16 @@ def _may_be_kept(checkpoint: Checkpoint, promise: Promise) -> bool:
     entry = checkpoint.listing.get(promise.path)
     is_file = entry is not None and entry.kind is EntryKind.FILE
     return is_file and promise.size in (None, entry.size if entry else None)
+
+
+def _is_hidden(checkpoint: Checkpoint, path: str) -> bool:
+    """Whether a file may be there and not be listed: past a limit, or below what can't be listed."""
+    listing = checkpoint.listing
+    if listing.get(path) is not None:
+        return False
+    folders = accumulate(path.split("/")[:-1], "{}/{}".format)
+    above = (listing.get(folder) for folder in folders)
+    return listing.truncated is not None or any(e is not None and e.error is not None for e in above)
 
 
 def _broken_seal(checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -95,11 +121,17 @@ def _broken_seal(checkpoint: Checkpoint) -> Iterator[Problem]:
 
 def _problems(checkpoint: Checkpoint, promise: Promise, digest: str | None) -> Iterator[Problem]:
     """At most one problem."""
+    if _is_hidden(checkpoint, promise.path):
+        return
     entry = checkpoint.listing.get(promise.path)
     data: dict[str, object] = {"source": promise.source, "algorithm": promise.algorithm, "expected": promise.digest}
     place = Place(path=promise.path)
     if entry is None:
         yield Problem(message=f"the file is gone; {promise.source} lists it", place=place, help=_AGAIN, data=data)
+        return
+    if entry.kind is not EntryKind.FILE:
+        message = f"this is a {entry.kind.value}, and {promise.source} lists a file"
+        yield Problem(message=message, place=place, help=_AGAIN, data=data)
         return
     edited = promise.until_ns is not None and entry.mtime_ns > promise.until_ns
     severity = Severity.WARNING if edited else None
@@ -124,13 +156,13 @@ def _problems(checkpoint: Checkpoint, promise: Promise, digest: str | None) -> I
 
 def _appeared(checkpoint: Checkpoint) -> Iterator[Problem]:
     try:
-        sealed = checkpoint.seal.files
+        known = {*checkpoint.seal.files, *_AFTER_THE_SEAL}
     except FactUnavailable:
         return
     new = [
         e.path
         for e in checkpoint.listing
-        if e.kind is not EntryKind.DIRECTORY and e.path not in {*sealed, SEAL_NAME} and e.suffix != _SIGNATURE
+        if e.kind is not EntryKind.DIRECTORY and e.path not in known and not is_bookkeeping(e.path)
     ]
     if new:
         more = f" and {len(new) - _SHOWN:,} more" if len(new) > _SHOWN else ""

@@ -10,8 +10,10 @@ from ckpt_rules import SEAL_NAME, Checkpoint, Entry, EntryKind, FactUnavailable
 
 _LISTS = re.compile(r"sha256sums?(?:\.txt)?|checksums?\.sha256|.+\.sha256(?:sums?)?", re.IGNORECASE)
 _GNU = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9a-fA-F]{64}) [ *](?P<path>.+)")
-_BSD = re.compile(r"SHA256 \((?P<path>.+)\) = (?P<digest>[0-9a-fA-F]{64})")
-_BARE = re.compile(r"(?P<digest>[0-9a-fA-F]{64})")
+_BSD = re.compile(r"(?P<escaped>\\?)SHA256 \((?P<path>.+)\) = (?P<digest>[0-9a-fA-F]{64})")
+_ESCAPE = re.compile(r"\\([\\nr])")
+_ESCAPED = {"\\": "\\", "n": "\n", "r": "\r"}
+_BARE = re.compile(r"[0-9a-fA-F]{64}")
 _HUB = ".cache/huggingface/download/"
 _BLOB = re.compile(r"(?:\.\./)+blobs/(?P<digest>[0-9a-f]{64}|[0-9a-f]{40})")
 _ETAGS = {64: "sha256", 40: "git-sha1"}
@@ -60,25 +62,32 @@ def _listed(checkpoint: Checkpoint) -> Iterator[Promise]:
                 text = checkpoint.text(entry.path)
             except FactUnavailable:
                 continue
-            yield from _in_list(entry, text)
+            for name, digest in _lines(checkpoint, entry, text):
+                path = _place(checkpoint, entry, name.removeprefix("./"))
+                if path is not None:
+                    yield Promise(path, "sha256", digest.lower(), entry.path)
 
 
-def _in_list(entry: Entry, text: str) -> Iterator[Promise]:
-    """The lines that `sha256sum`, with or without `--tag`, wrote; a digest alone is that of the file the list is named for."""
-    for line in text.splitlines():
-        if match := _GNU.fullmatch(line):
+def _lines(checkpoint: Checkpoint, entry: Entry, text: str) -> Iterator[tuple[str, str]]:
+    """Names and digests, as `sha256sum` writes them with or without `--tag`; a digest alone is that of the file the list is named for."""
+    for ended in text.split("\n"):
+        line = ended.removesuffix("\r")
+        if match := _GNU.fullmatch(line) or _BSD.fullmatch(line):
             name = match["path"]
-            path = name.replace("\\n", "\n").replace("\\\\", "\\") if match["escaped"] else name
-        elif match := _BSD.fullmatch(line):
-            path = match["path"]
-        elif (match := _BARE.fullmatch(line.strip())) and entry.suffix == ".sha256":
-            path = entry.name.rpartition(".")[0]
-        else:
-            continue
-        path = path.removeprefix("./")
-        if not path.startswith("/") and ".." not in path.split("/"):
-            where = f"{entry.parent}/{path}" if entry.parent else path
-            yield Promise(where, "sha256", match["digest"].lower(), entry.path)
+            yield _ESCAPE.sub(lambda m: _ESCAPED[m[1]], name) if match["escaped"] else name, match["digest"]
+        elif _BARE.fullmatch(line.strip()) and checkpoint.listing.has_file(entry.path.rpartition(".")[0]):
+            yield entry.name.rpartition(".")[0], line.strip()
+
+
+def _place(checkpoint: Checkpoint, entry: Entry, name: str) -> str | None:
+    """The file that a list means: beside it, or where `sha256sum` was run at the top, below that; None outside of the checkpoint."""
+    if name.startswith("/") or ".." in name.split("/"):
+        return None
+    beside = f"{entry.parent}/{name}" if entry.parent else name
+    if entry.path in (beside, name):
+        return None  # a list can't hold its own digest; it was there, empty, when the shell began to write it
+    listing = checkpoint.listing
+    return name if listing.get(beside) is None and listing.get(name) is not None else beside
 
 
 def _downloaded(checkpoint: Checkpoint) -> Iterator[Promise]:

@@ -5,10 +5,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule
+from ckpt_rules import (
+    BOOKKEEPING,
+    SIGNATURE_NAME,
+    Checkpoint,
+    EntryKind,
+    FactUnavailable,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+)
+from ckpt_rules_integrity.claims import claims_of
+
+if TYPE_CHECKING:
+    from model_signing import hashing
 
 _LONGEST = 300
 _MOST = 10
@@ -20,7 +35,7 @@ class Signature(Rule):
     ## What it checks
     Where the ruleset gives a public key (option `key`): that `model.sig`, an OpenSSF model signature as `ckpt-rules seal
     --sign-key` and `model_signing sign key` write it, was made with the private key that belongs to it, and that every file
-    is the one that was signed. Nothing is asked of any server. Needs the package model-signing (`ckpt-rules[signing]`).
+    is the one that was signed; what git and the hub's client keep for themselves does not count. Nothing is asked of any server. Needs the package model-signing (`ckpt-rules[signing]`).
 
     ## Why it matters
     A seal shows that nothing changed since it was written; a signature shows who wrote it. Whoever can exchange the weights
@@ -35,7 +50,7 @@ class Signature(Rule):
     reads = Reads.BYTES
 
     key: str | None = Field(default=None, description="Path of the public key (PEM); without it the rule is skipped.")
-    signature: str = Field(default="model.sig", description="Path of the signature in the checkpoint.")
+    signature: str = Field(default=SIGNATURE_NAME, description="Path of the signature in the checkpoint.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""
@@ -64,15 +79,36 @@ def _fault(checkpoint: Checkpoint, key: str, signature: str) -> str | None:
         raise FactUnavailable("signatures need the package model-signing; install ckpt-rules[signing]") from None
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
-    except (OSError, ValueError) as error:
-        raise FactUnavailable(
-            f"the public key {key} can't be used: {_words(error)}", path=signature, blocked=True
-        ) from None
+    except (OSError, ValueError, AttributeError) as error:
+        why = "it lies on no elliptic curve" if isinstance(error, AttributeError) else _words(error)
+        raise FactUnavailable(f"the public key {key} can't be used: {why}", path=signature, blocked=True) from None
+    folder = next((e.path for e in checkpoint.listing if e.link and e.kind is EntryKind.DIRECTORY), None)
+    if folder is not None:
+        return f"{folder} is a link to a directory, and what lies there can't be signed"
+    if hashed := _as_signed(checkpoint, signature):
+        verifier.set_hashing_config(hashed)
     try:
-        verifier.verify(checkpoint.path, os.path.join(checkpoint.path, signature))
+        verifier.verify(os.path.abspath(checkpoint.path), os.path.join(checkpoint.path, signature))
     except Exception as error:  # noqa: BLE001 - whatever a damaged signature makes its parser raise
         return _words(error)
     return None
+
+
+def _as_signed(checkpoint: Checkpoint, signature: str) -> hashing.Config | None:
+    """How files are hashed as the signer did it, but links followed: in the hub's cache every file is one."""
+    from model_signing import hashing
+
+    claims = claims_of(checkpoint, signature)
+    if claims is None:
+        return None
+    how = claims.serialization
+    config = hashing.Config()
+    if how.method == "shards":
+        config.use_shard_serialization(hashing_algorithm=how.hash_type, shard_size=how.shard_size)
+    else:
+        config.use_file_serialization(hashing_algorithm=how.hash_type)
+    ignored = [path for path in (signature, *BOOKKEEPING) if not claims.covers(path)]
+    return config.set_ignored_paths(paths=ignored, ignore_git_paths=False).set_allow_symlinks(True)
 
 
 _CHANGED = re.compile(r"Hash mismatch for \\*'(.+?)\\*': Expected")

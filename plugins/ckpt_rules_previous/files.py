@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity, is_bookkeeping
 from ckpt_rules_previous.saves import called
 
 
@@ -58,10 +58,11 @@ _ALL = "the file"
 
 
 def _kinds(checkpoint: Checkpoint) -> Counter[str]:
-    """The bytes of the files of each kind."""
+    """The bytes of the files of each kind, but those that git and the hub's client keep."""
     found: Counter[str] = Counter()
     for entry in checkpoint.listing.files():
-        found[_ALL if checkpoint.is_one_file else _kind(entry.path)] += entry.size
+        if not is_bookkeeping(entry.path):
+            found[_ALL if checkpoint.is_one_file else _kind(entry.path)] += entry.size
     return found
 
 

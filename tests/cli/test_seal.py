@@ -7,9 +7,10 @@ import os
 from datetime import UTC, datetime
 
 import pytest
+import torch
 from blake3 import blake3
 
-from ckpt_rules import UsageError, seal
+from ckpt_rules import UsageError, seal, verify
 
 SEAL = "ckpt-rules.seal.json"
 
@@ -33,6 +34,27 @@ def test_a_sealed_checkpoint_passes_as_it_did(make_checkpoint, run, ruleset):
     checkpoint = make_checkpoint(epoch=2)
     run("seal", checkpoint.path, "--quiet")
     assert run("verify", checkpoint.path, "--ruleset", ruleset, "--strict", "--quiet").code == 0
+
+
+def test_a_seal_is_no_reason_against_publishing(make_checkpoint):
+    checkpoint = make_checkpoint(epoch=2)
+    before = verify(checkpoint, ruleset="publish")
+    seal(checkpoint)
+    assert [f.rule for f in before.findings] == ["publish/training-state", "publish/no-tokenizer"]
+    assert verify(checkpoint, ruleset="publish").findings == before.findings
+
+
+def test_what_git_and_the_hub_keep_is_not_sealed(make_checkpoint, run):
+    checkpoint = make_checkpoint()
+    for path in (".git/HEAD", ".gitattributes", ".cache/huggingface/download/config.json.metadata"):
+        (checkpoint / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkpoint / path).write_text("x")
+    run("seal", checkpoint.path)
+    assert sorted(json.loads((checkpoint / SEAL).read_text())["files"]) == [
+        "config.json",
+        "model.safetensors",
+        "training_state.pth",
+    ]
 
 
 def test_quiet_prints_nothing(make_checkpoint, run):
@@ -81,6 +103,16 @@ def test_a_run_is_refused_with_the_name_of_a_checkpoint(make_checkpoint, run, tm
     ended = run("seal", tmp_path / "run")
     assert ended.code == 2
     assert "is a run of 2 checkpoints; seal one of them, such as" in ended.err
+
+
+def test_a_run_of_files_is_refused(run, tmp_path):
+    saved = {"pytorch-lightning_version": "2.5.0", "epoch": 1, "global_step": 20, "state_dict": {"w": torch.zeros(2)}}
+    for name in ("epoch=1-step=20.ckpt", "last.ckpt"):
+        torch.save(saved | {"loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}, tmp_path / name)
+    ended = run("seal", tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert "is a run of 2 checkpoints; they are files, and a seal lies in a directory" in ended.err
+    assert not (tmp_path / SEAL).exists()
 
 
 def test_a_file_that_changes_meanwhile_is_not_sealed(make_checkpoint):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ckpt_rules import seal
+from ckpt_rules import seal, verify
 from ckpt_rules_integrity.digests import DigestDiffers, Unsigned
 
 SEAL = "ckpt-rules.seal.json"
@@ -60,9 +60,38 @@ class TestSeal:
             severity="warning",
         )
 
-    def test_a_signature_of_the_seal_is_no_stranger(self, sealed, run_rule):
-        (sealed / f"{SEAL}.sig").write_text("x")
+    @pytest.mark.parametrize("name", ["model.sig", f"{SEAL}.sig", f"{SEAL}.asc"])
+    def test_a_signature_of_the_seal_is_no_stranger(self, sealed, run_rule, name):
+        (sealed / name).write_text("x")
         run_rule(DigestDiffers(), sealed).assert_passed()
+
+    def test_what_git_and_the_hub_keep_is_no_stranger(self, sealed, run_rule):
+        for path in (".git/HEAD", ".gitattributes", ".cache/huggingface/download/config.json.lock"):
+            (sealed / path).parent.mkdir(parents=True, exist_ok=True)
+            (sealed / path).write_text("x")
+        run_rule(DigestDiffers(), sealed).assert_passed()
+
+    def test_a_directory_in_the_place_of_a_file_is_told(self, sealed, run_rule):
+        sealed.remove("config.json")
+        (sealed / "config.json").mkdir()
+        run_rule(DigestDiffers(), sealed).assert_one(
+            path="config.json", message=f"this is a directory, and {SEAL} lists a file", severity="error"
+        )
+
+    def test_a_file_past_a_limit_is_not_called_gone(self, sealed, tmp_path):
+        ruleset = tmp_path / "few.yaml"
+        ruleset.write_text("extends: [deep]\nlimits: {entries: 2}\n")
+        report = verify(sealed, ruleset=ruleset, select=["integrity/digest"])
+        (outcome,) = report.outcomes
+        assert (outcome.status, outcome.findings, outcome.blocked_by) == ("skipped", (), ".")
+        assert outcome.reason.startswith(f"2 files that {SEAL} lists could not be looked for: there are more than 2")
+
+    def test_of_a_file_that_two_sources_know_one_finding_is_made(self, sealed, run_rule):
+        digest = hashlib.sha256((sealed / "model.safetensors").read_bytes()).hexdigest()
+        (sealed / "SHA256SUMS").write_text(f"{digest}  model.safetensors\n")
+        seal(sealed, force=True)
+        sealed.flip_bit("model.safetensors", 300)
+        run_rule(DigestDiffers(), sealed).assert_one(path="model.safetensors", data={"source": SEAL})
 
     @pytest.mark.parametrize(
         ("text", "why"),
@@ -76,6 +105,11 @@ class TestSeal:
             (
                 '{"tool": "x", "created": "2030-01-01T00:00:00Z", "layout": "x", "files": {"a": {"size": -1, "digest": ""}}}',
                 "files.a.size:",
+            ),
+            (
+                '{"tool": "x", "created": "2030-01-01T00:00:00Z", "layout": "x", "files": {"a": {"size": 1, "digest": "%s"}}}'
+                % ("0" * 63),
+                "files.a.digest:",
             ),
         ],
     )
@@ -115,6 +149,45 @@ class TestSha256sums:
         checkpoint = make_checkpoint()
         (checkpoint / "SHA256SUMS").write_text(f"{'0' * 64}  ../secret\n{'0' * 64}  /etc/passwd\nnot a line\n")
         run_rule(DigestDiffers(), checkpoint).assert_skipped("nothing says what the files should be")
+
+    def test_a_digest_alone_without_a_file_beside_it_says_nothing(self, make_checkpoint, run_rule):
+        checkpoint = make_checkpoint()
+        (checkpoint / "model.sha256").write_text("0" * 64 + "\n")
+        run_rule(DigestDiffers(), checkpoint).assert_skipped("nothing says what the files should be")
+
+    @pytest.mark.parametrize("flags", [[], ["--tag"]])
+    def test_names_that_sha256sum_escapes_are_understood(self, make_checkpoint, run_rule, flags):
+        checkpoint = make_checkpoint()
+        names = ["back\\slash", "back\\nslash", "new\nline"]
+        for name in names:
+            (checkpoint / name).write_text(name)
+        command = ["sha256sum", *flags, *names]
+        text = subprocess.run(command, cwd=checkpoint.path, capture_output=True, text=True, check=True).stdout
+        (checkpoint / "SHA256SUMS").write_text(text)
+        run_rule(DigestDiffers(), checkpoint).assert_passed()
+        (checkpoint / "back\\nslash").write_text("other")
+        run_rule(DigestDiffers(), checkpoint).assert_one(path="back\\nslash", data={"source": "SHA256SUMS"})
+
+    def test_lines_may_end_as_on_windows(self, make_checkpoint, run_rule):
+        checkpoint = make_checkpoint()
+        (checkpoint / "SHA256SUMS").write_bytes(b"0" * 64 + b" *config.json\r\n")
+        run_rule(DigestDiffers(), checkpoint).assert_one(path="config.json", data={"expected": "0" * 64})
+
+    def test_what_a_list_says_of_itself_does_not_count(self, make_checkpoint, run_rule):
+        checkpoint = make_checkpoint()
+        command = "touch SHA256SUMS && sha256sum * > SHA256SUMS"
+        subprocess.run(command, shell=True, cwd=checkpoint.path, check=True)
+        assert "  SHA256SUMS" in (checkpoint / "SHA256SUMS").read_text()
+        run_rule(DigestDiffers(), checkpoint).assert_passed()
+
+    def test_a_list_in_a_directory_may_have_been_written_from_the_top(self, make_checkpoint, run_rule):
+        checkpoint = make_checkpoint()
+        (checkpoint / "extra").mkdir()
+        (checkpoint / "extra/notes.txt").write_text("x")
+        (checkpoint / "extra/SHA256SUMS").write_text(f"{hashlib.sha256(b'x').hexdigest()}  extra/notes.txt\n")
+        run_rule(DigestDiffers(), checkpoint).assert_passed()
+        (checkpoint / "extra/notes.txt").write_text("y")
+        run_rule(DigestDiffers(), checkpoint).assert_one(path="extra/notes.txt", data={"source": "extra/SHA256SUMS"})
 
     def test_a_name_that_is_not_there_is_told(self, make_checkpoint, run_rule):
         checkpoint = make_checkpoint()

@@ -107,6 +107,11 @@ class TestSmaller:
         saves[0].write_json("notes.json", {"a": 1})
         run_rule(Smaller(), saves[1]).assert_passed()
 
+    def test_what_git_keeps_may_go(self, saves, run_rule):
+        (saves[0] / ".git").mkdir()
+        (saves[0] / ".git/pack").write_bytes(b"x" * 100_000)
+        run_rule(Smaller(), saves[1], previous=saves[0].path).assert_passed()
+
     def test_other_numbers_in_the_names_of_files_do_not_matter(self, saves, run_rule):
         for save, number in zip(saves, (1, 2), strict=True):
             save.rename("training_state.pth", f"state_{number}.bin")
