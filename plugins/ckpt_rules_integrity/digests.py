@@ -68,20 +68,20 @@ class DigestDiffers(Rule):
         for promise in known:
             for problem in _problems(checkpoint, promise, digests.get(_digest(promise))):
                 broken.setdefault(promise.path, problem)
-        found = list(broken.values())
+        found, files = list(broken.values()), {p.path for p in known}
         yield from found[:_MOST]
         if len(found) > _MOST:
             yield Problem(
-                message=f"{len(found) - _MOST:,} more files are not what they were, {len(found):,} of {len(known):,} in all",
+                message=f"{len(found) - _MOST:,} more files are not what they were, {len(found):,} of {len(files):,} in all",
                 help=_AGAIN,
-                data={"files": len(found), "of": len(known)},
+                data={"files": len(found), "of": len(files)},
             )
         yield from _appeared(checkpoint)
-        hidden = [p for p in known if _is_hidden(checkpoint, p.path)]
+        hidden = [path for path in files if _is_hidden(checkpoint, path)]
         if hidden:
             why = checkpoint.listing.truncated or "a directory can't be read"
             raise FactUnavailable(
-                f"{len(hidden):,} files that {hidden[0].source} lists could not be looked for: {why}",
+                f"{len(hidden):,} of the {len(files):,} files could not be looked for: {why}",
                 path=".",
                 blocked=True,
             )

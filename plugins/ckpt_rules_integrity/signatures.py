@@ -82,6 +82,8 @@ def _fault(checkpoint: Checkpoint, key: str, signature: str) -> str | None:
     except (OSError, ValueError, AttributeError) as error:
         why = "it lies on no elliptic curve" if isinstance(error, AttributeError) else _words(error)
         raise FactUnavailable(f"the public key {key} can't be used: {why}", path=signature, blocked=True) from None
+    if checkpoint.listing.truncated:
+        raise FactUnavailable(f"not everything could be listed: {checkpoint.listing.truncated}", path=".", blocked=True)
     folder = next((e.path for e in checkpoint.listing if e.link and e.kind is EntryKind.DIRECTORY), None)
     if folder is not None:
         return f"{folder} is a link to a directory, and what lies there can't be signed"

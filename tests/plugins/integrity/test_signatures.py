@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from model_signing import hashing, signing
 
-from ckpt_rules import UsageError, seal
+from ckpt_rules import UsageError, seal, verify
 from ckpt_rules_integrity.digests import DigestDiffers
 from ckpt_rules_integrity.signatures import Signature
 
@@ -106,6 +106,16 @@ def test_a_link_to_a_directory_is_neither_signed_nor_trusted(signed, ours, tmp_p
     )
     with pytest.raises(UsageError, match="is sealed, but can't be signed: code is a link to a directory"):
         seal(signed, sign_key=ours[0], force=True)
+
+
+def test_what_lies_past_a_limit_is_not_trusted(signed, ours, tmp_path):
+    ruleset = tmp_path / "few.yaml"
+    ruleset.write_text(
+        f"extends: [deep]\nlimits: {{entries: 4}}\nrules: {{integrity/signature: {{options: {{key: {ours[1]}}}}}}}\n"
+    )
+    (outcome,) = verify(signed, ruleset=ruleset, select=["integrity/signature"]).outcomes
+    assert (outcome.status, outcome.blocked_by) == ("skipped", ".")
+    assert outcome.reason.startswith("not everything could be listed: there are more than 4")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "ckpt-rules.seal.json"])
