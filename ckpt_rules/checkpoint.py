@@ -122,6 +122,12 @@ class Checkpoint:
         """
         return self.read_all(Wanted(measures)).measured(self.located)
 
+    def missed(self, wanted: Wanted) -> dict[str, str]:
+        """Files that `read_all` could not look at as a whole for what is wanted, and why: their answer is not known."""
+        from ckpt_rules.deep.missing import missed
+
+        return missed(self, wanted)
+
     @property
     def weight_names(self) -> Mapping[tuple[str, str], str]:
         """The name in the model of each tensor of `located` that is a weight, by its file and the name that it has there."""

@@ -171,8 +171,27 @@ def _collect(found: Iterable[Finding], findings: list[Finding]) -> str | None:
 
 
 def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem]:
-    if selected.rule.reads is Reads.BYTES:
-        checkpoint.read_all(selected.rule.wanted(checkpoint))
+    wanted = selected.rule.wanted(checkpoint) if selected.rule.reads is Reads.BYTES else Wanted()
+    if wanted:
+        checkpoint.read_all(wanted)
+    try:
+        yield from _checked(selected, checkpoint)
+    except FactUnavailable as absent:
+        if not absent.blocked:  # what the rule did not find may lie in what could not be looked at
+            _require_all(checkpoint, wanted)
+        raise
+    _require_all(checkpoint, wanted)
+
+
+def _require_all(checkpoint: Checkpoint, wanted: Wanted) -> None:
+    """FactUnavailable where bytes that a rule wanted could not be looked at: it can't say that they are as they should be."""
+    missed = checkpoint.missed(wanted) if wanted else {}
+    for path, why in missed.items():
+        more = f", and {len(missed) - 1:,} more" if len(missed) > 1 else ""
+        raise FactUnavailable(f"not all bytes of {path}{more} could be looked at: {why}", path=path, blocked=True)
+
+
+def _checked(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem]:
     found: object = selected.rule.check(checkpoint)
     if found is None or isinstance(found, Problem) or not isinstance(found, Iterable):
         raise TypeError(

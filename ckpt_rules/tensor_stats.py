@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ckpt_rules.deep.missing import unlocated
 from ckpt_rules.deep.passing import read_bytes
 from ckpt_rules.errors import UsageError
 from ckpt_rules.facts.files import RootKind
@@ -57,12 +58,12 @@ class CheckpointStats(_Model):
     checkpoint: Text
     tensors: tuple[TensorStats, ...]
     nbytes: int = Field(description="Bytes that were read.")
-    faults: dict[str, Text] = Field(default={}, description="Files that could not be read to their end, and why.")
+    faults: dict[str, Text] = Field(default={}, description="Files not all of whose tensors could be read, and why.")
     notices: tuple[Notice, ...] = ()
 
     @property
     def unreadable(self) -> bool:
-        """Whether the system refused bytes of a tensor."""
+        """Whether there are tensors whose values are not known because a file is damaged or can't be read."""
         return bool(self.faults)
 
     def sorted(self, key: str) -> CheckpointStats:
@@ -115,7 +116,7 @@ def stats_of(checkpoint: Checkpoint, glob: str = "*", notices: Sequence[Notice] 
         checkpoint=checkpoint.path,
         tensors=tuple(_stats(t, measured.get((t.path, t.name)), read) for t in located),
         nbytes=read.nbytes,
-        faults=dict(read.unread),
+        faults={**checkpoint.fact(unlocated), **read.unread},
         notices=tuple(notices),
     )
 

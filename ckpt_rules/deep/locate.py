@@ -30,10 +30,10 @@ def located_tensors(checkpoint: Checkpoint) -> tuple[Located, ...]:
 
 def zip_members(checkpoint: Checkpoint) -> tuple[ZipMember, ...]:
     """Every entry of a zip archive that lies in its file as it is and has a checksum. A fact."""
-    alone = [e.path for e in checkpoint.listing if e.kind is EntryKind.FILE and _is_zip(checkpoint, e.path)]
-    found = [m for path in alone for m in _members(_archive(checkpoint, path), 0)]
+    alone = [e.path for e in checkpoint.listing if e.kind is EntryKind.FILE and is_zip(checkpoint, e.path)]
+    found = [m for path in alone for m in _members(archive_of(checkpoint, path), 0)]
     for metadata in _metadata(checkpoint):
-        for path, items in _by_file(checkpoint, metadata).items():
+        for path, items in items_by_file(checkpoint, metadata).items():
             for item, archive in zip(items, _archives(checkpoint, path, items), strict=False):
                 found += _members(archive, item.offset)
     return tuple(dict.fromkeys(found))
@@ -53,7 +53,7 @@ def _in_torch_file(checkpoint: Checkpoint, path: str) -> Iterator[Located]:
         file = checkpoint.torch_file(path)
     except FactUnavailable:
         return
-    for name, tensor in _tensors(file.value):
+    for name, tensor in tensors_in(file.value):
         blocks = _blocks(path, tensor, file.size, big_endian=file.byteorder == "big")
         yield Located(path, name, tensor.dtype, tensor.shape, blocks, strides=tensor.strides)
 
@@ -62,9 +62,9 @@ def _in_distributed(checkpoint: Checkpoint, metadata: str) -> Iterator[Located]:
     """The tensors of a distributed checkpoint, whose chunks are files by torch.save one behind the other."""
     known = checkpoint.distributed(metadata).tensors
     blocks: dict[str, list[tuple[StoredItem, TensorInfo, Block]]] = defaultdict(list)
-    for path, items in _by_file(checkpoint, metadata).items():
-        for item, part in zip(items, _parts(checkpoint, path, items), strict=False):
-            for name, tensor in _tensors(part.value):
+    for path, items in items_by_file(checkpoint, metadata).items():
+        for item, part in zip(items, parts_of(checkpoint, path, items), strict=False):
+            for name, tensor in tensors_in(part.value):
                 moved = tensor._replace(offset=None if tensor.offset is None else tensor.offset + item.offset)
                 found = _blocks(path, moved, item.offset + part.size, big_endian=part.byteorder == "big")
                 if item.name not in known:
@@ -105,7 +105,7 @@ def _has_gaps(tensor: TensorInfo) -> bool:
     return False
 
 
-def _tensors(value: object) -> Iterator[tuple[str, TensorInfo]]:
+def tensors_in(value: object) -> Iterator[tuple[str, TensorInfo]]:
     """Every tensor in a value, by the keys that lead to it; whatever is reached twice comes by the first way."""
     seen: set[int] = set()
 
@@ -146,7 +146,7 @@ def _metadata(checkpoint: Checkpoint) -> list[str]:
     return found
 
 
-def _by_file(checkpoint: Checkpoint, metadata: str) -> dict[str, list[StoredItem]]:
+def items_by_file(checkpoint: Checkpoint, metadata: str) -> dict[str, list[StoredItem]]:
     """The entries of each file that is there."""
     found: dict[str, list[StoredItem]] = defaultdict(list)
     for item in checkpoint.distributed(metadata).items:
@@ -155,7 +155,8 @@ def _by_file(checkpoint: Checkpoint, metadata: str) -> dict[str, list[StoredItem
     return found
 
 
-def _parts(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> tuple[TorchFile, ...]:
+def parts_of(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> tuple[TorchFile, ...]:
+    """What lies at each of these entries of a distributed checkpoint's file; nothing where it can't be read."""
     try:
         return checkpoint.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
     except FactUnavailable:
@@ -169,14 +170,16 @@ def _archives(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> tup
         return ()
 
 
-def _archive(checkpoint: Checkpoint, path: str) -> Archive | None:
+def archive_of(checkpoint: Checkpoint, path: str) -> Archive | None:
+    """The directory of a zip file; None where it can't be read."""
     try:
         return checkpoint.archive(path)
     except FactUnavailable:
         return None
 
 
-def _is_zip(checkpoint: Checkpoint, path: str) -> bool:
+def is_zip(checkpoint: Checkpoint, path: str) -> bool:
+    """Whether a file is one zip archive."""
     head = checkpoint.head(path)
     # What ranks of a distributed checkpoint wrote holds many archives, of which a directory at the end lists the last.
     return head.content is Content.ZIP and not path.endswith(".distcp")

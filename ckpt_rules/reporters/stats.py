@@ -32,6 +32,7 @@ def render(stats: CheckpointStats) -> str:
             lines += ["", printable(path)]
         lines.append(f"{_line(cells, widths)}{note}".rstrip())
     lines += ["", _summary(stats)]
+    lines += [f"not all of {printable(path)} could be read: {sentence(why)}" for path, why in stats.faults.items()]
     lines += [f"{n.severity.value}: {sentence(n.message)}" for n in stats.notices]
     return "\n".join(lines) + "\n"
 
@@ -75,7 +76,9 @@ def _summary(stats: CheckpointStats) -> str:
     bad = sum(1 for t in stats.tensors if t.non_finite)
     said = f"{len(stats.tensors):,} tensors, {elements:,} elements, {stats.nbytes:,} bytes read"
     whose = "1 tensor holds" if bad == 1 else f"{bad:,} tensors hold"
-    return f"{said}; {whose} values that are not finite" if bad else f"{said}; all values are finite"
+    if bad:
+        return f"{said}; {whose} values that are not finite"
+    return f"{said}; all values {'that were read ' if stats.faults else ''}are finite"
 
 
 def as_csv(stats: CheckpointStats) -> Iterator[str]:

@@ -17,8 +17,8 @@ class Crc(Rule):
 
     ## What it checks
     The CRC-32 of the content of every entry, against the one in the directory of the archive: of files by torch.save, of each
-    archive in the files of a distributed checkpoint, and of any other zip archive. A checksum of 0 stands for none. Of the
-    `data.pkl` of a file by torch.save, which is read in any case, `zip/ambiguous` speaks.
+    archive in the files of a distributed checkpoint, and of any other zip archive. A checksum of 0 stands for none, and
+    entries that are compressed are left out. Of the `data.pkl` of a file by torch.save, which is read in any case, `zip/ambiguous` speaks.
 
     ## Why it matters
     A bit that flipped on a disk, in memory or on the wire changes weights without a word: torch.load does not compare the

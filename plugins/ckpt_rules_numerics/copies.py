@@ -49,12 +49,12 @@ class ReplicasDiffer(Rule):
 
     def wanted(self, checkpoint: Checkpoint) -> Wanted:
         """The fingerprints of all tensors, where there is something to compare."""
-        compare = _pair_stored(checkpoint) or _shared_copies(checkpoint)
+        compare = checkpoint.fact(_pair_stored) or checkpoint.fact(_shared_copies)
         return Wanted(Measure.FINGERPRINT) if compare else Wanted()
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for the tied pair, one for each of the first ten shared tensors."""
-        tied, shared = _pair_stored(checkpoint), _shared_copies(checkpoint)
+        tied, shared = checkpoint.fact(_pair_stored), checkpoint.fact(_shared_copies)
         if not tied and not shared:
             raise FactUnavailable("no tensor is stored in several copies that must agree")
         if tied:

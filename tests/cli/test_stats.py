@@ -132,3 +132,13 @@ def test_names_that_would_move_the_cursor_are_escaped(tmp_path, run):
 def test_the_same_comes_from_python(saved):
     found = stats(saved, tensor="*.weight").sorted("peak")
     assert [(t.tensor, t.peak, t.non_finite) for t in found.tensors] == [("a.weight", 4, 0), ("b.weight", 1, 2)]
+
+
+def test_what_could_not_be_read_is_told_and_ends_with_2(make_checkpoint, run):
+    checkpoint = make_checkpoint().truncate("model.safetensors", keep=0.5)
+    ended = run("stats", checkpoint.path)
+    assert ended.code == 2
+    assert (
+        "all values that were read are finite\nnot all of model.safetensors could be read: the file has " in ended.out
+    )
+    assert list(run("stats", checkpoint.path, "--format", "json").json["faults"]) == ["model.safetensors"]
