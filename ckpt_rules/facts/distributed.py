@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, overload
 
 from ckpt_rules.facts.tensors import ReadProblem
 
@@ -37,6 +38,52 @@ class StoredItem(NamedTuple):
     corner: tuple[int, ...] = ()
 
 
+@dataclass(slots=True, eq=False)
+class StoredItems(Sequence[StoredItem]):
+    """Very many items in little memory: a column for each field, and an item made where it is asked for.
+
+    names, paths, corners: each different one once
+    """
+
+    names: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    corners: list[tuple[int, ...]] = field(default_factory=list)
+    name_numbers: array[int] = field(default_factory=lambda: array("I"))
+    path_numbers: array[int] = field(default_factory=lambda: array("I"))
+    corner_numbers: array[int] = field(default_factory=lambda: array("I"))
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+    lengths: array[int] = field(default_factory=lambda: array("Q"))
+
+    def __len__(self) -> int:
+        """How many items there are."""
+        return len(self.offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> StoredItem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[StoredItem, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> StoredItem | tuple[StoredItem, ...]:
+        """One item, or some."""
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        return StoredItem(
+            self.names[self.name_numbers[index]],
+            self.paths[self.path_numbers[index]],
+            self.offsets[index],
+            self.lengths[index],
+            self.corners[self.corner_numbers[index]],
+        )
+
+    def __iter__(self) -> Iterator[StoredItem]:
+        """The items in order."""
+        names = map(self.names.__getitem__, self.name_numbers)
+        paths = map(self.paths.__getitem__, self.path_numbers)
+        corners = map(self.corners.__getitem__, self.corner_numbers)
+        return map(StoredItem._make, zip(names, paths, self.offsets, self.lengths, corners, strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class DistributedMetadata:
     """What a `.metadata` of torch.distributed.checkpoint says.
@@ -50,5 +97,5 @@ class DistributedMetadata:
     path: str
     tensors: Mapping[str, StoredTensor]
     objects: frozenset[str]
-    items: tuple[StoredItem, ...]
+    items: Sequence[StoredItem]
     problem: ReadProblem | None = None
