@@ -37,8 +37,8 @@ def _within(chunk: Chunk, shape: tuple[int, ...]) -> bool:
 def _each_once(shape: tuple[int, ...], chunks: list[Chunk]) -> bool:
     """Whether chunks that lie within a tensor cover it; never denied of what takes too many boxes to tell."""
     cut = [d for d, n in enumerate(shape) if any(chunk.sizes[d] != n for chunk in chunks)]
-    if len(cut) == 1:
-        return _in_a_row(sorted((chunk.offsets[cut[0]], chunk.sizes[cut[0]]) for chunk in chunks))
+    if len(cut) < 2:
+        return _in_a_row(sorted((chunk.offsets[d], chunk.sizes[d]) for chunk in chunks for d in cut))
     boxes: _Boxes = defaultdict(int)
     for chunk in chunks:
         boxes[(), tuple((chunk.offsets[d], chunk.offsets[d] + chunk.sizes[d]) for d in cut)] += 1

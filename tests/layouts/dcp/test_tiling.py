@@ -34,11 +34,12 @@ def grid(shape, parts):
         ((0, 3), [((0, 0), (0, 3))]),
         ((0, 3), [((0, 0), (0, 3)), ((0, 0), (0, 3))]),
         ((3,), [((0,), (1,)), ((1,), (1,)), ((2,), (1,)), ((3,), (0,))]),
+        ((1, 3), [((0, 0), (1, 3)), ((1, 0), (0, 3)), ((1, 0), (0, 3))]),
         ((7, 5), grid((7, 5), (2, 2))),
         ((4, 4, 4), grid((4, 4, 4), (4, 2, 3))),
         ((3, 3), [((0, 0), (1, 2)), ((0, 2), (2, 1)), ((2, 1), (1, 2)), ((1, 0), (2, 1)), ((1, 1), (1, 1))]),
     ],
-    ids=["scalar", "whole", "nothing", "nothing twice", "row", "grid", "cube", "pinwheel"],
+    ids=["scalar", "whole", "nothing", "nothing twice", "row", "one row of several ranks", "grid", "cube", "pinwheel"],
 )
 def test_chunks_that_fill_a_tensor(shape, chunks):
     assert fault_in(tensor(shape, chunks)) is None
