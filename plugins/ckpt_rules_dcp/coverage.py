@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import combinations, pairwise
-from math import prod
+from itertools import pairwise
 
 from ckpt_rules import (
     Checkpoint,
-    Chunk,
     DistributedMetadata,
     EntryKind,
     FactUnavailable,
@@ -20,9 +18,9 @@ from ckpt_rules import (
     StoredItem,
     StoredTensor,
 )
-from ckpt_rules_dcp.saved import METADATA, small_values
+from ckpt_rules_dcp.saved import COMPRESSED, METADATA, is_compressed, small_values
+from ckpt_rules_dcp.tiling import fault_in
 
-_MOST_COMPARED = 64
 _SHOWN = 3
 
 
@@ -54,6 +52,8 @@ class ChunkCoverage(Rule):
             yield from _files(checkpoint, metadata)
             yield from _tensors(metadata)
             yield from _objects(checkpoint, metadata)
+            if compressed := checkpoint.fact(small_values, metadata.path).compressed:
+                raise FactUnavailable(COMPRESSED.format(compressed[0]), path=compressed[0], blocked=True)
 
 
 def _all(checkpoint: Checkpoint) -> list[DistributedMetadata]:
@@ -99,7 +99,7 @@ def _ranges(path: str, size: int, items: list[StoredItem]) -> Iterator[Problem]:
 def _tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
     placed = Counter(item.name for item in metadata.items)
     for name, tensor in metadata.tensors.items():
-        if fault := _fault(tensor, placed[name]):
+        if fault := _unplaced(tensor, placed[name]) or fault_in(tensor):
             yield Problem(
                 message=f"{name} {list(tensor.shape)} {fault}",
                 place=Place(path=metadata.path, tensor=name),
@@ -112,29 +112,9 @@ def _tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
         yield _problem(words, metadata.path, data={"objects": absent[:100]})
 
 
-def _fault(tensor: StoredTensor, placed: int) -> str | None:
-    """What is wrong with the chunks of a tensor, to follow its name and shape."""
-    if placed < len(tensor.chunks):
-        return f"has {len(tensor.chunks):,} chunks, of which {placed:,} have a place in a file"
-    if any(not _within(chunk, tensor.shape) for chunk in tensor.chunks):
-        return "has a chunk that reaches beyond it"
-    volume = sum(prod(chunk.sizes) for chunk in tensor.chunks)
-    if volume != prod(tensor.shape):
-        return f"has {prod(tensor.shape):,} elements, and its chunks hold {volume:,}"
-    if len(tensor.chunks) <= _MOST_COMPARED and any(_overlap(*pair) for pair in combinations(tensor.chunks, 2)):
-        return "has chunks that overlap, so that others leave a hole"
-    return None
-
-
-def _within(chunk: Chunk, shape: tuple[int, ...]) -> bool:
-    if not len(chunk.offsets) == len(chunk.sizes) == len(shape):
-        return False
-    return all(o + s <= n for o, s, n in zip(chunk.offsets, chunk.sizes, shape, strict=True))
-
-
-def _overlap(one: Chunk, other: Chunk) -> bool:
-    sides = zip(one.offsets, one.sizes, other.offsets, other.sizes, strict=True)
-    return bool(one.sizes) and all(a < c + d and c < a + b for a, b, c, d in sides)
+def _unplaced(tensor: StoredTensor, placed: int) -> str | None:
+    chunks = len(tensor.chunks)
+    return f"has {chunks:,} chunks, of which {placed:,} have a place in a file" if placed < chunks else None
 
 
 def _objects(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[Problem]:
@@ -151,7 +131,8 @@ def _objects(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[
         if entry is None or item.path in damaged or entry.size < item.offset + item.nbytes or item.nbytes < len(_ZIP):
             continue
         head = checkpoint.head(item.path)
-        if item.offset == 0 and head.error is None and head.head and not head.head.startswith((_ZIP, b"\x80")):
+        known = not head.head or head.head.startswith((_ZIP, b"\x80")) or is_compressed(checkpoint, item.path)
+        if item.offset == 0 and head.error is None and not known:
             yield _problem(f"{item.path} does not begin with {item.name}: other bytes lie there", item.path, item)
 
 

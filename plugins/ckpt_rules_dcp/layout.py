@@ -28,6 +28,7 @@ from ckpt_rules import (
     state_dicts,
 )
 from ckpt_rules_dcp import saved
+from ckpt_rules_dcp.extras import rng_of, scaler_of
 from ckpt_rules_dcp.saved import METADATA, Small
 
 FILE = re.compile(r"__(\d+)_(\d+)\.distcp")
@@ -87,12 +88,12 @@ class Distributed(Layout):
         return state_dicts.scheduler(saved.scheduler_state(_small(checkpoint)), METADATA, "lr_scheduler")
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
-        """Not told apart from other objects."""
-        raise FactUnavailable("a gradient scaler is not told apart from other objects")
+        """Under a name such as `scaler`."""
+        return scaler_of(_small(checkpoint))
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
-        """Not told apart from other objects."""
-        raise FactUnavailable("random-number state is not told apart from other objects")
+        """Under a name such as `rng_state`."""
+        return rng_of(checkpoint, _small(checkpoint))
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The counters outside of optimizer and scheduler."""
@@ -130,7 +131,10 @@ class Distributed(Layout):
 
 def _small(checkpoint: Checkpoint) -> Small:
     _whole(checkpoint)
-    return checkpoint.fact(saved.small_values)
+    small = checkpoint.fact(saved.small_values)
+    if small.compressed:
+        raise FactUnavailable(saved.COMPRESSED.format(small.compressed[0]), path=small.compressed[0], blocked=True)
+    return small
 
 
 def _whole(checkpoint: Checkpoint) -> None:

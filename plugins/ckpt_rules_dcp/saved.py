@@ -19,15 +19,21 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _WHOLE_MODEL = ("model", "module", "state_dict")
 _WHOLE_OPTIMIZER = ("optimizer", "optim")
 _MOST_STEPS = 256
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+COMPRESSED = "the entries of {} are compressed with zstd, and are not read"
 
 
 @dataclass(frozen=True, slots=True)
 class Small:
-    """Values that are read whole, objects and tensors without dimensions, and the file that each lies in."""
+    """Values that are read whole, objects and tensors without dimensions, and the file that each lies in.
+
+    compressed: files whose values a save has compressed, so that they are not read
+    """
 
     values: Mapping[str, object]
     paths: Mapping[str, str]
     damaged: Mapping[str, StoredItem]
+    compressed: tuple[str, ...] = ()
 
 
 def metadata_path(checkpoint: Checkpoint) -> str:
@@ -51,13 +57,24 @@ def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
         if item.name in metadata.objects or (scalar and (steps <= _MOST_STEPS or not item.name.endswith(".step"))):
             wanted[item.path].append(item)
     values, paths, damaged = {}, {}, {}
+    compressed = tuple(file for file in wanted if is_compressed(checkpoint, file))
     for file, items in wanted.items():
+        if file in compressed:
+            continue
         for item, value in _read(checkpoint, file, items):
             if value is _UNREADABLE:
                 damaged[item.name] = item
             else:
                 values[item.name], paths[item.name] = value, file
-    return Small(values, paths, damaged)
+    return Small(values, paths, damaged, compressed)
+
+
+def is_compressed(checkpoint: Checkpoint, path: str) -> bool:
+    """Whether the entries of a file were written through `ZStandard` of torch.distributed.checkpoint."""
+    try:
+        return checkpoint.head(path).head.startswith(_ZSTANDARD)
+    except FactUnavailable:
+        return False
 
 
 _UNREADABLE = object()
