@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from types import ModuleType
 
 import pytest
@@ -111,3 +112,20 @@ def problem():
         return Problem(message=message, place={"path": path, **place}, severity=severity)
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The kill rate of each layout, and each damage that lives with the reason why it may."""
+    surveys = defaultdict(list)
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "kill rate":
+                surveys[value["layout"]].append((report.nodeid.rpartition("::")[2], value))
+    if surveys:
+        terminalreporter.section("kill rates")
+    for layout, found in sorted(surveys.items()):
+        total, lived = (sum(n) for n in zip(*((v["total"], len(v["survivors"])) for _, v in found), strict=True))
+        terminalreporter.line(f"{layout}: {total - lived} of {total} damages found ({(total - lived) / total:.0%})")
+        for test, value in sorted(found):
+            for damage, reason in sorted(value["survivors"].items()):
+                terminalreporter.line(f"    {damage}: {reason} [{test}]")

@@ -64,11 +64,11 @@ class TestUnfinished:
         assert self.found(step) == [("files/staging-leftover", ".")]
 
 
-def test_each_damage_to_a_keras_file_is_found(tmp_path):
+def test_each_damage_to_a_keras_file_is_found(tmp_path, survived):
     survey = survey_of(
         FIXTURES / "keras", [d for d in damages_of(FIXTURES / "keras") if "missing" not in d.name], tmp_path
     )
-    assert survey.survivors == {}, survey
+    survived(survey, {})
     assert len(survey.killed) == 8
 
 
