@@ -5,14 +5,15 @@ https://github.com/pytorch/pytorch/blob/main/torch/distributed/checkpoint/metada
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from ckpt_rules.facts.distributed import DistributedMetadata, StoredItem
+from ckpt_rules.facts.distributed import DistributedMetadata, StoredItems
 from ckpt_rules.facts.tensors import ReadProblem, TorchFile
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import ProblemLog
+from ckpt_rules.readers.metadata_names import ItemTable, Names
 from ckpt_rules.readers.metadata_objects import is_object, state_of, stored_item, stored_tensor
 from ckpt_rules.readers.pickle_machine import unpickle
 from ckpt_rules.readers.plain_objects import PlainBuilder
@@ -47,17 +48,14 @@ def distributed_metadata(file: TorchFile) -> DistributedMetadata:
         # That a bare pickle is no file of torch.save is as it should be here.
         found = next((p for p in file.problems if p.fatal and p.code != "not-torch"), None)
         problem = found or ReadProblem("no-metadata", "it holds no metadata of a distributed checkpoint")
-        return DistributedMetadata(file.path, {}, frozenset(), (), problem)
+        return DistributedMetadata(file.path, {}, frozenset(), StoredItems(), problem)
     tensors = {str(n): t for n, value in kinds.items() if (t := stored_tensor(value)) is not None}
     objects = frozenset(str(n) for n, v in kinds.items() if is_object(v))
-    items = [item for pair in places.items() if (item := stored_item(*pair))]
-    return DistributedMetadata(file.path, tensors, objects, tuple(_beside(file.path, items)))
-
-
-def _beside(path: str, items: Sequence[StoredItem]) -> Sequence[StoredItem]:
-    """The items with the paths of their files in the checkpoint, which are told relative to the metadata."""
-    folder = path.rpartition("/")[0]
-    return [i._replace(path=f"{folder}/{i.path}") for i in items] if folder else items
+    table = ItemTable(Names())
+    for pair in places.items():
+        if item := stored_item(*pair):
+            table.append(item)
+    return DistributedMetadata(file.path, tensors, objects, table.beside(file.path))
 
 
 def _read_large(source: Source, path: str, budget: Budget) -> tuple[TorchFile, DistributedMetadata] | None:
@@ -81,13 +79,14 @@ def _read_large(source: Source, path: str, budget: Budget) -> tuple[TorchFile, D
     state = state_of(file.value)
     if metadata.problem or any(state.get(name) is not target for name, target in machine.filled.items()):
         return None
-    tensors, places = machine.tensors, machine.places
+    # A pair that is set by itself, as the last of a thousand and one is, is left in the dictionary.
+    tensors, table = machine.tensors, machine.places.table
     tensors.found.update(metadata.tensors)
-    places.lie_in(path.rpartition("/")[0])
+    items = table.beside(path)
     for item in metadata.items:
-        places.append(item)
+        table.append(item)
     return replace(file, value=None), DistributedMetadata(
-        path, tensors.found, metadata.objects | tensors.objects, places.items
+        path, tensors.found, metadata.objects | tensors.objects, items
     )
 
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_right
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from ckpt_rules.errors import FormatError
-from ckpt_rules.facts.distributed import StoredItem, StoredItems, StoredTensor
+from ckpt_rules.facts.distributed import StoredTensor
+from ckpt_rules.readers.metadata_names import ItemTable, Names
 from ckpt_rules.readers.metadata_objects import is_object, stored_item, stored_tensor
-from ckpt_rules.readers.metadata_text import NEW_TEXT, NUMBER_NBYTES, Names, number_of, text_at
+from ckpt_rules.readers.metadata_text import NEW_TEXT, NUMBER_NBYTES, number_of, text_at
 from ckpt_rules.readers.opcode_lengths import MEMOIZE, op_starts
 from ckpt_rules.readers.pickle_stack import UNSET
 from ckpt_rules.readers.sparse_memo import SparseMemo
-
-T = TypeVar("T")
 
 _LENGTHS_TRIED = 64
 
@@ -150,13 +149,11 @@ class Places:
     """`storage_data`: the name and the corner of a chunk, and its file, first byte and length."""
 
     def __init__(self, names: Names, memo: SparseMemo) -> None:
-        self.items = StoredItems(names=names.texts)
+        self.table = ItemTable(names)
         self._names, self._memo = names, memo
         self._first: dict[bytes, int] = {}
         self._middle: dict[bytes, tuple[int, int]] = {}
         self._last: dict[tuple[bytes, bytes, bytes], int] = {}
-        self._corners: dict[tuple[int, ...], int] = {}
-        self._paths: dict[str, int] = {}
         self._path_at: dict[bytes, int] = {}
 
     def add(self, key: object, value: object) -> None:
@@ -164,17 +161,7 @@ class Places:
         item = stored_item(key, value)
         if item is None:
             raise Unlike("a pair says of no chunk where it lies")
-        self.append(item)
-
-    def append(self, item: StoredItem) -> None:
-        """Take an item, its path relative to the metadata."""
-        self._append(self._names.number(item.name), self._path(item.path), item.offset, item.nbytes, self._corner(item))
-
-    def lie_in(self, folder: str) -> None:
-        """Give the paths of the files in the checkpoint, for a metadata that lies in a folder of it."""
-        if folder:
-            self.items.paths[:] = [f"{folder}/{path}" for path in self.items.paths]
-            self._paths = {path: number for number, path in enumerate(self.items.paths)}
+        self.table.append(item)
 
     def learn(self, data: bytes, start: int, end: int, key: object, value: object) -> None:
         """Learn what stands around name, path and numbers, where they are what they seem to be."""
@@ -189,7 +176,7 @@ class Places:
             return
         memos = {n: _memos(data, starts, *match.span(n)) for n in (_FIRST, _MIDDLE, _BEFORE, _BETWEEN, _REST)}
         self._first[match[_FIRST]] = memos[_FIRST]
-        self._middle[match[_MIDDLE]] = memos[_MIDDLE], self._corner(item)
+        self._middle[match[_MIDDLE]] = memos[_MIDDLE], self.table.corner(item.corner)
         self._last[match[_BEFORE], match[_BETWEEN], match[_REST]] = memos[_BEFORE] + memos[_BETWEEN] + memos[_REST]
 
     def read(self, data: bytes, pos: int, limit: int) -> int:
@@ -215,9 +202,9 @@ class Places:
                 names.remember(index, number)
             memo.skip(memos + is_new + known[0])
             if path[0] == NEW_TEXT:
-                memo.append(self.items.paths[file])
+                memo.append(self.table.items.paths[file])
             memo.skip(more)
-            self._append(number, file, start, nbytes, known[1])
+            self.table.add(number, file, start, nbytes, known[1])
             pos = match.end()
         return pos
 
@@ -228,24 +215,10 @@ class Places:
             text, end, is_new = text_at(raw, 0, self._memo)
             if text is None or end != len(raw):
                 return None
-            number = self._path(text)
+            number = self.table.path(text)
             if not is_new:
                 self._path_at[raw] = number
         return number
-
-    def _append(self, name: int, path: int, offset: int, nbytes: int, corner: int) -> None:
-        items = self.items
-        items.name_numbers.append(name)
-        items.path_numbers.append(path)
-        items.offsets.append(offset)
-        items.lengths.append(nbytes)
-        items.corner_numbers.append(corner)
-
-    def _path(self, path: str) -> int:
-        return _number(path, self._paths, self.items.paths)
-
-    def _corner(self, item: StoredItem) -> int:
-        return _number(item.corner, self._corners, self.items.corners)
 
 
 class Paths:
@@ -317,11 +290,3 @@ class Paths:
 def _memos(data: bytes, starts: list[int], start: int, end: int) -> int:
     """How many values the opcodes between two bytes put into the memo."""
     return sum(1 for at in starts if start <= at < end and data[at] == MEMOIZE[0])
-
-
-def _number(value: T, numbers: dict[T, int], values: list[T]) -> int:
-    """The number of a value; the next one where it is new."""
-    number = numbers.setdefault(value, len(values))
-    if number == len(values):
-        values.append(value)
-    return number

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.readers.budget import Budget, LimitError
+from ckpt_rules.readers.metadata_names import Names
 from ckpt_rules.readers.metadata_pairs import Pairs, Paths, Places, Tensors, Unlike
-from ckpt_rules.readers.metadata_text import Names
 from ckpt_rules.readers.pickle_machine import end_frame
 from ckpt_rules.readers.pickle_opcodes import TABLE, UNNOTED
 from ckpt_rules.readers.pickle_stack import Builder, FrameOpened, Machine

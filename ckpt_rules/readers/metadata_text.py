@@ -1,12 +1,8 @@
-"""Texts and numbers in the pairs of a `.metadata`, and the names of its tensors."""
+"""Texts and numbers in the pairs of a `.metadata`."""
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
-
 from ckpt_rules.readers.opcode_lengths import MEMOIZE
-from ckpt_rules.readers.pickle_stack import UNSET
 from ckpt_rules.readers.sparse_memo import SparseMemo
 
 NEW_TEXT, _SHORT_GET, _GET, _LONG, _SIGNED = b"\x8chj\x8aJ"
@@ -39,31 +35,3 @@ def number_of(raw: bytes) -> int:
     if raw[0] == _LONG:
         return int.from_bytes(raw[2:], "little", signed=True)
     return int.from_bytes(raw[1:], "little", signed=raw[0] == _SIGNED)
-
-
-class Names:
-    """The names of tensors and objects, each once, and the values of the memo that are names."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._numbers: dict[str, int] = {}
-        self._at = array("Q")
-        self._number_at = array("I")
-
-    def number(self, text: str) -> int:
-        """The number of a name; the next one where it is new."""
-        number = self._numbers.setdefault(text, len(self.texts))
-        if number == len(self.texts):
-            self.texts.append(text)
-        return number
-
-    def remember(self, index: int, number: int) -> None:
-        """Note that a value of the memo, a later one than all before, is a name."""
-        self._at.append(index)
-        self._number_at.append(number)
-
-    def tell(self, index: int) -> object:
-        """The name that is a value of the memo; `UNSET` where none is."""
-        place = bisect_left(self._at, index)
-        known = place < len(self._at) and self._at[place] == index
-        return self.texts[self._number_at[place]] if known else UNSET
