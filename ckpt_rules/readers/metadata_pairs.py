@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from typing import Protocol
 
 from ckpt_rules.errors import FormatError
@@ -31,6 +32,7 @@ _PLACE = re.compile(
     + b"(" + _GET + b")" + _NUMBER + b"(" + _GET + b")" + _NUMBER + rb"(.{0,64}?ub)",
     re.DOTALL,
 )  # fmt: skip
+_ATTRIBUTES = {"fqn": 1, "relative_path": 1, "offset": 2, "length": 1}
 _TUPLES = {b"\x85": 1, b"\x86": 2, b"\x87": 3, b"t": None}
 _FIRST, _NAME, _MIDDLE, _PATH, _BEFORE, _OFFSET, _BETWEEN, _LENGTH, _REST = range(1, 10)
 
@@ -171,8 +173,11 @@ class Places:
         parts = match.groups()
         name, path, offset, nbytes = (parts[n - 1] for n in (_NAME, _PATH, _OFFSET, _LENGTH))
         seen = (text_at(name, 0, self._memo)[0], text_at(path, 0, self._memo)[0], number_of(offset), number_of(nbytes))
-        # Where two of them are the same, which is which can't be told.
+        # Where two of them are the same, or an attribute is set twice, which is which can't be told.
+        attributes = Counter(text_at(data, at, self._memo)[0] for at in starts)
         if seen != item[:4] or item.name == item.path or item.offset == item.nbytes:
+            return
+        if any(attributes[name] != count for name, count in _ATTRIBUTES.items()):
             return
         memos = {n: _memos(data, starts, *match.span(n)) for n in (_FIRST, _MIDDLE, _BEFORE, _BETWEEN, _REST)}
         self._first[match[_FIRST]] = memos[_FIRST]
@@ -184,11 +189,8 @@ class Places:
         memo, names = self._memo, self._names
         while match := _PLACE.match(data, pos, limit):
             first, name, middle, path, before, offset, between, length, rest = match.groups()
-            memos, known, more = (
-                self._first.get(first),
-                self._middle.get(middle),
-                self._last.get((before, between, rest)),
-            )
+            memos, known = self._first.get(first), self._middle.get(middle)
+            more = self._last.get((before, between, rest))
             if memos is None or known is None or more is None:
                 break
             text, end, is_new = text_at(name, 0, memo)

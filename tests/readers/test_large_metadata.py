@@ -207,3 +207,15 @@ def test_one_that_is_larger_than_what_is_read_names_the_limit():
     assert refused.problem.message == (
         f"the metadata has {len(data):,} bytes, more than the 1 MiB that are read (a ruleset can raise this: `limits: {{metadata: …}}`)"
     )
+
+
+def test_an_attribute_that_is_set_twice_is_that_of_the_last_time():
+    """What a save never does, and a pickle may: the second `fqn` is text that stands there, whatever the first says."""
+    data = pickle.dumps(metadata(12, 1), protocol=4)
+    file = read(data, large=True)[1].items
+    marker = b"\x8c\x05index\x94"
+    at = data.index(marker)
+    changed = data[:at] + b"\x8c\x03fqn\x94\x8c\x05other\x94" + data[at:]
+    changed = changed[:3] + (len(changed) - 11).to_bytes(8, "little") + changed[11:]
+    assert "other" not in file.names
+    assert told(changed, large=True) == told(changed, large=False)
