@@ -10,7 +10,7 @@ import re
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.distributed import StoredTensor
@@ -41,20 +41,34 @@ class Unlike(FormatError):
     """Something that the pairs of a `.metadata` do not do: the pickle must be run as a whole."""
 
 
-class Pairs(Protocol):
-    """What reads the pairs of one dictionary."""
+class Values(Protocol):
+    """What reads the values that fill one dictionary or list.
 
-    def add(self, key: object, value: object) -> None:
-        """Take a pair that was run."""
+    width:     how many a machine puts on its stack for one: a key and a value, or an element
+    ends_with: the opcode that sets or appends them
+    """
+
+    width: ClassVar[int]
+    ends_with: ClassVar[int]
+
+    def add(self, *values: object) -> None:
+        """Take what was run."""
         ...
 
-    def learn(self, data: bytes, start: int, end: int, key: object, value: object) -> None:
-        """Learn from the bytes of a pair that was run."""
+    def learn(self, data: bytes, start: int, end: int, *values: object) -> None:
+        """Learn from the bytes of what was run."""
         ...
 
     def read(self, data: bytes, pos: int, limit: int) -> int:
-        """Read pairs that are like those that were learned; the byte behind the last."""
+        """Read what is like that which was learned; the byte behind the last."""
         ...
+
+
+class Pairs:
+    """What is common to the readers of dictionaries."""
+
+    width: ClassVar[int] = 2
+    ends_with: ClassVar[int] = b"u"[0]
 
 
 class Kind:
@@ -71,7 +85,7 @@ class Kind:
         self.after: Kind | None = None
 
 
-class Tensors:
+class Tensors(Pairs):
     """`state_dict_metadata`: a name, and what is known of the tensor or object. Layers repeat that to the byte."""
 
     def __init__(self, names: Names, memo: SparseMemo) -> None:
@@ -82,15 +96,17 @@ class Tensors:
         self._lengths: list[int] = []
         self._last: Kind | None = None
 
-    def add(self, key: object, value: object) -> None:
+    def add(self, *values: object) -> None:
         """Take a pair that was run."""
+        key, value = values
         fact = stored_tensor(value)
         if not isinstance(key, str) or not (fact or is_object(value)):
             raise Unlike("a pair describes no tensor and no object")
         self._take(self._names.texts[self._names.number(key)], fact)
 
-    def learn(self, data: bytes, start: int, end: int, key: object, value: object) -> None:
+    def learn(self, data: bytes, start: int, end: int, *values: object) -> None:
         """Learn the bytes behind the name."""
+        key, value = values
         starts, (text, at, _) = op_starts(data, start, end), text_at(data, start, self._memo)
         if starts is None or text != key:
             return
@@ -147,7 +163,7 @@ class Tensors:
         del self._lengths[_LENGTHS_TRIED:]
 
 
-class Places:
+class Places(Pairs):
     """`storage_data`: the name and the corner of a chunk, and its file, first byte and length."""
 
     def __init__(self, names: Names, memo: SparseMemo) -> None:
@@ -158,16 +174,16 @@ class Places:
         self._last: dict[tuple[bytes, bytes, bytes], int] = {}
         self._path_at: dict[bytes, int] = {}
 
-    def add(self, key: object, value: object) -> None:
+    def add(self, *values: object) -> None:
         """Take a pair that was run."""
-        item = stored_item(key, value)
+        item = stored_item(*values)
         if item is None:
             raise Unlike("a pair says of no chunk where it lies")
         self.table.append(item)
 
-    def learn(self, data: bytes, start: int, end: int, key: object, value: object) -> None:
+    def learn(self, data: bytes, start: int, end: int, *values: object) -> None:
         """Learn what stands around name, path and numbers, where they are what they seem to be."""
-        match, starts, item = _PLACE.fullmatch(data, start, end), op_starts(data, start, end), stored_item(key, value)
+        match, starts, item = _PLACE.fullmatch(data, start, end), op_starts(data, start, end), stored_item(*values)
         if not match or starts is None or item is None or not set(starts).issuperset(map(match.start, range(1, 10))):
             return
         parts = match.groups()
@@ -223,7 +239,7 @@ class Places:
         return number
 
 
-class Paths:
+class Paths(Pairs):
     """`planner_data`: a name, and a tuple of the keys that lead to it. It is passed over, for no load asks for it."""
 
     def __init__(self, memo: SparseMemo) -> None:
@@ -232,12 +248,13 @@ class Paths:
         self._starts, self._memos = array("Q"), array("Q")
         self._told: dict[int, object] = {}
 
-    def add(self, key: object, value: object) -> None:
+    def add(self, *values: object) -> None:
         """Take a pair that was run."""
+        key, value = values
         if not isinstance(key, str) or not isinstance(value, tuple):
             raise Unlike("a pair is no name with a path")
 
-    def learn(self, data: bytes, start: int, end: int, key: object, value: object) -> None:
+    def learn(self, data: bytes, start: int, end: int, *values: object) -> None:
         """Nothing: such a pair tells by itself that it is one."""
 
     def read(self, data: bytes, pos: int, limit: int) -> int:

@@ -1,6 +1,6 @@
 """The pickle of a large `.metadata`: run up to where its dictionaries repeat themselves, and read from there on.
 
-The machine runs the first pairs of each dictionary, and whatever is unlike those before it.
+The machine runs the first pairs of each, and whatever is unlike those before it.
 """
 
 from __future__ import annotations
@@ -10,29 +10,31 @@ from contextlib import suppress
 from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.metadata_names import Names
-from ckpt_rules.readers.metadata_pairs import Pairs, Paths, Places, Tensors, Unlike
+from ckpt_rules.readers.metadata_pairs import Paths, Places, Tensors, Unlike, Values
+from ckpt_rules.readers.metadata_plans import Plans
 from ckpt_rules.readers.pickle_machine import end_frame
 from ckpt_rules.readers.pickle_opcodes import TABLE, UNNOTED
 from ckpt_rules.readers.pickle_stack import Builder, FrameOpened, Machine
 from ckpt_rules.readers.sparse_memo import SparseMemo
 
 _PAIR = 2
+_PLANS, _NEAR = "all_local_plans", 6
 _KEPT_NBYTES = 200
 """Of a pair, about: what is built to run it is let go."""
 
 _FRAME_NBYTES = 9
-_SETITEMS, _FRAME, _STOP = b"u\x95."
-_NEXT = frozenset(b"\x8cXhju")
-"""What can follow a pair: the key of the next, or the end of the pairs."""
+_FRAME, _STOP = b"\x95."
+_NEXT = frozenset(b"\x8cXhjue")
+"""What can follow a value: the next, or the end of all."""
 
 
 class MetadataMachine(Machine):
-    """A pickle machine that has the pairs of large dictionaries read without being built.
+    """A pickle machine that has what fills large dictionaries and lists read without being built.
 
-    filled: the dictionaries whose pairs were read, by name; they are left empty
+    filled: the dictionaries that were read, by name; they are left empty
     """
 
-    __slots__ = ("_is_reading", "_memo", "_readers", "filled", "places", "tensors")
+    __slots__ = ("_is_reading", "_memo", "_plans", "_readers", "filled", "places", "tensors")
 
     def __init__(self, data: bytes, builder: Builder, stream: str, start: int, budget: Budget) -> None:
         super().__init__(data, builder, stream, start, budget)
@@ -40,8 +42,9 @@ class MetadataMachine(Machine):
         names = Names()
         self.tensors, self.places = Tensors(names, self._memo), Places(names, self._memo)
         paths = Paths(self._memo)
-        self._memo.further = [names.tell, paths.tell]
-        self._readers: dict[str, Pairs] = {
+        self._plans = Plans(self._memo, self.globals)
+        self._memo.further = [names.tell, paths.tell, self._plans.tell]
+        self._readers: dict[str, Values] = {
             "state_dict_metadata": self.tensors,
             "planner_data": paths,
             "storage_data": self.places,
@@ -50,52 +53,56 @@ class MetadataMachine(Machine):
         self.filled: dict[str, dict[object, object]] = {}
 
     def mark(self) -> None:
-        """Open a mark; where it is that of the pairs of a large dictionary, read them."""
+        """Open a mark; where it is that of the values of a large dictionary or list, read them."""
         super().mark()
         below = self.under[-1]
-        if self._is_reading or len(below) < _PAIR or type(below[-2]) is not str or below[-1] != {}:
+        if self._is_reading or len(below) < _PAIR or type(below[-2]) is not str:
             return
         name, target = below[-_PAIR:]
-        if (reader := self._readers.get(name)) is None:
+        if target == {} and (reader := self._readers.get(name)):
+            if self.filled.setdefault(name, target) is not target or self._plans.passed:
+                raise Unlike("a dictionary comes twice, or late")
+        elif target == [] and name == "items" and any(_PLANS in level[-_NEAR:] for level in self.under):
+            reader = self._plans
+        else:
             return
-        if self.filled.setdefault(name, target) is not target:
-            raise Unlike("two dictionaries have one name")
         self._is_reading = True
-        self._read_pairs(reader)
+        self._read_all(reader)
         self._is_reading = False
 
-    def _read_pairs(self, reader: Pairs) -> None:
-        """Read pairs up to the opcode that sets them, of which there are then none."""
+    def _read_all(self, reader: Values) -> None:
+        """Read up to the opcode that sets or appends what was read, which is then nothing."""
         level = len(self.under)
         self._settle()
-        while self._next() != _SETITEMS:
+        while self._next() != reader.ends_with:
             if self.pos >= self.size:
-                raise Unlike("the pickle ends inside a dictionary")
+                raise Unlike("the pickle ends inside a dictionary or list")
             before = self.pos
             self.pos = reader.read(self.data, self.pos, self.frame_end or self.size)
             self._settle()
             if self.pos == before:
-                self._run_pair(reader, level)
+                self._run_one(reader, level)
 
-    def _run_pair(self, reader: Pairs, level: int) -> None:
-        """Run one pair as any machine does, and let the reader learn it."""
+    def _run_one(self, reader: Values, level: int) -> None:
+        """Run a pair, or an element, as any machine does, and let the reader learn it."""
         start, room = self.pos, self.room
         is_framed = False
-        while not self._has_pair(level):
+        while not self._is_whole(reader, level):
             is_framed = self._step() or is_framed
             if len(self.under) < level:
-                raise Unlike("a pair reaches below its own values")
-        key, value = self.stack
+                raise Unlike("a value reaches below itself")
+        values = tuple(self.stack)
         self.stack.clear()
-        reader.add(key, value)
+        reader.add(*values)
         if not is_framed:
-            reader.learn(self.data, start, self.pos, key, value)
+            reader.learn(self.data, start, self.pos, *values)
         self.room = room - _KEPT_NBYTES
 
-    def _has_pair(self, level: int) -> bool:
-        """Whether there is a key with a finished value: what is pushed on its way to one is text, or goes on."""
-        at_its_end = len(self.under) == level and len(self.stack) == _PAIR and self._next() in _NEXT
-        return at_its_end and isinstance(self.stack[1], Opaque | tuple)
+    def _is_whole(self, reader: Values, level: int) -> bool:
+        """Whether the stack holds a finished value: what is pushed on its way to one is text, or goes on."""
+        if len(self.stack) != reader.width or len(self.under) != level:
+            return False
+        return isinstance(self.stack[-1], Opaque | tuple) and self._next() in _NEXT
 
     def _step(self) -> bool:
         """Run one opcode; whether a frame begins or ends with it."""

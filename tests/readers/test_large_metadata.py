@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
+from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, WriteItem, WriteItemType
 
 from ckpt_rules.facts.distributed import StoredItem, StoredTensor
 from ckpt_rules.limits import Limits
@@ -98,8 +99,8 @@ def test_more_pairs_than_a_pickler_sets_at_once_and_more_frames_than_one():
 
 def test_most_pairs_are_never_built(monkeypatch):
     run = []
-    as_it_is = MetadataMachine._run_pair
-    monkeypatch.setattr(MetadataMachine, "_run_pair", lambda m, r, level: (run.append(r), as_it_is(m, r, level)))
+    as_it_is = MetadataMachine._run_one
+    monkeypatch.setattr(MetadataMachine, "_run_one", lambda m, r, level: (run.append(r), as_it_is(m, r, level)))
     read(pickle.dumps(metadata(2_000), protocol=4), large=True)
     assert len(run) < 200, "of 10,000 pairs"
 
@@ -129,6 +130,56 @@ def test_items_are_a_sequence():
     assert items[-1].name == "optimizer.param_groups.2.lr"
     assert items[1:3] == (items[1], items[2])
     assert len(items) == len(list(items))
+
+
+def planned(whole: Metadata, ranks: int = 3) -> Metadata:
+    """With the plans of every rank in it, as Megatron keeps them; each as its rank sent it."""
+    items = [[] for _ in range(ranks)]
+    for number, index in enumerate(whole.storage_data):
+        kind = whole.state_dict_metadata[index.fqn]
+        if isinstance(kind, BytesStorageMetadata):
+            items[number % ranks].append(WriteItem(index, WriteItemType.BYTE_IO))
+            continue
+        data = TensorWriteData(ChunkStorageMetadata(index.offset, kind.size), kind.properties, kind.size)
+        items[number % ranks].append(WriteItem(index, WriteItemType.SHARD, tensor_data=data))
+    whole.all_local_plans = [fresh(SavePlan(each, planner_data={"a": ("a",)})) for each in items]
+    return whole
+
+
+class TestPlans:
+    """What Megatron keeps of the ranks' plans says everything again; it is passed over."""
+
+    @pytest.mark.parametrize("ranks", [1, 3])
+    def test_they_change_nothing(self, ranks):
+        with_plans = pickle.dumps(planned(metadata(), ranks), protocol=4)
+        assert read(with_plans, large=True)[0].value is None
+        assert told(with_plans, large=True) == told(with_plans, large=False)
+        assert (
+            read(with_plans, large=True)[1].tensors == read(pickle.dumps(metadata(), protocol=4), large=True)[1].tensors
+        )
+
+    def test_they_are_not_built(self, monkeypatch):
+        run = []
+        as_it_is = MetadataMachine._run_one
+        monkeypatch.setattr(MetadataMachine, "_run_one", lambda m, r, level: (run.append(r), as_it_is(m, r, level)))
+        data = pickle.dumps(planned(metadata(2_000)), protocol=4)
+        file, found = read(data, large=True)
+        assert (file.readable, len(found.tensors), len(run) < 250) == (True, 2_000, True), len(run)
+
+    def test_a_plan_that_asks_for_more_is_run(self):
+        """No opcode hides behind another: what a plan asks for is told, wherever in it that stands."""
+        whole = planned(metadata(50))
+        whole.all_local_plans[1].items[7] = Malicious()
+        data = pickle.dumps(whole, protocol=4)
+        assert "posix.system" in {g.dotted for g in read(data, large=True)[0].globals}
+        assert told(data, large=True) == told(data, large=False)
+
+
+class Malicious:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("true",)
 
 
 class TestWhatIsUnlike:
