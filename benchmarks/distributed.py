@@ -1,8 +1,10 @@
-"""A distributed checkpoint of 512 ranks and 10,000 files with very many tensors, all of it sparse: how long and how much memory.
+"""A checkpoint of 512 ranks and 10,000 files with very many tensors, all of it sparse: how long and how much memory.
 
-    python benchmarks/distributed.py [--tensors 1000000] [--directory DIR]
+    python benchmarks/distributed.py [--kind dcp|deepspeed] [--tensors 1000000] [--directory DIR]
 
-Only `.metadata` is real; every `.distcp` file is as long as it should be and holds nothing.
+Of torch.distributed.checkpoint only `.metadata` is real; every `.distcp` file is as long as it should be and holds nothing. Of
+DeepSpeed every file is by torch.save, without the bytes of its tensors: ZeRO-3, whose ranks each name all parameters, so
+that 1,953 parameters make a million names; and files of experts to make up the number.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import argparse
 import multiprocessing
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ FILES, RANKS, NBYTES = 10_000, 512, 4096
 RULESET = "extends: [default]\nlimits: {memory: 8192, values: 100000000, opcodes: 2000000000, structure: 2047}\n"
 
 
-def build(directory: Path, tensors: int) -> None:
+def build_dcp(directory: Path, tensors: int) -> None:
     import torch
     from torch.distributed.checkpoint.filesystem import _StorageInfo
     from torch.distributed.checkpoint.metadata import (
@@ -51,34 +52,78 @@ def build(directory: Path, tensors: int) -> None:
             out.truncate((tensors - file + FILES - 1) // FILES * NBYTES)
 
 
-def measure(directory: Path, ruleset: Path) -> tuple[float, float, str]:
-    """Seconds and peak megabytes of one whole process, and its last line."""
-    started = time.perf_counter()
+def build_deepspeed(directory: Path, tensors: int) -> None:
+    import torch
+
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory.parent / "latest").write_text(directory.name)
+    shape, names = torch.Size((1024, 1024)), [f"model.layers.{n // 10}.weight_{n % 10}" for n in range(tensors // RANKS)]
+    layers = -(-(FILES - 2 * RANKS) // EXPERTS)
+    for rank in range(RANKS):
+        start = f"zero_pp_rank_{rank}_mp_rank_00"
+        # Each parameter is an empty tensor with a storage of its own, as stage 3 leaves it.
+        module = {name: torch.empty(0, dtype=torch.bfloat16) for name in names}
+        model = {**_MODEL, "module": module, "param_shapes": [dict.fromkeys(names, shape)], "num_experts": [EXPERTS] * layers}
+        flat = torch.empty(len(names) * shape.numel() // RANKS)
+        moments = {"step": 1000, "exp_avg": torch.empty_like(flat), "exp_avg_sq": torch.empty_like(flat)}
+        groups = [{"params": [0], "lr": 1e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}]
+        inside = {"state": {0: moments}, "param_groups": groups}
+        own = {"zero_stage": 3, "partition_count": RANKS, "optimizer_state_dict": inside, "fp32_flat_groups": [flat]}
+        with torch.serialization.skip_data():
+            torch.save(model, directory / f"{start}_model_states.pt")
+            torch.save({"optimizer_state_dict": own}, directory / f"bf16_{start}_optim_states.pt")
+    for number in range(layers * EXPERTS):
+        layer, expert = divmod(number, EXPERTS)
+        name = f"model.layers.{layer}.mlp.deepspeed_moe.experts.deepspeed_experts.{expert}.weight"
+        with torch.serialization.skip_data():
+            path = directory / f"layer_{layer}_expert_{expert}_mp_rank_00_model_states.pt"
+            torch.save({name: torch.empty(1024, 1024, dtype=torch.bfloat16)}, path)
+
+
+EXPERTS = 64
+_MODEL = {
+    "buffer_names": [], "optimizer": None, "frozen_param_shapes": None, "shared_params": {}, "frozen_param_fragments": None,
+    "lr_scheduler": {"last_batch_iteration": 999}, "skipped_steps": 0, "global_steps": 1000, "global_samples": 1000 * RANKS,
+    "dp_world_size": RANKS, "mp_world_size": 1, "ds_version": "0.19.8",
+    "ds_config": {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}, "bf16": {"enabled": True}},
+}  # fmt: skip
+
+
+def measure(directory: Path, ruleset: Path) -> tuple[float, float, float, str]:
+    """Seconds, those of a processor, and peak megabytes of one whole process, and its last line."""
     argv = [sys.executable, "-m", "ckpt_rules", "verify", "--ruleset", str(ruleset), str(directory)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return seconds, peak, (done.stdout or done.stderr).strip().splitlines()[-1]
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "300"})
+        _, _, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        said.seek(0)
+        last = said.read().decode().strip().splitlines()[-1]
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, last
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", choices=["dcp", "deepspeed"], default="dcp")
     parser.add_argument("--tensors", type=int, default=1_000_000)
     parser.add_argument("--directory", type=Path, default=None)
     given = parser.parse_args()
+    build = {"dcp": build_dcp, "deepspeed": build_deepspeed}[given.kind]
     with tempfile.TemporaryDirectory() as scratch:
-        directory = given.directory or Path(scratch) / "step-1"
-        if not (directory / ".metadata").exists():
+        directory = given.directory or Path(scratch) / ("step-1" if given.kind == "dcp" else "global_step1000")
+        if not directory.exists():
             # In a process of its own: a child starts with the peak memory of its parent.
             building = multiprocessing.get_context("spawn").Process(target=build, args=(directory, given.tensors))
             building.start()
             building.join()
         ruleset = Path(scratch) / "large.yaml"
-        ruleset.write_text(RULESET)
-        size = os.path.getsize(directory / ".metadata") / 2**20
-        seconds, peak, said = measure(directory, ruleset)
+        ruleset.write_text(RULESET if given.kind == "dcp" else "extends: [default]\n")
+        files = [entry for entry in directory.iterdir() if entry.suffix != ".distcp"]
+        read = sum(entry.stat().st_blocks for entry in files) * 512 / 2**20
+        seconds, processor, peak, said = measure(directory, ruleset)
     print(
-        f"{given.tensors:,} tensors, {FILES:,} files, {RANKS} ranks, .metadata {size:.0f} MiB: {seconds:.1f} s, {peak:.0f} MiB; {said}"
+        f"{given.kind}: {given.tensors:,} tensors, {FILES:,} files, {RANKS} ranks, {read:.0f} MiB of headers: {seconds:.1f} s "
+        f"({processor:.1f} s of processor time), {peak:.0f} MiB; {said}"
     )
 
 

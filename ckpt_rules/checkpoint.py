@@ -157,6 +157,7 @@ class Checkpoint:
     def forget_since(self, mark: tuple[int, int]) -> None:
         """Forget every fact that was computed since: whoever computed it was stopped, and may have left it half done."""
         known, self.budget.room = mark
+        self.budget.repeated.clear()
         for key in list(self._facts)[known:]:
             del self._facts[key]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ckpt_rules.limits import DEFAULT_LIMITS, MIB, Limits
 from ckpt_rules.readers.damage import Damage
+
+if TYPE_CHECKING:
+    from ckpt_rules.readers.repeated import Repeated
 
 
 class LimitError(Damage):
@@ -25,14 +28,16 @@ class Budget:
 
     room:    bytes
     opcodes: what may still be run in the file at hand, the pickles inside of it included
+    repeated: pickles that were read already, by what they are, for the files that hold the same
     """
 
-    __slots__ = ("limits", "opcodes", "room")
+    __slots__ = ("limits", "opcodes", "repeated", "room")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
         self.room = limits.memory * MIB
         self.opcodes = limits.opcodes
+        self.repeated: dict[object, list[Repeated]] = {}
 
     def charge(self, nbytes: int, what: str) -> None:
         """Draw on the budget; LimitError, and nothing drawn, where that is more than is left."""

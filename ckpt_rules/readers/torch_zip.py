@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ckpt_rules.facts.tensors import TorchFile
@@ -15,6 +16,7 @@ from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.enclosed import Enclosed, is_loadable
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
+from ckpt_rules.readers.repeated import Pickle
 from ckpt_rules.readers.torch_cut_zip import read_cut_zip
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
 from ckpt_rules.readers.zip_directory import DEFLATED, LOCAL_SIGNATURE, STORED, ZipEntry, read_zip_directory
@@ -130,20 +132,31 @@ def _read_pickle(archive: _Archive) -> tuple[Unpickled | None, str]:
     if entry.crc and zlib.crc32(raw) != entry.crc:
         message = f"the bytes of '{entry.name}' do not have the checksum 0x{entry.crc:08x} that was stored with them"
         log.add("crc", message, entry.data, entry.name, fatal=False)
-    builder = TorchBuilder(archive.locate, archive.source.read, log, byteorder=byteorder, limits=archive.budget.limits)
-    budget = archive.budget
-    budget.room -= len(raw)  # while values are built from them
-    result = unpickle(raw, builder, stream=f"{archive.root}/data.pkl", budget=budget, base=entry.data or 0)
-    budget.room += len(raw)
+    result, storages = _unpickled(archive, raw, byteorder, entry.data or 0)
     log.extend(result.problems)
     if result.readable:
         log.extend([result.refused] if result.refused else [])
         if result.end < len(raw):
             message = f"{len(raw) - result.end:,} bytes follow the end of the pickle in '{entry.name}'"
             log.add("trailing-data", message, (entry.data or 0) + result.end, entry.name, fatal=False)
-        _check_unused(archive, builder)
-        _check_compressed_storages(archive, builder)
+        _check_unused(archive, storages)
+        _check_compressed_storages(archive, storages)
     return result, byteorder
+
+
+def _unpickled(archive: _Archive, raw: bytes, byteorder: str, base: int) -> tuple[Unpickled, Collection[str]]:
+    """What a pickle holds, and the names of its storages."""
+    budget, log, noted = archive.budget, archive.log, archive.log.all()
+    pickle = Pickle(raw, archive.root, byteorder, budget, archive.source.read)
+    if known := pickle.known(archive.locate):
+        return known.result, known.stored
+    builder = TorchBuilder(archive.locate, pickle.read, log, byteorder=byteorder, limits=budget.limits)
+    budget.room -= len(raw)  # while values are built from them
+    result = unpickle(raw, builder, stream=f"{archive.root}/data.pkl", budget=budget, base=base)
+    budget.room += len(raw)
+    if log.all() == noted:
+        pickle.keep(result, {key: archive.locate(key) for key in builder.storages})
+    return result, builder.storages
 
 
 def _others(archive: _Archive) -> list[Enclosed]:
@@ -185,8 +198,8 @@ def _check_compressed(archive: _Archive) -> None:
         archive.log.add(COMPRESSED, message, packed[0].header, packed[0].name, fatal=False)
 
 
-def _check_unused(archive: _Archive, builder: TorchBuilder) -> None:
-    used = {f"data/{key}".lower() for key in builder.storages}
+def _check_unused(archive: _Archive, storages: Collection[str]) -> None:
+    used = {f"data/{key}".lower() for key in storages}
     unused = [e for name, e in archive.entries.items() if name.startswith("data/") and e.nbytes and name not in used]
     if unused:
         nbytes = sum(entry.nbytes for entry in unused)
@@ -194,10 +207,10 @@ def _check_unused(archive: _Archive, builder: TorchBuilder) -> None:
         archive.log.add("storage-unused", message, unused[0].header, unused[0].name, fatal=False)
 
 
-def _check_compressed_storages(archive: _Archive, builder: TorchBuilder) -> None:
+def _check_compressed_storages(archive: _Archive, storages: Collection[str]) -> None:
     """Note storages that can't be decompressed: torch.save compresses none, so that what is read is little."""
     left = archive.budget.limits.structure * MIB
-    for key in builder.storages:
+    for key in storages:
         entry = archive.entries.get(f"data/{key}".lower())
         if entry is None or entry.data is None or entry.method != DEFLATED:
             continue

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
-from ckpt_rules_deepspeed.files import Saved, find_saved
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, is_count
+from ckpt_rules_deepspeed.files import find_saved
 from ckpt_rules_deepspeed.states import OPTIMIZER, dictionary, flat_groups, part, partition_count
-from ckpt_rules_deepspeed.weights import parameters
+from ckpt_rules_deepspeed.weights import parameter_groups, parameters
 
 _ALIGNMENT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Flat:
-    """Partitions of one model-parallel rank: elements that are there, and the least and the most that are due."""
+    """Pieces of one model-parallel rank: elements that are there, and the least and the most that are due."""
 
     path: str
     key: str
@@ -31,7 +32,8 @@ class FlatGroupNumel(Rule):
     ## What it checks
     DeepSpeed's ZeRO lays the parameters of a group into one flat tensor and gives each rank an equal piece. The pieces of all
     ranks together must have as many elements as the shapes recorded beside the model (`param_shapes`) add up to,
-    with no more padding than alignment to the ranks asks for. Experts are left out: each rank has others.
+    with no more padding than alignment to the ranks asks for. A group of experts is divided among fewer ranks than there
+    are, and is there once for each set of them.
 
     ## Why it matters
     The partitions are cut apart by the shapes alone. One parameter more or less shifts all that follow: the model that
@@ -46,38 +48,48 @@ class FlatGroupNumel(Rule):
     tags = frozenset({"resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each model-parallel rank."""
+        """One problem for each group of each model-parallel rank; under stage 3, for all groups together."""
         saved = checkpoint.fact(find_saved)
-        if not saved.optimizer_parts or saved.experts:
+        if not saved.optimizer_parts:
             raise FactUnavailable("the optimizer is not laid out in flat partitions")
-        for rank in sorted({mp for _, mp in saved.optimizer_parts}):
-            flat = _flat(checkpoint, saved, rank)
-            if flat is not None and not flat.least <= flat.have <= flat.most:
-                yield _problem(flat)
+        by_rank: dict[int, list[str]] = defaultdict(list)
+        for (_, rank), path in sorted(saved.optimizer_parts.items()):
+            by_rank[rank].append(path)
+        for rank, paths in sorted(by_rank.items()):
+            model = saved.model.get(rank) or saved.model_parts.get((0, rank))
+            for flat in _flats(checkpoint, paths, model) if model else ():
+                if not flat.least <= flat.have <= flat.most:
+                    yield _problem(flat)
 
 
-def _flat(checkpoint: Checkpoint, saved: Saved, rank: int) -> _Flat | None:
-    paths = [path for (_, mp), path in sorted(saved.optimizer_parts.items()) if mp == rank]
-    model = saved.model.get(rank) or saved.model_parts.get((0, rank))
-    states = [dictionary(checkpoint, path) for path in paths]
-    if model is None or any(partition_count(state) != len(paths) for state in states):
-        return None  # ranks/missing-file and ranks/world-size say so
+def _flats(checkpoint: Checkpoint, paths: list[str], model: str) -> Iterator[_Flat]:
+    states = [part(dictionary(checkpoint, path), OPTIMIZER) for path in paths]
     values = dictionary(checkpoint, model)
-    shapes = [] if _has_experts(values) else [tensor.numel for _, tensor in parameters(values)]
-    pieces = [flat_groups(part(state, OPTIMIZER)) for state in states]
-    if not shapes or any(p is None for p in pieces):
-        return None
-    stage3 = "fp32_flat_groups" in part(states[0], OPTIMIZER)
-    least = sum(_rounded(n, len(paths)) for n in shapes) if stage3 else sum(shapes)
-    groups = max(len(p or ()) for p in pieces)
-    slack = _ALIGNMENT * len(paths) * max(groups, 1) if not stage3 else 0
-    have = sum(piece.numel for rank_pieces in pieces for piece in rank_pieces or ())
-    key = f"{OPTIMIZER}.{'fp32_flat_groups' if stage3 else 'single_partition_of_fp32_groups'}"
-    return _Flat(paths[0], key, model, have, least, least + max(slack, _padding(states)))
+    pieces = [flat_groups(state) for state in states]
+    if any(partition_count(state) != len(paths) for state in states) or values.get("ds_autoep_layers"):
+        return  # ranks/missing-file and ranks/world-size say so; AutoEP lays experts out in its own way
+    shapes = [sum(tensor.numel for _, tensor in group) for group in parameter_groups(values)]
+    whole = [p for p in pieces if p is not None and (len(p) == len(shapes) or "fp32_flat_groups" in states[0])]
+    if not any(shapes) or len(whole) < len(pieces):
+        return
+    if "fp32_flat_groups" in states[0]:
+        least = sum(_rounded(tensor.numel, len(paths)) for _, tensor in parameters(values))
+        have = sum(piece.numel for rank_pieces in whole for piece in rank_pieces)
+        yield _Flat(paths[0], f"{OPTIMIZER}.fp32_flat_groups", model, have, least, least)
+        return
+    for number, numel in enumerate(shapes):
+        least = numel * _copies(states[0], number, len(paths))
+        slack = max(_ALIGNMENT * len(paths), _padding(states, number))
+        have = sum(rank_pieces[number].numel for rank_pieces in whole)
+        key = f"{OPTIMIZER}.single_partition_of_fp32_groups[{number}]"
+        yield _Flat(paths[0], key, model, have, least, least + slack)
 
 
-def _has_experts(values: Mapping[object, object]) -> bool:
-    return bool(values.get("num_experts") or values.get("ds_autoep_layers"))
+def _copies(state: Mapping[object, object], number: int, ranks: int) -> int:
+    """How many sets of ranks hold a group: one, or as many as divide the experts among themselves."""
+    counts = state.get("partition_count")
+    count = counts[number] if isinstance(counts, list | tuple) and number < len(counts) else ranks
+    return ranks // int(count) if is_count(count) and count else 1
 
 
 def _rounded(numel: int, ranks: int) -> int:
@@ -85,9 +97,10 @@ def _rounded(numel: int, ranks: int) -> int:
     return -(-numel // ranks) * ranks
 
 
-def _padding(states: list[Mapping[object, object]]) -> int:
-    found = [part(state, OPTIMIZER).get("group_paddings") for state in states]
-    return sum(n for group in found if isinstance(group, list | tuple) for n in group if isinstance(n, int))
+def _padding(states: list[Mapping[object, object]], number: int) -> int:
+    found = [state.get("group_paddings") for state in states]
+    paddings = [group[number] for group in found if isinstance(group, list | tuple) and number < len(group)]
+    return sum(n for n in paddings if isinstance(n, int))
 
 
 def _problem(flat: _Flat) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -30,7 +31,7 @@ from ckpt_rules_deepspeed.masters import masters_of
 from ckpt_rules_deepspeed.pointers import pointers_of
 from ckpt_rules_deepspeed.progress import contradictions_in, progress_of
 from ckpt_rules_deepspeed.ranks import ranks_of
-from ckpt_rules_deepspeed.states import loss_scaler, model_state, optimizers, readable, zero_stage
+from ckpt_rules_deepspeed.states import OPTIMIZER, loss_scaler, model_state, optimizers, part, readable, zero_stage
 from ckpt_rules_deepspeed.weights import parameters, weights_of
 
 _SEVERAL, _ONE = 95, 90
@@ -94,15 +95,21 @@ class DeepSpeed(Layout):
         return found
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
-        """Under `lr_scheduler`: DeepSpeed's own, which keep one number, or torch's."""
-        return super().scheduler(checkpoint)
+        """Under `lr_scheduler`: torch's, or DeepSpeed's own, which keep one number and set every group's rate at each step."""
+        found = super().scheduler(checkpoint)
+        if set(found.values) != {"last_batch_iteration"}:
+            return found
+        try:
+            return replace(found, last_lr=checkpoint.optimizer.lrs)
+        except FactUnavailable:
+            return found
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """A dynamic loss scaler, which only fp16 has."""
-        path, scale, dynamic = loss_scaler(checkpoint, checkpoint.fact(find_saved))
+        path, key, scale, dynamic = loss_scaler(checkpoint, checkpoint.fact(find_saved))
         if not dynamic:
             raise FactUnavailable("the loss scale is fixed")
-        return ScalerState(path, "optimizer_state_dict.loss_scaler", True, scale)
+        return ScalerState(path, key, True, scale)
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
         """None: DeepSpeed keeps no random-number state; scripts may, in client_state."""
@@ -117,8 +124,16 @@ class DeepSpeed(Layout):
         )
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
-        """Steps, of which some may have been skipped."""
-        return progress_of(model_state(checkpoint, checkpoint.fact(find_saved))[1])
+        """Steps, of which some may have been skipped; and one update more, where the optimizer began with one of zeros."""
+        _, values = model_state(checkpoint, checkpoint.fact(find_saved))
+        found = progress_of(values)
+        if found.expected_updates is None or OPTIMIZER not in part(values, "optimizer"):
+            return found
+        try:
+            more = checkpoint.optimizer.updates == found.expected_updates + 1
+        except FactUnavailable:
+            return found
+        return replace(found, expected_updates=found.expected_updates + more)
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """Of each rank's counters by themselves."""

@@ -26,7 +26,7 @@ def masters_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Master, ...]:
 
 def _of_rank(checkpoint: Checkpoint, saved: Saved, rank: int, model: str) -> Iterator[Master]:
     states = [dictionary(checkpoint, path) for path in _partitions(saved, rank)]
-    if not states or any(partition_count(state) != len(states) for state in states):
+    if not states or any(partition_count(part(state, OPTIMIZER)) != len(states) for state in states):
         return  # ranks/missing-file says so
     pieces = [flat_groups(part(state, OPTIMIZER)) for state in states]
     values = dictionary(checkpoint, model)

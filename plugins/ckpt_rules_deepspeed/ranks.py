@@ -21,7 +21,7 @@ def ranks_of(checkpoint: Checkpoint, saved: Saved) -> Ranks:
     partitions = tuple(readable(checkpoint, tuple(saved.optimizer_parts[k] for k in sorted(saved.optimizer_parts))))
     sizes = [Recorded("world_size", v.get("dp_world_size"), p, "dp_world_size") for p, v in models]
     counts = [
-        Recorded("world_size", partition_count(v), p, f"{OPTIMIZER}.partition_count")
+        Recorded("world_size", partition_count(part(v, OPTIMIZER)), p, f"{OPTIMIZER}.partition_count")
         for p, v in partitions
         if not _divides_again(v)
     ]

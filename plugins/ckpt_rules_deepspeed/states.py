@@ -68,11 +68,27 @@ def optimizers(checkpoint: Checkpoint, saved: Saved) -> Iterator[OptimizerState]
         path = saved.optimizer_parts[key]
         yield _partition(path, part(dictionary(checkpoint, path), OPTIMIZER))
     for rank in sorted(saved.expert_optimizers):
-        path = saved.expert_optimizers[rank]
-        yield state_dicts.optimizer(dictionary(checkpoint, path).get("optimizer"), path, "optimizer")
+        yield _unpartitioned(checkpoint, saved.expert_optimizers[rank])
     if not saved.optimizer_parts and not saved.expert_optimizers:
         for path in saved.models:
-            yield state_dicts.optimizer(dictionary(checkpoint, path).get("optimizer"), path, "optimizer")
+            yield _unpartitioned(checkpoint, path)
+
+
+def _unpartitioned(checkpoint: Checkpoint, path: str) -> OptimizerState:
+    """The optimizer without ZeRO: torch's own, or inside of the one that keeps float32 copies of half-precision weights."""
+    values = dictionary(checkpoint, path).get("optimizer")
+    inside = values.get(OPTIMIZER) if isinstance(values, Mapping) else None
+    if not isinstance(values, Mapping) or not isinstance(inside, Mapping):
+        return state_dicts.optimizer(values, path, "optimizer")
+    optimizer = state_dicts.optimizer(inside, path, f"optimizer.{OPTIMIZER}")
+    return replace(optimizer, states=_with_weights(optimizer, tuple(_copies(values))))
+
+
+def _copies(values: Mapping[object, object]) -> Iterator[TensorInfo]:
+    """One flat tensor for each group, or a list of tensors for each."""
+    groups = values.get("fp32_groups_flat", values.get("fp32_groups"))
+    for group in groups if isinstance(groups, list | tuple) else ():
+        yield from (t for t in (group if isinstance(group, list) else [group]) if isinstance(t, TensorInfo))
 
 
 def _partition(path: str, values: Mapping[object, object]) -> OptimizerState:
@@ -95,14 +111,19 @@ def _with_weights(optimizer: OptimizerState, groups: tuple[TensorInfo, ...]) -> 
     }
 
 
-def loss_scaler(checkpoint: Checkpoint, saved: Saved) -> tuple[str, object, object]:
-    """Path, scale and whether it is dynamic, of the loss scaler in the first optimizer partition."""
-    for key in sorted(saved.optimizer_parts):
-        path = saved.optimizer_parts[key]
+def loss_scaler(checkpoint: Checkpoint, saved: Saved) -> tuple[str, str, object, object]:
+    """Path, key, scale and whether it is dynamic, of the loss scaler beside the first optimizer."""
+    path = next((saved.optimizer_parts[key] for key in sorted(saved.optimizer_parts)), None)
+    if path is not None:
         values = part(dictionary(checkpoint, path), OPTIMIZER)
         scaler = values.get("loss_scaler")
         state = scaler.state if isinstance(scaler, Opaque) and isinstance(scaler.state, Mapping) else {}
-        return path, plain(state.get("cur_scale", values.get("cur_scale"))), values.get("dynamic_loss_scale")
+        scale = plain(state.get("cur_scale", values.get("cur_scale")))
+        return path, f"{OPTIMIZER}.loss_scaler", scale, values.get("dynamic_loss_scale")
+    for path in saved.models[:1]:
+        values = part(dictionary(checkpoint, path), "optimizer")
+        if "cur_scale" in values:
+            return path, "optimizer", plain(values["cur_scale"]), values.get("dynamic_loss_scale")
     raise FactUnavailable("there is no loss scaler")
 
 
@@ -115,10 +136,10 @@ def flat_groups(state: Mapping[object, object]) -> tuple[TensorInfo, ...] | None
     return flat if len(flat) == len(groups) else None
 
 
-def partition_count(values: Mapping[object, object]) -> object:
-    """How many ranks the first group of a rank's optimizer states is divided among; groups of experts have fewer."""
-    count = part(values, OPTIMIZER).get("partition_count")
-    return count[0] if isinstance(count, list | tuple) and count else count
+def partition_count(state: Mapping[object, object]) -> object:
+    """How many ranks a rank's optimizer states are divided among; groups of experts have fewer."""
+    count = state.get("partition_count")
+    return max(count) if isinstance(count, list | tuple) and count and all(map(is_count, count)) else count
 
 
 def counted(values: Mapping[object, object], key: str) -> int | None:

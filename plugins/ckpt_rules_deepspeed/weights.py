@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ckpt_rules import (
     Checkpoint,
@@ -14,7 +15,7 @@ from ckpt_rules import (
     flatten,
 )
 from ckpt_rules_deepspeed.files import Saved
-from ckpt_rules_deepspeed.states import dictionary, part
+from ckpt_rules_deepspeed.states import dictionary, part, readable
 
 _FLOAT32_NBYTES = 4
 
@@ -30,8 +31,11 @@ def weights_of(checkpoint: Checkpoint, saved: Saved) -> Weights:
 def _files(checkpoint: Checkpoint, saved: Saved) -> Iterator[WeightFile]:
     ranks = len(saved.model)
     for rank, path in sorted(saved.model.items()):
-        if not saved.layers:
-            yield _read(checkpoint, path, "module", f"mp_rank_{rank:02d}." if ranks > 1 else "")
+        if not saved.layers and not _is_pipeline(checkpoint, saved, path):
+            file = _read(checkpoint, path, "module", f"mp_rank_{rank:02d}." if ranks > 1 else "")
+            others = {name: t for name, t in file.tensors.items() if name not in saved.universal}
+            if others or file.problems or not file.tensors:
+                yield replace(file, tensors=others)
     for layer, path in sorted(saved.layers.items()):
         yield _read(checkpoint, path, "", f"{layer[0]}." if not layer[1] else f"{layer[0]}.mp_rank_{layer[1]:02d}.")
     for key, path in sorted(saved.experts.items()):
@@ -41,6 +45,12 @@ def _files(checkpoint: Checkpoint, saved: Saved) -> Iterator[WeightFile]:
     for name, parts in sorted(saved.universal.items()):
         if "fp32" in parts:
             yield _of_parameter(checkpoint, parts["fp32"], name)
+
+
+def _is_pipeline(checkpoint: Checkpoint, saved: Saved, path: str) -> bool:
+    """Whether a rank of a pipeline wrote a universal checkpoint's model states, which then hold no weights."""
+    found = dict(readable(checkpoint, (path,))) if saved.universal else {}
+    return path in found and found[path].get("module", path) is None
 
 
 def _read(checkpoint: Checkpoint, path: str, key: str, lead: str) -> WeightFile:
@@ -56,17 +66,28 @@ def _shapes(checkpoint: Checkpoint, path: str) -> WeightFile:
     """Stage 3 leaves an empty tensor for each parameter; its shape stands beside, and its elements are in the partitions."""
     values = dictionary(checkpoint, path)
     present = {n: t for n, t in flatten(values.get("module")).items() if t.numel}
-    return WeightFile(path, "torch", {**present, **dict(parameters(values))}, "module")
+    frozen = dict(_of_shapes(part(values, "frozen_param_shapes")))
+    return WeightFile(path, "torch", {**present, **frozen, **dict(parameters(values))}, "module")
 
 
 def parameters(values: Mapping[object, object]) -> Iterator[tuple[str, TensorInfo]]:
     """The partitioned parameters of one model-parallel rank, as shapes of float32 tensors."""
+    for group in parameter_groups(values):
+        yield from group
+
+
+def parameter_groups(values: Mapping[object, object]) -> Iterator[list[tuple[str, TensorInfo]]]:
+    """The same by the optimizer's groups."""
     groups = values.get("param_shapes")
     for group in groups if isinstance(groups, list | tuple) else [groups]:
-        for name, shape in part(group).items():
-            if isinstance(shape, list | tuple) and all(isinstance(n, int) for n in shape):
-                tensor = TensorInfo("float32", tuple(shape), 0)
-                yield str(name), tensor._replace(nbytes=tensor.numel * _FLOAT32_NBYTES)
+        yield list(_of_shapes(part(group)))
+
+
+def _of_shapes(shapes: Mapping[object, object]) -> Iterator[tuple[str, TensorInfo]]:
+    for name, shape in shapes.items():
+        if isinstance(shape, list | tuple) and all(isinstance(n, int) for n in shape):
+            tensor = TensorInfo("float32", tuple(shape), 0)
+            yield str(name), tensor._replace(nbytes=tensor.numel * _FLOAT32_NBYTES)
 
 
 def _of_parameter(checkpoint: Checkpoint, path: str, name: str) -> WeightFile:

@@ -145,6 +145,12 @@ def _moment_shapes(optimizer: OptimizerState) -> dict[object, Shape]:
 
 def _pool(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
     """Shapes of everything that may be a parameter: the weights, and other tensors that the state keeps."""
+    path = optimizer.path if any(f.path == optimizer.path for f in checkpoint.weights.files) else ""
+    return checkpoint.fact(_shapes_outside, path, optimizer.key.partition("[")[0])
+
+
+def _shapes_outside(checkpoint: Checkpoint, path: str, key: str) -> list[Shape]:
+    """The same for all optimizers that lie outside of the weights' files; only asked for once, for ranks are many."""
     weights = checkpoint.weights
     broken = next(iter(weights.broken), None)
     if broken is not None:
@@ -156,11 +162,9 @@ def _pool(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
     if missing:
         raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
     outside = [
-        t.shape
-        for f, _, t in weights.items()
-        if f.path != optimizer.path or not f.key or _is_pickled(checkpoint, f.key)
+        t.shape for f, _, t in weights.items() if f.path != path or not f.key or _is_pickled(checkpoint, f.key)
     ]
-    return outside + _beside(checkpoint, optimizer)
+    return outside + _beside(checkpoint, key)
 
 
 def _is_pickled(checkpoint: Checkpoint, key: str) -> bool:
@@ -169,9 +173,8 @@ def _is_pickled(checkpoint: Checkpoint, key: str) -> bool:
     return state is not None and isinstance(state.values.get(key), Opaque)
 
 
-def _beside(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
+def _beside(checkpoint: Checkpoint, own: str) -> list[Shape]:
     values = maybe(lambda: checkpoint.state.values) or {}
-    own = optimizer.key.partition("[")[0]
     return [t.shape for k, v in values.items() if k != own for t in _tensors(v, _MAX_NESTING)]
 
 

@@ -136,9 +136,13 @@ class MomentDtype(Rule):
             yield from _half_precision(checkpoint, optimizer)
 
 
+def _dtypes(checkpoint: Checkpoint) -> Counter[str]:
+    return Counter(t.dtype for t in checkpoint.weights.tensors.values() if "float" in t.dtype)
+
+
 def _half_precision(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterator[Problem]:
     moments = [(k, n, t.dtype) for k, s in optimizer.states.items() for n, t in s.tensors.items() if n in _MOMENTS]
-    weights = Counter(t.dtype for t in checkpoint.weights.tensors.values() if "float" in t.dtype)
+    weights = checkpoint.fact(_dtypes)
     half = [m for m in moments if m[2] in HALF_DTYPES]
     usual = weights.most_common(1)[0][0] if weights else None
     if half and usual == "float32":
