@@ -49,7 +49,9 @@ class Detectron2(Dialect):
         state = super().state(checkpoint)
         if "trainer" not in state.values:
             return state
-        deeper: dict[object, object] = {key: inside(state.values, key) for field in _TRAINER for key in field.keys if "." in key}
+        deeper: dict[object, object] = {
+            key: inside(state.values, key) for field in _TRAINER for key in field.keys if "." in key
+        }
         deeper = {key: value for key, value in deeper.items() if value is not None}
         return TrainingState(state.path, {**state.values, **deeper}, _TRAINER)
 
