@@ -15,6 +15,7 @@ from ckpt_rules import (
     Requirement,
     ResumePlan,
     Weights,
+    saves_among,
 )
 
 _STEP_MARKER, _ITEM_MARKER = "_CHECKPOINT_METADATA", "_METADATA"
@@ -33,6 +34,8 @@ class Orbax(Layout):
         """By the marker of a step, or by what an item's directory holds."""
         listing = checkpoint.listing
         items = item_folders(checkpoint)
+        if listing.get(_STEP_MARKER) is None and items and set(items) == set(saves_among(items)):
+            return None  # steps of a run, each of a single item
         signs = [n for n in (_STEP_MARKER, _ITEM_MARKER, "commit_success.txt") if listing.get(n) is not None]
         signs += [f"{folder or '.'}/{_MANIFEST}" for folder in items[:2]]
         if not signs or signs == ["commit_success.txt"]:
@@ -77,10 +80,15 @@ class Orbax(Layout):
 
 
 def item_folders(checkpoint: Checkpoint) -> list[str]:
-    """Directories that hold arrays: those with a manifest, or with the parts of one that was never put together."""
+    """Directories that hold arrays: those with a manifest, or with the parts of one that was never put together.
+
+    The checkpoint itself may be one, else its directories are; what lies further down belongs to another checkpoint.
+    """
     found = set()
     for entry in checkpoint.listing:
         top, _, rest = entry.path.rpartition("/")
+        if "/" in top:
+            continue
         if (rest == _MANIFEST and not top.rpartition("/")[2].startswith(_PARTS)) or rest.startswith(_PARTS):
             found.add(top)
     return sorted(found)
