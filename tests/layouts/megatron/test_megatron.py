@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import warnings
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from ckpt_rules import inspect, verify
+from ckpt_rules import inspect, newest_checkpoint, verify
 from tests.layouts.killing import damages_of, said, survey_of, torch_value
 
 ARGS = {"consumed_train_samples": 800, "global_batch_size": 8, "train_iters": 500, "num_layers": 4}
@@ -129,7 +130,16 @@ class TestNemo:
     def test_one_that_is_marked_as_unfinished(self, save):
         (save.parent / f"{save.name}-unfinished").touch()
         (found,) = verify(save).findings
-        assert (found.rule, found.severity) == ("files/staging-leftover", "warning")
+        assert (found.rule, found.severity) == ("files/staging-leftover", "error")
+        assert "marks a save that was begun and not finished: NeMo does not resume from it" in found.message
+
+    def test_a_run_whose_newest_save_is_marked(self, save):
+        last = save.with_name("model--step=150-consumed_samples=1200.0-last")
+        shutil.copytree(save, last)
+        folder = str(save.parent)
+        assert newest_checkpoint(folder) == str(last)
+        last.with_name(f"{last.name}-unfinished").touch()
+        assert newest_checkpoint(folder) == str(save)
 
 
 class TestRanks:
