@@ -57,13 +57,21 @@ def build_deepspeed(directory: Path, tensors: int) -> None:
 
     directory.mkdir(parents=True, exist_ok=True)
     (directory.parent / "latest").write_text(directory.name)
-    shape, names = torch.Size((1024, 1024)), [f"model.layers.{n // 10}.weight_{n % 10}" for n in range(tensors // RANKS)]
+    shape, names = (
+        torch.Size((1024, 1024)),
+        [f"model.layers.{n // 10}.weight_{n % 10}" for n in range(tensors // RANKS)],
+    )
     layers = -(-(FILES - 2 * RANKS) // EXPERTS)
     for rank in range(RANKS):
         start = f"zero_pp_rank_{rank}_mp_rank_00"
         # Each parameter is an empty tensor with a storage of its own, as stage 3 leaves it.
         module = {name: torch.empty(0, dtype=torch.bfloat16) for name in names}
-        model = {**_MODEL, "module": module, "param_shapes": [dict.fromkeys(names, shape)], "num_experts": [EXPERTS] * layers}
+        model = {
+            **_MODEL,
+            "module": module,
+            "param_shapes": [dict.fromkeys(names, shape)],
+            "num_experts": [EXPERTS] * layers,
+        }
         flat = torch.empty(len(names) * shape.numel() // RANKS)
         moments = {"step": 1000, "exp_avg": torch.empty_like(flat), "exp_avg_sq": torch.empty_like(flat)}
         groups = [{"params": [0], "lr": 1e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}]
