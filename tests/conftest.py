@@ -120,12 +120,15 @@ def pytest_terminal_summary(terminalreporter):
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             if name == "kill rate":
-                surveys[value["layout"]].append((report.nodeid.rpartition("::")[2], value))
+                surveys[value["layout"]].append(value)
     if surveys:
         terminalreporter.section("kill rates")
     for layout, found in sorted(surveys.items()):
-        total, lived = (sum(n) for n in zip(*((v["total"], len(v["survivors"])) for _, v in found), strict=True))
+        total, lived = (sum(n) for n in zip(*((v["total"], len(v["survivors"])) for v in found), strict=True))
         terminalreporter.line(f"{layout}: {total - lived} of {total} damages found ({(total - lived) / total:.0%})")
-        for test, value in sorted(found):
-            for damage, reason in sorted(value["survivors"].items()):
-                terminalreporter.line(f"    {damage}: {reason} [{test}]")
+        reasons = defaultdict(list)
+        for value in found:
+            for damage, reason in value["survivors"].items():
+                reasons[reason].append(damage)
+        for reason, damages in reasons.items():
+            terminalreporter.line(f"    {reason}: {', '.join(sorted(set(damages)))}")

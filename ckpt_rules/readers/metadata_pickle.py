@@ -12,7 +12,7 @@ from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.metadata_names import Names
 from ckpt_rules.readers.metadata_pairs import Paths, Places, Tensors, Unlike, Values
 from ckpt_rules.readers.metadata_plans import Plans
-from ckpt_rules.readers.pickle_machine import end_frame
+from ckpt_rules.readers.pickle_machine import BLOCK, end_frame
 from ckpt_rules.readers.pickle_opcodes import TABLE, UNNOTED
 from ckpt_rules.readers.pickle_stack import Builder, FrameOpened, Machine
 from ckpt_rules.readers.sparse_memo import SparseMemo
@@ -66,9 +66,12 @@ class MetadataMachine(Machine):
             reader = self._plans
         else:
             return
-        self._is_reading = True
+        frame_end, self._is_reading = self.frame_end, True
         self._read_all(reader)
         self._is_reading = False
+        if self.frame_end != frame_end:
+            # The machine begins another block of opcodes, and counts this one as if it had run to its end.
+            self.budget.opcodes += BLOCK
 
     def _read_all(self, reader: Values) -> None:
         """Read up to the opcode that sets or appends what was read, which is then nothing."""
