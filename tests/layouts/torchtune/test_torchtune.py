@@ -48,7 +48,9 @@ class TestResumes:
         assert found.optimizer.updates == seen["updates"]
 
     def test_the_weights_of_the_newest_epoch_must_be_named(self):
-        words = "training starts epoch 3 at its first batch, with the weights of epoch_1, which checkpoint_files must name"
+        words = (
+            "training starts epoch 3 at its first batch, with the weights of epoch_1, which checkpoint_files must name"
+        )
         assert inspect(FIXTURES / "full").resume.sentence == words
         assert inspect(FIXTURES / "full").optimizer.lrs == (SEEN["full"]["lr"],)
 

@@ -54,7 +54,13 @@ class Tokenizer:
 def base_in(work: Path) -> Path:
     """A model as the hub has it, in two files."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 16}
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 16,
+    }
     model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, max_position_embeddings=8))
     model.save_pretrained(work / "base", max_shard_size=2500)
     return work / "base"
@@ -68,7 +74,12 @@ def settings(work: Path, run: str, epochs: int, *, resume: bool) -> dict[str, ob
         files = [f"{newest.name}/{file}" for file in SHARDS]
     model = {"_component_": "torchtune.models.llama3.llama3", **SIZES}
     if lora:
-        chosen = {"lora_attn_modules": ["q_proj", "v_proj"], "apply_lora_to_mlp": False, "lora_rank": 2, "lora_alpha": 4}
+        chosen = {
+            "lora_attn_modules": ["q_proj", "v_proj"],
+            "apply_lora_to_mlp": False,
+            "lora_rank": 2,
+            "lora_alpha": 4,
+        }
         model = {"_component_": "torchtune.models.llama3.lora_llama3", **SIZES, **chosen}
     return {
         "output_dir": str(output),
