@@ -29,7 +29,7 @@ FIXTURES = {
     "detectron2": "one_file/fixtures/detectron2/plain/model_0000005.pth",
     "detectron2-trainer": "one_file/fixtures/detectron2/trainer/model_0000005.pth",
     "fairseq": "one_file/fixtures/fairseq/run/checkpoint_2_7.pt",
-    "torchtune": "torchtune/fixtures/full",
+    "torchtune": "torchtune/fixtures/adapter",
     "torch-checkpointing": "torch_checkpointing/fixtures/plain/step-4",
 }
 _MOST_FILES, _MOST_KEYS = 4, 12
