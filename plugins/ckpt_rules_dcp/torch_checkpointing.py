@@ -61,13 +61,11 @@ class TorchCheckpointing(Layout):
     title = "torch_checkpointing directory"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By a model or an optimizer, and the metadata or what else torchtitan keeps."""
+        """By the metadata or the progress beside another item; many scripts number models and optimizers by epochs."""
         found = _items(checkpoint)
         metadata = checkpoint.listing.has_file(_METADATA)
-        kept = found.keys() - {"model", "optimizer"}
-        if not kept and not (metadata and found):
-            return None
-        if kept and len(found) < _FEWEST:
+        told = metadata + ("train_state" in found)
+        if not told or len(found) + metadata < _FEWEST or not any(0 in files for files in found.values()):
             return None
         signs = tuple(files[min(files)] for files in found.values())
         return Match(_CERTAIN if len(found) + metadata > 2 else _LIKELY, (*signs, *((_METADATA,) if metadata else ())))
@@ -140,9 +138,9 @@ class TorchCheckpointing(Layout):
             else "where the script's own data loader says"
         )
         sentence = f"training continues after step {step:,}, with the data {where}"
-        return Progress(
-            global_step=step, expected_updates=step, exact=True, plan=ResumePlan(sentence, from_update=step)
-        )
+        exact = _is_of_torchtitan(checkpoint)
+        plan = ResumePlan(sentence, from_update=step)
+        return Progress(global_step=step, expected_updates=step, exact=exact, plan=plan)
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """What other ranks' optimizers and schedules have counted, against the first one's."""
@@ -156,7 +154,7 @@ class TorchCheckpointing(Layout):
             RankFiles(_ITEMS[item], f"{item}_{{}}.pt", files, f"that rank's load stops: {_STOPS}", expected=expected)
             for item, files in found.items()
         ]
-        steps = (_step_of(checkpoint, path) for path in list(found.get("train_state", {}).values()))
+        steps = (_step_of(checkpoint, path) for path in found.get("train_state", {}).values())
         return Ranks((), tuple(families), tuple(step for step in steps if step))
 
 
@@ -171,8 +169,11 @@ def _items(checkpoint: Checkpoint) -> dict[str, dict[int, str]]:
 
 def _needed(checkpoint: Checkpoint) -> tuple[str, ...]:
     """All that torchtitan saved, for it loads all of it; others may keep less."""
-    progress = _values(checkpoint, _PROGRESS)
-    return tuple(_ITEMS) if "ntokens_seen" in progress else ("model", "optimizer", "train_state")
+    return tuple(_ITEMS) if _is_of_torchtitan(checkpoint) else ("model", "optimizer", "train_state")
+
+
+def _is_of_torchtitan(checkpoint: Checkpoint) -> bool:
+    return "ntokens_seen" in _values(checkpoint, _PROGRESS)
 
 
 def _is_sharded(checkpoint: Checkpoint) -> bool:
@@ -198,14 +199,9 @@ def _values(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
 
 def _whole(value: object) -> TensorInfo | None:
     """A sharded tensor at its full shape; None of anything else."""
-    if (
-        not isinstance(value, Opaque)
-        or value.type != _DTENSOR[0]
-        or len(value.args) < 3
-        or value.args[0] != _DTENSOR[1]
-    ):
+    if not isinstance(value, Opaque) or (value.type, *value.args[:1]) != _DTENSOR or len(value.args) < 3:
         return None
-    dtype, shape = value.args[1], value.args[2]
+    dtype, shape = value.args[1:3]
     if not isinstance(dtype, str) or not isinstance(shape, tuple | list) or not all(is_count(n) for n in shape):
         return None
     return TensorInfo(dtype.removeprefix("torch."), tuple(int(n) for n in shape if is_count(n)), 0)

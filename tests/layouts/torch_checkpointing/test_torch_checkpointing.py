@@ -81,6 +81,13 @@ def test_shards_without_metadata(copied):
     assert "another number of ranks can't load the shards" in found.message
 
 
+def test_models_that_a_script_numbers_by_epochs_are_not_ranks(tmp_path):
+    for epoch in (0, 1, 5):
+        for item in ("model", "optimizer", "lr_scheduler"):
+            torch.save({"w": torch.ones(2)}, tmp_path / f"{item}_{epoch}.pt")
+    assert verify(tmp_path).layout.name != "torch-checkpointing"
+
+
 class TestStaging:
     def test_a_save_that_was_never_renamed_beside_an_older_one_of_its_name(self, copied):
         run = copied("plain")
