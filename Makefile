@@ -9,6 +9,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+APART := $(VENV)-fixtures
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check docs bench fixtures clean
@@ -55,7 +56,15 @@ fixtures: $(INSTALLED)  ## make the committed checkpoints of libraries that CI d
 	$(BIN)/python -W ignore tests/layouts/deepspeed/make_fixtures.py $(ARGS)
 	$(BIN)/python -W ignore tests/layouts/dcp/make_fixtures.py
 	$(BIN)/python -W ignore tests/layouts/jax/make_fixtures.py
+	@$(PYTHON) -m venv --without-pip $(APART)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(APART)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
+	@$(BIN)/python -m pip --python $(APART) install -qq --no-deps --constraint constraints.txt \
+		--build-constraint constraints.txt --group fixtures-apart
+	$(APART)/bin/python -W ignore tests/layouts/one_file/make_fixtures.py
+	$(APART)/bin/python -W ignore tests/layouts/torchtune/train_torchtune.py
+	$(APART)/bin/python -W ignore tests/layouts/torch_checkpointing/train_torch_checkpointing.py
 
 clean:  ## remove the environment, caches and everything built
-	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis runs
+	rm -rf $(VENV) $(APART) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

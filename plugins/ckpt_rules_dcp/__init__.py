@@ -7,11 +7,12 @@ from ckpt_rules import Layout, Rule, hookimpl
 
 @hookimpl
 def ckpt_rules_layouts() -> list[Layout]:
-    """DCP's own form, and its safetensors form."""
+    """DCP's own form, its safetensors form, and the files of torch_checkpointing, which torchtitan may use in its place."""
     from ckpt_rules_dcp.layout import Distributed
     from ckpt_rules_dcp.safetensors import DistributedSafetensors
+    from ckpt_rules_dcp.torch_checkpointing import TorchCheckpointing
 
-    return [Distributed(), DistributedSafetensors()]
+    return [Distributed(), DistributedSafetensors(), TorchCheckpointing()]
 
 
 @hookimpl

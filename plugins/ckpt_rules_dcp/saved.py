@@ -124,13 +124,17 @@ def optimizer_state(checkpoint: Checkpoint, small: Small, path: str = METADATA) 
     """The optimizer's `state_dict`, put together again from its entries; None where there are none."""
     if whole := _whole(small, _WHOLE_OPTIMIZER):
         return _unflattened(whole)
+    values = _values(checkpoint, small, path)
+    return folded({match[1]: v for name, v in values.items() if (match := OPTIMIZER.fullmatch(name))})
+
+
+def folded(values: Mapping[str, object]) -> Mapping[object, object] | None:
+    """An optimizer's `state_dict` of entries such as `state.0.weight.exp_avg` and `param_groups.0.weight.lr`; None of none."""
     state: dict[str, dict[str, object]] = defaultdict(dict)
     groups: dict[int, dict[str, object]] = defaultdict(dict)
     named: dict[str, dict[str, object]] = defaultdict(dict)
-    values = _values(checkpoint, small, path)
     for name, value in values.items():
-        match = OPTIMIZER.fullmatch(name)
-        kind, _, rest = match[1].partition(".") if match else ("", "", "")
+        kind, _, rest = name.partition(".")
         owner, _, field = rest.rpartition(".")
         if kind == "state" and owner:
             state[owner][field] = value

@@ -73,7 +73,7 @@ class Detectron2(Dialect):
         )
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
-        """Fvcore writes the iteration once, and the trainer once more."""
+        """The iteration that fvcore writes, against that of the trainer, and the one in the file's name."""
         state, found = checkpoint.state, super().contradictions(checkpoint)
         whole, inner = state.values.get("iteration"), state.values.get("trainer.iteration")
         if not (is_count(whole) and is_count(inner)) or whole == inner:

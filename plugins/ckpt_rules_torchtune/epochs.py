@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Progress, ResumePlan, is_count
 
 STATE = "recipe_state/recipe_state.pt"
+SETTINGS = "torchtune_config.yaml"
 ADAPTER = "adapter_model.pt"
 _FOLDER = re.compile(r"(epoch_(\d{1,9}))/.+")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.(?:safetensors|bin)")
-_ONLY_SHARD = re.compile(r"model-00001-of-00001\.(?:safetensors|bin)")
 _SCHEDULE = "the LoRA recipe for one device (0.6.1) starts the learning rate's schedule again, unless max_steps_per_epoch cuts each epoch short"
 
 
@@ -33,14 +33,6 @@ def shards(checkpoint: Checkpoint, folder: str) -> tuple[str, ...]:
     """Files with whole weights in a directory."""
     inside = (e.path for e in checkpoint.listing.files() if e.path.startswith(f"{folder}/"))
     return tuple(sorted(path for path in inside if _SHARD.fullmatch(path.rpartition("/")[2])))
-
-
-def own_names(checkpoint: Checkpoint) -> list[str]:
-    """What others do not write: one shard of one, or an adapter in two forms."""
-    paths = {e.path for e in checkpoint.listing.files() if _FOLDER.fullmatch(e.path)}
-    single = sorted(path for path in paths if _ONLY_SHARD.fullmatch(path.rpartition("/")[2]))
-    adapters = sorted(path for path in paths if path.endswith(f"/{ADAPTER}") and path.count("/") == 1)
-    return [*adapters, *single][:1]
 
 
 def has_adapters(checkpoint: Checkpoint) -> bool:

@@ -25,7 +25,7 @@ from ckpt_rules import (
     state_dicts,
 )
 from ckpt_rules_torchtune import epochs
-from ckpt_rules_torchtune.epochs import ADAPTER, STATE
+from ckpt_rules_torchtune.epochs import ADAPTER, SETTINGS, STATE
 
 _CERTAIN, _LIKELY = 92, 75
 _WHY_STATE = (
@@ -50,14 +50,12 @@ class Torchtune(Layout):
     title = "torchtune output directory"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the recipe state, the configuration that a recipe leaves, or what only torchtune puts beside weights."""
+        """By the recipe state, or the settings that every recipe leaves beside the epochs."""
         found = epochs.folders(checkpoint)
-        signs = [path for path in (STATE, "torchtune_config.yaml") if checkpoint.listing.has_file(path)]
-        if found:
-            signs += epochs.own_names(checkpoint)
+        signs = [path for path in (STATE, SETTINGS) if checkpoint.listing.has_file(path)]
         if not signs or (not found and STATE not in signs):
             return None
-        signs += [f"{folder}/" for folder in list(found.values())[-1:]]
+        signs += [f"{found[max(found)]}/"] if found else []
         return Match(_CERTAIN if STATE in signs and found else _LIKELY, tuple(signs))
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:

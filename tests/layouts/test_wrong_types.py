@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from ckpt_rules import UsageError, inspect, verify
+from tests.layouts.one_file.stand_in import StandIn
 
 STRANGE = (None, True, -1, 2**70, float("nan"), "x", [], [None], {}, {"a": {}}, (1,), b"\0")
 SAMPLES = {
@@ -29,10 +31,18 @@ FIXTURES = {
     "detectron2": "one_file/fixtures/detectron2/plain/model_0000005.pth",
     "detectron2-trainer": "one_file/fixtures/detectron2/trainer/model_0000005.pth",
     "fairseq": "one_file/fixtures/fairseq/run/checkpoint_2_7.pt",
+    "torchtune": "torchtune/fixtures/adapter",
+    "torch-checkpointing": "torch_checkpointing/fixtures/plain/step-4",
 }
 _MOST_FILES, _MOST_KEYS = 4, 12
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def without_their_libraries(monkeypatch):
+    """torch.load finds no class of mmengine here; any will do to change what lies beside them."""
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, StandIn("mmengine")])
 
 
 def changed(value, depth=0):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import sys
 from types import ModuleType
 
@@ -38,6 +39,16 @@ class _Anything(ModuleType):
         return made
 
 
+class _Told(importlib.metadata.Distribution):
+    """The version, which ultralytics asks of the installer's records."""
+
+    def read_text(self, filename: str) -> str | None:
+        return "Name: torchvision\nVersion: 0.28.0\n" if filename == "METADATA" else None
+
+    def locate_file(self, path):
+        return path
+
+
 class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds every module of some libraries, for `sys.meta_path`."""
 
@@ -54,6 +65,9 @@ class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module) -> None:
         pass
+
+    def find_distributions(self, context):
+        return [_Told()] if context.name == "torchvision" and "torchvision" in self.libraries else []
 
 
 def stand_in_for_torchvision() -> None:
