@@ -30,6 +30,7 @@ _BY_KEYS, _BY_NAME = 86, 30
 _SUFFIXES = (".pt", ".pth", ".pth.tar")
 _BEST = re.compile(r"(?:checkpoint_best|model_best|best)\..+")
 _NUMBER = re.compile(r"\d+")
+_INDEX = re.compile(r"-?\d{1,6}")
 
 Values = Mapping[object, object]
 
@@ -154,7 +155,7 @@ def inside(values: object, key: str) -> object:
     """What lies under keys joined by dots: in dictionaries, in lists by position, in the attributes of objects."""
     for part in key.split("."):
         if isinstance(values, list | tuple):
-            index = int(part)
+            index = int(part) if _INDEX.fullmatch(part) else len(values)
             values = values[index] if -len(values) <= index < len(values) else None
         else:
             values = options(values).get(part)

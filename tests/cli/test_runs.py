@@ -243,7 +243,7 @@ def test_a_directory_that_holds_no_checkpoint_is_none(tmp_path, run, file):
 def test_the_only_file_that_is_a_save_is_what_a_trainer_is_told(tmp_path):
     path = tmp_path / "checkpoints" / "model_0000005.pth"
     path.parent.mkdir()
-    shutil.copy2(LAYOUTS / "one_file/fixtures/detectron2/model_0000005.pth", path)
+    shutil.copy2(min(LAYOUTS.glob("one_file/fixtures/detectron2/**/model_0000005.pth")), path)
     assert newest_checkpoint(path.parent) == newest_checkpoint(path) == str(path)
     shutil.copy2(path, path.with_name("model_0000002.pth"))
     assert newest_checkpoint(path.parent) == str(path)
@@ -261,13 +261,14 @@ def test_inspect_names_the_newest_of_a_run(run_of):
 RUNS = {
     "deepspeed": "deepspeed/fixtures/zero2",
     "orbax": "jax/fixtures/orbax",
-    "detectron2": "one_file/fixtures/detectron2",
+    "detectron2": "one_file/fixtures/detectron2/**/model_0000005.pth",
 }
 
 
 @pytest.mark.parametrize("layout", RUNS)
 def test_runs_of_other_layouts(tmp_path, layout):
-    path = shutil.copytree(LAYOUTS / RUNS[layout], tmp_path / "runs" / "run")
+    source = min(LAYOUTS.glob(RUNS[layout]))
+    path = shutil.copytree(source if source.is_dir() else source.parent, tmp_path / "runs" / "run")
     [saves] = runs_in(str(tmp_path / "runs"), installed_plugins()).values()
     assert [c for c in saves if verify(c).passed and verify(c).layout.name == layout] == list(saves)
     assert newest_checkpoint(path) == newest_checkpoint(tmp_path / "runs") == saves[-1]

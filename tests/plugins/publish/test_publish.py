@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 from ckpt_rules import verify
 
-
 CONFIG = {"model_type": "mlp", "vocab_size": 8, "_name_or_path": "acme/tiny"}
 
 
