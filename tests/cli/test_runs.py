@@ -317,6 +317,17 @@ class TestCommands:
         ended = run("latest", tmp_path / "nowhere")
         assert (ended.code, ended.out, ended.err) == (1, "", f"there is no checkpoint in {tmp_path}/nowhere\n")
 
+    def test_latest_passes_over_what_no_layout_recognises_yet(self, run, run_of, saved):
+        path = run_of("step-1")
+        (path / "step-2" / "parts").mkdir(parents=True)
+        shutil.copy2(saved / "model.safetensors", path / "step-2" / "parts" / "part.safetensors")
+        assert verify(path / "step-2").passed
+        ended = run("latest", path)
+        assert (ended.code, ended.out) == (0, f"{path}/step-1\n")
+        words = f"SKIPPED  {path}/step-2: no layout recognises it, as one does an earlier save: it may be under way"
+        assert " ".join(words.split()) in " ".join(ended.err.split())
+        assert json.loads(run("verify", path, "--format", "json").out)["newest"] == {str(path): f"{path}/step-1"}
+
     def test_latest_with_a_ruleset_of_its_own(self, run, run_of, tmp_path):
         path = run_of("step-1", "step-2")
         (path / "step-2" / "model.safetensors").write_bytes(b"")
