@@ -136,7 +136,7 @@ def newest_checkpoint(
 
     run:         its checkpoints are told by their names (`checkpoint-500`), the highest number being the newest; they may lie
                  some directories down (`version_0/checkpoints`); a path that is a checkpoint itself stands for itself
-    passed_over: called with the report of each that did not pass
+    passed_over: called with the report of each that did not pass, or that no layout recognises as one does an earlier save
 
     Raises as `verify` does, and `UsageError` where the directory can't be read, for nothing is known of its checkpoints then,
     and where it holds several runs.
@@ -151,8 +151,9 @@ def newest_checkpoint(
         raise UsageError(f"{path} can't be opened: {root.error}")
     if not found and (alone := itself(path, resolved.plugins, resolved.limits)):
         found = (alone,)
-    for report in newest_passing(found, lambda path: _verified(path, resolved)):
-        if report.passed:
+    verified = partial(_verified, ruleset=resolved)
+    for report, good in newest_passing(found, verified, resolved.plugins, resolved.limits):
+        if good:
             return report.checkpoint
         if passed_over:
             passed_over(report)

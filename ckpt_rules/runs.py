@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import Entry, EntryKind, RootKind, file_saves_among, saves_among, saves_before
 from ckpt_rules.finding import Severity
+from ckpt_rules.layout import PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.report import Report, Verdict
@@ -190,10 +191,18 @@ def _has_weights(checkpoint: Checkpoint) -> bool:
         return False
 
 
-def newest_passing(paths: tuple[str, ...], verify: Callable[[str], Report]) -> Iterator[Report]:
-    """Reports from the newest checkpoint back to the first that passes, which comes last."""
-    for path in reversed(paths):
+def newest_passing(
+    paths: tuple[str, ...], verify: Callable[[str], Report], plugins: Plugins, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[tuple[Report, bool]]:
+    """Reports from the newest checkpoint back to the first that can be resumed from, which comes last and with True.
+
+    That is one that passes, and that a layout recognises where one recognises an earlier save: else it is still being written.
+    """
+    for number, path in reversed(list(enumerate(paths))):
         report = verify(path)
-        yield report
-        if report.verdict is Verdict.PASSED:
+        earlier = paths[max(0, number - _CANDIDATES) : number]
+        strange = report.layout.name == PlainFiles.name and _any(earlier, plugins, limits, None)
+        found = report.verdict is Verdict.PASSED and not strange
+        yield report, found
+        if found:
             return

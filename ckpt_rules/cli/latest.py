@@ -34,9 +34,7 @@ def latest(
             path, ruleset=ruleset, strict=strict, no_plugins=no_plugin or (), passed_over=passed_over.append
         )
     for report in passed_over:
-        say(
-            f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}{_worst(report)}"
-        )
+        say(_why(report))
     if found is not None:
         emit([f"{found}\n"])
         return ExitCode.PASSED
@@ -47,7 +45,11 @@ def latest(
     return ExitCode.UNKNOWN if worst is Verdict.UNKNOWN else ExitCode.FAILED
 
 
-def _worst(report: Report) -> str:
-    """The gravest finding, to follow the reason."""
+def _why(report: Report) -> str:
+    """Why a checkpoint was passed over: the verdict with the gravest finding, or that nobody knows what it is."""
+    path = printable(report.checkpoint)
+    if report.passed:
+        return f"SKIPPED  {path}: no layout recognises it, as one does an earlier save: it may be under way"
     finding = next(iter(report.findings), None)
-    return f"; {printable(finding.place.path)}: {sentence(finding.message)}" if finding else ""
+    worst = f"; {printable(finding.place.path)}: {sentence(finding.message)}" if finding else ""
+    return f"{report.verdict.value.upper()}  {path}: {sentence(report.reason)}{worst}"

@@ -17,6 +17,7 @@ from ckpt_rules.cli.output import emit, say
 from ckpt_rules.cli.progress import shown_progress
 from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import PluginError, UsageError
+from ckpt_rules.layout import PlainFiles
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, Verdict, worst_verdict
@@ -150,10 +151,14 @@ def _runs(paths: Sequence[str], ruleset: ResolvedRuleset, timeout: float | None)
 
 
 def _newest(runs: dict[str, Runs], reports: Sequence[Report]) -> dict[str, str | None]:
-    """Of each run, the newest checkpoint that passed."""
+    """Of each run, the newest checkpoint that passed; where a layout recognises some, it is one of those."""
     passed = {r.checkpoint for r in reports if r.verdict is Verdict.PASSED}
-    each = chain.from_iterable(found.items() for found in runs.values())
-    return {run: next((c for c in reversed(members) if c in passed), None) for run, members in each}
+    known = {r.checkpoint for r in reports if r.layout.name != PlainFiles.name}
+    newest = {}
+    for run, members in chain.from_iterable(found.items() for found in runs.values()):
+        meant = known.intersection(members) or set(members)
+        newest[run] = next((c for c in reversed(members) if c in meant & passed), None)
+    return newest
 
 
 def _verified(  # noqa: PLR0913 - what `run` is told

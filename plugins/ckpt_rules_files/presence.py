@@ -92,7 +92,8 @@ class MissingRequired(Rule):
 
     ## What it checks
     Every file that the recognised layout declares as required for the `purpose` is there, under one of the names that its trainer reads.
-    A file that is there and damaged is reported by the rule for that damage.
+    A file that is there and damaged is reported by the rule for that damage, and one that commits a save, where training is to be
+    resumed, by `files/commit-marker`.
 
     ## Why it matters
     The save was interrupted, a copy left something out, or the directory was exported for inference. The trainer stops,
@@ -113,7 +114,7 @@ class MissingRequired(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each requirement that no file meets."""
         for needed in checkpoint.unmet:
-            if not needed.commits and self.purpose in needed.purposes:
+            if self.purpose in needed.purposes and not (needed.commits and self.purpose == "resume"):
                 yield _missing(needed, "copy it from where the save was written, or resume from an earlier save")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -45,6 +46,8 @@ class MegatronDistributed(common.Megatron):
         if folder and any(e.path.startswith("context/") for e in listing):
             signs.append("context/")
         own = f"{folder}{_COMMON}" in signs or (f"{folder}{_MARKER}" in signs and _names_backend(checkpoint, folder))
+        if own and common.NAME.fullmatch(os.path.basename(os.path.abspath(checkpoint.path))):
+            signs.append("the directory's name")
         if not own or len(signs) < 2:
             return None
         return Match(_CERTAIN if len(signs) > 2 else _LIKELY, tuple(signs))

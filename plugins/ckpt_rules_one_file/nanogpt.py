@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, Field, ModelConfig, Progress, ResumePlan
+from ckpt_rules import Checkpoint, FactUnavailable, Field, ModelConfig, Progress, ResumePlan
 from ckpt_rules_one_file.dialect import Dialect, options
 
 
@@ -33,6 +33,8 @@ class NanoGPT(Dialect):
 
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """The file is written before the update of its number."""
+        if "global_step" not in counts:
+            raise FactUnavailable("iter_num is no count of iterations")
         done, planned = counts["global_step"], counts.get("total_steps")
         sentence = f"training goes on with iteration {done:,}, with batches drawn at random: nanoGPT keeps no generator's state"
         return Progress(

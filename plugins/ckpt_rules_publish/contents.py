@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable, Place, Problem, Reads, Rule, Severity
+from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable, Place, Problem, Rule, Severity
 
 _STATE = re.compile(
     r"(?:optimizer|optim|scheduler|lr_scheduler|scaler|rng_state|random_states|training_state|train_state|custom_checkpoint"
     r"|sampler|dl_state_dict)(?:[_.-].*)?\.(?:pt|pth|bin|pkl|safetensors)|training_args\.bin|trainer_state\.json"
-    r"|.*_optim_states\.pt|.*\.distcp",
+    r"|.*_optim_states\.pt",
     re.IGNORECASE,
 )
+_TORCH = (".pt", ".pth", ".ckpt", ".tar", ".bin")
 _LOCAL = re.compile(r"/(?!/)|\.{1,2}/|~|[A-Za-z]:\\")
 _NAMES = ("_name_or_path", "base_model_name_or_path")
 
@@ -21,7 +22,8 @@ class TrainingState(Rule):
     """A file of the training state lies beside the weights.
 
     ## What it checks
-    Names of optimizer, scheduler, scaler, random-number and trainer states, and of `training_args.bin`.
+    Names of optimizer, scheduler, scaler, random-number and trainer states, and of `training_args.bin`; files of a distributed
+    checkpoint; and the file in which an optimizer lies beside the weights.
 
     ## Why it matters
     Nobody needs them to load the model, they often take twice the space of the weights, and the pickled arguments tell paths
@@ -33,7 +35,6 @@ class TrainingState(Rule):
 
     id = "publish/training-state"
     tags = frozenset({"publish"})
-    reads = Reads.LISTING
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
@@ -45,6 +46,28 @@ class TrainingState(Rule):
                     help="leave it out of what is published",
                     data={"nbytes": entry.size},
                 )
+            elif entry.suffix == ".distcp":
+                yield Problem(
+                    message=f"{entry.path} is a part of a distributed checkpoint, which no library loads as a model",
+                    place=Place(path=entry.path),
+                    help="export the weights as safetensors, and leave it out of what is published",
+                    data={"nbytes": entry.size},
+                )
+        yield from _with_optimizer(checkpoint)
+
+
+def _with_optimizer(checkpoint: Checkpoint) -> Iterator[Problem]:
+    """Files that hold more than a training state, and the optimizer's as well."""
+    try:
+        paths = {optimizer.path for optimizer in checkpoint.optimizers}
+    except FactUnavailable:
+        return
+    for path in sorted(p for p in paths if p.endswith(_TORCH) and not _STATE.fullmatch(p.rpartition("/")[2])):
+        yield Problem(
+            message=f"{path} holds the state of the optimizer, which nobody needs to load the model",
+            place=Place(path=path),
+            help="save the weights alone, as safetensors",
+        )
 
 
 class PickledWeights(Rule):

@@ -243,7 +243,7 @@ def test_a_directory_that_holds_no_checkpoint_is_none(tmp_path, run, file):
 def test_the_only_file_that_is_a_save_is_what_a_trainer_is_told(tmp_path):
     path = tmp_path / "checkpoints" / "model_0000005.pth"
     path.parent.mkdir()
-    shutil.copy2(LAYOUTS / "one_file/fixtures/detectron2/model_0000005.pth", path)
+    shutil.copy2(min(LAYOUTS.glob("one_file/fixtures/detectron2/**/model_0000005.pth")), path)
     assert newest_checkpoint(path.parent) == newest_checkpoint(path) == str(path)
     shutil.copy2(path, path.with_name("model_0000002.pth"))
     assert newest_checkpoint(path.parent) == str(path)
@@ -261,13 +261,14 @@ def test_inspect_names_the_newest_of_a_run(run_of):
 RUNS = {
     "deepspeed": "deepspeed/fixtures/zero2",
     "orbax": "jax/fixtures/orbax",
-    "detectron2": "one_file/fixtures/detectron2",
+    "detectron2": "one_file/fixtures/detectron2/**/model_0000005.pth",
 }
 
 
 @pytest.mark.parametrize("layout", RUNS)
 def test_runs_of_other_layouts(tmp_path, layout):
-    path = shutil.copytree(LAYOUTS / RUNS[layout], tmp_path / "runs" / "run")
+    source = min(LAYOUTS.glob(RUNS[layout]))
+    path = shutil.copytree(source if source.is_dir() else source.parent, tmp_path / "runs" / "run")
     [saves] = runs_in(str(tmp_path / "runs"), installed_plugins()).values()
     assert [c for c in saves if verify(c).passed and verify(c).layout.name == layout] == list(saves)
     assert newest_checkpoint(path) == newest_checkpoint(tmp_path / "runs") == saves[-1]
@@ -315,6 +316,17 @@ class TestCommands:
         assert (ended.code, ended.out) == (1, "")
         ended = run("latest", tmp_path / "nowhere")
         assert (ended.code, ended.out, ended.err) == (1, "", f"there is no checkpoint in {tmp_path}/nowhere\n")
+
+    def test_latest_passes_over_what_no_layout_recognises_yet(self, run, run_of, saved):
+        path = run_of("step-1")
+        (path / "step-2" / "parts").mkdir(parents=True)
+        shutil.copy2(saved / "model.safetensors", path / "step-2" / "parts" / "part.safetensors")
+        assert verify(path / "step-2").passed
+        ended = run("latest", path)
+        assert (ended.code, ended.out) == (0, f"{path}/step-1\n")
+        words = f"SKIPPED  {path}/step-2: no layout recognises it, as one does an earlier save: it may be under way"
+        assert " ".join(words.split()) in " ".join(ended.err.split())
+        assert json.loads(run("verify", path, "--format", "json").out)["newest"] == {str(path): f"{path}/step-1"}
 
     def test_latest_with_a_ruleset_of_its_own(self, run, run_of, tmp_path):
         path = run_of("step-1", "step-2")

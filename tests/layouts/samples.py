@@ -10,7 +10,7 @@ from tests.layouts.megatron.test_megatron import sharded
 
 @dataclass(frozen=True)
 class Sample:
-    """A checkpoint of a layout: `inside` what a script of this folder wrote when run with `args`, or a fixture."""
+    """A checkpoint of a layout: `inside` what a script of this folder wrote when run with `args`, or a fixture, as a glob."""
 
     layout: str
     inside: str
@@ -39,8 +39,8 @@ SAMPLES = {
     "universal": Sample("deepspeed", "deepspeed/fixtures/universal/global_step4_universal"),
     "orbax": Sample("orbax", "jax/fixtures/orbax/2"),
     "keras": Sample("keras", "jax/fixtures/keras"),
-    "mmengine": Sample("mmengine", "one_file/fixtures/mmengine/epoch_2.pth"),
-    "detectron2": Sample("detectron2", "one_file/fixtures/detectron2/model_0000005.pth"),
+    "mmengine": Sample("mmengine", "one_file/fixtures/mmengine/**/epoch_2.pth"),
+    "detectron2": Sample("detectron2", "one_file/fixtures/detectron2/**/model_0000005.pth"),
     "nanogpt": Sample("nanogpt", "ckpt.pt", ONE_FILE, ("nanogpt",)),
     "fairseq": Sample("fairseq", "checkpoint_last.pt", ONE_FILE, ("fairseq",)),
     "timm": Sample("timm", "last.pth.tar", ONE_FILE, ("timm",)),
@@ -57,5 +57,5 @@ def sample_of(name, made, tmp_path) -> Path:
         folder = tmp_path / "megatron" / "iter_0000100"
         return folder if folder.exists() else sharded(folder)
     if sample.script is None:
-        return Path(__file__).parent / sample.inside
+        return min(Path(__file__).parent.glob(sample.inside))
     return made(sample.script, *sample.args) / sample.inside
