@@ -161,9 +161,7 @@ def _shapes_outside(checkpoint: Checkpoint, path: str, key: str) -> list[Shape]:
     ]
     if missing:
         raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
-    outside = [
-        t.shape for f, _, t in weights.items() if f.path != path or not f.key or _is_pickled(checkpoint, f.key)
-    ]
+    outside = [t.shape for f, _, t in weights.items() if f.path != path or not f.key or _is_pickled(checkpoint, f.key)]
     return outside + _beside(checkpoint, key)
 
 
