@@ -111,7 +111,7 @@ def test_signs_and_weights():
     assert inspected.weights.parameters == 69 + 13  # and BatchNorm's statistics
 
 
-ANOTHER_STEP = "the weights of a layer or an expert, which record no step"
+ANOTHER_STEP = "a layer or an expert, which records no step; numerics/master-vs-model of `deep` finds it"
 NOTHING_LEFT = {f"{MODEL} missing": "nothing is left, and files/missing-checkpoint says that the directory is empty"}
 ALONE = {
     **NOTHING_LEFT,
