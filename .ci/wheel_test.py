@@ -38,6 +38,7 @@ PACKAGES = (
     "ckpt_rules_ranks",
     "ckpt_rules_safety",
     "ckpt_rules_torch",
+    "ckpt_rules_torchtune",
     "ckpt_rules_training",
     "ckpt_rules_transformers",
     "ckpt_rules_weights",

@@ -24,7 +24,14 @@ _HOMES = {
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
     "ckpt_rules.facts.counters": ("counter_faults",),
-    "ckpt_rules.facts.distributed": ("Chunk", "DistributedMetadata", "StoredItem", "StoredTensor"),
+    "ckpt_rules.facts.distributed": (
+        "Chunk",
+        "DistributedMetadata",
+        "StoredFile",
+        "StoredItem",
+        "StoredItems",
+        "StoredTensor",
+    ),
     "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
@@ -68,7 +75,14 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ckpt_rules.facts.counters import counter_faults
-    from ckpt_rules.facts.distributed import Chunk, DistributedMetadata, StoredItem, StoredTensor
+    from ckpt_rules.facts.distributed import (
+        Chunk,
+        DistributedMetadata,
+        StoredFile,
+        StoredItem,
+        StoredItems,
+        StoredTensor,
+    )
     from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
@@ -207,7 +221,9 @@ __all__ = [
     "Severity",
     "Spot",
     "Status",
+    "StoredFile",
     "StoredItem",
+    "StoredItems",
     "StoredTensor",
     "TensorChange",
     "TensorInfo",

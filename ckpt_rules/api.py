@@ -14,11 +14,13 @@ from ckpt_rules.deep.reading import Reading
 from ckpt_rules.engine import run
 from ckpt_rules.errors import CheckpointInvalid, UsageError
 from ckpt_rules.facts.files import RootKind
+from ckpt_rules.finding import Severity
 from ckpt_rules.limits import DEFAULT_LIMITS
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.storage import LocalStorage, OneFile
 from ckpt_rules.time_limit import checked
+from ckpt_rules.verdict import number
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -132,13 +134,14 @@ def newest_checkpoint(
 ) -> str | None:
     """The path of the newest checkpoint in a directory of checkpoints that passes; None where none does.
 
-    run:         its checkpoints are told by their names (`checkpoint-500`), the highest number being the newest; a path that
-                 is a checkpoint itself stands for itself
+    run:         its checkpoints are told by their names (`checkpoint-500`), the highest number being the newest; they may lie
+                 some directories down (`version_0/checkpoints`); a path that is a checkpoint itself stands for itself
     passed_over: called with the report of each that did not pass
 
-    Raises as `verify` does, and `UsageError` where the directory can't be read: nothing is known of its checkpoints then.
+    Raises as `verify` does, and `UsageError` where the directory can't be read, for nothing is known of its checkpoints then,
+    and where it holds several runs.
     """
-    from ckpt_rules.runs import checkpoints_in, newest_passing
+    from ckpt_rules.runs import checkpoints_in, itself, newest_passing
 
     resolved = load_ruleset(ruleset, strict=strict, no_plugins=no_plugins)
     path = os.fspath(run)
@@ -146,9 +149,9 @@ def newest_checkpoint(
     root = LocalStorage(path).root()
     if not found and root.kind is RootKind.UNREADABLE:
         raise UsageError(f"{path} can't be opened: {root.error}")
-    if not found and root.kind is not RootKind.DIRECTORY:
-        return None
-    for report in newest_passing(found or (path,), lambda path: _verified(path, resolved)):
+    if not found and (alone := itself(path, resolved.plugins, resolved.limits)):
+        found = (alone,)
+    for report in newest_passing(found, lambda path: _verified(path, resolved)):
         if report.passed:
             return report.checkpoint
         if passed_over:
@@ -202,8 +205,14 @@ def inspect(
     `RulesetError` for mistakes in the ruleset.
     """
     from ckpt_rules.inspection import inspect_checkpoint
+    from ckpt_rules.report import Notice
+    from ckpt_rules.runs import runs_in
 
     checkpoint, notices = _opened(path, ruleset, no_plugins, layout)
+    runs = runs_in(os.fspath(path), installed_plugins(frozenset(no_plugins))) if layout is None else {}
+    for name, saves in runs.items():
+        words = f"{name} is a run of {number(len(saves), 'checkpoint')}, of which {saves[-1]} is the newest; inspect one of them"
+        notices.append(Notice(severity=Severity.WARNING, message=words))
     return inspect_checkpoint(checkpoint, notices)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+METADATA_NAME = ".metadata"
+
 TEXT_NBYTES = 16 * MIB
 """No list of digests is longer."""
 
@@ -86,6 +88,8 @@ def safetensors(checkpoint: Checkpoint, path: str) -> SafetensorsFile:
 
 def torch_file(checkpoint: Checkpoint, path: str) -> TorchFile:
     """What a file by `torch.save` holds."""
+    if path.rpartition("/")[2] == METADATA_NAME:
+        return checkpoint.fact(_metadata, path)[0]
     from ckpt_rules.readers.torch_file import read_torch_file
 
     return _read(checkpoint, path, read_torch_file)
@@ -114,9 +118,13 @@ def archive_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int
 
 def distributed(checkpoint: Checkpoint, path: str) -> DistributedMetadata:
     """The metadata of a distributed checkpoint."""
-    from ckpt_rules.readers.distributed_metadata import distributed_metadata
+    return checkpoint.fact(_metadata, path)[1]
 
-    return distributed_metadata(checkpoint.torch_file(path))
+
+def _metadata(checkpoint: Checkpoint, path: str) -> tuple[TorchFile, DistributedMetadata]:
+    from ckpt_rules.readers.distributed_metadata import read_metadata
+
+    return _read(checkpoint, path, read_metadata)
 
 
 def json(checkpoint: Checkpoint, path: str) -> JsonFile:

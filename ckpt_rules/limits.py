@@ -20,6 +20,11 @@ class Limits(BaseModel):
     structure: int = Field(
         default=64, ge=1, le=2047, description="MiB of one JSON file, one pickle, or one zip directory."
     )
+    metadata: int = Field(
+        default=1024,
+        ge=1,
+        description="MiB of the `.metadata` of a distributed checkpoint; what is kept of it takes about twice as much.",
+    )
     opcodes: int = Field(default=10_000_000, ge=1, description="Opcodes of all pickles of one file.")
     values: int = Field(default=8_000_000, ge=1, description="Values that one pickle unfolds into.")
     levels: int = Field(default=200, ge=1, le=300, description="Levels of nesting of the values of one file.")

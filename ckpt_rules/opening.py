@@ -104,6 +104,9 @@ def _choose(
     found = next((match for match, each in matches if each is known[name] and match), None)
     if found is None and not known[name].one_file and isinstance(checkpoint.storage, OneFile):
         raise UsageError(f"{checkpoint.path} is a file, and a checkpoint of the layout {name!r} is a directory")
+    if found is None and name != PlainFiles.name:
+        message = f"nothing here is a sign of the layout {name!r}, which was taken because you named it"
+        notices.append(Notice(severity=Severity.WARNING, message=message))
     checkpoint.layout = known[name]
     checkpoint.match = Match(found.score if found else 0, (*(found.signs if found else ()), "the name you gave"))
 

@@ -22,6 +22,9 @@ _SEVERAL = 2
 _CANDIDATES = 5
 """Earlier saves that are looked at for a complete one."""
 
+_FOLDERS, _DOWN = 200, 3
+"""Directories that are searched for runs, and how far down."""
+
 _FAINT = 10
 """Score below which a layout has seen weights and no more: a final model, beside the checkpoints of its run."""
 
@@ -29,35 +32,99 @@ _FAINT = 10
 def checkpoints_in(
     path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS, timeout: float | None = None
 ) -> tuple[str, ...]:
-    """The checkpoints of a run by the numbers in their names, oldest first; none where the path is no run.
+    """The checkpoints of the run at a path, oldest first; none where there is no run. UsageError where there are several."""
+    runs = runs_in(path, plugins, limits, timeout)
+    if len(runs) > 1:
+        raise UsageError(f"{path} holds {len(runs)} runs; name one of them: {', '.join(sorted(runs))}")
+    return next(iter(runs.values()), ())
+
+
+def runs_in(
+    path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS, timeout: float | None = None
+) -> dict[str, tuple[str, ...]]:
+    """The checkpoints of each run by the numbers in their names, oldest first; none where the path is a checkpoint itself.
 
     A run is a directory with others in it that are named like saves (`checkpoint-500`, `step_1000`, `epoch=3`), or with
-    several files that are each a save (`epoch=3-step=90.ckpt`), and that is no checkpoint itself. A layout that takes more
-    seconds than `timeout` is not asked further.
+    several files that are each a save (`epoch=3-step=90.ckpt`). It may lie up to three directories down, as in
+    `version_0/checkpoints`. A layout that takes more seconds than `timeout` is not asked further.
     """
     storage = LocalStorage(path, limits)
-    saves = saves_among(storage.directories())
-    files = [] if saves else file_saves_among(storage.files())
-    if not saves and len(files) < _SEVERAL:
-        return ()
-    checkpoint, _ = open_checkpoint(storage, plugins, limits, timeout)
-    if checkpoint.match is not None and checkpoint.match.score >= _FAINT:
-        return ()
-    if files:
-        paths = tuple(f"{path.rstrip('/')}/{name}" for name in files)
-        return paths if any(_is_checkpoint(p, plugins, limits, timeout) for p in paths) else ()
+    here = saves_among(storage.directories()) or _several(file_saves_among(storage.files()))
+    folders = [path] if here else list(_folders_with_saves(path.rstrip("/")))
+    if not folders or _is_checkpoint(path, plugins, limits, timeout, score=_FAINT):
+        return {}
+    found = {folder: _saves(folder, plugins, limits, timeout) for folder in folders}
+    return {run: saves for run, saves in found.items() if saves and (here or _any(saves, plugins, limits, timeout))}
+
+
+def itself(path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS) -> str | None:
+    """What a trainer is told to resume from where the path is a checkpoint and no run; None where it is neither.
+
+    That is the path, or the file in it that holds the whole. A directory that no layout recognises must have a save's name.
+    """
+    checkpoint, _ = open_checkpoint(LocalStorage(path, limits), plugins, limits)
+    if checkpoint.match is None:
+        named = saves_among([os.path.basename(os.path.abspath(path))])
+        return path if named and checkpoint.root.kind is RootKind.DIRECTORY else None
+    if checkpoint.is_one_file or not checkpoint.layout.one_file:
+        return path
     try:
-        listing = checkpoint.listing
+        file, weights = checkpoint.state.path, checkpoint.weights.files
     except FactUnavailable:
-        return ()
-    empty = set() if listing.truncated else set(saves) - {e.path.partition("/")[0] for e in listing if _holds(e)}
-    return tuple(f"{path.rstrip('/')}/{name}" for name in saves if name not in empty)
+        return path
+    return os.path.join(path, file) if {w.path for w in weights} == {file} else path
 
 
-def _is_checkpoint(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -> bool:
-    """Whether a file is one that a layout recognises."""
+def _folders_with_saves(top: str) -> Iterator[str]:
+    """Directories some way down that hold saves by their names; each once, whatever links lead to it."""
+    queue, seen, depth = [top], set[str](), {top: 0}
+    while queue and len(seen) < _FOLDERS:
+        folder = queue.pop(0)
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        storage = LocalStorage(folder or "/")
+        inside = storage.directories()
+        if folder != top and (saves_among(inside) or file_saves_among(storage.files())):
+            yield folder
+        elif depth[folder] < _DOWN:
+            below = [f"{folder}/{name}" for name in inside]
+            depth.update(dict.fromkeys(below, depth[folder] + 1))
+            queue += below
+
+
+def _saves(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -> tuple[str, ...]:
+    """The saves that lie in a directory, oldest first; directories before which nothing was written left out."""
+    storage = LocalStorage(path, limits)
+    path = path.rstrip("/")
+    if saves := saves_among(storage.directories()):
+        empty = _empty(storage, saves)
+        return tuple(f"{path}/{name}" for name in saves if name not in empty)
+    paths = tuple(f"{path}/{name}" for name in file_saves_among(storage.files()))
+    return paths if _any(paths, plugins, limits, timeout) else ()
+
+
+def _empty(storage: LocalStorage, saves: list[str]) -> set[str]:
+    try:
+        listing = storage.list()
+    except OSError:
+        return set()
+    return set() if listing.truncated else set(saves) - {e.path.partition("/")[0] for e in listing if _holds(e)}
+
+
+def _several(names: list[str]) -> list[str]:
+    return names if len(names) >= _SEVERAL else []
+
+
+def _any(paths: tuple[str, ...], plugins: Plugins, limits: Limits, timeout: float | None) -> bool:
+    """Whether a layout recognises any of them, the newest being asked first."""
+    return any(_is_checkpoint(path, plugins, limits, timeout) for path in reversed(paths))
+
+
+def _is_checkpoint(path: str, plugins: Plugins, limits: Limits, timeout: float | None, score: int = 1) -> bool:
+    """Whether it is one that a layout recognises, as surely as `score` says."""
     checkpoint, _ = open_checkpoint(LocalStorage(path, limits), plugins, limits, timeout)
-    return checkpoint.match is not None
+    return checkpoint.match is not None and checkpoint.match.score >= score
 
 
 def _holds(entry: Entry) -> bool:

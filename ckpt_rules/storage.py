@@ -155,7 +155,7 @@ class LocalStorage:
         """Names of the directories at the top, links followed; none where they can't be listed."""
         try:
             with os.scandir(self.path) as found:
-                return tuple(sorted(e.name for e in found if e.is_dir()))
+                return tuple(sorted(e.name for e in found if _is_directory(e)))
         except (OSError, ValueError):
             return ()
 
@@ -181,7 +181,7 @@ class LocalStorage:
             return ()
         try:
             with os.scandir(parent) as found:
-                names = sorted(e.name for e in found if e.is_dir())
+                names = sorted(e.name for e in found if _is_directory(e))
         except OSError:
             return ()
         wanted = self.path.relative_to(parent).parts[0] if parent != self.path else self.path.name
@@ -212,6 +212,14 @@ class OneFile(LocalStorage):
     def open(self, path: str) -> Source:
         """Open the file, or one beside it."""
         return LocalSource(self.path.parent / path.removeprefix(_BESIDE))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether it may be one: a link to what can't be examined may lead to one, a link to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno != errno.ELOOP
 
 
 class _Walk:

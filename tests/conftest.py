@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from types import ModuleType
 
 import pytest
@@ -111,3 +112,23 @@ def problem():
         return Problem(message=message, place={"path": path, **place}, severity=severity)
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The kill rate of each layout, and each damage that lives with the reason why it may."""
+    surveys = defaultdict(list)
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "kill rate":
+                surveys[value["layout"]].append(value)
+    if surveys:
+        terminalreporter.section("kill rates")
+    for layout, found in sorted(surveys.items()):
+        total, lived = (sum(n) for n in zip(*((v["total"], len(v["survivors"])) for v in found), strict=True))
+        terminalreporter.line(f"{layout}: {total - lived} of {total} damages found ({(total - lived) / total:.0%})")
+        reasons = defaultdict(list)
+        for value in found:
+            for damage, reason in value["survivors"].items():
+                reasons[reason].append(damage)
+        for reason, damages in reasons.items():
+            terminalreporter.line(f"    {reason}: {', '.join(sorted(set(damages)))}")

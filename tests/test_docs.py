@@ -137,3 +137,36 @@ def test_the_ruleset_in_the_readme_is_valid(tmp_path):
     team = tmp_path / "team.yaml"
     team.write_text(code, encoding="utf-8")
     assert verify(build_plain_torch(tmp_path / "ck").path, ruleset=team).passed
+
+
+INCIDENTS = (REPO / "docs" / "incidents.md").read_text("utf-8")
+CAUGHT = {"yes", "deep", "earlier", "told"}
+
+
+def incidents() -> list:
+    cells = [
+        [c.strip() for c in line.strip("|").split("|")] for line in INCIDENTS.splitlines() if line.startswith("| ")
+    ]
+    return [
+        pytest.param(*row, id=row[0][:60])
+        for row in cells
+        if len(row) == 5 and row[0] not in ("---", "what the disk shows")
+    ]
+
+
+@pytest.mark.parametrize(("shown", "examples", "caught", "rules", "tests"), incidents())
+def test_each_incident_names_rules_and_tests_that_exist(shown, examples, caught, rules, tests):
+    word = re.match(r"\w+", caught)[0]
+    assert word in CAUGHT | {"run", "no"}
+    assert bool(tests) == (word in CAUGHT or bool(rules)), "what is caught is shown by a test"
+    assert [r for r in re.findall(r"`([^`]+)`", rules) if r not in rule_ids()] == []
+    for test in re.findall(r"`([^`]+)`", tests):
+        path, _, function = test.partition("::")
+        assert f"def {function}(" in (REPO / "tests" / path).read_text("utf-8"), test
+
+
+@cache
+def rule_ids() -> frozenset[str]:
+    from ckpt_rules.plugins import installed_plugins
+
+    return frozenset(installed_plugins().rules)

@@ -34,7 +34,9 @@ def latest(
             path, ruleset=ruleset, strict=strict, no_plugins=no_plugin or (), passed_over=passed_over.append
         )
     for report in passed_over:
-        say(f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}")
+        say(
+            f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}{_worst(report)}"
+        )
     if found is not None:
         emit([f"{found}\n"])
         return ExitCode.PASSED
@@ -43,3 +45,9 @@ def latest(
         return ExitCode.FAILED
     worst = worst_verdict(tuple(passed_over))
     return ExitCode.UNKNOWN if worst is Verdict.UNKNOWN else ExitCode.FAILED
+
+
+def _worst(report: Report) -> str:
+    """The gravest finding, to follow the reason."""
+    finding = next(iter(report.findings), None)
+    return f"; {printable(finding.place.path)}: {sentence(finding.message)}" if finding else ""

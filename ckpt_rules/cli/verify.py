@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 Render = Callable[[Iterable[Report]], Iterator[str]]
 FindPrevious: TypeAlias = "Callable[[Checkpoint], Checkpoint]"
+Runs = dict[str, tuple[str, ...]]
+"""The checkpoints of each run, oldest first."""
 Newest = Callable[[], dict[str, str | None]]
 """Asked once all reports are there."""
 
@@ -91,7 +94,7 @@ def verify(  # noqa: PLR0913 - one argument for each flag
     with stdout_kept_clean():
         resolved = _resolve(ruleset, strict, select, exclude, no_plugin, compare=previous is not None)
         runs = _runs(paths, resolved, timeout) if layout is None else {}
-        targets = [checkpoint for path in paths for checkpoint in runs.get(path, (path,))]
+        targets = [c for path in paths for c in (chain(*runs[path].values()) if runs.get(path) else (path,))]
         find = _finder(targets, previous, resolved, timeout, layout)
     style = Style.of(sys.stdout) if output is None else Style()
     reports: list[Report] = []
@@ -139,18 +142,18 @@ def _finder(
     return finder(ruleset, previous, timeout, layout)
 
 
-def _runs(paths: Sequence[str], ruleset: ResolvedRuleset, timeout: float | None) -> dict[str, tuple[str, ...]]:
-    """Of each path that is a run: its checkpoints, oldest first."""
-    from ckpt_rules.runs import checkpoints_in
+def _runs(paths: Sequence[str], ruleset: ResolvedRuleset, timeout: float | None) -> dict[str, Runs]:
+    """The runs that each path is or holds."""
+    from ckpt_rules.runs import runs_in
 
-    found = {path: checkpoints_in(path, ruleset.plugins, ruleset.limits, timeout) for path in paths}
-    return {path: checkpoints for path, checkpoints in found.items() if checkpoints}
+    return {path: runs_in(path, ruleset.plugins, ruleset.limits, timeout) for path in paths}
 
 
-def _newest(runs: dict[str, tuple[str, ...]], reports: Sequence[Report]) -> dict[str, str | None]:
+def _newest(runs: dict[str, Runs], reports: Sequence[Report]) -> dict[str, str | None]:
     """Of each run, the newest checkpoint that passed."""
     passed = {r.checkpoint for r in reports if r.verdict is Verdict.PASSED}
-    return {run: next((c for c in reversed(members) if c in passed), None) for run, members in runs.items()}
+    each = chain.from_iterable(found.items() for found in runs.values())
+    return {run: next((c for c in reversed(members) if c in passed), None) for run, members in each}
 
 
 def _verified(  # noqa: PLR0913 - what `run` is told

@@ -9,7 +9,9 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 _SAVE = re.compile(
-    r"(?:checkpoint|ckpt|step|global_step|epoch|iter|iteration|save)s?[-_=]?(\d+).*|(\d+)", re.IGNORECASE
+    r"(?:checkpoint|ckpt|step|global_step|epoch|iter|iteration|save)s?[-_=]?(\d+)(.*)|(\d+)()"
+    r"|.+[-_](?:step|epoch|iter)=(\d+)(.*)",
+    re.IGNORECASE,
 )
 _FILE_SAVE = re.compile(
     r"(?:checkpoint|ckpt|model|step|epoch|iter|iteration|recovery)s?[-_=]?\d+.*"
@@ -25,13 +27,19 @@ _UNFINISHED = re.compile(r"tmp|temp|part|incomplete|unfinished", re.IGNORECASE)
 
 
 def saves_among(names: Iterable[str]) -> list[str]:
-    """Those that are names of a run's saves (`checkpoint-500`), in the order of their numbers; unfinished ones left out."""
+    """Those that are names of a run's saves (`checkpoint-500`), in the order of their numbers; unfinished ones left out.
+
+    The first number counts, then that of steps; of equals a name with something after them (`checkpoint-500-copy`) comes
+    first, and one that ends with `-last` last.
+    """
     found = []
     for name in names:
         match = _SAVE.fullmatch(name)
         if match and not _UNFINISHED.search(name):
-            found.append((int((match[1] or match[2])[:18]), name))
-    return [name for _, name in sorted(found)]
+            number, rest = (g for g in match.groups() if g is not None)
+            steps = [int(n[:18]) for n in _STEPS.findall(rest)]
+            found.append((int(number[:18]), steps, rest.endswith("-last"), not rest, name))
+    return [name for *_, name in sorted(found)]
 
 
 def file_saves_among(names: Iterable[str]) -> list[str]:

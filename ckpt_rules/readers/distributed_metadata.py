@@ -1,67 +1,101 @@
-"""`.metadata` of torch.distributed.checkpoint, from the inert objects that reading its pickle gave.
+"""`.metadata` of torch.distributed.checkpoint.
 
 https://github.com/pytorch/pytorch/blob/main/torch/distributed/checkpoint/metadata.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import replace
 
-from ckpt_rules.facts.distributed import Chunk, DistributedMetadata, StoredItem, StoredTensor
-from ckpt_rules.facts.tensors import Opaque, ReadProblem, TorchFile
-from ckpt_rules.facts.training import is_count
-from ckpt_rules.readers.torch_types import MAX_DIMENSIONS
+from ckpt_rules.facts.distributed import DistributedMetadata, StoredItems
+from ckpt_rules.facts.tensors import ReadProblem, TorchFile
+from ckpt_rules.limits import MIB
+from ckpt_rules.readers.budget import Budget, LimitError
+from ckpt_rules.readers.damage import ProblemLog
+from ckpt_rules.readers.metadata_names import ItemTable, Names
+from ckpt_rules.readers.metadata_objects import is_object, state_of, stored_item, stored_tensor
+from ckpt_rules.readers.pickle_machine import unpickle
+from ckpt_rules.readers.plain_objects import PlainBuilder
+from ckpt_rules.readers.torch_file import Reading, bare_pickles, read_torch_file
+from ckpt_rules.storage import Source
 
-_TENSOR, _BYTES = "TensorStorageMetadata", "BytesStorageMetadata"
+LARGE_NBYTES = MIB
+"""A larger one is read without building an object for each tensor."""
+
+_PROTOCOLS = (b"\x80\x04", b"\x80\x05")
+
+
+def read_metadata(source: Source, path: str, budget: Budget) -> tuple[TorchFile, DistributedMetadata]:
+    """The file and what it says; of a large one, `value` is None, and what it says takes a few times its size."""
+    head = source.read(0, 2)
+    if source.size > LARGE_NBYTES and head in _PROTOCOLS:
+        if source.size > budget.limits.metadata * MIB:
+            return _too_large(source, path, budget)
+        room, opcodes = budget.room, budget.opcodes
+        if found := _read_large(source, path, budget):
+            return found
+        budget.room, budget.opcodes = room, opcodes
+    file = read_torch_file(source, path, budget)
+    return file, distributed_metadata(file)
 
 
 def distributed_metadata(file: TorchFile) -> DistributedMetadata:
     """The metadata in a file; with a `problem`, and empty, where it holds none."""
-    state = _state(file.value)
+    state = state_of(file.value)
     kinds, places = state.get("state_dict_metadata"), state.get("storage_data")
     if not isinstance(kinds, Mapping) or not isinstance(places, Mapping):
         # That a bare pickle is no file of torch.save is as it should be here.
         found = next((p for p in file.problems if p.fatal and p.code != "not-torch"), None)
         problem = found or ReadProblem("no-metadata", "it holds no metadata of a distributed checkpoint")
-        return DistributedMetadata(file.path, {}, frozenset(), (), problem)
-    folder = file.path.rpartition("/")[0]
-    tensors = {str(n): t for n, value in kinds.items() if (t := _tensor(value)) is not None}
-    objects = frozenset(str(n) for n, v in kinds.items() if isinstance(v, Opaque) and v.type.endswith(_BYTES))
-    return DistributedMetadata(file.path, tensors, objects, tuple(_items(places, f"{folder}/" if folder else "")))
+        return DistributedMetadata(file.path, {}, frozenset(), StoredItems(), problem)
+    tensors = {str(n): t for n, value in kinds.items() if (t := stored_tensor(value)) is not None}
+    objects = frozenset(str(n) for n, v in kinds.items() if is_object(v))
+    table = ItemTable(Names())
+    for pair in places.items():
+        if item := stored_item(*pair):
+            table.append(item)
+    return DistributedMetadata(file.path, tensors, objects, table.beside(file.path))
 
 
-def _tensor(value: object) -> StoredTensor | None:
-    if not isinstance(value, Opaque) or not value.type.endswith(_TENSOR):
+def _read_large(source: Source, path: str, budget: Budget) -> tuple[TorchFile, DistributedMetadata] | None:
+    """The same without building what repeats; None where the pickle is not as torch writes it."""
+    from ckpt_rules.readers.metadata_pickle import MetadataMachine
+
+    machines: list[MetadataMachine] = []
+
+    def made(*given: object) -> MetadataMachine:
+        machines.append(MetadataMachine(*given))  # type: ignore[arg-type]
+        return machines[-1]
+
+    def read(source: Source, path: str, budget: Budget) -> Reading:
+        data = source.read(0, source.size)
+        pickle = unpickle(data, PlainBuilder(budget.limits), stream="object", budget=budget, made=made)
+        return bare_pickles(source, path, data[:2], [pickle])
+
+    file = read_torch_file(source, path, budget, read=read)
+    metadata = distributed_metadata(file)
+    machine = machines[0]
+    state = state_of(file.value)
+    if metadata.problem or any(state.get(name) is not target for name, target in machine.filled.items()):
         return None
-    state = _state(value)
-    properties = state.get("properties")
-    fields = properties.state if isinstance(properties, Opaque) else None
-    dtype = fields.get("dtype") if isinstance(fields, Mapping) else next(islice(_sequence(fields), 1), None)
-    chunks = [(_size(_state(c).get("offsets")), _size(_state(c).get("sizes"))) for c in _sequence(state.get("chunks"))]
-    return StoredTensor(
-        str(dtype).removeprefix("torch."), _size(state.get("size")), tuple(Chunk(*chunk) for chunk in chunks)
+    # A pair that is set by itself, as the last of a thousand and one is, is left in the dictionary.
+    tensors, table = machine.tensors, machine.places.table
+    tensors.found.update(metadata.tensors)
+    items = table.beside(path)
+    for item in metadata.items:
+        table.append(item)
+    return replace(file, value=None), DistributedMetadata(
+        path, tensors.found, metadata.objects | tensors.objects, items
     )
 
 
-def _items(places: Mapping[object, object], folder: str) -> Iterator[StoredItem]:
-    for index, info in places.items():
-        named, place = _state(index), _state(info)
-        name, corner = named.get("fqn"), _size(named.get("offset"))
-        path, start, nbytes = (place.get(key) for key in ("relative_path", "offset", "length"))
-        if isinstance(path, str) and is_count(start) and is_count(nbytes):
-            yield StoredItem(str(name), f"{folder}{path}", int(start), int(nbytes), corner)
-
-
-def _size(value: object) -> tuple[int, ...]:
-    inner = value.args[0] if isinstance(value, Opaque) and value.args else value
-    return tuple(int(n) for n in islice(_sequence(inner), MAX_DIMENSIONS) if is_count(n))
-
-
-def _sequence(value: object) -> Iterator[object]:
-    return iter(value) if isinstance(value, list | tuple) else iter(())
-
-
-def _state(value: object) -> Mapping[object, object]:
-    state = value.state if isinstance(value, Opaque) else None
-    return state if isinstance(state, Mapping) else {}
+def _too_large(source: Source, path: str, budget: Budget) -> tuple[TorchFile, DistributedMetadata]:
+    most = budget.limits.metadata
+    limit = LimitError.past(
+        "metadata", f"the metadata has {source.size:,} bytes, more than the {most:,} MiB that are read"
+    )
+    log = ProblemLog()
+    log.note(limit)
+    file = TorchFile(path, source.size, "pickle", None, readable=False, problems=log.all())
+    return file, distributed_metadata(file)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,17 +47,25 @@ class Unpickled:
     refused: ReadProblem | None = None
 
 
-def unpickle(
-    data: bytes, builder: Builder, *, stream: str, budget: Budget | None = None, start: int = 0, base: int = 0
+def unpickle(  # noqa: PLR0913 - a stretch of bytes, what is made of it, and what that may take
+    data: bytes,
+    builder: Builder,
+    *,
+    stream: str,
+    budget: Budget | None = None,
+    start: int = 0,
+    base: int = 0,
+    made: Callable[[bytes, Builder, str, int, Budget], Machine] = Machine,
 ) -> Unpickled:
     """Run the pickle that starts at `data[start]`.
 
     stream: what to call it in facts (`data.pkl`)
     budget: drawn on for what is built
     base:   byte of `data[0]` in the file, so that problems name bytes of the file
+    made:   makes the machine
     """
     budget = budget or Budget()
-    machine = Machine(data, builder, stream, start, budget)
+    machine = made(data, builder, stream, start, budget)
     value = None
     problems = []
     readable = ended = False
@@ -116,7 +124,7 @@ def _run(machine: Machine) -> None:
                 _steps(machine)
             except FrameOpened:
                 continue
-            _end_frame(machine)
+            end_frame(machine)
     except Stop:
         return
     except struct.error:
@@ -172,7 +180,8 @@ def _steps(machine: Machine) -> None:
             table[code](machine)
 
 
-def _end_frame(machine: Machine) -> None:
+def end_frame(machine: Machine) -> None:
+    """Leave a frame at its end; FormatError where an opcode reaches across it, or the bytes are at an end."""
     if machine.frame_end and machine.pos >= machine.frame_end:
         if machine.pos > machine.frame_end:
             raise FormatError(

@@ -29,6 +29,10 @@ def _proto(m: Machine) -> None:
         raise FormatError(f"the pickle {m.stream} has protocol {m.protocol}; the highest is {HIGHEST_PROTOCOL}")
 
 
+def _mark(m: Machine) -> None:
+    m.mark()
+
+
 def _stop(m: Machine) -> None:
     m.stack[-1]
     raise Stop
@@ -328,7 +332,7 @@ def _out_of_band(m: Machine) -> None:
 
 
 TABLE: dict[int, _Op] = {code[0]: run for code, run in {
-    b"(": Machine.mark, b".": _stop, b"0": _pop, b"1": _pop_mark, b"2": _dup,
+    b"(": _mark, b".": _stop, b"0": _pop, b"1": _pop_mark, b"2": _dup,
     b"F": _text_float, b"I": _text_int, b"J": _integer(_I4), b"K": _integer(_U1), b"L": _text_long, b"M": _integer(_U2),
     b"N": _push(None), b"P": _persistent_text, b"Q": _persistent, b"R": _reduce,
     b"S": _text_string, b"T": _string(_I4), b"U": _string(_U1), b"V": _text_unicode, b"X": _unicode(_U4),

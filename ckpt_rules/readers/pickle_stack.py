@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from typing import Any, Protocol, Self, cast
 
 from ckpt_rules.errors import FormatError
@@ -78,6 +78,21 @@ class Builder(Protocol):
         ...
 
 
+class Memo(Protocol):
+    """What a machine asks of its memo: a list gives it."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> object: ...
+    def __setitem__(self, index: int, value: object, /) -> None: ...
+    def append(self, value: object, /) -> None:
+        """Remember a value under the next number."""
+        ...
+
+    def extend(self, values: Iterable[object], /) -> None:
+        """Remember values under the next numbers."""
+        ...
+
+
 class Ended(FormatError):
     """The bytes end before the pickle does."""
 
@@ -122,7 +137,7 @@ class Machine:
         self.builder, self.stream = builder, stream
         self.stack: list[Any] = []
         self.under: list[list[Any]] = []
-        self.memo: list[object] = []
+        self.memo: Memo = []
         self.globals: list[GlobalRef] = []
         self.known: dict[tuple[str, str], Global] = {}
         self.enclosed: list[Enclosed] = []

@@ -30,7 +30,9 @@ class Repeated:
 class Pickle:
     """One pickle, while it is looked up or run."""
 
-    def __init__(self, raw: bytes, root: str, byteorder: str, budget: Budget, read: Callable[[int, int], bytes]) -> None:
+    def __init__(
+        self, raw: bytes, root: str, byteorder: str, budget: Budget, read: Callable[[int, int], bytes]
+    ) -> None:
         self._root, self._budget, self._source = root, budget, read
         self._key = (blake2b(raw).digest(), byteorder) if len(raw) >= _LEAST_NBYTES else None
         self._read: list[tuple[int, bytes]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ckpt_rules.facts.tensors import GlobalRef, ReadProblem, TorchFile
@@ -18,19 +19,23 @@ from ckpt_rules.storage import Source
 
 _USTAR, _USTAR_AT = b"ustar", 257
 
-_Reading = tuple[TorchFile, list[Enclosed]]
+Reading = tuple[TorchFile, list[Enclosed]]
+Reader = Callable[[Source, str, Budget], Reading]
 
 
-def read_torch_file(source: Source, path: str, budget: Budget | None = None, *, depth: int = 0) -> TorchFile:
+def read_torch_file(
+    source: Source, path: str, budget: Budget | None = None, *, depth: int = 0, read: Reader | None = None
+) -> TorchFile:
     """What a file holds that is named or looks like one of torch's.
 
     budget: drawn on for it
     depth:  how many files this one is enclosed in
+    read:   reads the file itself, and leaves what is enclosed in it to this function
     """
     budget = budget or Budget()
     if depth == 0:
         budget.opcodes = budget.limits.opcodes
-    file, enclosed = _read(source, path, budget)
+    file, enclosed = (read or _read)(source, path, budget)
     inner = [_inside(each, budget, depth + 1) for each in enclosed] if depth < budget.limits.nesting else []
     found = [(stream, part) for stream, part in inner if part.readable or part.globals]
     globals_ = [g._replace(stream=f"{stream} > {g.stream}") for stream, part in found for g in part.globals]
@@ -46,7 +51,7 @@ def _inside(enclosed: Enclosed, budget: Budget, depth: int) -> tuple[str, TorchF
     return stream, part
 
 
-def _read(source: Source, path: str, budget: Budget) -> _Reading:
+def _read(source: Source, path: str, budget: Budget) -> Reading:
     head = source.read(0, _USTAR_AT + len(_USTAR))
     if head.startswith(b"PK"):
         return read_zip(source, path, budget)
@@ -72,9 +77,13 @@ def _is_legacy(source: Source, budget: Budget) -> bool:
     return first.value == torch_legacy.MAGIC
 
 
-def _read_bare(source: Source, path: str, head: bytes, budget: Budget) -> _Reading:
+def _read_bare(source: Source, path: str, head: bytes, budget: Budget) -> Reading:
     """A pickle by `pickle.dump`, or several: a loader runs the first, another program may run them all."""
-    pickles = unpickle_window(source, 0, budget, lambda raw: _all(raw, budget))[1]
+    return bare_pickles(source, path, head, unpickle_window(source, 0, budget, lambda raw: _all(raw, budget))[1])
+
+
+def bare_pickles(source: Source, path: str, head: bytes, pickles: list[Unpickled]) -> Reading:
+    """What a file of pickles is, once they are read."""
     first = pickles[0]
     if not first.readable and not head.startswith(b"\x80"):
         message = "the file is neither a zip archive nor a pickle, so torch.save did not write it"
@@ -108,7 +117,7 @@ def _all(raw: bytes, budget: Budget) -> list[Unpickled]:
     return pickles
 
 
-def _read_gzip(source: Source, path: str, budget: Budget) -> _Reading:
+def _read_gzip(source: Source, path: str, budget: Budget) -> Reading:
     log = ProblemLog()
     log.add("not-torch", "the file is compressed with gzip, which torch.load does not read", 0)
     enclosed = []
@@ -119,7 +128,7 @@ def _read_gzip(source: Source, path: str, budget: Budget) -> _Reading:
     return TorchFile(path, source.size, "unknown", None, readable=False, problems=log.all()), enclosed
 
 
-def _disguised(source: Source, path: str, message: str, pickles: list[Unpickled]) -> _Reading:
+def _disguised(source: Source, path: str, message: str, pickles: list[Unpickled]) -> Reading:
     log = ProblemLog()
     log.add("not-torch", message, 0)
     file = TorchFile(path, source.size, "unknown", None, _globals(pickles), readable=False, problems=log.all())

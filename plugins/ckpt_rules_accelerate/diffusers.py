@@ -23,7 +23,8 @@ from ckpt_rules_accelerate.layout import Accelerate, components
 
 _INDEX = "model_index.json"
 _STEP = re.compile(r"checkpoint-(\d{1,12})")
-_CERTAIN, _PIPELINE = 92, 85
+_SCHEDULER = "scheduler/scheduler_config.json"
+_CERTAIN, _PIPELINE, _LIKELY = 92, 85, 50
 
 
 class DiffusersTraining(Accelerate):
@@ -70,8 +71,14 @@ class Pipeline(Layout):
     title = "diffusers pipeline"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By model_index.json."""
-        return Match(_PIPELINE, (_INDEX,)) if checkpoint.listing.get(_INDEX) is not None else None
+        """By model_index.json; without it by component directories beside that of a scheduler's configuration."""
+        listing = checkpoint.listing
+        if listing.get(_INDEX) is not None:
+            return Match(_PIPELINE, (_INDEX,))
+        folders = components(checkpoint)
+        return (
+            Match(_LIKELY, (*(f"{f}/" for f in folders), _SCHEDULER)) if folders and listing.get(_SCHEDULER) else None
+        )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A directory for each component that model_index.json names; and a training state, which a pipeline has none of."""
@@ -79,7 +86,8 @@ class Pipeline(Layout):
         why = "model_index.json names this component"
         named = [Requirement((f"{folder}/*",), why, purposes=both) for folder in named_components(checkpoint)]
         state = "the directory holds a pipeline and no training state; to load it, verify with the ruleset inference"
-        return (*named, Requirement(("training_state.pth",), state))
+        index = "without it diffusers does not know which pipeline and which components these are"
+        return (Requirement((_INDEX,), index, purposes=both), *named, Requirement(("training_state.pth",), state))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of every component that has any."""

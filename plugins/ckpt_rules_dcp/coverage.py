@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from ckpt_rules import (
     Checkpoint,
@@ -64,17 +64,21 @@ def _all(checkpoint: Checkpoint) -> list[DistributedMetadata]:
 
 
 def _files(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[Problem]:
-    by_path: dict[str, list[StoredItem]] = defaultdict(list)
-    for item in metadata.items:
-        by_path[item.path].append(item)
-    for path, items in sorted(by_path.items()):
+    doubtful: dict[str, tuple[int, list[StoredItem]]] = {}
+    for path, _, count, length in sorted(metadata.items.files()):
         entry = checkpoint.listing.get(path)
         if entry is None:
-            names = ", ".join(i.name for i in items[:_SHOWN]) + (" …" if len(items) > _SHOWN else "")
-            words = f"{path} is not there, which holds {len(items):,} of {len(metadata.items):,} entries: {names}"
-            yield _problem(words, path, data={"entries": len(items)})
-        elif entry.kind is EntryKind.FILE:
-            yield from _ranges(path, entry.size, sorted(items, key=lambda i: i.offset))
+            names = ", ".join(i.name for i in islice(metadata.items.inside({path}), _SHOWN)) + (
+                " …" if count > _SHOWN else ""
+            )
+            words = f"{path} is not there, which holds {count:,} of {len(metadata.items):,} entries: {names}"
+            yield _problem(words, path, data={"entries": count})
+        elif entry.kind is EntryKind.FILE and entry.size != length:
+            doubtful[path] = entry.size, []
+    for item in metadata.items.inside(doubtful) if doubtful else ():
+        doubtful[item.path][1].append(item)
+    for path, (size, items) in doubtful.items():
+        yield from _ranges(path, size, sorted(items, key=lambda i: i.offset))
 
 
 def _ranges(path: str, size: int, items: list[StoredItem]) -> Iterator[Problem]:
@@ -97,7 +101,7 @@ def _ranges(path: str, size: int, items: list[StoredItem]) -> Iterator[Problem]:
 
 
 def _tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
-    placed = Counter(item.name for item in metadata.items)
+    placed = metadata.items.counts()
     for name, tensor in metadata.tensors.items():
         if fault := _unplaced(tensor, placed[name]) or fault_in(tensor):
             yield Problem(
@@ -126,7 +130,7 @@ def _objects(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[
     for path, items in damaged.items():
         words = f"{len(items):,} small entries of {path} can't be read, {items[0].name} first: other bytes lie there"
         yield _problem(words, path, items[0], {"entries": len(items)})
-    for item in _first_of_each_file(metadata):
+    for item in (file.first for file in metadata.items.files()):
         entry = checkpoint.listing.get(item.path)
         if entry is None or item.path in damaged or entry.size < item.offset + item.nbytes or item.nbytes < len(_ZIP):
             continue
@@ -137,14 +141,6 @@ def _objects(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[
 
 
 _ZIP = b"PK\x03\x04"
-
-
-def _first_of_each_file(metadata: DistributedMetadata) -> list[StoredItem]:
-    first: dict[str, StoredItem] = {}
-    for item in metadata.items:
-        if item.path not in first or item.offset < first[item.path].offset:
-            first[item.path] = item
-    return list(first.values())
 
 
 _HELP = "resume from an earlier save, and save each time into a directory of its own"
@@ -181,7 +177,7 @@ class UnreferencedFile(Rule):
             if metadata.problem is not None:
                 continue
             folder = metadata.path.rpartition("/")[0]
-            known = {item.path for item in metadata.items}
+            known = set(metadata.items.paths)
             for entry in checkpoint.listing.files("*.distcp"):
                 if entry.parent == folder and entry.path not in known and entry.size:
                     yield Problem(

@@ -38,10 +38,12 @@ class DistributedSafetensors(Layout):
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A file of each rank below the highest; and a training state, of which it has none."""
         matches = [m for p in _files(checkpoint) if (m := _SHARD.fullmatch(p))]
-        numbers = {int(m[1]) for m in matches}
-        absent = sorted(set(range(1, max(numbers) + 1)) - numbers)
         both = frozenset({"resume", "load"})
         why = "the tensors of the others are pieces, of which it holds the rest"
+        if not matches:
+            return (Requirement(("shard-00001-model-00001-of-*.safetensors",), "it holds the weights", purposes=both),)
+        numbers = {int(m[1]) for m in matches}
+        absent = sorted(set(range(1, max(numbers) + 1)) - numbers)
         tail = f"-model-{matches[0][2]}-of-{matches[0][3]}.safetensors"
         missing = [Requirement((f"shard-{n:05d}{tail}",), why, purposes=both) for n in absent]
         state = "the directory holds weights and no training state; to load them, verify with the ruleset inference"

@@ -48,13 +48,12 @@ def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
     """Every value that is no weight and no moment; of the update counters of very many parameters, some."""
     metadata = checkpoint.distributed(path)
     wanted: dict[str, list[StoredItem]] = defaultdict(list)
+    scalars = {name for name, tensor in metadata.tensors.items() if not tensor.shape}
     steps = 0
-    for item in metadata.items:
-        tensor = metadata.tensors.get(item.name)
-        scalar = tensor is not None and not tensor.shape
-        if scalar and item.name.endswith(".step"):
-            steps += 1
-        if item.name in metadata.objects or (scalar and (steps <= _MOST_STEPS or not item.name.endswith(".step"))):
+    for item in metadata.items.of(metadata.objects | scalars):
+        is_step = item.name in scalars and item.name.endswith(".step")
+        steps += is_step
+        if not is_step or steps <= _MOST_STEPS:
             wanted[item.path].append(item)
     values, paths, damaged = {}, {}, {}
     compressed = tuple(file for file in wanted if is_compressed(checkpoint, file))

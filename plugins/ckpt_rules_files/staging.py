@@ -17,6 +17,8 @@ _STAGING_PARTS = re.compile(
     r"^tmp[-_.]|\.orbax-checkpoint-tmp.*$|\.(?:tmp|temp|part|partial|incomplete)$|-unfinished$", re.IGNORECASE
 )
 
+_MARKER = "-unfinished"
+
 
 class StagingLeftover(Rule):
     """A temporary file or directory of an interrupted save was left behind.
@@ -24,7 +26,8 @@ class StagingLeftover(Rule):
     ## What it checks
     Names that savers use until a file is whole: `tmp-checkpoint-N`, `*.tmp`, `*.part`, `*.incomplete`, `*-unfinished`,
     `.tmp??????` of safetensors, orbax temporary directories; inside the checkpoint, and beside it where the name says that
-    it belongs to this save. An error where the only copy of a file that a resume needs lies inside one.
+    it belongs to this save. An error where the only copy of a file that a resume needs lies inside one, and for the file
+    `NAME-unfinished` beside `NAME`, by which NeMo marks a save that it has begun.
 
     ## Why it matters
     A save was killed between writing and renaming. What has its final name may be of an earlier save than what has not.
@@ -51,11 +54,7 @@ class StagingLeftover(Rule):
         own = os.path.basename(os.path.abspath(checkpoint.path))
         for name in listing.siblings:
             if own and name != own and _STAGING_PARTS.search(name) and _STAGING_PARTS.sub("", name) == own:
-                yield Problem(
-                    message=f"'{name}' beside the checkpoint is left over from a save of it that did not finish",
-                    help="delete it if this checkpoint is complete, or resume from an earlier save",
-                    data={"leftover": name},
-                )
+                yield _beside(checkpoint, name)
 
     def _inside(self, checkpoint: Checkpoint, entry: Entry) -> Problem:
         listing = checkpoint.listing
@@ -72,3 +71,19 @@ class StagingLeftover(Rule):
             severity=Severity.ERROR if only else None,
             data={"only_copies": only},
         )
+
+
+def _beside(checkpoint: Checkpoint, name: str) -> Problem:
+    entry = checkpoint.beside(name)
+    if name.endswith(_MARKER) and entry is not None and entry.kind is EntryKind.FILE:
+        return Problem(
+            message=f"'{name}' beside the checkpoint marks a save that was begun and not finished: NeMo does not resume from it",
+            help="resume from an earlier save; NeMo deletes this one when it starts",
+            severity=Severity.ERROR,
+            data={"leftover": name},
+        )
+    return Problem(
+        message=f"'{name}' beside the checkpoint is left over from a save of it that did not finish",
+        help="delete it if this checkpoint is complete, or resume from an earlier save",
+        data={"leftover": name},
+    )

@@ -16,7 +16,8 @@ def ckpt_rules_layouts() -> list[Layout]:
 
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
-    """Whether Keras' files are whole."""
+    """Whether the files of Keras and Orbax are whole."""
     from ckpt_rules_jax.broken import BrokenKerasFile
+    from ckpt_rules_jax.broken_items import BrokenOrbaxItem
 
-    return [BrokenKerasFile]
+    return [BrokenKerasFile, BrokenOrbaxItem]

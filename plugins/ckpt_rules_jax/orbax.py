@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 
 from ckpt_rules import (
     Checkpoint,
@@ -14,10 +16,21 @@ from ckpt_rules import (
     Recorded,
     Requirement,
     ResumePlan,
+    Severity,
     Weights,
+    saves_among,
 )
 
 _STEP_MARKER, _ITEM_MARKER = "_CHECKPOINT_METADATA", "_METADATA"
+_COMMITTED = "commit_success.txt"
+_NAME = re.compile(r"[\w\-.]+")
+JSON_ITEM = "metadata"
+_ARRAYS = ("jax.Array", "np.ndarray", "scalar")
+_NAMED = "_CHECKPOINT_METADATA names this item, which can't be restored without it"
+_DESCRIBES = "arrays can't be restored without what describes them"
+_UNCOMMITTED = (
+    "other parts of the save have theirs; on an object store Orbax takes what has none for unfinished and deletes it"
+)
 _MANIFEST, _PARTS = "manifest.ocdbt", "ocdbt.process_"
 _CERTAIN, _LIKELY = 92, 70
 _BOTH = frozenset({"resume", "load"})
@@ -33,22 +46,30 @@ class Orbax(Layout):
         """By the marker of a step, or by what an item's directory holds."""
         listing = checkpoint.listing
         items = item_folders(checkpoint)
-        signs = [n for n in (_STEP_MARKER, _ITEM_MARKER, "commit_success.txt") if listing.get(n) is not None]
+        if listing.get(_STEP_MARKER) is None and items and set(items) == set(saves_among(items)):
+            return None  # steps of a run, each of a single item
+        signs = [n for n in (_STEP_MARKER, _ITEM_MARKER, _COMMITTED) if listing.get(n) is not None]
         signs += [f"{folder or '.'}/{_MANIFEST}" for folder in items[:2]]
-        if not signs or signs == ["commit_success.txt"]:
+        if not signs or signs == [_COMMITTED]:
             return None
         return Match(_CERTAIN if listing.get(_STEP_MARKER) or len(signs) > 1 else _LIKELY, tuple(signs))
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        """The marker, which is written when all else is; and what each item can't be read without."""
+        """The marker, which is written when all else is; the items that it names; and what each can't be read without."""
         marker = "it is written when a save is finalised; without it Orbax takes the directory for an unfinished one"
-        found = [Requirement((_STEP_MARKER, "commit_success.txt"), marker, commits=True, purposes=_BOTH)]
-        for folder in item_folders(checkpoint):
-            above = f"{folder}/" if folder else ""
+        found = [Requirement((_STEP_MARKER, _COMMITTED), marker, commits=True, purposes=_BOTH)]
+        folders = item_folders(checkpoint)
+        for folder in folders:
             why = f"the item {folder or 'at the top'} can't be restored without it"
-            found += [Requirement((f"{above}{name}",), why, purposes=_BOTH) for name in (_ITEM_MARKER, _MANIFEST)]
-            found.append(Requirement((f"{above}d/*",), f"{why}: it holds the arrays", purposes=_BOTH))
-        return tuple(found)
+            found += [
+                Requirement((f"{_above(folder)}{name}",), why, purposes=_BOTH) for name in (_ITEM_MARKER, _MANIFEST)
+            ]
+            found.append(Requirement((f"{_above(folder)}d/*",), f"{why}: it holds the arrays", purposes=_BOTH))
+        items = named_items(checkpoint)
+        named = sorted(items.keys() - folders)
+        found += [Requirement((f"{name}/{items[name]}",), _NAMED, purposes=_BOTH) for name in named]
+        found += [Requirement((path,), _DESCRIBES, purposes=_BOTH) for path in _of_zarr(checkpoint)]
+        return (*found, *_commits(checkpoint, {"", *folders, *named}))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """In a format that is not looked into."""
@@ -76,11 +97,67 @@ class Orbax(Layout):
         )
 
 
+def _above(folder: str) -> str:
+    return f"{folder}/" if folder else ""
+
+
+def _commits(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
+    """Where one part of a finished save says that it was committed, the others do as well."""
+    paths = [f"{_above(folder)}{_COMMITTED}" for folder in sorted(folders)]
+    if checkpoint.listing.get(_STEP_MARKER) is None or not any(map(checkpoint.listing.has_file, paths)):
+        return []
+    return [Requirement((path,), _UNCOMMITTED, Severity.INFO, purposes=_BOTH) for path in paths]
+
+
+def named_items(checkpoint: Checkpoint) -> dict[str, str]:
+    """The items that the marker names, each with a directory of its own, and the file that must lie in it, as a glob."""
+    values = checkpoint.json(_STEP_MARKER).value if checkpoint.listing.has_file(_STEP_MARKER) else None
+    handlers = values.get("item_handlers") if isinstance(values, Mapping) else None
+    named = handlers.items() if isinstance(handlers, Mapping) else ()
+    return {
+        name: JSON_ITEM if how.endswith(".JsonCheckpointHandler") else "*"
+        for name, how in named
+        if isinstance(how, str) and isinstance(name, str) and _NAME.fullmatch(name)
+    }
+
+
+def _of_zarr(checkpoint: Checkpoint) -> list[str]:
+    """What describes arrays in zarr: the metadata of their item, and one file for each array that those name."""
+    found = set()
+    for entry in checkpoint.listing.files(".zarray"):
+        above = entry.parent.rpartition("/")[0]
+        found.add(f"{_above(above)}{_ITEM_MARKER}")
+    for path in list(found):
+        values = checkpoint.json(path).value if checkpoint.listing.has_file(path) else None
+        tree = values.get("tree_metadata") if isinstance(values, Mapping) and not values.get("use_zarr3") else None
+        for leaf in tree.values() if isinstance(tree, Mapping) else ():
+            if name := _array_name(leaf):
+                found.add(f"{path.removesuffix(_ITEM_MARKER)}{name}/.zarray")
+    return sorted(found)
+
+
+def _array_name(leaf: object) -> str | None:
+    """The directory of one array of a tree; None where it is kept elsewhere."""
+    value, keys = (
+        (leaf.get(k) for k in ("value_metadata", "key_metadata")) if isinstance(leaf, Mapping) else (None, None)
+    )
+    if not isinstance(value, Mapping) or value.get("value_type") not in _ARRAYS or value.get("skip_deserialize"):
+        return None
+    parts = [k.get("key") if isinstance(k, Mapping) else None for k in keys] if isinstance(keys, list) else []
+    names = [p for p in parts if isinstance(p, str) and _NAME.fullmatch(p)]
+    return ".".join(names) if names and len(names) == len(parts) else None
+
+
 def item_folders(checkpoint: Checkpoint) -> list[str]:
-    """Directories that hold arrays: those with a manifest, or with the parts of one that was never put together."""
+    """Directories that hold arrays: those with a manifest, or with the parts of one that was never put together.
+
+    The checkpoint itself may be one, else its directories are; what lies further down belongs to another checkpoint.
+    """
     found = set()
     for entry in checkpoint.listing:
         top, _, rest = entry.path.rpartition("/")
+        if "/" in top:
+            continue
         if (rest == _MANIFEST and not top.rpartition("/")[2].startswith(_PARTS)) or rest.startswith(_PARTS):
             found.add(top)
     return sorted(found)

@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, Entry, Field, Progress, ResumePlan
-from ckpt_rules_one_file.dialect import Dialect, Values
+from ckpt_rules import Checkpoint, Contradiction, Entry, Field, Progress, Recorded, ResumePlan, TrainingState, is_count
+from ckpt_rules_one_file.dialect import Dialect, Values, inside
 
-_PARTS = frozenset({"optimizer", "scheduler", "iteration"})
+_PARTS = frozenset({"optimizer", "scheduler", "iteration", "trainer"})
 _FEWEST = 2
+_TRAINER = (
+    Field("weights", ("model",), "error", "detectron2 stops with KeyError: 'model'"),
+    Field("optimizer", ("trainer._trainer.optimizer",), "error", "detectron2 stops with KeyError: 'optimizer'"),
+    Field("scheduler", ("trainer.hooks.LRScheduler",), "warning", "the schedule starts again, without a word"),
+    Field("scaler", ("trainer._trainer.grad_scaler",)),
+    Field("iteration", ("trainer.iteration",), "error", "detectron2 stops with KeyError: 'iteration'"),
+)
+"""What belongs in the file of a DefaultTrainer, which saves itself as a whole."""
 
 
 class Detectron2(Dialect):
@@ -17,12 +25,13 @@ class Detectron2(Dialect):
 
     name = "detectron2"
     title = "detectron2 checkpoint"
-    signs = ("model", "optimizer", "scheduler", "iteration")
+    signs = ("model", "optimizer", "scheduler", "trainer", "iteration")
     names = re.compile(r"model_(?:\d{7}|final)\.pth")
     pointer = "last_checkpoint"
     without_target = "detectron2 stops, for it asserts that the file is there"
     weight_keys = ("model",)
     counters = (("global_step", "iteration"),)
+    named = ((re.compile(r"model_(\d{7})\.pth"), "iteration"),)
     expected = (
         Field("weights", ("model",), "error", "detectron2 stops with KeyError: 'model'"),
         Field("optimizer", ("optimizer",), "error", "detectron2 goes on with a new optimizer, and a line in its log"),
@@ -32,8 +41,26 @@ class Detectron2(Dialect):
     )
 
     def fits(self, file: Entry, values: Values) -> bool:
-        """By the usual name, and weights beside two of three parts: others write these keys as well."""
+        """By the usual name, and weights beside two of four parts: others write these keys as well."""
         return bool(self.names.fullmatch(file.name)) and "model" in values and len(_PARTS & values.keys()) >= _FEWEST
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """The dictionary; what a trainer keeps inside of itself is found under the keys that lead to it."""
+        state = super().state(checkpoint)
+        if "trainer" not in state.values:
+            return state
+        deeper: dict[object, object] = {
+            key: inside(state.values, key) for field in _TRAINER for key in field.keys if "." in key
+        }
+        deeper = {key: value for key, value in deeper.items() if value is not None}
+        return TrainingState(state.path, {**state.values, **deeper}, _TRAINER)
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """That of the trainer, where it was saved: a resume reads no other."""
+        state = checkpoint.state
+        key = "trainer.iteration" if "trainer" in state.values else "iteration"
+        value = state.values.get(key)
+        return () if value is None else (Recorded("global_step", value, state.path, key),)
 
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """An update for each iteration."""
@@ -44,3 +71,12 @@ class Detectron2(Dialect):
             expected_updates=iteration + 1,
             plan=ResumePlan(sentence, from_update=iteration + 1),
         )
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """Fvcore writes the iteration once, and the trainer once more."""
+        state, found = checkpoint.state, super().contradictions(checkpoint)
+        whole, inner = state.values.get("iteration"), state.values.get("trainer.iteration")
+        if not (is_count(whole) and is_count(inner)) or whole == inner:
+            return found
+        message = f"trainer.iteration, which a resume goes by, is {int(inner):,}, and iteration is {int(whole):,}"
+        return (*found, Contradiction(state.path, "trainer.iteration", message))

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
+    Contradiction,
     Entry,
     FactUnavailable,
     Field,
@@ -42,6 +43,7 @@ class Dialect(Layout):
     expected: what belongs in the dictionary
     weight_keys: where the weights are, the first that holds any
     counters: the common name of each counter, and the keys that lead to it, joined by dots
+    named:    names that say a counter, their number in a group, and the key that must hold just that
     newest:   the file that a resume takes whatever lies beside it, or None
     pointer:  the file that names the newest save, or None; and what the trainer does where it names nothing
     """
@@ -52,6 +54,7 @@ class Dialect(Layout):
     expected: ClassVar[tuple[Field, ...]]
     weight_keys: ClassVar[tuple[str, ...]]
     counters: ClassVar[tuple[tuple[str, str], ...]]
+    named: ClassVar[tuple[tuple[re.Pattern[str], str], ...]] = ()
     newest: ClassVar[str | None] = None
     pointer: ClassVar[str | None] = None
     without_target: ClassVar[str] = ""
@@ -131,6 +134,17 @@ class Dialect(Layout):
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """Where training stands, by valid counters, and what this trainer does from there."""
         raise NotImplementedError
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """A file under the name of another save."""
+        state = checkpoint.state
+        found = ((pattern.fullmatch(state.path), key) for pattern, key in self.named)
+        values = ((int(match[1]), key, inside(state.values, key)) for match, key in found if match)
+        return tuple(
+            Contradiction(state.path, key, f"{key} is {int(value):,}, and the file's name says {number:,}")
+            for number, key, value in values
+            if is_count(value) and value != number
+        )
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The file that names the newest save, in the directory; its last part counts, for whole runs are moved."""

@@ -24,6 +24,7 @@ class Fairseq(Dialect):
         ("step", f"{_ITERATOR}.iterations_in_epoch"),
         ("global_step", "optimizer_history.-1.num_updates"),
     )
+    named = ((re.compile(r"checkpoint_\d+_(\d{1,18})\.pt"), "optimizer_history.-1.num_updates"),)
     expected = (
         Field("weights", ("model",), "error", "fairseq stops with KeyError: 'model'"),
         Field(

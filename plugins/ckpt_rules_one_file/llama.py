@@ -50,6 +50,8 @@ class LlamaOriginal(Layout):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The first rank's share: the others hold the same names."""
         files = _files(checkpoint)
+        if not files:
+            raise FactUnavailable("there is no consolidated.00.pth")
         path = files[min(files)]
         file = checkpoint.torch_file(path)
         return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))

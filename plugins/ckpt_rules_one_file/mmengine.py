@@ -10,6 +10,8 @@ from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Field, Progre
 from ckpt_rules_one_file.dialect import Dialect, inside, options
 
 _ACCUMULATED = re.compile(r"\baccumulative_counts=(\d+)")
+_BY_EPOCHS = re.compile(r"\btrain_cfg = dict\([^()]*(?:\bby_epoch=True\b|\btype='EpochBasedTrainLoop')")
+_BY_ITERATIONS = re.compile(r"iter_\d+\.pth")
 
 
 class MMEngine(Dialect):
@@ -23,6 +25,10 @@ class MMEngine(Dialect):
     without_target = "mmengine stops, for it can't load what the file names"
     weight_keys = ("state_dict",)
     counters: ClassVar = (("epoch", "meta.epoch"), ("global_step", "meta.iter"))
+    named = (
+        (re.compile(r"epoch_(\d{1,18})\.pth"), "meta.epoch"),
+        (re.compile(r"iter_(\d{1,18})\.pth"), "meta.iter"),
+    )
     expected = (
         Field(
             "weights",
@@ -44,30 +50,37 @@ class MMEngine(Dialect):
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """In iterations, several to an update where the configuration in the file says so."""
         epoch, done = counts.get("epoch", 0), counts.get("global_step")
-        found = _ACCUMULATED.search(str(inside(checkpoint.state.values, "meta.cfg")))
+        settings = str(inside(checkpoint.state.values, "meta.cfg"))
+        found = _ACCUMULATED.search(settings)
         size = max(int(found[1]), 1) if found else 1
         updates = None if done is None else done // size
-        if epoch:
-            sentence = (
-                f"training starts epoch {epoch + 1:,} at its first batch, and counts from iteration {done or 0:,}"
-            )
-            plan = ResumePlan(sentence, epoch + 1, 0, None, updates)
-        else:
-            sentence = f"training goes on after iteration {done or 0:,}; by iterations, it draws as many batches and drops them"
-            plan = ResumePlan(sentence, from_update=updates)
+        by_epochs = bool(epoch or _BY_EPOCHS.search(settings))
+        within = by_epochs and bool(_BY_ITERATIONS.fullmatch(checkpoint.state.path))
+        sentence = _sentence(epoch, done or 0, by_epochs=by_epochs, within=within)
         return Progress(
-            epoch=epoch or None,
-            step=0 if epoch else None,
+            epoch=epoch + 1 if within else epoch or None,
+            step=0 if epoch and not within else None,
             global_step=done,
             accumulation=size,
             expected_updates=updates,
-            complete=bool(epoch),
-            plan=plan,
+            complete=by_epochs and not within,
+            plan=ResumePlan(sentence, epoch + 1 if by_epochs else None, from_update=updates),
         )
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
-        """What schedulers and log count, against `meta`."""
-        return tuple(_against_meta(checkpoint))
+        """What the file's name, schedulers and log count, against `meta`."""
+        return (*super().contradictions(checkpoint), *_against_meta(checkpoint))
+
+
+def _sentence(epoch: int, done: int, *, by_epochs: bool, within: bool) -> str:
+    """What a resume does: a loop over epochs knows no place within one, whatever the interval of its saves."""
+    counted = f"and counts from iteration {done:,}"
+    if within:
+        again = "what was trained of it before the save is trained again"
+        return f"training starts epoch {epoch + 1:,} at its first batch, {counted}: {again}"
+    if by_epochs:
+        return f"training starts epoch {epoch + 1:,} at its first batch, {counted}"
+    return f"training goes on after iteration {done:,}; by iterations, it draws as many batches and drops them"
 
 
 def _against_meta(checkpoint: Checkpoint) -> Iterator[Contradiction]:

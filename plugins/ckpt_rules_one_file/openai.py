@@ -42,6 +42,8 @@ class OpenAIDiffusion(Layout):
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Of the newest step all that other steps have."""
         parts = _parts(checkpoint)
+        if not parts:
+            return (Requirement(("model*.pt",), _WHY["model"]), Requirement(("opt*.pt",), _WHY["opt"]))
         step, kinds = max(parts), {part for found in parts.values() for part in found}
         digits = re.sub(r"\D", "", next(iter(parts[step].values())).rpartition("_")[2].rpartition(".")[0])
         return tuple(
@@ -62,13 +64,15 @@ class OpenAIDiffusion(Layout):
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The number in the names, which nothing else records."""
-        step = max(_parts(checkpoint))
-        path = next(iter(_parts(checkpoint)[step].values()))
-        return (Recorded("global_step", step, path, "the file's name"),)
+        parts = _parts(checkpoint)
+        if not parts:
+            raise FactUnavailable("no file is named by a step")
+        step = max(parts)
+        return (Recorded("global_step", step, next(iter(parts[step].values())), "the file's name"),)
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """By the name of the newest files."""
-        step = max(_parts(checkpoint))
+        step = int(str(checkpoint.recorded[0].value))
         sentence = f"training continues after step {step:,}, by the name of the file that --resume_checkpoint names; data are drawn anew"
         return Progress(global_step=step, expected_updates=step, plan=ResumePlan(sentence, from_update=step))
 

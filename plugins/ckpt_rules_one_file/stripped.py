@@ -15,8 +15,8 @@ class Stripped(Rule):
     ultralytics' files for `epoch` -1 and no optimizer, which is what they hold when training is over.
 
     ## Why it matters
-    `resume=True` stops with `training to N epochs is finished, nothing to resume`; older versions take the weights and
-    start a whole new training, without a word.
+    A resume from the file's path stops with `training to N epochs is finished, nothing to resume`. `resume=True` takes the weights
+    and starts a whole new training from epoch 1, with a warning in the log; older versions do so without a word.
 
     ## How to repair
     Nothing to repair for inference: use the ruleset `inference`. To train on, start a new run from these weights; to be able to

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, Field, Progress, ResumePlan
+from ckpt_rules import Checkpoint, Contradiction, Field, Progress, ResumePlan
 from ckpt_rules_one_file.dialect import Dialect
 
 _RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\..+")
@@ -23,6 +23,7 @@ class Timm(Dialect):
     newest = "last.pth.tar"
     weight_keys = ("state_dict",)
     counters = (("epoch", "epoch"), ("total_epochs", "args.epochs"))
+    named = ((re.compile(r"(?:checkpoint-(?=\d+\.)|recovery-)(\d{1,18})(?:-\d+)?\.pth\.tar"), "epoch"),)
     expected = (
         Field("weights", ("state_dict",), "error", "timm stops, for it takes the whole dictionary for weights"),
         Field("optimizer", ("optimizer",), "error", "timm goes on with a new optimizer, without a word"),
@@ -31,12 +32,15 @@ class Timm(Dialect):
     )
     own_loader = ("*.pth.tar",)
 
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """Older versions counted on before they saved, but not in the name."""
+        return super().contradictions(checkpoint) if _counts_what_was_trained(checkpoint) else ()
+
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """A resume begins with the epoch after the one on record, whatever the file."""
         if "epoch" not in counts:
             return Progress()
-        version = checkpoint.state.values.get("version")
-        first = counts["epoch"] + (1 if isinstance(version, int) and version >= _COUNTED_FROM_NEXT else 0)
+        first = counts["epoch"] + (1 if _counts_what_was_trained(checkpoint) else 0)
         recovery = _RECOVERY.fullmatch(checkpoint.state.path)
         if recovery:
             batch = int(recovery[2])
@@ -54,3 +58,8 @@ class Timm(Dialect):
             planned_epochs=counts.get("total_epochs"),
             plan=ResumePlan(sentence, first + 1),
         )
+
+
+def _counts_what_was_trained(checkpoint: Checkpoint) -> bool:
+    version = checkpoint.state.values.get("version")
+    return isinstance(version, int) and version >= _COUNTED_FROM_NEXT

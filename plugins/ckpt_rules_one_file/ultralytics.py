@@ -33,6 +33,7 @@ class Ultralytics(Dialect):
     newest = "last.pt"
     weight_keys = ()
     counters = (("epoch", "epoch"), ("total_epochs", "train_args.epochs"))
+    named = ((re.compile(r"epoch(\d{1,18})\.pt"), "epoch"),)
     expected = (
         Field("optimizer", ("optimizer",), "error", "ultralytics goes on with a new optimizer, without a word"),
         Field("scaler", ("scaler",)),
@@ -63,13 +64,15 @@ class Ultralytics(Dialect):
         """Files are written at the end of an epoch."""
         if "epoch" not in counts:
             return Progress()
-        epoch = counts["epoch"] + 1
+        epoch, planned = counts["epoch"] + 1, counts.get("total_epochs")
         sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
+        if planned and epoch >= planned:
+            sentence = f"epoch {epoch:,} of {planned:,} is complete; ultralytics stops, for nothing is left to train"
         return Progress(
             epoch=epoch,
             step=0,
             complete=True,
-            planned_epochs=counts.get("total_epochs"),
+            planned_epochs=planned,
             plan=ResumePlan(sentence, epoch + 1),
         )
 

@@ -11,7 +11,8 @@ _SHOWN = 5
 _FORMATS = frozenset({
     ".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".distcp", ".h5", ".keras", ".gguf", ".npz", ".msgpack", ".ocdbt",
 })  # fmt: skip
-_NOT_LOOKED_INTO = frozenset({".h5", ".keras"})
+_NOT_LOOKED_INTO = frozenset({".h5", ".keras", ".ocdbt"})
+_ZARR = frozenset({".zarray", "zarr.json"})
 _NO_WEIGHTS = re.compile(r"(?:optim|sched|rng|random_state|training_args|scaler)", re.IGNORECASE)
 
 
@@ -64,7 +65,9 @@ def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
     """A file that a trainer of its own may keep weights in: any in a directory of no known layout, else in one below."""
     unknown = checkpoint.layout.name == "files"
     files = [e for e in checkpoint.listing.files() if unknown or "/" in e.path or e.suffix in _NOT_LOOKED_INTO]
-    return next((e.path for e in files if e.suffix in _FORMATS and not _NO_WEIGHTS.match(e.name)), None)
+    return next(
+        (e.path for e in files if e.name in _ZARR or (e.suffix in _FORMATS and not _NO_WEIGHTS.match(e.name))), None
+    )
 
 
 class NoTensors(Rule):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +14,11 @@ from ckpt_rules import Layout, Match, UsageError, inspect, newest_checkpoint, ve
 from ckpt_rules.facts.files import file_saves_among, saves_among
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
-from ckpt_rules.runs import checkpoints_in
+from ckpt_rules.runs import checkpoints_in, runs_in
 from ckpt_rules.storage import LocalStorage
 from ckpt_rules.testing import build_plain_torch
+
+LAYOUTS = Path(__file__).parents[1] / "layouts"
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +30,9 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def run_of(tmp_path, saved):
     """`run_of("step-1", …)`: a run with these checkpoints."""
-    import shutil
 
     def make(*names):
+        (tmp_path / "run").mkdir(exist_ok=True)
         for name in names:
             shutil.copytree(saved, tmp_path / "run" / name)
         return tmp_path / "run"
@@ -43,9 +48,15 @@ def run_of(tmp_path, saved):
         (["iter_0000100", "iter_0000100-unfinished"], ["iter_0000100"]),
         (["epoch=3-step=90", "epoch=12"], ["epoch=3-step=90", "epoch=12"]),
         (["global_step5", "10", "7"], ["global_step5", "7", "10"]),
-        (["logs", "optimizer_0", "step-", "checkpoint-best"], []),
+        (["epoch=3-step=90", "epoch=3-step=120", "epoch=2-step=60"], ["epoch=2-step=60", "epoch=3-step=90", "epoch=3-step=120"]),
+        (["checkpoint-5", "checkpoint-5-copy", "checkpoint-4"], ["checkpoint-4", "checkpoint-5-copy", "checkpoint-5"]),
+        (["m--val_loss=7.9-step=99-consumed_samples=800.0-last", "m--val_loss=7.9-step=99-consumed_samples=800.0",
+          "m--val_loss=9.1-step=9-consumed_samples=80.0"],
+         ["m--val_loss=9.1-step=9-consumed_samples=80.0", "m--val_loss=7.9-step=99-consumed_samples=800.0",
+          "m--val_loss=7.9-step=99-consumed_samples=800.0-last"]),
+        (["logs", "optimizer_0", "step-", "checkpoint-best", "run-lr=3", "best_epoch"], []),
     ],
-)
+)  # fmt: skip
 def test_directories_that_are_named_like_saves(names, saves):
     assert saves_among(names) == saves
 
@@ -134,6 +145,133 @@ def test_there_is_none(run_of, tmp_path):
     (path / "step-100" / "training_state.pth").unlink()
     assert newest_checkpoint(path) is None
     assert newest_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_the_newest_is_still_being_written(run_of, saved):
+    """Whatever file is written first, and whether or not it has its whole length yet."""
+    path = run_of("step-100")
+    for file in saved.iterdir():
+        (path / "step-200").mkdir()
+        (path / "step-200" / file.name).write_bytes(file.read_bytes())
+        assert newest_checkpoint(path) == f"{path}/step-100", file.name
+        (path / "step-200" / file.name).write_bytes(file.read_bytes()[:100])
+        assert newest_checkpoint(path) == f"{path}/step-100", file.name
+        shutil.rmtree(path / "step-200")
+
+
+def test_links_to_a_save_are_not_saves(run_of):
+    path = run_of("step-100", "step-200")
+    (path / "latest").symlink_to("step-100")
+    (path / "step-300").symlink_to("step-250")
+    (path / "step-400").symlink_to("step-400")
+    assert newest_checkpoint(path) == f"{path}/step-200"
+
+
+def test_a_run_with_a_loop_in_it(run_of):
+    path = run_of("step-100").rename(run_of().parent / "checkpoints").parent
+    (path / "checkpoints" / "again").symlink_to(path)
+    (path / "loop").symlink_to(path)
+    assert newest_checkpoint(path) == f"{path}/checkpoints/step-100"
+
+
+@pytest.mark.parametrize("folder", ["a run", "a\nrun", " run ", "läuft", "--run", "$(run)"])
+def test_odd_names_of_a_run(run_of, folder, run):
+    path = run_of("step-100", "step-200").rename(run_of().parent / folder)
+    assert newest_checkpoint(path) == f"{path}/step-200"
+    assert run("latest", path).out == f"{path}/step-200\n"
+
+
+def test_a_thousand_saves(run_of):
+    path = run_of("step-1000")
+    for number in range(1, 1000):
+        (path / f"step-{number}").mkdir()
+        (path / f"step-{number}" / "config.json").write_text("{}")
+    started = time.process_time()
+    assert newest_checkpoint(path) == f"{path}/step-1000"
+    assert time.process_time() - started < 5
+
+
+class TestRunsFurtherDown:
+    @pytest.mark.parametrize("above", ["checkpoints", "version_0/checkpoints", "a/b/c"])
+    def test_the_only_one_is_meant(self, run_of, above):
+        top = nested(run_of("step-100", "step-200"), above)
+        assert newest_checkpoint(top) == f"{top}/{above}/step-200"
+        assert newest_checkpoint(f"{top}/") == f"{top}/{above}/step-200"
+
+    def test_which_of_several_must_be_said(self, run_of, run):
+        top = nested(run_of("step-1"), "b/checkpoints")
+        nested(run_of("step-2", "step-3"), "a/checkpoints")
+        ended = run("latest", top)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"holds 2 runs; name one of them: {top}/a/checkpoints, {top}/b/checkpoints" in " ".join(
+            ended.err.split()
+        )
+        ended = run("verify", top, "--format", "json")
+        assert json.loads(ended.out)["newest"] == {
+            f"{top}/a/checkpoints": f"{top}/a/checkpoints/step-3",
+            f"{top}/b/checkpoints": f"{top}/b/checkpoints/step-1",
+        }
+
+    def test_directories_with_such_names_that_hold_no_checkpoint(self, tmp_path):
+        (tmp_path / "images" / "epoch_1").mkdir(parents=True)
+        (tmp_path / "images" / "epoch_1" / "cat.png").write_bytes(b"png")
+        assert runs_in(str(tmp_path), installed_plugins()) == {}
+        assert newest_checkpoint(tmp_path) is None
+
+    def test_a_checkpoint_is_no_run_whatever_lies_further_down(self, run_of, saved):
+        path = run_of("step-100") / "step-100"
+        shutil.copytree(saved, path / "old" / "step-1")
+        assert newest_checkpoint(path) == str(path)
+
+
+def nested(path, above):
+    """Move a run down into directories beside it, whose top is returned."""
+    top = path.parent / "top"
+    (top / above).parent.mkdir(parents=True, exist_ok=True)
+    path.rename(top / above)
+    return top
+
+
+@pytest.mark.parametrize("file", ["logs/events", "README.md", "optimizer.pt", "config.json"])
+def test_a_directory_that_holds_no_checkpoint_is_none(tmp_path, run, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("{}")
+    ended = run("latest", tmp_path)
+    assert (ended.code, ended.out, ended.err) == (1, "", f"there is no checkpoint in {tmp_path}\n")
+
+
+def test_the_only_file_that_is_a_save_is_what_a_trainer_is_told(tmp_path):
+    path = tmp_path / "checkpoints" / "model_0000005.pth"
+    path.parent.mkdir()
+    shutil.copy2(LAYOUTS / "one_file/fixtures/detectron2/model_0000005.pth", path)
+    assert newest_checkpoint(path.parent) == newest_checkpoint(path) == str(path)
+    shutil.copy2(path, path.with_name("model_0000002.pth"))
+    assert newest_checkpoint(path.parent) == str(path)
+
+
+def test_inspect_names_the_newest_of_a_run(run_of):
+    path = run_of("step-1", "step-2")
+    [notice] = inspect(path).notices
+    assert (
+        notice.message == f"{path} is a run of 2 checkpoints, of which {path}/step-2 is the newest; inspect one of them"
+    )
+    assert inspect(path / "step-2").notices == ()
+
+
+RUNS = {
+    "deepspeed": "deepspeed/fixtures/zero2",
+    "orbax": "jax/fixtures/orbax",
+    "detectron2": "one_file/fixtures/detectron2",
+}
+
+
+@pytest.mark.parametrize("layout", RUNS)
+def test_runs_of_other_layouts(tmp_path, layout):
+    path = shutil.copytree(LAYOUTS / RUNS[layout], tmp_path / "runs" / "run")
+    [saves] = runs_in(str(tmp_path / "runs"), installed_plugins()).values()
+    assert [c for c in saves if verify(c).passed and verify(c).layout.name == layout] == list(saves)
+    assert newest_checkpoint(path) == newest_checkpoint(tmp_path / "runs") == saves[-1]
+    assert checkpoints_in(str(path), installed_plugins()) == saves
 
 
 def test_a_checkpoint_stands_for_itself(run_of):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.layouts.killing import Survey
+
 SECONDS = 240
 
 
@@ -74,3 +76,15 @@ def copied(made, tmp_path):
         return target
 
     return copy
+
+
+@pytest.fixture
+def survived(record_property):
+    """`survived(survey, HARMLESS)`: those damages and no others may live, each for its reason; shown when the tests are done."""
+
+    def check(survey: Survey, reasons: dict[str, str]) -> None:
+        assert set(survey.survivors) == set(reasons), survey
+        total = len(survey.killed) + len(survey.survivors)
+        record_property("kill rate", {"layout": survey.layout, "total": total, "survivors": reasons})
+
+    return check

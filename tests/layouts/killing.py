@@ -1,7 +1,7 @@
 """Damages a checkpoint in every way that applies to any file, and counts which of them are found at the right file.
 
 survey = survey_of(checkpoint, damages_of(checkpoint, other_step), tmp_path)
-assert set(survey.survivors) == set(HARMLESS)      # a test names each survivor, with the reason why it may live
+survived(survey, HARMLESS)      # a fixture: these and no others live, each for its reason; shown at the end of the run
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ckpt_rules import Report, verify
+from ckpt_rules import Report, inspect, verify
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ class Damage:
 
 @dataclass(frozen=True)
 class Survey:
-    """What became of each damage: the rules that found it, or nothing."""
+    """What became of each damage: the rules that found it, or nothing; `layout` is that of the checkpoint as it was."""
 
     killed: dict[str, list[str]]
     survivors: dict[str, str]
+    layout: str = ""
 
     def __str__(self) -> str:
         total = len(self.killed) + len(self.survivors)
@@ -112,7 +113,8 @@ def survey_of(
         else:
             survivors[damage.name] = said(report)
         shutil.rmtree(copy.parent)
-    return Survey(killed, survivors)
+    layout = inspect(checkpoint).layout
+    return Survey(killed, survivors, layout.name if layout else "no layout")
 
 
 def names(finding: object, path: str) -> bool:

@@ -25,8 +25,10 @@ FIXTURES = {
     "zero3": "deepspeed/fixtures/zero3/global_step4",
     "pipeline": "deepspeed/fixtures/pipeline/global_step4",
     "orbax": "jax/fixtures/orbax/2",
-    "mmengine": "one_file/fixtures/mmengine/epoch_2.pth",
-    "detectron2": "one_file/fixtures/detectron2/model_0000005.pth",
+    "mmengine": "one_file/fixtures/mmengine/epochs/epoch_2.pth",
+    "detectron2": "one_file/fixtures/detectron2/plain/model_0000005.pth",
+    "detectron2-trainer": "one_file/fixtures/detectron2/trainer/model_0000005.pth",
+    "fairseq": "one_file/fixtures/fairseq/run/checkpoint_2_7.pt",
 }
 _MOST_FILES, _MOST_KEYS = 4, 12
 

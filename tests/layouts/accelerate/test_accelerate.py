@@ -54,8 +54,15 @@ HARMLESS = {
     "custom_checkpoint_0.pkl of another step": "what it counts is known to the script alone",
 }
 
+COMPONENT_HARMLESS = {
+    "unet/config.json missing": "not seen yet: the directory is then taken for one that holds no component",
+    "unet/config.json cut by a byte": "the byte is a newline",
+    "unet/diffusion_pytorch_model.safetensors missing": "not seen yet, likewise",
+    "unet/diffusion_pytorch_model.safetensors of another step": "same names and shapes: only a digest could tell",
+}
 
-def test_each_damage_is_found(made, tmp_path):
+
+def test_each_damage_is_found(made, tmp_path, survived):
     out = made(TRAIN, "counted")
     values = [
         torch_value("optimizer.bin", ("param_groups", 0, "lr"), -1.0),
@@ -63,18 +70,18 @@ def test_each_damage_is_found(made, tmp_path):
         torch_value("scheduler.bin", ("_last_lr",), [0.7]),
     ]
     survey = survey_of(out / "mid", [*damages_of(out / "mid", out / "end"), *values], tmp_path)
-    assert set(survey.survivors) == set(HARMLESS), survey
+    survived(survey, HARMLESS)
     assert len(survey.killed) >= 24
 
 
-def test_each_rank_is_missed(made, tmp_path):
+def test_each_rank_is_missed(made, tmp_path, survived):
     survey = survey_of(
         made(TRAIN, "ddp") / "mid",
         [d for d in damages_of(made(TRAIN, "ddp") / "mid") if d.path == "random_states_0.pkl"],
         tmp_path,
     )
     assert survey.killed["random_states_0.pkl missing"] == ["ranks/missing-file"]
-    assert not survey.survivors
+    survived(survey, {})
 
 
 def test_a_hole_in_the_numbers(copied):
@@ -101,13 +108,11 @@ class TestDiffusers:
         (drift,) = [f for f in found if f.rule == "optimizer/step-drift"]
         assert drift.data == {"updates": 3, "expected": 40, "drift": -37, "batches": None}
 
-    def test_damage_to_a_component(self, made, tmp_path):
+    def test_damage_to_a_component(self, made, tmp_path, survived):
         run = made(DIFFUSE) / "run"
         damages = [d for d in damages_of(run / "checkpoint-3", run / "checkpoint-6") if d.path.startswith("unet/")]
         survey = survey_of(run / "checkpoint-3", damages, tmp_path)
-        assert {"empty", "cut to half", "cut by a byte", "all zeros"} <= {
-            name.removeprefix("unet/diffusion_pytorch_model.safetensors ") for name in survey.killed
-        }
+        survived(survey, COMPONENT_HARMLESS)
 
     def test_a_pipeline_loads_and_is_nothing_to_resume(self, made):
         pipeline = made(DIFFUSE) / "pipeline"

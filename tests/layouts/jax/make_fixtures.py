@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -19,6 +21,32 @@ def orbax() -> None:
         for step in (1, 2):
             state = {"params": {"w": jnp.ones((4, 2)) * step}, "step": step}
             manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+
+
+def orbax_items() -> None:
+    """Several items, of which one is JSON, with an array that is sharded over two devices."""
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(FIXTURES / "items") as manager:
+        args = ocp.args.Composite(state=ocp.args.StandardSave(sharded()), data=ocp.args.JsonSave({"epoch": 1}))
+        manager.save(3, args=args)
+
+
+def orbax_zarr() -> None:
+    """Without items, and without OCDBT."""
+    import orbax.checkpoint as ocp
+
+    with ocp.PyTreeCheckpointer(use_ocdbt=False) as checkpointer:
+        checkpointer.save(FIXTURES / "zarr" / "4", sharded())
+
+
+def sharded() -> dict[str, object]:
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    rows = NamedSharding(Mesh(jax.devices(), ("x",)), PartitionSpec("x"))
+    return {"params": {"w": jax.device_put(jnp.arange(8.0).reshape(4, 2) + 1, rows)}, "step": 3}
 
 
 def keras() -> None:
@@ -38,4 +66,6 @@ if __name__ == "__main__":
     shutil.rmtree(FIXTURES, ignore_errors=True)
     FIXTURES.mkdir()
     orbax()
+    orbax_items()
+    orbax_zarr()
     keras()

@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import warnings
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from ckpt_rules import inspect, verify
+from ckpt_rules import inspect, newest_checkpoint, verify
 from tests.layouts.killing import damages_of, said, survey_of, torch_value
 
 ARGS = {"consumed_train_samples": 800, "global_batch_size": 8, "train_iters": 500, "num_layers": 4}
@@ -106,11 +107,11 @@ class TestDistributed:
         path = sharded(tmp_path / "save", rampup_batch_size=[2, 2, 100], consumed_train_samples=800)
         assert verify(path, strict=True).passed
 
-    def test_each_damage_is_found(self, run, tmp_path):
+    def test_each_damage_is_found(self, run, tmp_path, survived):
         values = [torch_value("common.pt", ("iteration",), v) for v in (99, -1, "x", None)]
         damages = [*damages_of(run / "iter_0000100", run / "iter_0000050"), *values]
         survey = survey_of(run / "iter_0000100", damages, tmp_path / "work")
-        assert set(survey.survivors) == set(HARMLESS), survey
+        survived(survey, HARMLESS)
 
 
 def trained(dtype, iteration, skipped=0):
@@ -217,7 +218,16 @@ class TestNemo:
     def test_one_that_is_marked_as_unfinished(self, save):
         (save.parent / f"{save.name}-unfinished").touch()
         (found,) = verify(save).findings
-        assert (found.rule, found.severity) == ("files/staging-leftover", "warning")
+        assert (found.rule, found.severity) == ("files/staging-leftover", "error")
+        assert "marks a save that was begun and not finished: NeMo does not resume from it" in found.message
+
+    def test_a_run_whose_newest_save_is_marked(self, save):
+        last = save.with_name("model--step=150-consumed_samples=1200.0-last")
+        shutil.copytree(save, last)
+        folder = str(save.parent)
+        assert newest_checkpoint(folder) == str(last)
+        last.with_name(f"{last.name}-unfinished").touch()
+        assert newest_checkpoint(folder) == str(save)
 
 
 class TestRanks:

@@ -209,6 +209,11 @@ class TestStagingLeftover:
             path=".", message=f"'{beside}' beside the checkpoint", data={"leftover": beside}
         )
 
+    def test_a_file_that_marks_this_save_as_unfinished(self, make_checkpoint, run_rule):
+        ck = make_checkpoint("checkpoint-500")
+        (ck.path.parent / "checkpoint-500-unfinished").touch()
+        run_rule(StagingLeftover(), ck).assert_one(path=".", severity=Severity.ERROR, message="NeMo does not resume")
+
     def test_leftovers_of_other_saves_are_not_ours(self, make_checkpoint, run_rule):
         ck = make_checkpoint("checkpoint-500")
         for name in ("tmp-checkpoint-600", "tmp", "checkpoint-5000.tmp", "notes.tmp"):

@@ -1,0 +1,62 @@
+"""Tensors and chunks of a `.metadata`, from the inert objects that its pickle made.
+
+https://github.com/pytorch/pytorch/blob/main/torch/distributed/checkpoint/metadata.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from ckpt_rules.facts.distributed import Chunk, StoredItem, StoredTensor
+from ckpt_rules.facts.tensors import Opaque
+from ckpt_rules.facts.training import is_count
+from ckpt_rules.readers.torch_types import MAX_DIMENSIONS
+
+_LARGEST = 1 << 62
+_TENSOR, _BYTES = "TensorStorageMetadata", "BytesStorageMetadata"
+
+
+def stored_tensor(value: object) -> StoredTensor | None:
+    """What a value of `state_dict_metadata` says of a tensor; None where it is no tensor's."""
+    if not isinstance(value, Opaque) or not value.type.endswith(_TENSOR):
+        return None
+    state = state_of(value)
+    properties = state.get("properties")
+    fields = properties.state if isinstance(properties, Opaque) else None
+    dtype = fields.get("dtype") if isinstance(fields, Mapping) else next(islice(_sequence(fields), 1), None)
+    chunks = [
+        (_size(state_of(c).get("offsets")), _size(state_of(c).get("sizes"))) for c in _sequence(state.get("chunks"))
+    ]
+    return StoredTensor(
+        str(dtype).removeprefix("torch."), _size(state.get("size")), tuple(Chunk(*chunk) for chunk in chunks)
+    )
+
+
+def is_object(value: object) -> bool:
+    """Whether a value of `state_dict_metadata` stands for an object that is no tensor."""
+    return isinstance(value, Opaque) and value.type.endswith(_BYTES)
+
+
+def stored_item(index: object, info: object) -> StoredItem | None:
+    """Where a pair of `storage_data` says that a chunk lies, in a file beside the `.metadata`; None where it does not."""
+    named, place = state_of(index), state_of(info)
+    path, start, nbytes = (place.get(key) for key in ("relative_path", "offset", "length"))
+    if isinstance(path, str) and is_count(start) and is_count(nbytes) and max(start, nbytes) <= _LARGEST:
+        return StoredItem(str(named.get("fqn")), path, int(start), int(nbytes), _size(named.get("offset")))
+    return None
+
+
+def state_of(value: object) -> Mapping[object, object]:
+    """The attributes of an object; none where it has no dictionary of them."""
+    state = value.state if isinstance(value, Opaque) else None
+    return state if isinstance(state, Mapping) else {}
+
+
+def _size(value: object) -> tuple[int, ...]:
+    inner = value.args[0] if isinstance(value, Opaque) and value.args else value
+    return tuple(int(n) for n in islice(_sequence(inner), MAX_DIMENSIONS) if is_count(n))
+
+
+def _sequence(value: object) -> Iterator[object]:
+    return iter(value) if isinstance(value, list | tuple) else iter(())

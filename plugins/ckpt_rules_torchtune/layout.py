@@ -1,0 +1,127 @@
+"""torchtune's layout: recognising it, and where its facts are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ckpt_rules import (
+    Checkpoint,
+    Contradiction,
+    FactUnavailable,
+    Field,
+    Layout,
+    Match,
+    ModelConfig,
+    Progress,
+    Recorded,
+    Requirement,
+    TrainingState,
+    WeightFile,
+    Weights,
+    counter_faults,
+    find_weights,
+    flatten,
+    is_count,
+    state_dicts,
+)
+from ckpt_rules_torchtune import epochs
+from ckpt_rules_torchtune.epochs import ADAPTER, STATE
+
+_CERTAIN, _LIKELY = 92, 75
+_WHY_STATE = (
+    "torchtune stops, for it keeps optimizer and counters in this file alone; a run of one epoch never writes it; to load the "
+    "weights, verify with the ruleset inference"
+)
+_WHY_WEIGHTS = "torchtune stops, for there are no weights of any epoch to go on with"
+_WHY_ADAPTER = "torchtune stops, for it looks for the adapter here and in no other form"
+_FIELDS = (
+    Field("optimizer", ("optimizer",), "error", "torchtune stops with KeyError: 'optimizer'"),
+    Field("epoch", ("epochs_run",), "error", "torchtune stops with KeyError: 'epochs_run'"),
+    Field("total_epochs", ("total_epochs",), "error", "torchtune stops with KeyError: 'total_epochs'"),
+    Field("seed", ("seed",), "error", "torchtune stops with KeyError: 'seed'"),
+)
+_COUNTERS = (("epoch", "epochs_run"), ("total_epochs", "total_epochs"))
+
+
+class Torchtune(Layout):
+    """`epoch_E/` with a model as the hub has it, and `recipe_state/recipe_state.pt`."""
+
+    name = "torchtune"
+    title = "torchtune output directory"
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By the recipe state, the configuration that a recipe leaves, or what only torchtune puts beside weights."""
+        found = epochs.folders(checkpoint)
+        signs = [path for path in (STATE, "torchtune_config.yaml") if checkpoint.listing.has_file(path)]
+        if found:
+            signs += epochs.own_names(checkpoint)
+        if not signs or (not found and STATE not in signs):
+            return None
+        signs += [f"{folder}/" for folder in list(found.values())[-1:]]
+        return Match(_CERTAIN if STATE in signs and found else _LIKELY, tuple(signs))
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """The recipe state, and the newest epoch's weights or adapter."""
+        both = frozenset({"resume", "load"})
+        state = Requirement((STATE,), _WHY_STATE)
+        found = epochs.folders(checkpoint)
+        if not found:
+            return (state, Requirement(("epoch_0/model-00001-of-00001.safetensors",), _WHY_WEIGHTS, purposes=both))
+        newest = found[max(found)]
+        if epochs.has_adapters(checkpoint):
+            return (state, Requirement((f"{newest}/{ADAPTER}",), _WHY_ADAPTER, purposes=both))
+        usual = f"{newest}/model-00001-of-00001.safetensors"
+        there = epochs.shards(checkpoint, newest)
+        return (state, Requirement((*there, usual) if there else (usual,), _WHY_WEIGHTS, purposes=both))
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """Those of the newest epoch; of an adapter's run the adapter, for a resume takes the rest from the base model."""
+        newest = epochs.newest(checkpoint)
+        path = f"{newest}/{ADAPTER}"
+        if not checkpoint.listing.has_file(path):
+            return find_weights(checkpoint, newest)
+        file = checkpoint.torch_file(path)
+        if not file.readable:
+            raise FactUnavailable(f"{path} is damaged", path=path, blocked=True)
+        return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """That of the newest epoch."""
+        newest = epochs.newest(checkpoint)
+        if checkpoint.listing.has_file(f"{newest}/{ADAPTER}"):
+            raise FactUnavailable("the configuration is of the base model, and the weights are an adapter")
+        return state_dicts.config_file(checkpoint.json(f"{newest}/config.json"))
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """The recipe state; optimizers of single parameters, which step within the backward pass, are read as one.
+
+        The LoRA recipes hand all parameters to the optimizer, the frozen ones too, which have no state and are left out.
+        """
+        values = checkpoint.contents(STATE)
+        if not isinstance(values, Mapping):
+            raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
+        one = epochs.one_optimizer(values.get("optimizer"))
+        if epochs.has_adapters(checkpoint):
+            one = epochs.trained_only(one or values.get("optimizer"))
+        return TrainingState(STATE, {**values, "optimizer": one} if one else values, _FIELDS)
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """Epochs that are trained, and how many shall be."""
+        values = checkpoint.state.values
+        return tuple(Recorded(name, values[key], STATE, key) for name, key in _COUNTERS if values.get(key) is not None)
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """In whole epochs: torchtune saves at the end of each."""
+        recorded = checkpoint.recorded
+        faults = counter_faults(recorded, None)
+        if faults:
+            raise FactUnavailable(f"{faults[0][0].key} makes no sense", path=STATE, blocked=True)
+        counts = {r.key: int(r.value) for r in recorded if is_count(r.value)}
+        if "epochs_run" not in counts:
+            raise FactUnavailable("no progress is recorded")
+        return epochs.standing(checkpoint, counts["epochs_run"], counts.get("total_epochs"))
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """Weights and recipe state of different epochs."""
+        values = checkpoint.state.values
+        return epochs.contradictions(checkpoint, values.get("epochs_run"), values.get("total_epochs"))
