@@ -104,7 +104,7 @@ def measure(directory: Path) -> tuple[float, float, float, str]:
     argv = [sys.executable, "-m", "ckpt_rules", "verify", str(directory)]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "300"})
+        process = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "1000"})
         _, _, used = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         said.seek(0)

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, is_count
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
 from ckpt_rules_deepspeed.files import find_saved
-from ckpt_rules_deepspeed.states import OPTIMIZER, dictionary, flat_groups, part, partition_count
+from ckpt_rules_deepspeed.states import OPTIMIZER, copies_of, dictionary, flat_groups, part, partition_count
 from ckpt_rules_deepspeed.weights import parameter_groups, parameters
 
 _ALIGNMENT = 2
@@ -78,18 +78,11 @@ def _flats(checkpoint: Checkpoint, paths: list[str], model: str) -> Iterator[_Fl
         yield _Flat(paths[0], f"{OPTIMIZER}.fp32_flat_groups", model, have, least, least)
         return
     for number, numel in enumerate(shapes):
-        least = numel * _copies(states[0], number, len(paths))
+        least = numel * copies_of(states[0], number, len(paths))
         slack = max(_ALIGNMENT * len(paths), _padding(states, number))
         have = sum(rank_pieces[number].numel for rank_pieces in whole)
         key = f"{OPTIMIZER}.single_partition_of_fp32_groups[{number}]"
         yield _Flat(paths[0], key, model, have, least, least + slack)
-
-
-def _copies(state: Mapping[object, object], number: int, ranks: int) -> int:
-    """How many sets of ranks hold a group: one, or as many as divide the experts among themselves."""
-    counts = state.get("partition_count")
-    count = counts[number] if isinstance(counts, list | tuple) and number < len(counts) else ranks
-    return ranks // int(count) if is_count(count) and count else 1
 
 
 def _rounded(numel: int, ranks: int) -> int:

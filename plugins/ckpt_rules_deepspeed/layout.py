@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
@@ -38,8 +40,12 @@ _SEVERAL, _ONE = 95, 90
 _MODEL_NAMES = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt")
 _NO_MODEL = "load_checkpoint stops with an AssertionError that says nothing"
 _NO_OPTIMIZER = "ZeRO keeps each rank's optimizer there, and the ranks stop with FileNotFoundError"
+_NO_LAYER = "it has parameters of the pipeline, and load_checkpoint stops without them"
 _NO_PART = "the universal save is not whole: other parameters have one"
 _NO_WHOLE = "load_checkpoint stops with an AssertionError, for a universal save keeps the optimizer's groups there"
+
+
+_NUMBER = re.compile(r"[0-9]{1,4}")
 
 
 class DeepSpeed(Layout):
@@ -64,7 +70,7 @@ class DeepSpeed(Layout):
         if not saved.optimizer_parts and not saved.universal and _is_partitioned(checkpoint, saved):
             name = f"{saved.folder}zero_pp_rank_0_mp_rank_00_optim_states.pt"
             found.append(Requirement((name, f"{saved.folder}*optim_states.pt"), _NO_OPTIMIZER))
-        return (*found, *_universal(checkpoint, saved))
+        return (*found, *_layers(checkpoint, saved), *_universal(checkpoint, saved))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Under `module`, in files of layers and experts, or, under ZeRO-3, as the shapes of partitions."""
@@ -154,6 +160,18 @@ def _is_partitioned(checkpoint: Checkpoint, saved: Saved) -> bool:
         return zero_stage(model_state(checkpoint, saved)[1]) > 0
     except FactUnavailable:
         return False
+
+
+def _layers(checkpoint: Checkpoint, saved: Saved) -> Iterator[Requirement]:
+    """A file of each layer of a pipeline that has parameters, by the names that the ranks record: `3.weight`."""
+    if not saved.layers:
+        return
+    there = {layer for layer, _ in saved.layers}
+    names = (name for _, values in readable(checkpoint, saved.models) for name, _ in parameters(values))
+    recorded = {int(layer) for layer, _, _ in (name.partition(".") for name in names) if _NUMBER.fullmatch(layer)}
+    for layer in sorted(recorded - there):
+        name = f"{saved.folder}layer_{layer:02d}-model_states.pt"
+        yield Requirement((name,), _NO_LAYER, purposes=frozenset({"resume", "load"}))
 
 
 def _universal(checkpoint: Checkpoint, saved: Saved) -> tuple[Requirement, ...]:

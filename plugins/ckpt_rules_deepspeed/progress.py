@@ -51,8 +51,10 @@ def _notes(values: Mapping[object, object]) -> Iterator[str]:
 
 
 def _batch(values: Mapping[object, object]) -> int | None:
-    """Samples in an update, by the configuration."""
+    """Samples in an update, by the configuration; unknown under AutoTP, which counts its shares as if they had data of their own."""
     config = part(values, "ds_config")
+    if part(config, "tensor_parallel"):
+        return None
     micro, ranks = counted(config, "train_micro_batch_size_per_gpu"), counted(values, "dp_world_size")
     if not micro or not ranks:
         return counted(config, "train_batch_size")

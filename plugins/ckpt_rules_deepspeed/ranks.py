@@ -44,7 +44,10 @@ def _families(saved: Saved, models: Models) -> Iterator[RankFiles]:
         template = saved.folder + "mp_rank_{:02d}_model_states.pt"
         yield RankFiles("the model states", template, saved.model, why, expected=world)
     yield from _parts("the model's shapes and the counters", saved.model_parts, _STOPS.format("an AssertionError"))
-    yield from _parts("the optimizer's partition", saved.optimizer_parts, _STOPS.format("FileNotFoundError"))
+    shares = frozenset((*saved.model, *(mp for _, mp in saved.model_parts)))
+    yield from _parts(
+        "the optimizer's partition", saved.optimizer_parts, _STOPS.format("FileNotFoundError"), shares=shares
+    )
     yield from _parts(
         "the experts' optimizer", saved.expert_optimizers, _STOPS.format("FileNotFoundError"), _expert_ranks(models)
     )
@@ -68,12 +71,18 @@ def _expert_ranks(models: Models) -> int | None:
 
 
 def _parts(
-    what: str, parts: Mapping[tuple[int, int], str], why: str, expected: int | None = None
+    what: str,
+    parts: Mapping[tuple[int, int], str],
+    why: str,
+    expected: int | None = None,
+    shares: frozenset[int] = frozenset(),
 ) -> Iterator[RankFiles]:
-    """One family for each model-parallel rank."""
-    for model_rank in sorted({mp for _, mp in parts}):
+    """One family for each model-parallel rank that has some, or ought to (`shares`) because others have."""
+    for model_rank in sorted({mp for _, mp in parts} | (shares if parts else frozenset())):
         paths = {rank: path for (rank, mp), path in parts.items() if mp == model_rank}
-        yield RankFiles(what, template_of(next(iter(paths.values()))), paths, why, expected=expected)
+        like = template_of(next(iter(paths.values()), next(iter(parts.values()))))
+        template = re.sub(r"(?<=mp_rank_)\d+", f"{model_rank:02d}", like)
+        yield RankFiles(what, template, paths, why, expected=expected)
 
 
 def _experts(saved: Saved, models: Models) -> Iterator[RankFiles]:

@@ -142,6 +142,13 @@ def partition_count(state: Mapping[object, object]) -> object:
     return max(count) if isinstance(count, list | tuple) and count and all(map(is_count, count)) else count
 
 
+def copies_of(state: Mapping[object, object], number: int, ranks: int) -> int:
+    """How many sets of ranks hold a group: one, or as many as divide the experts among themselves."""
+    counts = state.get("partition_count")
+    count = counts[number] if isinstance(counts, list | tuple) and number < len(counts) else ranks
+    return ranks // int(count) if is_count(count) and count else 1
+
+
 def counted(values: Mapping[object, object], key: str) -> int | None:
     """A counter, where it is one."""
     value = plain(values.get(key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 
 from ckpt_rules import (
@@ -15,6 +16,7 @@ from ckpt_rules import (
     Opaque,
     Pointer,
     Progress,
+    RankFiles,
     Recorded,
     ResumePlan,
     is_count,
@@ -22,6 +24,8 @@ from ckpt_rules import (
 
 TRACKER = "latest_checkpointed_iteration.txt"
 NAME = re.compile(r"iter_0*(\d{1,12})")
+_BRIDGES_TRACKER = "latest_train_state.pt"
+_LOADER = re.compile(r"(?P<before>(?:.*/)?train_dataloader_dprank)(?P<rank>\d{3,6})\.pt")
 RELEASE = "release"
 _SILENT = (
     "Megatron loads nothing and starts from random weights, with no more than a warning, unless it was started with "
@@ -104,6 +108,32 @@ def contradictions(values: Mapping[object, object], path: str) -> tuple[Contradi
     return tuple(found)
 
 
+def loaders(checkpoint: Checkpoint) -> tuple[RankFiles, ...]:
+    """The state of each data-parallel rank's loader, wherever it lies; as many as the arguments say, or as the names count."""
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for entry in checkpoint.listing.files("*.pt"):
+        if match := _LOADER.fullmatch(entry.path):
+            found[match["before"]][int(match["rank"])] = entry.path
+    if not found:
+        return ()
+    try:
+        ranks = arguments(checkpoint.state.values).get("data_parallel_size")
+    except FactUnavailable:
+        ranks = None
+    why = "Megatron only prints so, and that rank's data begin anew"
+    return tuple(
+        RankFiles(
+            "the data loader's state",
+            before + "{:03d}.pt",
+            paths,
+            why,
+            "warning",
+            expected=max(int(ranks) if is_count(ranks) else 0, max(paths) + 1),
+        )
+        for before, paths in found.items()
+    )
+
+
 def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
     """The tracker beside the save, from which Megatron knows what to load."""
     here = os.path.basename(os.path.abspath(checkpoint.path))
@@ -111,6 +141,8 @@ def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
     if own is None:
         return ()
     path, said = f"../{TRACKER}", checkpoint.note(f"../{TRACKER}")
+    if said is None and checkpoint.beside(_BRIDGES_TRACKER) is not None:
+        return ()
     if said is None:
         return (Pointer(path, "", exists=False, why=_SILENT, needed="warning"),)
     if said == RELEASE:

@@ -13,6 +13,7 @@ from ckpt_rules import (
     Field,
     Match,
     OptimizerState,
+    Ranks,
     Requirement,
     RngState,
     ScalerState,
@@ -34,7 +35,7 @@ class MegatronDistributed(common.Megatron):
 
     name = "megatron"
     title = "Megatron-core distributed checkpoint"
-    own_loader: ClassVar[tuple[str, ...]] = (_COMMON, "*.distcp", _METADATA)
+    own_loader: ClassVar[tuple[str, ...]] = (_COMMON, "*.distcp", _METADATA, "*train_dataloader_dprank*.pt")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By common.pt beside DCP's files, or metadata.json that names a backend; NeMo's by its two directories as well."""
@@ -92,6 +93,11 @@ class MegatronDistributed(common.Megatron):
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
         return TrainingState(path, values, _FIELDS)
+
+    def ranks(self, checkpoint: Checkpoint) -> Ranks:
+        """The loaders' states, which alone are files of ranks."""
+        families = common.loaders(checkpoint)
+        return Ranks(families=families) if families else super().ranks(checkpoint)
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """Spread over the ranks in flat pieces that are not put together here."""

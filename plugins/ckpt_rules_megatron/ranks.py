@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import ClassVar
 
@@ -13,16 +14,24 @@ from ckpt_rules import (
     Field,
     Match,
     ModelConfig,
+    OptimizerState,
     Ranks,
     Recorded,
     Requirement,
+    ScalerState,
+    TensorInfo,
     TrainingState,
     Weights,
+    plain,
+    state_dicts,
     weights_in,
 )
 from ckpt_rules_megatron import common
 
-_FILE = "model_optim_rng.pt"
+_FILE, _OPTIMIZER = "model_optim_rng.pt", "distrib_optim.pt"
+_NO_OPTIMIZER = (
+    "it holds the moments and the float32 weights of the distributed optimizer, and Megatron stops without it"
+)
 _RANK = re.compile(r"mp_rank_(\d{2,3})(?:_(\d{3}))?(?:_(\d{3}))?/" + re.escape(_FILE))
 _DIRECTORY = re.compile(r"mp_rank_\d{2,3}(?:_\d{3}){0,2}")
 _CERTAIN, _LIKELY = 93, 75
@@ -59,7 +68,7 @@ class MegatronRanks(common.Megatron):
         why = "each rank loads its own file, and the others wait for it"
         both = frozenset({"resume", "load"})
         missing = [_path(rank) for rank in grid if rank not in found]
-        return tuple(Requirement((path,), why, purposes=both) for path in missing)
+        return (*(Requirement((path,), why, purposes=both) for path in missing), *_optimizers(checkpoint, found))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of the first rank: its share of the model."""
@@ -73,6 +82,28 @@ class MegatronRanks(common.Megatron):
             raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
         return TrainingState(path, values, _FIELDS)
 
+    def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
+        """That of the first rank, bare or beside its float32 copies; a distributed one is in flat pieces elsewhere."""
+        path = _first(checkpoint)
+        value = contents(checkpoint, path).get("optimizer")
+        inside = value.get("optimizer") if isinstance(value, Mapping) else None
+        if isinstance(value, list) and len(value) > 1:
+            raise FactUnavailable("several optimizers are chained, each of some of the parameters")
+        if not isinstance(value, Mapping) or not isinstance(inside, Mapping):
+            return super().optimizer(checkpoint)
+        if "state" not in inside:
+            raise FactUnavailable(f"the distributed optimizer keeps its state in flat pieces, in {_OPTIMIZER}")
+        return _with_copies(state_dicts.optimizer(inside, path, "optimizer.optimizer"), value)
+
+    def scaler(self, checkpoint: Checkpoint) -> ScalerState:
+        """Kept by the optimizer, where it trains in fp16."""
+        path = _first(checkpoint)
+        value = contents(checkpoint, path).get("optimizer")
+        scaler = value.get("grad_scaler") if isinstance(value, Mapping) else None
+        if not isinstance(scaler, Mapping) or "scale" not in scaler:
+            raise FactUnavailable("the optimizer keeps no gradient scaler")
+        return ScalerState(path, "optimizer.grad_scaler", True, plain(scaler["scale"]), scaler.get("growth_tracker"))
+
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """The arguments, which say the sizes of the whole model and not of a rank's share."""
         raise FactUnavailable("the arguments say the sizes of the whole model, a file holds a rank's share")
@@ -84,10 +115,34 @@ class MegatronRanks(common.Megatron):
             values = contents(checkpoint, path)
             if values.get("iteration") is not None:
                 steps.append(Recorded("step", values["iteration"], path, "iteration"))
-        return Ranks(steps=tuple(steps))
+        return Ranks(families=common.loaders(checkpoint), steps=tuple(steps))
 
 
 Rank = tuple[int | None, int | None, int | None]
+
+
+def _with_copies(found: OptimizerState, value: Mapping[object, object]) -> OptimizerState:
+    """The optimizer with its float32 copies of the weights, where there is one for each parameter."""
+    groups = value.get("fp32_from_fp16_params")
+    lists = [group for group in groups if isinstance(group, list)] if isinstance(groups, list) else []
+    copies = [t for group in lists for t in group if isinstance(t, TensorInfo)]
+    if len(copies) != len(found.states):
+        return found
+    both = zip(found.states.items(), copies, strict=True)
+    return replace(found, states={k: replace(s, tensors={**s.tensors, "fp32": t}) for (k, s), t in both})
+
+
+def _optimizers(checkpoint: Checkpoint, found: Mapping[Rank, str]) -> Iterator[Requirement]:
+    """The distributed optimizer's file beside each rank's, where others have one or the arguments ask for it.
+
+    Left out are ranks of experts, of which some have no optimizer.
+    """
+    paths = {rank: path.replace(_FILE, _OPTIMIZER) for rank, path in found.items()}
+    values = contents(checkpoint, next(iter(found.values()))) if found else {}
+    args = common.arguments(values)
+    asked = args.get("use_distributed_optimizer") is True and args.get("ckpt_format", "torch") == "torch"
+    if (asked and "optimizer" in values) or any(checkpoint.listing.has_file(path) for path in paths.values()):
+        yield from (Requirement((path,), _NO_OPTIMIZER) for (_, _, expert), path in paths.items() if expert is None)
 
 
 def rank_files(checkpoint: Checkpoint) -> dict[Rank, str]:

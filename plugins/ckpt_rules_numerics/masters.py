@@ -13,8 +13,8 @@ class MasterVsModel(Rule):
     """The float32 master copies of the optimizer are not the weights that are saved.
 
     ## What it checks
-    Where an optimizer keeps a float32 copy of weights that are saved beside it (DeepSpeed's ZeRO 1 and 2 and its bf16 optimizer):
-    that each copy, rounded to the dtype of the weight, is the weight to the bit.
+    Where an optimizer keeps a float32 copy of weights that are saved beside it (DeepSpeed's ZeRO 1 and 2, its bf16
+    optimizer, with experts and pipelines, and its universal checkpoints): that each copy, rounded to the dtype of the weight, is the weight to the bit.
 
     ## Why it matters
     The first update after a resume overwrites the weights with the rounded masters. Where the two are of different steps, the

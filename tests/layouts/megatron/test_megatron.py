@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import warnings
 
@@ -113,6 +114,93 @@ class TestDistributed:
         survived(survey, HARMLESS)
 
 
+def trained(dtype, iteration, skipped=0):
+    """A model in half precision with float32 copies that were trained, as Float16OptimizerWithFloat16Params keeps them."""
+    layers = {f"layers.{n}.weight": torch.randn(4, 4, dtype=dtype) for n in range(4)}
+    copies = [torch.nn.Parameter(w.float()) for w in layers.values()]
+    adam = torch.optim.AdamW(copies, lr=1e-4)
+    for _ in range(iteration - skipped):
+        for copy in copies:
+            copy.grad = torch.ones_like(copy)
+        adam.step()
+    optimizer = {"optimizer": adam.state_dict(), "fp32_from_fp16_params": [[c.data for c in copies]]}
+    if skipped:
+        optimizer["grad_scaler"] = {"scale": torch.tensor([1024.0]), "growth_tracker": 5, "hysteresis_tracker": 2}
+    generators = {
+        "random_rng_state": random.getstate(),
+        "torch_rng_state": torch.get_rng_state(),
+        "rng_tracker_states": {},
+    }
+    model = {"language_model": {"encoder": layers}}
+    return {**common(iteration), "model": model, "optimizer": optimizer, "rng_state": [generators]}
+
+
+class TestHalfPrecision:
+    """In the form of a file for each rank, the optimizer is one inside of another."""
+
+    def saved(self, tmp_path, values):
+        folder = tmp_path / "run" / "iter_0000030" / "mp_rank_00"
+        folder.mkdir(parents=True)
+        torch.save(values, folder / "model_optim_rng.pt")
+        (folder.parents[1] / "latest_checkpointed_iteration.txt").write_text("30")
+        return folder.parent
+
+    @pytest.mark.parametrize(("dtype", "skipped"), [(torch.bfloat16, 0), (torch.float16, 1)])
+    def test_a_clean_save(self, tmp_path, dtype, skipped):
+        save = self.saved(tmp_path, trained(dtype, 30, skipped))
+        report = verify(save, ruleset="deep", strict=True)
+        assert (report.layout.name, report.passed, report.findings) == ("megatron-ranks", True, []), said(report)
+        inspected = inspect(save)
+        assert (inspected.optimizer.updates, inspected.optimizer.parameters) == (30 - skipped, 4)
+        assert (inspected.scaler is not None) is bool(skipped)
+
+    def test_an_optimizer_of_another_step(self, tmp_path):
+        values = trained(torch.bfloat16, 30)
+        values["optimizer"] = trained(torch.bfloat16, 2)["optimizer"]
+        (found,) = [f for f in verify(self.saved(tmp_path, values)).findings if f.rule == "optimizer/step-drift"]
+        assert found.place.key == "optimizer.optimizer.state[0].step"
+        assert "2 updates" in found.message
+
+    def test_several_that_are_chained_are_left_alone(self, tmp_path):
+        values = trained(torch.bfloat16, 30)
+        values["optimizer"] = [values["optimizer"], {"optimizer": {"param_groups": []}}]
+        report = verify(self.saved(tmp_path, values), strict=True)
+        assert (report.passed, report.findings) == (True, []), said(report)
+
+
+def loaders(folder, ranks):
+    folder.mkdir(parents=True, exist_ok=True)
+    for rank in ranks:
+        torch.save({"dataloader_state_dict": {"position": 7}}, folder / f"train_dataloader_dprank{rank:03d}.pt")
+
+
+class TestLoaders:
+    """Where Megatron kept the state of each data-parallel rank's loader, one that is missing begins anew in silence."""
+
+    @pytest.mark.parametrize("folder", ["mp_rank_00", "dataloader_state"])
+    def test_as_many_as_there_are_ranks(self, tmp_path, folder):
+        save = sharded(tmp_path / "save", data_parallel_size=3)
+        loaders(save / folder, range(3))
+        assert not verify(save, strict=True).findings
+        (save / folder / "train_dataloader_dprank002.pt").unlink()
+        (found,) = verify(save).findings
+        assert (found.rule, found.severity) == ("ranks/missing-file", "warning")
+        assert found.place.path == f"{folder}/train_dataloader_dprank002.pt"
+        assert "that rank's data begin anew" in found.message
+
+    def test_a_hole_where_nothing_says_how_many(self, tmp_path):
+        save = sharded(tmp_path / "save")
+        loaders(save / "dataloader_state", (0, 2))
+        (found,) = verify(save).findings
+        assert found.place.path == "dataloader_state/train_dataloader_dprank001.pt"
+
+
+def test_a_run_of_megatron_bridge_has_a_tracker_of_its_own(run):
+    (run / "latest_checkpointed_iteration.txt").unlink()
+    torch.save({"step": torch.tensor(100)}, run / "latest_train_state.pt")
+    assert not verify(run / "iter_0000100", strict=True).findings
+
+
 class TestNemo:
     @pytest.fixture
     def save(self, tmp_path):
@@ -173,6 +261,34 @@ class TestRanks:
         assert [(f.place.path, f.data) for f in found] == [
             ("mp_rank_01_000/model_optim_rng.pt", {"steps": {"90": 1, "100": 3}})
         ]
+
+    def optimizers(self, save, **args):
+        """The distributed optimizer's file beside each rank's, as Megatron names its buffers by dtypes."""
+        for path in save.glob("mp_rank_*/model_optim_rng.pt"):
+            values = {**torch.load(path, weights_only=False), **common(use_distributed_optimizer=True, **args)}
+            torch.save({**values, "optimizer": {"optimizer": {"param_groups": []}}}, path)
+            flat = {"param": torch.ones(8), "exp_avg": torch.ones(8), "exp_avg_sq": torch.ones(8)}
+            shards = {0: {(torch.bfloat16, torch.float32): flat}, "buckets_coalesced": True}
+            torch.save(shards, path.with_name("distrib_optim.pt"))
+
+    def test_a_distributed_optimizer(self, save):
+        self.optimizers(save)
+        report = verify(save, ruleset="deep", strict=True)
+        assert (report.passed, [f.rule for f in report.findings]) == (True, ["rng/missing"]), said(report)
+        (save / "mp_rank_01_000" / "distrib_optim.pt").unlink()
+        assert rules(save) == [("files/missing-required", "mp_rank_01_000/distrib_optim.pt")]
+
+    def test_one_of_which_no_file_is_there(self, save):
+        self.optimizers(save)
+        for path in save.glob("*/distrib_optim.pt"):
+            path.unlink()
+        assert [rule for rule, _ in rules(save)] == ["files/missing-required"] * 4
+
+    def test_one_in_another_format_is_elsewhere(self, save):
+        self.optimizers(save, ckpt_format="torch_dcp")
+        for path in save.glob("*/distrib_optim.pt"):
+            path.unlink()
+        assert rules(save) == []
 
     def test_a_stage_of_another_split(self, save):
         path = save / "mp_rank_00_001" / "model_optim_rng.pt"

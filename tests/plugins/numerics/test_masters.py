@@ -15,6 +15,7 @@ from ckpt_rules_numerics.masters import MasterVsModel
 
 FIXTURES = Path(__file__).parents[2] / "layouts" / "deepspeed" / "fixtures"
 TWO_RANKS = ["zero1", "zero2", "bf16", "frozen"]
+MANY_FILES = ["moe_zero2", "moe_four", "pipeline_zero1", "autotp", "universal_bf16"]
 
 
 @pytest.fixture
@@ -22,15 +23,16 @@ def saved(tmp_path):
     """A copy of a save, and where its masters lie."""
 
     def make(name):
-        folder = tmp_path / name / "global_step4"
-        shutil.copytree(FIXTURES / name / "global_step4", folder)
+        tag = "global_step4_universal" if name.startswith("universal") else "global_step4"
+        folder = tmp_path / name / tag
+        shutil.copytree(FIXTURES / name / tag, folder)
         masters = Checkpoint.open(folder, installed_plugins().layouts).masters
         return CheckpointDir(folder), masters
 
     return make
 
 
-@pytest.mark.parametrize("name", TWO_RANKS)
+@pytest.mark.parametrize("name", TWO_RANKS + MANY_FILES)
 def test_what_deepspeed_saved_agrees_to_the_bit(saved, run_rule, name):
     checkpoint, masters = saved(name)
     assert len(masters) >= 2
@@ -51,6 +53,31 @@ def test_every_parameter_is_compared_with_its_own_elements(saved, run_rule, name
             message=f"1 of {len(masters)} weights are not what the optimizer's float32 copies round to: {master.name}",
         )
         assert (found.data["count"], found.data["of"]) == (1, len(masters))
+
+
+@pytest.mark.parametrize("name", MANY_FILES)
+def test_experts_layers_and_shares_have_masters_of_their_own(saved, run_rule, name):
+    checkpoint, masters = saved(name)
+    assert len({m.weight.path for m in masters}) > 1 or name == "universal_bf16"
+    for number, master in enumerate(masters):
+        damaged = checkpoint.copy(f"{checkpoint.path}-{number}")
+        part = master.parts[-1]
+        damaged.flip_bit(part.path, part.offset + part.nbytes - 1, 6)
+        found = run_rule(MasterVsModel(), damaged).assert_one(path=master.weight.path, tensor=master.name)
+        assert (found.data["count"], found.data["master_path"]) == (1, master.parts[0].path)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("moe_zero2", "layer_0_expert_1_mp_rank_00_model_states.pt"),
+        ("pipeline_zero1", "layer_01-model_states.pt"),
+    ],
+)
+def test_an_expert_or_a_layer_of_another_step(saved, run_rule, name, path):
+    checkpoint, _ = saved(name)
+    shutil.copy(FIXTURES / name / "global_step2" / path, checkpoint / path)
+    run_rule(MasterVsModel(), checkpoint).assert_one(path=path)
 
 
 def test_a_parameter_that_two_ranks_share_is_put_together(saved):
@@ -84,7 +111,7 @@ def test_a_flip_that_rounding_swallows_is_none(saved, run_rule):
     ("name", "reason"),
     [
         ("zero3", "there are no weights beside float32 master copies of them"),
-        ("moe", "the weights are spread over files of experts or layers"),
+        ("moe", "there are no weights beside float32 master copies of them"),
     ],
 )
 def test_where_there_is_one_copy_only_it_is_skipped(run_rule, name, reason):
