@@ -24,6 +24,8 @@ FIXTURES = {
     "zero2": "deepspeed/fixtures/zero2/global_step4",
     "zero3": "deepspeed/fixtures/zero3/global_step4",
     "pipeline": "deepspeed/fixtures/pipeline/global_step4",
+    "sentences": "trainer/fixtures/sentences/checkpoint-8",
+    "sentences by themselves": "trainer/fixtures/sentences/model",
     "orbax": "jax/fixtures/orbax/2",
     "mmengine": "one_file/fixtures/mmengine/epoch_2.pth",
     "detectron2": "one_file/fixtures/detectron2/model_0000005.pth",
