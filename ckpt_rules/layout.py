@@ -81,6 +81,10 @@ class Layout:
     unread: ClassVar[tuple[str, ...]] = ()
     """Globs of files that neither a resume nor a loading of the weights reads, such as the arguments of the run."""
 
+    resumable: ClassVar[bool] = True
+    """Whether such a directory can hold a training state. One that can't, a final model or adapter, is often written above the
+    checkpoints of its run, and does not hide them."""
+
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""
         raise NotImplementedError

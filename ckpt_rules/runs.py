@@ -41,7 +41,7 @@ def checkpoints_in(
     if not saves and len(files) < _SEVERAL:
         return ()
     checkpoint, _ = open_checkpoint(storage, plugins, limits, timeout)
-    if checkpoint.match is not None and checkpoint.match.score >= _FAINT:
+    if checkpoint.layout.resumable and checkpoint.match is not None and checkpoint.match.score >= _FAINT:
         return ()
     if files:
         paths = tuple(f"{path.rstrip('/')}/{name}" for name in files)

@@ -85,6 +85,7 @@ class Pipeline(Layout):
 
     name = "diffusers-pipeline"
     title = "diffusers pipeline"
+    resumable: ClassVar[bool] = False
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By model_index.json."""

@@ -74,7 +74,7 @@ class TransformersTrainer(Layout):
         """What commits the save; and optimizer and scheduler, which are loaded together or not at all."""
         committed = Requirement(
             (STATE,),
-            "the Trainer writes it last, so this save never finished, and a resume stops without it",
+            f"the Trainer writes it last, so this save never finished, and a resume stops without it{_chosen(checkpoint)}",
             commits=True,
         )
         return (committed, *_model(checkpoint), *_index(checkpoint), *self._optimizer_files(checkpoint))
@@ -188,6 +188,15 @@ class TransformersTrainer(Layout):
                 "warning" if kept else "info",
             ),
         )
+
+
+def _chosen(checkpoint: Checkpoint) -> str:
+    """Whether the Trainer would take this save by itself: it goes by the numbers in the names alone."""
+    own = _NAME.fullmatch(_own_name(checkpoint))
+    others = [int(m[1]) for name in checkpoint.listing.siblings if (m := _NAME.fullmatch(name))]
+    if own is None or not others or int(own[1]) < max(others):
+        return ""
+    return "; resume_from_checkpoint=True takes it all the same, for its number is the highest"
 
 
 def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:

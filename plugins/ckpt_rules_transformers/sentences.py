@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ckpt_rules import Checkpoint, Layout, Match, Requirement, Weights
 from ckpt_rules_transformers import modules
 
@@ -14,6 +16,7 @@ class SentenceTransformer(Layout):
 
     name = "sentence-transformers"
     title = "sentence-transformers model"
+    resumable: ClassVar[bool] = False
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By modules.json and one of the library's own files, or by these without it; a trainer's files are stronger signs."""

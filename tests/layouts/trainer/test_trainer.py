@@ -14,7 +14,7 @@ from tests.plugins.safety.hostile import asks_for, with_pickle
 
 TRAIN = "trainer/train.py"
 VARIANTS = (
-    "plain", "accumulated", "max-steps", "plateau", "no-skip", "sgd", "adafactor", "bf16", "best", "tied", "frozen",
+    "plain", "accumulated", "max-steps", "plateau", "no-skip", "resumed-no-skip", "sgd", "adafactor", "bf16", "best", "tied", "frozen",
     "bf16-weights", "lora", "dora", "ddp", "sharded",
 )  # fmt: skip
 SILENT_INFO = {"progress/finished", "optimizer/moment-dtype"}

@@ -105,6 +105,7 @@ ARGUMENTS = {
     "sharded": {"save_steps": 11},
     "weights-only": {"save_only_model": True},
     "no-skip": {"ignore_data_skip": True},
+    "resumed-no-skip": {"ignore_data_skip": True},
     "sgd": {"optim": "sgd"},
     "adafactor": {"optim": "adafactor"},
     "bf16": {"bf16": True},
@@ -171,6 +172,12 @@ def main() -> None:
     first = trainer(out, variant)
     batches, _ = watched(first)
     first.train()
+    if variant == "best":
+        first.save_model()
+        first.save_state()
+    if variant == "resumed-no-skip":
+        again = trainer(out, variant)
+        again.train(resume_from_checkpoint=str(out / "run" / "checkpoint-4"))
     if variant == "sharded":
         for checkpoint in (out / "run").iterdir():
             (checkpoint / "model.safetensors").unlink()
