@@ -64,6 +64,7 @@ fixtures: $(INSTALLED)  ## make the committed checkpoints of libraries that CI d
 	$(APART)/bin/python -W ignore tests/layouts/one_file/make_fixtures.py
 	$(APART)/bin/python -W ignore tests/layouts/torchtune/train_torchtune.py
 	$(APART)/bin/python -W ignore tests/layouts/torch_checkpointing/train_torch_checkpointing.py
+	$(BIN)/python -W ignore tests/layouts/trainer/make_fixtures.py
 
 clean:  ## remove the environment, caches and everything built
 	rm -rf $(VENV) $(APART) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis runs

@@ -75,8 +75,15 @@ class Layout:
     """Whether the number in a name such as `checkpoint_7` counts saves, and says nothing of steps."""
 
     own_loader: ClassVar[tuple[str, ...]] = ()
-    """Globs of files that the trainer reads without torch's restraint, or that a resume does not read: what `torch.load`
-    refuses by default stops nobody there."""
+    """Globs of files that the trainer reads without torch's restraint: what `torch.load` refuses by default stops nobody
+    there."""
+
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Globs of files that neither a resume nor a loading of the weights reads, such as the arguments of the run."""
+
+    resumable: ClassVar[bool] = True
+    """Whether such a directory can hold a training state. One that can't, a final model or adapter, is often written above the
+    checkpoints of its run, and does not hide them."""
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""

@@ -52,7 +52,7 @@ def runs_in(
     storage = LocalStorage(path, limits)
     here = saves_among(storage.directories()) or _several(file_saves_among(storage.files()))
     folders = [path] if here else list(_folders_with_saves(path.rstrip("/")))
-    if not folders or _is_checkpoint(path, plugins, limits, timeout, score=_FAINT):
+    if not folders or _is_checkpoint(path, plugins, limits, timeout, is_alone=True):
         return {}
     found = {folder: _saves(folder, plugins, limits, timeout) for folder in folders}
     return {run: saves for run, saves in found.items() if saves and (here or _any(saves, plugins, limits, timeout))}
@@ -122,10 +122,14 @@ def _any(paths: tuple[str, ...], plugins: Plugins, limits: Limits, timeout: floa
     return any(_is_checkpoint(path, plugins, limits, timeout) for path in reversed(paths))
 
 
-def _is_checkpoint(path: str, plugins: Plugins, limits: Limits, timeout: float | None, score: int = 1) -> bool:
-    """Whether it is one that a layout recognises, as surely as `score` says."""
+def _is_checkpoint(
+    path: str, plugins: Plugins, limits: Limits, timeout: float | None, *, is_alone: bool = False
+) -> bool:
+    """Whether a layout recognises it; with `is_alone`, as one that training resumes from, whatever else lies in it."""
     checkpoint, _ = open_checkpoint(LocalStorage(path, limits), plugins, limits, timeout)
-    return checkpoint.match is not None and checkpoint.match.score >= score
+    if checkpoint.match is None:
+        return False
+    return not is_alone or (checkpoint.layout.resumable and checkpoint.match.score >= _FAINT)
 
 
 def _holds(entry: Entry) -> bool:

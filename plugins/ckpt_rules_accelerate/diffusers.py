@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -22,27 +23,43 @@ from ckpt_rules import (
 from ckpt_rules_accelerate.layout import Accelerate, components
 
 _INDEX = "model_index.json"
+_MODEL = "diffusion_pytorch_model"
+_ADAPTERS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin", "pytorch_custom_diffusion_weights.bin")
+_TEXTS = frozenset({".json", ".md", ".txt"})
+_BOTH = frozenset({"resume", "load"})
 _STEP = re.compile(r"checkpoint-(\d{1,12})")
 _SCHEDULER = "scheduler/scheduler_config.json"
 _CERTAIN, _PIPELINE, _LIKELY = 92, 85, 50
 
 
 class DiffusersTraining(Accelerate):
-    """`checkpoint-N` with `unet/`, `unet_ema/` and Accelerate's optimizer.bin; its name is the only record of the step."""
+    """`checkpoint-N` with `unet/`, `unet_ema/` or LoRA weights, and Accelerate's optimizer.bin; its name alone records the step."""
 
     name = "diffusers-training"
     title = "diffusers training checkpoint"
     numbered_by_save: ClassVar[bool] = False
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By component directories beside Accelerate's files."""
-        folders = components(checkpoint)
+        """By component directories, or an adapter, beside Accelerate's files."""
+        if checkpoint.listing.get("trainer_state.json") is not None:
+            return None
+        parts = (*(f"{f}/" for f in components(checkpoint)), *_adapters(checkpoint))
         own = [n for n in ("optimizer.bin", "scheduler.bin", "random_states_0.pkl") if checkpoint.listing.get(n)]
-        return Match(_CERTAIN, (*(f"{f}/" for f in folders), *own)) if folders and own else None
+        return Match(_CERTAIN, (*parts, *own)) if parts and own else None
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """Accelerate's own, and what each component is built and filled from."""
+        return (*super().requirements(checkpoint), *_component_requirements(checkpoint))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
-        """Every component's but those of the moving averages, which no optimizer holds."""
+        """Every component's but those of the moving averages, which no optimizer holds; an adapter's, where that is trained."""
+        if _adapters(checkpoint):
+            return super().weights(checkpoint)
         return weights_of_components(checkpoint, [f for f in components(checkpoint) if not f.endswith("_ema")])
+
+    def has_model(self, checkpoint: Checkpoint) -> bool:
+        """The hooks of diffusers' scripts take the weights out of save_state's hands."""
+        return True
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The number in the directory's name."""
@@ -69,6 +86,7 @@ class Pipeline(Layout):
 
     name = "diffusers-pipeline"
     title = "diffusers pipeline"
+    resumable: ClassVar[bool] = False
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By model_index.json; without it by component directories beside that of a scheduler's configuration."""
@@ -82,12 +100,15 @@ class Pipeline(Layout):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A directory for each component that model_index.json names; and a training state, which a pipeline has none of."""
-        both = frozenset({"resume", "load"})
         why = "model_index.json names this component"
-        named = [Requirement((f"{folder}/*",), why, purposes=both) for folder in named_components(checkpoint)]
+        named = [Requirement((f"{folder}/*",), why, purposes=_BOTH) for folder in named_components(checkpoint)]
         state = "the directory holds a pipeline and no training state; to load it, verify with the ruleset inference"
-        index = "without it diffusers does not know which pipeline and which components these are"
-        return (Requirement((_INDEX,), index, purposes=both), *named, Requirement(("training_state.pth",), state))
+        index = Requirement(
+            (_INDEX,),
+            "without it diffusers does not know which pipeline and which components these are",
+            purposes=_BOTH,
+        )
+        return (index, *named, *_component_requirements(checkpoint), Requirement(("training_state.pth",), state))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of every component that has any."""
@@ -96,6 +117,23 @@ class Pipeline(Layout):
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """Each component has its own."""
         raise FactUnavailable("a pipeline has a configuration for each component")
+
+
+def _adapters(checkpoint: Checkpoint) -> list[str]:
+    return [name for name in _ADAPTERS if checkpoint.listing.has_file(name)]
+
+
+def _component_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
+    """from_pretrained of a component stops without its configuration, and without its weights."""
+    for folder in components(checkpoint):
+        why = f"the component {folder} can't be built without it"
+        yield Requirement((f"{folder}/config.json",), why, purposes=_BOTH)
+        inside = [e for e in checkpoint.listing.files() if e.parent == folder and e.suffix not in _TEXTS]
+        if all(e.name.startswith(f"{_MODEL}-") for e in inside) and not checkpoint.listing.has_file(
+            f"{folder}/{_MODEL}.safetensors.index.json"
+        ):
+            names = (f"{folder}/{_MODEL}.safetensors", f"{folder}/{_MODEL}.bin")
+            yield Requirement(names, f"the component {folder} is loaded from it", purposes=_BOTH)
 
 
 def named_components(checkpoint: Checkpoint) -> list[str]:

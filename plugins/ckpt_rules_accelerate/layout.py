@@ -64,7 +64,7 @@ class Accelerate(Layout):
         """Model and optimizer always; a scheduler where the optimizer shows that it had one; no holes in numbered files."""
         found = (
             []
-            if self._has_model(checkpoint)
+            if self.has_model(checkpoint)
             else [Requirement(("model.safetensors", "pytorch_model.bin"), _STOPS.format("weights"))]
         )
         if not _of(checkpoint, "optimizer") and not _is_sharded(checkpoint):
@@ -155,9 +155,10 @@ class Accelerate(Layout):
         )
         return Ranks((), (family,))
 
-    def _has_model(self, checkpoint: Checkpoint) -> bool:
+    def has_model(self, checkpoint: Checkpoint) -> bool:
+        """Whether load_state finds weights, or a hook of the script loads them."""
         named = _of(checkpoint, "model") or _of(checkpoint, "pytorch_model")
-        return bool(named) or _is_sharded(checkpoint) or bool(components(checkpoint))
+        return bool(named) or _is_sharded(checkpoint)
 
 
 _NO_SCHEDULER = (
@@ -168,11 +169,19 @@ _STOPS = "load_state stops with FileNotFoundError, for it loads the {} first"
 
 
 def components(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Directories at the top that hold a configuration and weights of their own, as the hooks of diffusers write them."""
+    """Directories at the top with diffusers' weights, or with its configuration of a model, as its hooks write both."""
     files = [e for e in checkpoint.listing.files() if e.path.count("/") == 1]
     weights = {e.parent for e in files if e.name.startswith("diffusion_pytorch_model")}
-    known = {e.parent for e in files if e.name == "config.json"}
-    return tuple(sorted(weights & known))
+    known = {e.parent for e in files if e.name == "config.json" and _is_of_diffusers(checkpoint, e.path)}
+    return tuple(sorted(weights | known))
+
+
+def _is_of_diffusers(checkpoint: Checkpoint, path: str) -> bool:
+    try:
+        values = checkpoint.contents(path)
+    except FactUnavailable:
+        return False
+    return isinstance(values, Mapping) and "_diffusers_version" in values
 
 
 def _match(names: set[str]) -> Match | None:

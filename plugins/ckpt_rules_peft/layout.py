@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ckpt_rules import Checkpoint, FactUnavailable, Layout, Match, ModelConfig, Requirement
 
 CONFIG = "adapter_config.json"
@@ -15,6 +17,7 @@ class PeftAdapter(Layout):
 
     name = "peft-adapter"
     title = "PEFT adapter"
+    resumable: ClassVar[bool] = False
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By either file; a trainer's own files beside them are stronger signs of that trainer."""

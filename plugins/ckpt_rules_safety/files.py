@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FactUnavailable, TorchFile, expected_format
 from ckpt_rules_safety.distributed import object_files
@@ -31,6 +32,12 @@ def _found(checkpoint: Checkpoint) -> Iterator[TorchFile]:
             except FactUnavailable:
                 continue
     yield from object_files(checkpoint)
+
+
+def matches(path: str, globs: tuple[str, ...]) -> bool:
+    """Whether one of the globs fits a path, or its last part."""
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(path, glob) or fnmatchcase(name, glob) for glob in globs)
 
 
 def is_torch_named(checkpoint: Checkpoint, path: str) -> bool:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, GlobalRef, Place, Problem, Rule, Severity
-from ckpt_rules_safety.files import pickled_files
+from ckpt_rules_safety.files import matches, pickled_files
 from ckpt_rules_safety.known_globals import is_known
 from ckpt_rules_safety.unsafe_globals import danger
 
@@ -59,7 +59,9 @@ class UnknownGlobal(Rule):
     ## What it checks
     The same names as `pickle/unsafe-global`. Known are those on torch's own weights-only list, and what transformers,
     accelerate, Lightning, DeepSpeed, Megatron, mmengine, ultralytics, NumPy, OmegaConf and the standard library's plain
-    types really store. Whatever is neither known nor on the list of what is dangerous is reported here.
+    types really store. Whatever is neither known nor on the list of what is dangerous is reported here; as information
+    where it stands in a file that the trainer does not read again, such as `training_args.bin`, in which scripts keep a
+    class of their own.
 
     ## Why it matters
     A class of your own project is harmless and still ties the checkpoint to the code of that day; a class that you have
@@ -83,7 +85,7 @@ class UnknownGlobal(Rule):
         for file in pickled_files(checkpoint):
             unknown = [ref for ref in _first_of_each(file.globals) if self._is_unknown(ref)]
             if unknown:
-                yield _unknown(file.path, unknown)
+                yield _unknown(file.path, unknown, is_unread=matches(file.path, checkpoint.layout.unread))
 
     def _is_unknown(self, ref: GlobalRef) -> bool:
         if is_known(ref.module, ref.name) or danger(ref.module, ref.name):
@@ -91,7 +93,7 @@ class UnknownGlobal(Rule):
         return not any(fnmatchcase(ref.dotted, glob) for glob in self.allow)
 
 
-def _unknown(path: str, unknown: list[GlobalRef]) -> Problem:
+def _unknown(path: str, unknown: list[GlobalRef], *, is_unread: bool) -> Problem:
     names = [ref.dotted for ref in unknown]
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
     first = unknown[0]
@@ -101,6 +103,7 @@ def _unknown(path: str, unknown: list[GlobalRef]) -> Problem:
         place=Place(path=path, key=first.stream),
         help="if they are your own, name them in the rule's option `allow`; if not, do not load the file",
         data={"globals": names},
+        severity=Severity.INFO if is_unread else None,
     )
 
 

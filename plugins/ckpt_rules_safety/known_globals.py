@@ -55,6 +55,14 @@ _NAMES = {
     "pathlib._local": "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath",
     "pytorch_lightning.utilities.parsing": "AttributeDict",
     "random": "Random",
+    "sentence_transformers.base.sampler": "BatchSamplers MultiDatasetBatchSamplers",
+    "sentence_transformers.cross_encoder.training_args": "CrossEncoderTrainingArguments",
+    "sentence_transformers.multi_vector_encoder.training_args": "MultiVectorEncoderTrainingArguments",
+    "sentence_transformers.sentence_transformer.training_args": "SentenceTransformerTrainingArguments",
+    "sentence_transformers.sparse_encoder.training_args": "SparseEncoderTrainingArguments",
+    "sentence_transformers.training_args": (
+        "BatchSamplers MultiDatasetBatchSamplers SentenceTransformerTrainingArguments"
+    ),
     "signal": "Signals",
     "torch": "Generator Size dtype layout memory_format strided",
     "torch._C._nn": "gelu",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, ReadProblem, Rule, Severity, TorchFile
+from ckpt_rules_safety.files import matches
 from ckpt_rules_safety.torch_globals import ALLOWED
 from ckpt_rules_safety.unsafe_globals import danger
 
@@ -82,15 +82,15 @@ def files_of_a_resume(checkpoint: Checkpoint) -> list[str]:
     with contextlib.suppress(FactUnavailable):
         paths += [f.path for f in checkpoint.weights.files if f.format == "torch"]
     torch_files = {e.path for e in checkpoint.files_in("torch")}
-    found = [p for p in dict.fromkeys(paths) if p in torch_files and not _has_own_loader(checkpoint, p)]
+    found = [p for p in dict.fromkeys(paths) if p in torch_files and not _is_left_alone(checkpoint, p)]
     if not found:
         raise FactUnavailable("no torch file is needed to resume or to load the weights")
     return found
 
 
-def _has_own_loader(checkpoint: Checkpoint, path: str) -> bool:
-    name = path.rpartition("/")[2]
-    return any(fnmatchcase(path, glob) or fnmatchcase(name, glob) for glob in checkpoint.layout.own_loader)
+def _is_left_alone(checkpoint: Checkpoint, path: str) -> bool:
+    layout = checkpoint.layout
+    return matches(path, (*layout.own_loader, *layout.unread))
 
 
 def _modern(module: str, name: str) -> str:

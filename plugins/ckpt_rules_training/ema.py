@@ -15,9 +15,12 @@ from ckpt_rules import (
     Severity,
     TensorInfo,
     flatten,
+    is_count,
+    weights_of_components,
 )
 
 _KEYS = ("ema", "ema_state_dict", "ema_model", "model_ema", "state_dict_ema", "ema_params", "shadow_params")
+_COUNTERS = ("optimization_step", "num_updates")
 _SWITCHES = ("use_ema", "model_ema", "ema")
 _OPTIONS = ("args", "config", "cfg", "hparams", "hyper_parameters", "train_args", "opt")
 _WRAPPERS = ("module.", "model.", "shadow.", "ema_model.", "_orig_mod.", "shadow_params.")
@@ -28,7 +31,9 @@ class EmaMissing(Rule):
 
     ## What it checks
     Where the options that were saved switch a moving average on (`use_ema`, `model_ema`): that the training state holds one, or
-    a file or directory is named for it. Where it holds one by name: that no weight of floating point is left out of it.
+    a file or directory is named for it. Where it holds one by name, or lies in a directory beside that of its model (`unet_ema/`
+    beside `unet/`): that no weight of floating point is left out of it. Where it holds as many tensors as there should be
+    parameters: that it has one for each parameter of the optimizer. That its counter of updates is not zero.
 
     ## Why it matters
     The average starts again from the current weights. It takes as many updates as its decay remembers until it is worth
@@ -43,8 +48,17 @@ class EmaMissing(Rule):
     tags = frozenset({"resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """At most one problem."""
+        """At most one problem for each moving average."""
+        folders = list(_folders(checkpoint))
+        if folders:
+            for model, average in folders:
+                yield from _folder_problems(checkpoint, model, average)
+            return
         state = checkpoint.state
+        listed = next((k for k in _KEYS if _shadows(state.values.get(k)) is not None), None)
+        if listed is not None:
+            yield from _list_problems(checkpoint, state.path, listed)
+            return
         key = next((k for k in _KEYS if _tensors(state.values.get(k))), None)
         if key is not None:
             yield from _gaps(checkpoint, state.path, key, _tensors(state.values[key]))
@@ -72,6 +86,64 @@ def _gaps(checkpoint: Checkpoint, path: str, key: str, shadows: Mapping[str, Ten
             place=Place(path=path, key=key),
             help="resume from a checkpoint whose average is whole",
             data={"missing": absent[:100], "weights": len(names)},
+        )
+
+
+def _folders(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Directories of a model and of its average, as diffusers' EMAModel saves it."""
+    weights = {e.parent for e in checkpoint.listing.files() if e.path.count("/") == 1 and e.suffix == ".safetensors"}
+    for folder in sorted(weights):
+        if f"{folder}_ema" in weights:
+            yield folder, f"{folder}_ema"
+
+
+def _folder_problems(checkpoint: Checkpoint, model: str, average: str) -> Iterator[Problem]:
+    names, known = (set(weights_of_components(checkpoint, [f]).complete().tensors) for f in (model, average))
+    absent = sorted(n.removeprefix(f"{model}.") for n in names - known)
+    if absent:
+        yield Problem(
+            message=f"the moving average in {average}/ leaves out {len(absent):,} of {len(names):,} weights, {absent[0]} first",
+            place=Place(path=average),
+            help="resume from a checkpoint whose average is whole",
+            data={"missing": absent[:100], "weights": len(names)},
+        )
+    path = f"{average}/config.json"
+    if checkpoint.listing.has_file(path):
+        yield from _counter_problem(checkpoint, path, "", checkpoint.contents(path))
+
+
+def _shadows(value: object) -> int | None:
+    """How many tensors an average holds that goes by their order, such as EMAModel's `shadow_params`."""
+    shadows = value.get("shadow_params") if isinstance(value, Mapping) else None
+    is_list = isinstance(shadows, list | tuple) and shadows and all(isinstance(s, TensorInfo) for s in shadows)
+    return len(shadows) if is_list else None  # type: ignore[arg-type]
+
+
+def _list_problems(checkpoint: Checkpoint, path: str, key: str) -> Iterator[Problem]:
+    value = checkpoint.state.values[key]
+    yield from _counter_problem(checkpoint, path, key, value)
+    held, trained = _shadows(value) or 0, sum(len(g.params) for g in checkpoint.optimizer.groups)
+    # An average of one of two models that one optimizer trains holds fewer by design.
+    if trained / 2 < held < trained == len(checkpoint.weights.complete().tensors):
+        yield Problem(
+            message=f"the moving average under '{key}' holds {held:,} tensors, and the optimizer trains {trained:,} parameters",
+            place=Place(path=path, key=key),
+            help="resume from a checkpoint whose average is whole",
+            data={"shadows": held, "parameters": trained},
+        )
+
+
+def _counter_problem(checkpoint: Checkpoint, path: str, key: str, values: object) -> Iterator[Problem]:
+    counters = values if isinstance(values, Mapping) else {}
+    name = next((c for c in _COUNTERS if is_count(counters.get(c)) and counters[c] == 0), None)
+    done = checkpoint.optimizer.updates
+    if name is not None and done:
+        yield Problem(
+            message=f"the moving average counts no update, and the optimizer counts {done:,}: its decay starts again from 0, "
+            "so that the first updates overwrite it",
+            place=Place(path=path, key=f"{key}.{name}" if key else name),
+            help=f"set {name} to the number of updates that were averaged, or start a new average on purpose",
+            data={"counter": name, "updates": done},
         )
 
 

@@ -17,9 +17,12 @@ from ckpt_rules import (
     Rule,
     Severity,
     is_count,
+    plain,
 )
 from ckpt_rules_training.maybe import is_scaled
 from ckpt_rules_training.words import count, inside, listed, shown
+
+_FIRST_SCALE = 65536.0
 
 
 class StepDrift(Rule):
@@ -28,7 +31,8 @@ class StepDrift(Rule):
     ## What it checks
     The updates that the optimizer has counted against those that epoch, step and batches per epoch imply (gradient
     accumulation taken into account where it is recorded or plain from two other counters), or against the global step where
-    that is all there is. With a gradient scaler in use, updates that overflowed and were skipped may be missing. Where the
+    that is all there is. With a gradient scaler in use, updates that overflowed and were skipped may be missing: a share of all, and one
+    for each halving of the loss scale since its first value. Where the
     trainer itself counts every update, as the transformers Trainer does, the two must agree exactly, unless the option
     `tolerance` is set.
 
@@ -68,7 +72,7 @@ class StepDrift(Rule):
         if expected is None:
             raise FactUnavailable("the recorded progress implies no number of optimizer updates")
         slack = 0 if progress.exact and "tolerance" not in self.model_fields_set else self.tolerance
-        skipped = math.ceil(expected * self.skipped_fraction) if is_scaled(checkpoint) else 0
+        skipped = math.ceil(expected * self.skipped_fraction) + _halvings(checkpoint) if is_scaled(checkpoint) else 0
         if not expected - slack - skipped <= done <= expected + slack:
             yield self._problem(checkpoint, optimizer, done, expected)
 
@@ -92,6 +96,14 @@ class StepDrift(Rule):
             help=_advice(progress, done, expected),
             data={"updates": done, "expected": expected, "drift": drift, "batches": progress.batches_done},
         )
+
+
+def _halvings(checkpoint: Checkpoint) -> int:
+    """How often the loss scale was halved since training began, which each time skipped an update; torch begins at 65,536."""
+    scale = plain(checkpoint.scaler.scale)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < _FIRST_SCALE:
+        return 0
+    return math.ceil(math.log2(_FIRST_SCALE) - math.log2(scale))
 
 
 def _key_of(optimizer: OptimizerState, step: int) -> str:

@@ -10,7 +10,11 @@ from ckpt_rules_training.soundness import is_sound
 
 _READ_BY_LOADERS = re.compile(
     r".*config\.json|.*\.index\.json|.*state.*\.json|(params|args|hparams|model_args|train_args|special_tokens_map|progress)\.json"
+    r"|config_sentence_transformers\.json"
 )
+_TOKENIZER = "tokenizer.json"
+_LARGE = 4 << 20
+_LISTS = frozenset({"modules.json"})
 
 
 class UnreadableState(Rule):
@@ -18,8 +22,7 @@ class UnreadableState(Rule):
 
     ## What it checks
     Every JSON file that a loader reads (`config.json`, `*_config.json`, `*.index.json`, `trainer_state.json` and the like,
-    and those that the layout requires) must parse, and the configurations, indexes and states among them must be
-    dictionaries. So must the object that the training state's torch file holds. Damage to the torch file itself is the
+    those that the layout requires, and a `tokenizer.json` of up to 4 MiB) must parse, and hold a dictionary. So must the object that the training state's torch file holds. Damage to the torch file itself is the
     business of `weights/broken-torch-file`.
 
     ## Why it matters
@@ -38,7 +41,8 @@ class UnreadableState(Rule):
         """One problem for each file."""
         required = {name for requirement in checkpoint.requirements for name in requirement.names}
         for entry in checkpoint.files_in("json"):
-            if entry.path in required or _READ_BY_LOADERS.fullmatch(entry.name):
+            wanted = _READ_BY_LOADERS.fullmatch(entry.name) or (entry.name == _TOKENIZER and entry.size <= _LARGE)
+            if entry.path in required or wanted:
                 yield from _json_problems(checkpoint, entry.path)
         yield from _state_problems(checkpoint)
 
@@ -54,7 +58,7 @@ def _json_problems(checkpoint: Checkpoint, path: str) -> Iterator[Problem]:
         yield Problem(
             message=message, place=Place(path=path, offset=fatal.offset), help=_HELP, data={"code": fatal.code}
         )
-    elif not isinstance(file.value, Mapping):
+    elif not isinstance(file.value, Mapping) and path not in _LISTS:
         kind = type(file.value).__name__
         message = f"{path} holds a JSON value of type {kind}, where a dictionary belongs"
         yield Problem(message=message, place=Place(path=path), help=_HELP, data={"type": kind})

@@ -7,10 +7,11 @@ from ckpt_rules import Layout, Rule, hookimpl
 
 @hookimpl
 def ckpt_rules_layouts() -> list[Layout]:
-    """The Trainer's layout."""
+    """The Trainer's layout, and that of the models of sentence-transformers."""
     from ckpt_rules_transformers.layout import TransformersTrainer
+    from ckpt_rules_transformers.sentences import SentenceTransformer
 
-    return [TransformersTrainer()]
+    return [TransformersTrainer(), SentenceTransformer()]
 
 
 @hookimpl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -26,12 +26,11 @@ from ckpt_rules import (
     TrainingState,
     Weights,
     state_dicts,
-    weights_of_components,
 )
 from ckpt_rules_transformers import progress
 from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
 from ckpt_rules_transformers.arguments import arguments
-from ckpt_rules_transformers.modules import module_paths
+from ckpt_rules_transformers.modules import module_requirements, modules, weights_of_modules
 
 STATE = progress.STATE
 _OPTIMIZER, _SCHEDULER, _SCALER = "optimizer.pt", "scheduler.pt", "scaler.pt"
@@ -53,7 +52,8 @@ class TransformersTrainer(Layout):
 
     name = "transformers-trainer"
     title = "transformers Trainer checkpoint"
-    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", ARGUMENTS)
+    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth",)
+    unread: ClassVar[tuple[str, ...]] = (ARGUMENTS,)
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By trainer_state.json; without it by two of the other files that only a Trainer writes, or one and the name."""
@@ -74,16 +74,10 @@ class TransformersTrainer(Layout):
         """What commits the save; and optimizer and scheduler, which are loaded together or not at all."""
         committed = Requirement(
             (STATE,),
-            "the Trainer writes it last, so this save never finished, and a resume stops without it",
+            f"the Trainer writes it last, so this save never finished, and a resume stops without it{_chosen(checkpoint)}",
             commits=True,
         )
-        if any(_has(checkpoint, name) for name in _ADAPTERS):
-            why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
-            model = Requirement(("adapter_config.json",), why, purposes=frozenset({"resume", "load"}))
-        else:
-            why = "without it from_pretrained does not know which model the weights belong to"
-            model = Requirement(("config.json",), why, purposes=frozenset({"load"}))
-        return (committed, model, *_index(checkpoint), *self._optimizer_files(checkpoint))
+        return (committed, *_model(checkpoint), *_index(checkpoint), *self._optimizer_files(checkpoint))
 
     def _optimizer_files(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         if _is_sharded_elsewhere(checkpoint):
@@ -101,7 +95,7 @@ class TransformersTrainer(Layout):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """At the top, and in the modules of a sentence-transformers model."""
         try:
-            return weights_of_components(checkpoint, ("", *(p for p in module_paths(checkpoint) if p)))
+            return weights_of_modules(checkpoint)
         except FactUnavailable as absent:
             if absent.blocked:
                 raise
@@ -194,6 +188,26 @@ class TransformersTrainer(Layout):
                 "warning" if kept else "info",
             ),
         )
+
+
+def _chosen(checkpoint: Checkpoint) -> str:
+    """Whether the Trainer would take this save by itself: it goes by the numbers in the names alone."""
+    own = _NAME.fullmatch(_own_name(checkpoint))
+    others = [int(m[1]) for name in checkpoint.listing.siblings if (m := _NAME.fullmatch(name))]
+    if own is None or not others or int(own[1]) < max(others):
+        return ""
+    return "; resume_from_checkpoint=True takes it all the same, for its number is the highest"
+
+
+def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:
+    """What the model is built from."""
+    if any(_has(checkpoint, name) for name in _ADAPTERS):
+        why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
+        yield Requirement(("adapter_config.json",), why, purposes=frozenset({"resume", "load"}))
+    elif not modules(checkpoint):
+        why = "without it from_pretrained does not know which model the weights belong to"
+        yield Requirement(("config.json",), why, purposes=frozenset({"load"}))
+    yield from module_requirements(checkpoint)
 
 
 def _index(checkpoint: Checkpoint) -> tuple[Requirement, ...]:

@@ -35,6 +35,8 @@ FIXTURES = {
     "pipeline": "deepspeed/fixtures/pipeline/global_step4",
     "universal": "deepspeed/fixtures/universal/global_step4_universal",
     "experts": "deepspeed/fixtures/moe/global_step4",
+    "sentences": "trainer/fixtures/sentences/checkpoint-8",
+    "sentences by themselves": "trainer/fixtures/sentences/model",
     "orbax": "jax/fixtures/orbax/2",
     "orbax-items": "jax/fixtures/items/3",
     "zarr": "jax/fixtures/zarr/4",

@@ -6,6 +6,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from ckpt_rules import inspect, verify
 from tests.layouts.killing import damages_of, said, survey_of, torch_value
@@ -55,10 +57,11 @@ HARMLESS = {
 }
 
 COMPONENT_HARMLESS = {
-    "unet/config.json missing": "not seen yet: the directory is then taken for one that holds no component",
     "unet/config.json cut by a byte": "the byte is a newline",
-    "unet/diffusion_pytorch_model.safetensors missing": "not seen yet, likewise",
+    "unet_ema/config.json cut by a byte": "the byte is a newline",
     "unet/diffusion_pytorch_model.safetensors of another step": "same names and shapes: only a digest could tell",
+    "unet_ema/diffusion_pytorch_model.safetensors of another step": "same names and shapes: only a digest could tell",
+    "unet_ema/config.json of another step": "an average may have begun later than the training",
 }
 
 
@@ -110,9 +113,51 @@ class TestDiffusers:
 
     def test_damage_to_a_component(self, made, tmp_path, survived):
         run = made(DIFFUSE) / "run"
-        damages = [d for d in damages_of(run / "checkpoint-3", run / "checkpoint-6") if d.path.startswith("unet/")]
+        damages = [d for d in damages_of(run / "checkpoint-3", run / "checkpoint-6") if d.path.startswith("unet")]
         survey = survey_of(run / "checkpoint-3", damages, tmp_path)
         survived(survey, COMPONENT_HARMLESS)
+
+    @pytest.mark.parametrize("step", [2, 4])
+    @pytest.mark.parametrize("ruleset", ["deep", "inference"])
+    def test_an_adapter_alone_is_trained(self, made, step, ruleset):
+        report = verify(made(DIFFUSE) / "lora" / f"checkpoint-{step}", ruleset=ruleset, strict=True)
+        assert (report.layout.name, report.passed) == ("diffusers-training", True), said(report)
+        assert not report.findings, said(report)
+
+    def test_weights_that_the_moving_average_leaves_out(self, copied):
+        checkpoint = copied(DIFFUSE, "run/checkpoint-3")
+        path = checkpoint / "unet_ema" / "diffusion_pytorch_model.safetensors"
+        tensors = load_file(path)
+        first = min(tensors)
+        path.unlink()
+        save_file({name: t for name, t in tensors.items() if name != first}, path)
+        (found,) = [f for f in verify(checkpoint).findings if f.rule == "ema/missing"]
+        assert (found.place.path, found.severity) == ("unet_ema", "warning")
+        assert found.data == {"missing": [first], "weights": len(tensors)}
+
+    def test_a_counter_of_the_moving_average_that_was_set_back(self, copied):
+        checkpoint = copied(DIFFUSE, "run/checkpoint-3")
+        path = checkpoint / "unet_ema" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "optimization_step": 0}))
+        (found,) = verify(checkpoint).findings
+        assert (found.rule, found.place.path) == ("ema/missing", "unet_ema/config.json")
+        assert found.data == {"counter": "optimization_step", "updates": 3}
+
+    def test_an_average_in_one_dictionary(self, made, tmp_path):
+        whole = torch.load(made(DIFFUSE) / "average" / "checkpoint.pt", weights_only=True)
+        shadows = whole["ema"]["shadow_params"]
+
+        def found(**changed):
+            torch.save({**whole, "ema": {**whole["ema"], **changed}}, tmp_path / "checkpoint.pt")
+            return [(f.place.key, f.data) for f in verify(tmp_path).findings if f.rule == "ema/missing"]
+
+        assert found() == []
+        assert found(shadow_params=shadows[: len(shadows) // 3]) == []  # an average of one part of the model
+        counts = {"shadows": len(shadows) - 3, "parameters": len(shadows)}
+        assert found(shadow_params=shadows[3:]) == [("ema", counts)]
+        assert found(optimization_step=0) == [
+            ("ema.optimization_step", {"counter": "optimization_step", "updates": 6}),
+        ]
 
     def test_a_pipeline_loads_and_is_nothing_to_resume(self, made):
         pipeline = made(DIFFUSE) / "pipeline"

@@ -6,13 +6,15 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from ckpt_rules import inspect, verify
 from tests.layouts.killing import damages_of, json_value, said, survey_of, torch_value
+from tests.plugins.safety.hostile import asks_for, with_pickle
 
 TRAIN = "trainer/train.py"
 VARIANTS = (
-    "plain", "accumulated", "max-steps", "plateau", "no-skip", "sgd", "adafactor", "bf16", "best", "tied", "frozen",
+    "plain", "accumulated", "max-steps", "plateau", "no-skip", "resumed-no-skip", "sgd", "adafactor", "bf16", "best", "tied", "frozen",
     "bf16-weights", "lora", "dora", "ddp", "sharded",
 )  # fmt: skip
 SILENT_INFO = {"progress/finished", "optimizer/moment-dtype"}
@@ -131,14 +133,36 @@ class TestWhatIsLostWithoutAWord:
 
     def test_a_scaler_that_fp16_asks_for(self, copied):
         checkpoint = copied(TRAIN, "plain", "run/checkpoint-8")
-        import torch
-
         path = checkpoint / "training_args.bin"
         arguments = torch.load(path, weights_only=False)
         arguments.fp16 = True  # no CPU trains in it
         torch.save(arguments, path)
         (found,) = verify(checkpoint).findings
         assert (found.rule, found.place.path, found.severity) == ("scaler/missing", "scaler.pt", "warning")
+
+
+class TestTheArgumentsOfTheRun:
+    """training_args.bin, which no resume reads, and in which scripts keep a class of their own."""
+
+    @pytest.fixture
+    def checkpoint(self, copied):
+        return copied(TRAIN, "plain", "run/checkpoint-8")
+
+    def test_a_class_of_the_scripts_own_is_information(self, checkpoint):
+        (checkpoint / "training_args.bin").write_bytes(with_pickle(asks_for(("__main__", "TrainingArguments"))))
+        report = verify(checkpoint, strict=True)
+        (found,) = report.findings
+        assert (found.rule, found.place.path, found.severity) == ("pickle/unknown-global", "training_args.bin", "info")
+        assert report.passed
+
+    def test_what_runs_code_is_an_error_all_the_same(self, checkpoint):
+        (checkpoint / "training_args.bin").write_bytes(with_pickle(asks_for(("os", "system"))))
+        assert "pickle/unsafe-global" in {f.rule for f in verify(checkpoint).findings if f.severity == "error"}
+
+    def test_the_same_class_in_what_a_resume_reads_is_a_warning(self, checkpoint):
+        (checkpoint / "rng_state.pth").write_bytes(with_pickle(asks_for(("__main__", "TrainingArguments"))))
+        found = [f for f in verify(checkpoint).findings if f.rule == "pickle/unknown-global"]
+        assert [(f.place.path, f.severity) for f in found] == [("rng_state.pth", "warning")]
 
 
 HARMLESS = {

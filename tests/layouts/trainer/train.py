@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,10 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -77,7 +82,13 @@ def frozen():
     return model
 
 
+def t5():
+    sizes = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    return T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
+
+
 MODELS = {
+    "seq2seq": t5,
     "tied": lambda: llama(tie_word_embeddings=True),
     "lora": lora,
     "dora": lambda: lora(use_dora=True, modules_to_save=["lm_head"]),
@@ -86,6 +97,7 @@ MODELS = {
     "bf16-weights": lambda: llama().to(torch.bfloat16),
 }
 ARGUMENTS = {
+    "seq2seq": {"predict_with_generate": True, "eval_strategy": "steps", "eval_steps": 11, "generation_max_length": 6},
     "accumulated": {"gradient_accumulation_steps": 4, "save_steps": 2, "num_train_epochs": 3},
     "max-steps": {"max_steps": 12},
     "plateau": {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 4},
@@ -93,6 +105,7 @@ ARGUMENTS = {
     "sharded": {"save_steps": 11},
     "weights-only": {"save_only_model": True},
     "no-skip": {"ignore_data_skip": True},
+    "resumed-no-skip": {"ignore_data_skip": True},
     "sgd": {"optim": "sgd"},
     "adafactor": {"optim": "adafactor"},
     "bf16": {"bf16": True},
@@ -109,28 +122,45 @@ def trainer(out: Path, variant: str, *callbacks):
         "per_device_train_batch_size": BATCH, "save_steps": 4, "num_train_epochs": 2, "logging_steps": 1, "report_to": [],
         "use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-3, "warmup_steps": 2,
     }  # fmt: skip
-    return Trainer(
+    generates = variant == "seq2seq"
+    return (Seq2SeqTrainer if generates else Trainer)(
         model=MODELS.get(variant, llama)(),
-        args=TrainingArguments(str(out / "run"), **(arguments | ARGUMENTS.get(variant, {}))),
+        args=(Seq2SeqTrainingArguments if generates else TrainingArguments)(
+            str(out / "run"), **(arguments | ARGUMENTS.get(variant, {}))
+        ),
         train_dataset=Numbers(),
         eval_dataset=torch.utils.data.Subset(Numbers(), range(8)),
         callbacks=list(callbacks),
     )
 
 
-def resumed(out: Path, variant: str, checkpoint: Path) -> dict[str, object]:
-    watch, batches, rates = Watch(), [], []
-    again = trainer(out, variant, watch)
-    original = again.training_step
+def watched(trainer: Trainer) -> tuple[list[list[int]], list[float]]:
+    """The first tokens of each batch that it will train, and the learning rate that each was trained with."""
+    batches, rates = [], []
+    original = trainer.training_step
 
     def step(model, inputs, *rest):
-        batches.append(inputs["input_ids"][:, 0].tolist())
-        rates.append(again.optimizer.param_groups[0]["lr"])
+        batches.append(next(v for k, v in inputs.items() if k.endswith("input_ids"))[:, 0].tolist())
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
         return original(model, inputs, *rest)
 
-    again.training_step = step
+    trainer.training_step = step
+    return batches, rates
+
+
+def resumed(make: Callable[..., Trainer], checkpoint: Path) -> dict[str, object]:
+    """What a trainer by `make(callback)` does first when it resumes."""
+    watch = Watch()
+    again = make(watch)
+    batches, rates = watched(again)
     again.train(resume_from_checkpoint=str(checkpoint))
     return {**watch.seen, "first_batch": batches[0] if batches else None, "batches": len(batches), "rates": rates[:1]}
+
+
+def resumed_from_each(make: Callable[..., Trainer], run: Path) -> dict[str, object]:
+    """The same for every checkpoint of a run, by name."""
+    saves = sorted(run.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    return {p.name: resumed(make, p) for p in saves}
 
 
 def main() -> None:
@@ -139,23 +169,21 @@ def main() -> None:
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         subprocess.run([sys.executable, *launch, *sys.argv], check=True)
         return
-    batches = []
     first = trainer(out, variant)
-    original = first.training_step
-
-    def step(model, inputs, *rest):
-        batches.append(inputs["input_ids"][:, 0].tolist())
-        return original(model, inputs, *rest)
-
-    first.training_step = step
+    batches, _ = watched(first)
     first.train()
+    if variant == "best":
+        first.save_model()
+        first.save_state()
+    if variant == "resumed-no-skip":
+        again = trainer(out, variant)
+        again.train(resume_from_checkpoint=str(out / "run" / "checkpoint-4"))
     if variant == "sharded":
         for checkpoint in (out / "run").iterdir():
             (checkpoint / "model.safetensors").unlink()
             first.model.save_pretrained(checkpoint, max_shard_size="8KB")
     if "resume" in sys.argv:
-        saves = sorted((out / "run").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-        found = {p.name: resumed(out, variant, p) for p in saves}
+        found = resumed_from_each(lambda watch: trainer(out, variant, watch), out / "run")
         (out / "resumed.json").write_text(json.dumps({"batches": batches, "resumed": found}, indent=1))
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

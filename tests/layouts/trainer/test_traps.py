@@ -1,0 +1,156 @@
+"""What looks like damage and is none, in checkpoints that the real Trainer wrote; and the run's directory above them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import stat
+
+import pytest
+import torch
+
+from ckpt_rules import inspect, newest_checkpoint, verify
+from ckpt_rules.plugins import installed_plugins
+from ckpt_rules.runs import checkpoints_in
+from tests.layouts.killing import said
+
+TRAIN, FAMILIES = "trainer/train.py", "trainer/families.py"
+TIED = ("gpt2", "gemma2", "t5", "bert", "opt", "bart", "whisper")
+CLEAN = (
+    *TIED, "padded", "norm-in-float32", "no-configuration", "adamw_torch_fused", "rmsprop", "adagrad", "unusual",
+)  # fmt: skip
+SILENT_INFO = {"progress/finished", "optimizer/moment-dtype"}
+
+pytestmark = pytest.mark.slow
+
+
+def assert_clean(path, ruleset="deep"):
+    report = verify(path, ruleset=ruleset, strict=True)
+    assert report.passed, said(report)
+    assert {f.rule for f in report.findings} <= SILENT_INFO, said(report)
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_what_the_trainer_saves_of_many_models_is_clean(made, name):
+    # Nothing tells a module of one's own from a transformers model whose configuration was lost.
+    for ruleset in ("deep",) if name == "no-configuration" else ("deep", "inference"):
+        assert_clean(made(FAMILIES) / name / "checkpoint-2", ruleset)
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_a_tied_head_is_not_stored(made, name):
+    header = inspect(made(FAMILIES) / name / "checkpoint-2").weights
+    assert header.files == ("model.safetensors",)
+    from safetensors import safe_open
+
+    with safe_open(made(FAMILIES) / name / "checkpoint-2" / "model.safetensors", "pt") as file:
+        assert not {"lm_head.weight", "proj_out.weight", "cls.predictions.decoder.weight"} & set(file.keys())
+
+
+def test_embeddings_are_padded_beyond_the_tokenizer(made):
+    from safetensors import safe_open
+
+    with safe_open(made(FAMILIES) / "padded" / "checkpoint-2" / "model.safetensors", "pt") as file:
+        assert file.get_slice("model.embed_tokens.weight").get_shape() == [128, 16]  # for 69 tokens
+
+
+@pytest.mark.parametrize(("name", "what"), [("qwen3-moe", "experts"), ("gpt-neox", "the output embedding")])
+def test_models_with_other_names_on_disk_lose_weights_at_a_resume(made, name, what):
+    (found,) = [f for f in verify(made(FAMILIES) / name / "checkpoint-2").findings if f.severity != "info"]
+    assert (found.rule, found.place.path) == ("weights/converted-on-save", "model.safetensors")
+    assert f"without {what}:" in found.message
+
+
+def test_an_adapter_that_was_never_trained_has_zeros(made):
+    adapter = made(FAMILIES) / "lora-at-start"
+    assert [f.place.path for f in verify(adapter, ruleset="deep").findings] == ["trainer_state.json"]
+    assert_clean(adapter, "inference")
+
+
+def test_weights_are_readable_by_their_owner_alone(made):
+    path = made(FAMILIES) / "gpt2" / "checkpoint-2" / "model.safetensors"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_links_into_the_blobs_of_a_cache(made, tmp_path):
+    """As the hub's cache lays a repository out: `snapshots/REVISION/NAME` is a relative link to `blobs/DIGEST`."""
+    blobs, snapshot = tmp_path / "models--us--tiny" / "blobs", tmp_path / "models--us--tiny" / "snapshots" / ("0" * 40)
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for path in (made(FAMILIES) / "gpt2" / "checkpoint-2").iterdir():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        shutil.copy2(path, blobs / digest)
+        (snapshot / path.name).symlink_to(f"../../blobs/{digest}")
+    for ruleset in ("default", "deep", "inference"):
+        assert_clean(snapshot, ruleset)
+
+
+def test_updates_that_the_loss_scale_skipped(copied):
+    """The Trainer refuses fp16 on a CPU; torch's own scaler does not, and skips two of three updates here."""
+    checkpoint = copied(TRAIN, "plain", "run/checkpoint-8")
+    scaler, model = torch.amp.GradScaler("cpu"), torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for factor in (float("inf"), float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale(model(torch.ones(1, 2)).sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert optimizer.state[model.weight]["step"] == 1
+    torch.save(scaler.state_dict(), checkpoint / "scaler.pt")
+    set_back(checkpoint, 2)
+    assert_clean(checkpoint)
+    set_back(checkpoint, 2)
+    assert "optimizer/step-drift" in {f.rule for f in verify(checkpoint).findings}
+
+
+def set_back(checkpoint, updates):
+    """The optimizer's and the scheduler's counters, which the Trainer steps together; and fp16 in the arguments."""
+    optimizer, scheduler = (torch.load(checkpoint / name) for name in ("optimizer.pt", "scheduler.pt"))
+    for state in optimizer["state"].values():
+        state["step"] -= updates
+    scheduler["last_epoch"] -= updates
+    scheduler["_step_count"] -= updates
+    arguments = torch.load(checkpoint / "training_args.bin", weights_only=False)
+    arguments.fp16 = True
+    for name, value in (("optimizer.pt", optimizer), ("scheduler.pt", scheduler), ("training_args.bin", arguments)):
+        torch.save(value, checkpoint / name)
+
+
+class TestRun:
+    """The directory above: old saves are deleted, the best is kept, the final model lies beside them."""
+
+    @pytest.fixture
+    def run(self, made, tmp_path):
+        shutil.copytree(made(TRAIN, "best") / "run", tmp_path / "run")
+        return tmp_path / "run"
+
+    def test_each_save_that_is_left_is_verified(self, run):
+        assert {"model.safetensors", "trainer_state.json", "training_args.bin"} <= {p.name for p in run.iterdir()}
+        found = checkpoints_in(str(run), installed_plugins())
+        assert len(found) == 2
+        assert all(verify(path).passed for path in found)
+
+    def test_the_newest_that_is_complete(self, run):
+        newest = max(run.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+        assert newest_checkpoint(run) == str(newest)
+        (newest / "trainer_state.json").unlink()
+        (other,) = set(run.glob("checkpoint-*")) - {newest}
+        assert newest_checkpoint(run) == str(other)
+
+    def test_the_trainer_would_take_the_highest_number(self, run):
+        newest = max(run.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+        (other,) = set(run.glob("checkpoint-*")) - {newest}
+        words = "resume_from_checkpoint=True takes it all the same, for its number is the highest"
+        for checkpoint, is_said in ((newest, True), (other, False)):
+            (checkpoint / "trainer_state.json").unlink()
+            (found,) = [f for f in verify(checkpoint).findings if f.rule == "files/commit-marker"]
+            assert (words in found.message) is is_said
+
+    @pytest.mark.parametrize("adapter", [True, False])
+    def test_a_final_adapter_or_model_does_not_hide_the_checkpoints(self, made, tmp_path, adapter):
+        variant = "lora" if adapter else "plain"
+        shutil.copytree(made(TRAIN, variant) / "run", tmp_path / "run")
+        final = tmp_path / "run" / "checkpoint-8"
+        for path in final.glob("adapter_*" if adapter else "*.safetensors"):
+            shutil.copy2(path, tmp_path / "run")
+        assert newest_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-22")
