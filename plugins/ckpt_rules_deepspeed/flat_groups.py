@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
-from ckpt_rules_deepspeed.files import Saved, find_saved
+from ckpt_rules_deepspeed.files import Saved, find_saved, saves_inside
 from ckpt_rules_deepspeed.states import OPTIMIZER, dictionary, flat_groups, part, partition_count
 from ckpt_rules_deepspeed.weights import parameters
 
@@ -47,13 +47,20 @@ class FlatGroupNumel(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each model-parallel rank."""
-        saved = checkpoint.fact(find_saved)
-        if not saved.optimizer_parts or saved.experts:
+        here = checkpoint.fact(find_saved)
+        saves = (here,) if here.signs else checkpoint.fact(saves_inside)
+        flat = [saved for saved in saves if saved.optimizer_parts and not saved.experts]
+        if not flat:
             raise FactUnavailable("the optimizer is not laid out in flat partitions")
-        for rank in sorted({mp for _, mp in saved.optimizer_parts}):
-            flat = _flat(checkpoint, saved, rank)
-            if flat is not None and not flat.least <= flat.have <= flat.most:
-                yield _problem(flat)
+        for saved in flat:
+            yield from _problems(checkpoint, saved)
+
+
+def _problems(checkpoint: Checkpoint, saved: Saved) -> Iterator[Problem]:
+    for rank in sorted({mp for _, mp in saved.optimizer_parts}):
+        flat = _flat(checkpoint, saved, rank)
+        if flat is not None and not flat.least <= flat.have <= flat.most:
+            yield _problem(flat)
 
 
 def _flat(checkpoint: Checkpoint, saved: Saved, rank: int) -> _Flat | None:
