@@ -9,12 +9,16 @@ from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
+    Contradiction,
+    EntryKind,
     FactUnavailable,
     Field,
     Layout,
+    Master,
     Match,
     ModelConfig,
     OptimizerState,
+    Pointer,
     Progress,
     RankFiles,
     Ranks,
@@ -34,6 +38,9 @@ from ckpt_rules import (
     plain,
     state_dicts,
 )
+from ckpt_rules_accelerate import fsdp, zero
+from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
+from ckpt_rules_deepspeed.masters import masters_of
 
 RANDOM = re.compile(r"random_states_(\d{1,6})\.pkl")
 _NUMBERED = re.compile(
@@ -42,7 +49,9 @@ _NUMBERED = re.compile(
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
 _FIRST = {"custom_checkpoint": 0}
 _COUNTERS = ("epoch", "step", "global_step", "completed_steps", "completed_epochs")
-_CERTAIN, _LIKELY = 88, 72
+_CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
+_TRAINERS = ("trainer_state.json", "scheduler.pt")
+_USUAL_MODELS = ("model.safetensors", "pytorch_model.bin")
 
 
 class Accelerate(Layout):
@@ -51,30 +60,41 @@ class Accelerate(Layout):
     name = "accelerate"
     title = "Accelerate save_state directory"
     numbered_by_save: ClassVar[bool] = True
-    own_loader: ClassVar[tuple[str, ...]] = ("random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin")
+    own_loader: ClassVar[tuple[str, ...]] = (
+        "random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin", "*.distcp", ".metadata", "*/*model_states.pt",
+        "*/*optim_states.pt", "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
+    )  # fmt: skip
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By the random states of any rank, or by optimizer.bin and another file that only Accelerate names so."""
         names = _tops(checkpoint)
-        if "trainer_state.json" in names or components(checkpoint):
+        if not names.isdisjoint(_TRAINERS) or components(checkpoint):
             return None
+        if saves := checkpoint.fact(zero_saves):
+            return Match(
+                _CERTAIN_OF_ZERO, (*(s.folder for s in saves if s.signs), *sorted(filter(RANDOM.fullmatch, names))[:1])
+            )
         return _match(names)
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Model and optimizer always; a scheduler where the optimizer shows that it had one; no holes in numbered files."""
-        found = (
-            []
-            if self.has_model(checkpoint)
-            else [Requirement(("model.safetensors", "pytorch_model.bin"), _STOPS.format("weights"))]
-        )
-        if not _of(checkpoint, "optimizer") and not _is_sharded(checkpoint):
-            found.append(Requirement(("optimizer.bin",), _STOPS.format("optimizer")))
+        if _is_sharded(checkpoint):
+            found = [*sharded_requirements(checkpoint, model_elsewhere=bool(components(checkpoint)))]
+        else:
+            names = ("pytorch_model_fsdp.bin",) if _is_by_name(checkpoint) else _USUAL_MODELS
+            found = [] if self.has_model(checkpoint) else [Requirement(names, _STOPS.format("weights"))]
+            if not _of(checkpoint, "optimizer"):
+                found.append(Requirement(("optimizer.bin",), _STOPS.format("optimizer")))
         if not _of(checkpoint, "scheduler") and _was_scheduled(checkpoint):
             found.append(Requirement(("scheduler.bin",), _NO_SCHEDULER, Severity.WARNING))
         return (*found, *_holes(checkpoint))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Every prepared model: model.safetensors, model_1.safetensors, …; FSDP's and DeepSpeed's lie in directories."""
+        if saves := checkpoint.fact(zero_saves):
+            return zero.weights_of_all(checkpoint, saves)
+        if checkpoint.fact(fsdp.find_parts).models:
+            return fsdp.weights_of(checkpoint)
         paths = _of(checkpoint, "model") or _of(checkpoint, "pytorch_model")
         if len(paths) < 2:
             return find_weights(checkpoint)
@@ -97,24 +117,38 @@ class Accelerate(Layout):
         return TrainingState(path, values, (Field("rng", ("random_state", "numpy_random_seed", "torch_manual_seed")),))
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
-        """The only optimizer; FactUnavailable where there are none or several."""
+        """The only optimizer, as the first rank has it; FactUnavailable where there are none or several."""
+        if _is_sharded(checkpoint):
+            parts, saves = checkpoint.fact(fsdp.find_parts).optimizers, checkpoint.fact(zero_saves)
+            if len(parts) + len(saves) > 1:
+                raise FactUnavailable(f"there are {len(parts) + len(saves):,} optimizers, which are not told apart")
+            return checkpoint.optimizers[0]
         path = _only(checkpoint, "optimizer")
         return state_dicts.optimizer(checkpoint.contents(path), path, "")
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
-        """Each prepared optimizer."""
+        """Each prepared optimizer; those that are kept in pieces, of each rank."""
+        if saves := checkpoint.fact(zero_saves):
+            return zero.optimizers_of_all(checkpoint, saves)
+        if _is_sharded(checkpoint):
+            return fsdp.optimizers_of(checkpoint)
         paths = _of(checkpoint, "optimizer")
         if len(paths) < 2:
             return (checkpoint.optimizer,)
         return tuple(state_dicts.optimizer(checkpoint.contents(p), p, "") for p in paths)
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
-        """The only scheduler; FactUnavailable where there are none or several."""
+        """The only scheduler, which DeepSpeed may keep; FactUnavailable where there are none or several."""
+        saves = checkpoint.fact(zero_saves)
+        if saves and not _of(checkpoint, "scheduler"):
+            return zero.scheduler_in(checkpoint, saves)
         path = _only(checkpoint, "scheduler")
         return state_dicts.scheduler(checkpoint.contents(path), path, "")
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
-        """scaler.pt, which only fp16 has."""
+        """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""
+        if saves := checkpoint.fact(zero_saves):
+            return zero.scaler_in(checkpoint, saves)
         if checkpoint.listing.get("scaler.pt") is None:
             raise FactUnavailable("there is no scaler.pt")
         return state_dicts.scaler(checkpoint.contents("scaler.pt"), "scaler.pt", "")
@@ -129,8 +163,9 @@ class Accelerate(Layout):
         return super().config(checkpoint)
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
-        """None: Accelerate keeps no epoch and no global step."""
-        return ()
+        """What DeepSpeed counts; Accelerate itself keeps no epoch and no global step."""
+        counted = zero.counters(checkpoint, checkpoint.fact(zero_saves))
+        return (Recorded("global_step", counted[1], counted[0], "global_steps"),) if counted else ()
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """The optimizer's count of updates, and what the script registered beside it."""
@@ -141,19 +176,47 @@ class Accelerate(Layout):
             f"load_state restores what {done} made; it skips no data, and starts no epoch: the script must, with "
             "skip_first_batches"
         )
-        return Progress(notes=tuple(_registered(checkpoint)), plan=ResumePlan(sentence, from_update=updates))
+        plan = ResumePlan(sentence, from_update=updates)
+        known = Progress(notes=tuple(_registered(checkpoint)), plan=plan)
+        if steps := zero.counters(checkpoint, checkpoint.fact(zero_saves)):
+            return replace(known, global_step=steps[1], expected_updates=steps[1] - steps[2], exact=True)
+        return known
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """Of DeepSpeed's counters."""
+        return zero.contradictions_in_all(checkpoint, checkpoint.fact(zero_saves))
+
+    def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
+        """Those that DeepSpeed keeps in its partitions."""
+        if saves := checkpoint.fact(zero_saves):
+            return tuple(master for saved in saves for master in masters_of(checkpoint, saved))
+        return super().masters(checkpoint)
+
+    def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
+        """DeepSpeed's `latest`, which load_state does not read."""
+        tag = checkpoint.note("latest") if checkpoint.fact(zero_saves) else None
+        if tag is None:
+            return ()
+        entry = checkpoint.listing.get(tag) if tag else None
+        there = entry is not None and entry.kind is EntryKind.DIRECTORY
+        return (Pointer("latest", tag, there, _CONVERTER_STOPS, needed="info"),)
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
-        """One file of random states for each rank."""
+        """One file of random states for each rank; and the pieces that FSDP or DeepSpeed wrote for each."""
+        saves, found = checkpoint.fact(zero_saves), _random_states(checkpoint)
+        least = zero.processes(checkpoint, saves) if saves else fsdp.ranks_at_least(checkpoint)
+        count = max([least, *(rank + 1 for rank in found), 1])
         family = RankFiles(
             "the random-number state",
             "random_states_{}.pkl",
-            _random_states(checkpoint),
+            found,
             "that rank goes on with other random numbers, which load_state only logs",
             "warning",
-            expected=max(_random_states(checkpoint), default=0) + 1,
+            expected=count,
         )
-        return Ranks((), (family,))
+        if saves:
+            return zero.ranks_with(checkpoint, saves, (family,))
+        return Ranks((), (family, *fsdp.families_of(checkpoint, count)), tuple(fsdp.steps_of(checkpoint)))
 
     def has_model(self, checkpoint: Checkpoint) -> bool:
         """Whether load_state finds weights, or a hook of the script loads them."""
@@ -165,6 +228,7 @@ _NO_SCHEDULER = (
     "the optimizer had a scheduler; where that was prepared, load_state stops with FileNotFoundError, and where not, its state "
     "was never saved"
 )
+_CONVERTER_STOPS = "zero_to_fp32.py finds the save by it, and stops; load_state does not read it"
 _STOPS = "load_state stops with FileNotFoundError, for it loads the {} first"
 
 
@@ -201,8 +265,8 @@ def _tops(checkpoint: Checkpoint) -> set[str]:
 
 
 def _is_sharded(checkpoint: Checkpoint) -> bool:
-    """Whether FSDP or DeepSpeed keeps the weights in directories or files of its own."""
-    return any(_FULL_SHARDED.fullmatch(n) or n.startswith("global_step") for n in _tops(checkpoint))
+    """Whether FSDP or DeepSpeed keeps weights and optimizer in directories or files of its own."""
+    return checkpoint.fact(fsdp.find_parts).are_any or bool(checkpoint.fact(zero_saves))
 
 
 def _random_states(checkpoint: Checkpoint) -> dict[int, str]:
@@ -250,7 +314,19 @@ def _was_scheduled(checkpoint: Checkpoint) -> bool:
         optimizers = checkpoint.optimizers
     except FactUnavailable:
         return False
+    saves = checkpoint.fact(zero_saves)
+    if saves and zero.steps_scheduler(checkpoint, saves) is not False:
+        return False
     return any("initial_lr" in group.options for o in optimizers for group in o.groups)
+
+
+def _is_by_name(checkpoint: Checkpoint) -> bool:
+    """Whether the optimizer knows its parameters by name, as FSDP saves it."""
+    try:
+        optimizers = checkpoint.optimizers
+    except FactUnavailable:
+        return False
+    return any(isinstance(param, str) for o in optimizers for group in o.groups for param in group.params)
 
 
 def _registered(checkpoint: Checkpoint) -> list[str]:

@@ -104,3 +104,10 @@ def find_saved(checkpoint: Checkpoint) -> Saved:
         return here
     entry = checkpoint.listing.get(tag)
     return saved_in(checkpoint, f"{tag}/") if entry is not None and entry.kind is EntryKind.DIRECTORY else here
+
+
+def saves_inside(checkpoint: Checkpoint) -> tuple[Saved, ...]:
+    """The saves in directories at the top, where trainers that are built on DeepSpeed put them, by name."""
+    tops = {e.path.partition("/")[0] for e in checkpoint.listing.files("*.pt") if "/" in e.path}
+    found = (saved_in(checkpoint, f"{top}/") for top in sorted(tops))
+    return tuple(saved for saved in found if saved.signs)

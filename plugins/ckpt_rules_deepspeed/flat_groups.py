@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
-from ckpt_rules_deepspeed.files import find_saved
+from ckpt_rules_deepspeed.files import Saved, find_saved, saves_inside
 from ckpt_rules_deepspeed.states import OPTIMIZER, copies_of, dictionary, flat_groups, part, partition_count
 from ckpt_rules_deepspeed.weights import parameter_groups, parameters
 
@@ -49,17 +49,24 @@ class FlatGroupNumel(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each group of each model-parallel rank; under stage 3, for all groups together."""
-        saved = checkpoint.fact(find_saved)
-        if not saved.optimizer_parts:
+        here = checkpoint.fact(find_saved)
+        saves = (here,) if here.signs else checkpoint.fact(saves_inside)
+        divided = [saved for saved in saves if saved.optimizer_parts]
+        if not divided:
             raise FactUnavailable("the optimizer is not laid out in flat partitions")
-        by_rank: dict[int, list[str]] = defaultdict(list)
-        for (_, rank), path in sorted(saved.optimizer_parts.items()):
-            by_rank[rank].append(path)
-        for rank, paths in sorted(by_rank.items()):
-            model = saved.model.get(rank) or saved.model_parts.get((0, rank))
-            for flat in _flats(checkpoint, paths, model) if model else ():
-                if not flat.least <= flat.have <= flat.most:
-                    yield _problem(flat)
+        for flat in (flat for saved in divided for flat in _flats_of(checkpoint, saved)):
+            if not flat.least <= flat.have <= flat.most:
+                yield _problem(flat)
+
+
+def _flats_of(checkpoint: Checkpoint, saved: Saved) -> Iterator[_Flat]:
+    by_rank: dict[int, list[str]] = defaultdict(list)
+    for (_, rank), path in sorted(saved.optimizer_parts.items()):
+        by_rank[rank].append(path)
+    for rank, paths in sorted(by_rank.items()):
+        model = saved.model.get(rank) or saved.model_parts.get((0, rank))
+        if model:
+            yield from _flats(checkpoint, paths, model)
 
 
 def _flats(checkpoint: Checkpoint, paths: list[str], model: str) -> Iterator[_Flat]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, EntryKind, Pointer, saves_among
-from ckpt_rules_deepspeed.files import Saved
+from ckpt_rules_deepspeed.files import Saved, saves_inside
 
 _COMMON_TAG = re.compile(r"global_step\d+")
 _LOST = "load_checkpoint without a tag stops with an AssertionError that says nothing"
@@ -50,10 +50,15 @@ def _leads(checkpoint: Checkpoint, above: str, tag: str) -> bool:
 
 
 def _newer(checkpoint: Checkpoint, saved: Saved, tag: str, here: str) -> str | None:
-    """The name of this save, where its number is the highest and the pointer names one with a lower number."""
+    """The name of this save, where its number is the highest and the pointer names one with a lower number.
+
+    Inside of another trainer's checkpoint, that of the save with the highest number.
+    """
+    if saved.folder:
+        order = saves_among(s.folder.rstrip("/") for s in checkpoint.fact(saves_inside) if s.models)
+        return order[-1] if tag in order[:-1] else None
     order = saves_among(_tags(checkpoint, here))
-    complete = bool(saved.models) and not saved.folder
-    return here if complete and order and order[-1] == here and tag in order[:-1] else None
+    return here if saved.models and order and order[-1] == here and tag in order[:-1] else None
 
 
 def _tags(checkpoint: Checkpoint, here: str) -> Iterator[str]:

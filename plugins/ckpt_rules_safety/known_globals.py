@@ -14,7 +14,7 @@ from ckpt_rules_safety.torch_globals import ALLOWED_PAIRS
 _NAMES = {
     "_io": "BytesIO",
     "accelerate.state": "PartialState",
-    "accelerate.utils.dataclasses": "DistributedType",
+    "accelerate.utils.dataclasses": "DeepSpeedPlugin DistributedType FullyShardedDataParallelPlugin",
     "argparse": "Namespace",
     "builtins": "bool bytes dict float frozenset getattr int list object range slice str tuple",
     "collections": "OrderedDict Counter defaultdict deque",

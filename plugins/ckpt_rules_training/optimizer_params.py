@@ -145,12 +145,11 @@ def _moment_shapes(optimizer: OptimizerState) -> dict[object, Shape]:
 
 def _pool(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
     """Shapes of everything that may be a parameter: the weights, and other tensors that the state keeps."""
-    path = optimizer.path if any(f.path == optimizer.path for f in checkpoint.weights.files) else ""
-    return checkpoint.fact(_shapes_outside, path, optimizer.key.partition("[")[0])
+    return checkpoint.fact(_all_shapes, optimizer.key.partition("[")[0])
 
 
-def _shapes_outside(checkpoint: Checkpoint, path: str, key: str) -> list[Shape]:
-    """The same for all optimizers that lie outside of the weights' files; only asked for once, for ranks are many."""
+def _all_shapes(checkpoint: Checkpoint, key: str) -> list[Shape]:
+    """The same for all optimizers under one key, each of a rank: they are many, and are told once."""
     weights = checkpoint.weights
     broken = next(iter(weights.broken), None)
     if broken is not None:
@@ -161,7 +160,8 @@ def _shapes_outside(checkpoint: Checkpoint, path: str, key: str) -> list[Shape]:
     ]
     if missing:
         raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
-    outside = [t.shape for f, _, t in weights.items() if f.path != path or not f.key or _is_pickled(checkpoint, f.key)]
+    state = maybe(lambda: checkpoint.state.path)
+    outside = [t.shape for f, _, t in weights.items() if f.path != state or not f.key or _is_pickled(checkpoint, f.key)]
     return outside + _beside(checkpoint, key)
 
 
@@ -209,7 +209,8 @@ def _by_name(
     checkpoint: Checkpoint, optimizer: OptimizerState, shapes: Mapping[object, Shape]
 ) -> Iterator[Problem] | None:
     """A comparison by parameter name; None where not every name is that of a weight."""
-    names = {p: _bare(n) for g in optimizer.groups for p, n in zip(g.params, g.names, strict=False)}
+    pairs = ((p, n) for g in optimizer.groups for p, n in zip(g.params, g.names or g.params, strict=False))
+    names = {p: _bare(n) for p, n in pairs if isinstance(n, str)}
     weights = {_bare(name): t.shape for name, t in checkpoint.weights.tensors.items()}
     if not all(k in names and names[k] in weights for k in shapes):
         return None

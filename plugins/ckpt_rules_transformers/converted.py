@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules_transformers.sharded import is_sharded
 
 _CONVERTED = {
     "mixtral": "experts and routers",
@@ -39,6 +40,8 @@ class ConvertedOnSave(Rule):
         """At most one problem."""
         if checkpoint.layout.name != "transformers-trainer":
             raise FactUnavailable("only the transformers Trainer loads such weights by the wrong names")
+        if is_sharded(checkpoint):
+            raise FactUnavailable("FSDP and DeepSpeed load weights of their own, by the names in memory")
         config = checkpoint.config
         kind = config.values.get("model_type")
         what = _CONVERTED.get(kind) if isinstance(kind, str) else None

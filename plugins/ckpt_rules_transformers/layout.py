@@ -12,6 +12,7 @@ from ckpt_rules import (
     FactUnavailable,
     Field,
     Layout,
+    Master,
     Match,
     OptimizerState,
     Pointer,
@@ -27,13 +28,17 @@ from ckpt_rules import (
     Weights,
     state_dicts,
 )
+from ckpt_rules_accelerate import fsdp, zero
+from ckpt_rules_deepspeed.masters import masters_of
+from ckpt_rules_deepspeed.pointers import pointers_of
 from ckpt_rules_transformers import progress
 from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
 from ckpt_rules_transformers.arguments import arguments
 from ckpt_rules_transformers.modules import module_requirements, modules, weights_of_modules
+from ckpt_rules_transformers.sharded import SCHEDULER as _SCHEDULER
+from ckpt_rules_transformers.sharded import STATE, fsdp_parts, is_sharded, requirements_of_sharded, zero_saves
 
-STATE = progress.STATE
-_OPTIMIZER, _SCHEDULER, _SCALER = "optimizer.pt", "scheduler.pt", "scaler.pt"
+_OPTIMIZER, _SCALER = "optimizer.pt", "scaler.pt"
 _RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
 _NAME = re.compile(r"checkpoint-(\d+)")
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -52,7 +57,10 @@ class TransformersTrainer(Layout):
 
     name = "transformers-trainer"
     title = "transformers Trainer checkpoint"
-    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth",)
+    own_loader: ClassVar[tuple[str, ...]] = (
+        "rng_state*.pth", "*.distcp", ".metadata", "*/*model_states.pt", "*/*optim_states.pt",
+        "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
+    )  # fmt: skip
     unread: ClassVar[tuple[str, ...]] = (ARGUMENTS,)
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
@@ -60,7 +68,7 @@ class TransformersTrainer(Layout):
         listing = checkpoint.listing
         names = [e.name for e in listing if "/" not in e.path]
         signs = [n for n in names if n in (_OPTIMIZER, _SCHEDULER, ARGUMENTS) or _RNG.fullmatch(n)]
-        if any(map(_OTHERS_FILES.fullmatch, names)) and STATE not in names:
+        if any(map(_OTHERS_FILES.fullmatch, names)) and STATE not in names and _SCHEDULER not in names:
             return None
         if any(map(_NAME.fullmatch, names)) and _OPTIMIZER not in names:
             return None  # the run's own directory, in which the final model lies
@@ -80,8 +88,9 @@ class TransformersTrainer(Layout):
         return (committed, *_model(checkpoint), *_index(checkpoint), *self._optimizer_files(checkpoint))
 
     def _optimizer_files(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        if _is_sharded_elsewhere(checkpoint):
-            return ()
+        sharded = requirements_of_sharded(checkpoint)
+        if sharded is not None:
+            return sharded
         if arguments(checkpoint).is_on("save_only_model") and not _has(checkpoint, _OPTIMIZER):
             why = (
                 "it was saved with save_only_model, so a resume starts optimizer and schedule anew, without a word; to load "
@@ -93,12 +102,16 @@ class TransformersTrainer(Layout):
         return tuple(Requirement((name,), why.format(other)) for name, other in pairs)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
-        """At the top, and in the modules of a sentence-transformers model."""
+        """At the top, and in the modules of a sentence-transformers model; FSDP's, which a resume takes before all others."""
+        if checkpoint.fact(fsdp_parts).models and not _has(checkpoint, "adapter_config.json"):
+            return fsdp.weights_of(checkpoint)
         try:
             return weights_of_modules(checkpoint)
         except FactUnavailable as absent:
             if absent.blocked:
                 raise
+            if saves := checkpoint.fact(zero_saves):
+                return zero.weights_of_all(checkpoint, saves)
             usual = "adapter_model.safetensors" if _has(checkpoint, "adapter_config.json") else "model.safetensors"
             raise FactUnavailable(absent.reason, path=usual) from None
 
@@ -110,7 +123,11 @@ class TransformersTrainer(Layout):
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
         run = arguments(checkpoint)
-        fp16 = run.is_on("fp16") and not run.is_on("bf16") and _has(checkpoint, _OPTIMIZER)
+        fp16 = (
+            run.is_on("fp16")
+            and not run.is_on("bf16")
+            and (_has(checkpoint, _OPTIMIZER) or bool(checkpoint.fact(fsdp_parts).optimizers))
+        )
         scaler = Field(
             "scaler",
             (),
@@ -124,15 +141,28 @@ class TransformersTrainer(Layout):
         return TrainingState(STATE, values, (*_FIELDS, scaler, rng))
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
-        """optimizer.pt."""
+        """optimizer.pt; or, as the first rank has it, that of FSDP or DeepSpeed."""
+        if is_sharded(checkpoint):
+            return checkpoint.optimizers[0]
         return state_dicts.optimizer(_contents(checkpoint, _OPTIMIZER), _OPTIMIZER, "")
 
+    def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
+        """The one, or its pieces on each rank."""
+        if saves := checkpoint.fact(zero_saves):
+            return zero.optimizers_of_all(checkpoint, saves)
+        return fsdp.optimizers_of(checkpoint) if is_sharded(checkpoint) else (checkpoint.optimizer,)
+
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
-        """scheduler.pt."""
+        """scheduler.pt, or the scheduler that DeepSpeed keeps."""
+        saves = checkpoint.fact(zero_saves)
+        if saves and not _has(checkpoint, _SCHEDULER):
+            return zero.scheduler_in(checkpoint, saves)
         return state_dicts.scheduler(_contents(checkpoint, _SCHEDULER), _SCHEDULER, "")
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
-        """scaler.pt, which only fp16 has."""
+        """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""
+        if saves := checkpoint.fact(zero_saves):
+            return zero.scaler_in(checkpoint, saves)
         return state_dicts.scaler(_contents(checkpoint, _SCALER), _SCALER, "")
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
@@ -157,7 +187,8 @@ class TransformersTrainer(Layout):
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """One file of random-number state for each rank of one node, or of all that share a disk."""
         found, size = _rng_files(checkpoint), arguments(checkpoint).world_size
-        if not found and not (size and size > 1):
+        saves = checkpoint.fact(zero_saves)
+        if not found and not (size and size > 1) and not is_sharded(checkpoint):
             raise FactUnavailable("one process wrote all of it")
         family = RankFiles(
             "the random-number state",
@@ -165,29 +196,52 @@ class TransformersTrainer(Layout):
             found,
             "that rank goes on with other random numbers than an uninterrupted run",
             "info",
+            expected=_processes(checkpoint, found) if is_sharded(checkpoint) else None,
         )
+        if saves:
+            return zero.ranks_with(checkpoint, saves, (family,))
         sizes = (Recorded("world_size", size, ARGUMENTS, "distributed_state.num_processes"),) if size else ()
-        return Ranks(sizes, (family,))
+        pieces = fsdp.families_of(checkpoint, size or 0)
+        return Ranks(sizes, (family, *pieces), tuple(fsdp.steps_of(checkpoint)))
+
+    def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
+        """Those that DeepSpeed keeps in its partitions."""
+        if saves := checkpoint.fact(zero_saves):
+            return tuple(master for saved in saves for master in masters_of(checkpoint, saved))
+        return super().masters(checkpoint)
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
-        """The best checkpoint; a path from before the run was moved counts where its last part is there."""
-        best = checkpoint.state.values.get("best_model_checkpoint")
-        saves = [name for name in checkpoint.listing.siblings if _NAME.fullmatch(name)]
-        if not isinstance(best, str) or not best or not saves:
-            return ()
-        name = best.replace("\\", "/").rstrip("/").rpartition("/")[2]
-        kept = arguments(checkpoint).is_on("load_best_model_at_end")
-        end = ", and loading it at the end of training fails" if kept else ""
-        return (
-            Pointer(
-                STATE,
-                best,
-                name == _own_name(checkpoint) or name in saves,
-                f"the Trainer forgets which checkpoint was best{end}",
-                "best_model_checkpoint",
-                "warning" if kept else "info",
-            ),
-        )
+        """The best checkpoint, and DeepSpeed's `latest`."""
+        own = [found for saved in checkpoint.fact(zero_saves) for found in pointers_of(checkpoint, saved)]
+        return (*own, *_best(checkpoint))
+
+
+def _best(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
+    """The best checkpoint; a path from before the run was moved counts where its last part is there."""
+    best = checkpoint.state.values.get("best_model_checkpoint")
+    saves = [name for name in checkpoint.listing.siblings if _NAME.fullmatch(name)]
+    if not isinstance(best, str) or not best or not saves:
+        return ()
+    name = best.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    kept = arguments(checkpoint).is_on("load_best_model_at_end")
+    end = ", and loading it at the end of training fails" if kept else ""
+    return (
+        Pointer(
+            STATE,
+            best,
+            name == _own_name(checkpoint) or name in saves,
+            f"the Trainer forgets which checkpoint was best{end}",
+            "best_model_checkpoint",
+            "warning" if kept else "info",
+        ),
+    )
+
+
+def _processes(checkpoint: Checkpoint, found: Mapping[int, str]) -> int:
+    """How many processes trained: by the arguments; else the least that can have written what is there."""
+    saves = checkpoint.fact(zero_saves)
+    least = zero.processes(checkpoint, saves) if saves else fsdp.ranks_at_least(checkpoint)
+    return arguments(checkpoint).world_size or max(least, *(rank + 1 for rank in found), 1)
 
 
 def _chosen(checkpoint: Checkpoint) -> str:
@@ -241,9 +295,3 @@ def _contents(checkpoint: Checkpoint, path: str) -> object:
 def _rng_files(checkpoint: Checkpoint) -> dict[int, str]:
     found = ((_RNG.fullmatch(e.path), e.path) for e in checkpoint.listing)
     return {int(match[1]): path for match, path in found if match and match[1]}
-
-
-def _is_sharded_elsewhere(checkpoint: Checkpoint) -> bool:
-    """Whether DeepSpeed or FSDP keeps optimizer and weights in directories of its own."""
-    tops = {e.path.partition("/")[0] for e in checkpoint.listing if "/" in e.path}
-    return any(top.startswith(("global_step", "pytorch_model_fsdp", "optimizer_")) for top in tops)

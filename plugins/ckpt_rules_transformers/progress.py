@@ -20,8 +20,8 @@ from ckpt_rules import (
     is_count,
 )
 from ckpt_rules_transformers.arguments import FILE, Arguments, arguments
+from ckpt_rules_transformers.sharded import STATE, contradictions_of_zero, updates_in
 
-STATE = "trainer_state.json"
 _NEAR = 1e-6
 _MOST_TRIED = 4
 _LOGGED = 50
@@ -64,11 +64,12 @@ def read_progress(checkpoint: Checkpoint) -> Progress:
         raise FactUnavailable(f"{STATE} records no global_step", path=STATE)
     planned = values.get("max_steps")
     epochs = values.get("num_train_epochs")
-    found = _placed(int(step), epoch_length(values, run), run)
+    # FSDP's shards come without training_args.bin, and without it nobody knows how many batches make an update.
+    found = _placed(int(step), epoch_length(values, run), run) if run.values else None
     return Progress(
         global_step=int(step),
         accumulation=run.accumulation,
-        expected_updates=int(step),
+        expected_updates=updates_in(checkpoint, int(step)),
         planned_updates=int(planned) if is_count(planned) and planned else None,
         planned_epochs=int(epochs) if is_count(epochs) and epochs and not planned else None,
         exact=True,
@@ -152,6 +153,11 @@ def _batches(step: int, epoch: float, accumulation: int, planned: int | None) ->
 
 
 def contradictions(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+    """What DeepSpeed counted against the global step, and the global step against `epoch`."""
+    return (*contradictions_of_zero(checkpoint), *_of_epoch(checkpoint))
+
+
+def _of_epoch(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
     """An `epoch` that is no number, or not the one that the global step implies."""
     values, run = checkpoint.state.values, arguments(checkpoint)
     step, epoch = values.get("global_step"), values.get("epoch")

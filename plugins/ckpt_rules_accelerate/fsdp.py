@@ -1,0 +1,231 @@
+"""What Accelerate's `save_fsdp_model` and `save_fsdp_optimizer` write, whether `save_state` or the Trainer called them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from ckpt_rules import (
+    DTYPE_BITS,
+    Checkpoint,
+    EntryKind,
+    FactUnavailable,
+    Opaque,
+    OptimizerState,
+    RankFiles,
+    Recorded,
+    TensorInfo,
+    WeightFile,
+    Weights,
+    flatten,
+    state_dicts,
+)
+from ckpt_rules_dcp import saved
+from ckpt_rules_dcp.saved import METADATA
+
+_MODEL = re.compile(r"pytorch_model_fsdp(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
+_OPTIMIZER = re.compile(r"optimizer(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
+_SHARD = re.compile(r"__(\d{1,6})_\d{1,6}\.distcp")
+_MODEL_STOPS = "the rank stops with FileNotFoundError, for its piece of the model is there alone"
+_OPTIMIZER_STOPS = "the rank stops with FileNotFoundError, for its piece of the optimizer is there alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One model or one optimizer, in whichever form it was saved.
+
+    folder: a directory of torch.distributed.checkpoint (SHARDED_STATE_DICT), or None
+    file:   a file with the whole of it (FULL_STATE_DICT), or None
+    ranks:  files with a piece each (LOCAL_STATE_DICT, or `use_dcp=False`), by rank
+    """
+
+    folder: str | None = None
+    file: str | None = None
+    ranks: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files to read it from, that of the first rank first."""
+        if self.folder:
+            return (f"{self.folder}/{METADATA}",)
+        return (self.file,) if self.file else tuple(self.ranks[r] for r in sorted(self.ranks))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Models and optimizers by their number, in the order in which they were prepared."""
+
+    models: Mapping[int, Part] = field(default_factory=dict)
+    optimizers: Mapping[int, Part] = field(default_factory=dict)
+
+    @property
+    def are_any(self) -> bool:
+        """Whether FSDP wrote here; a whole optimizer alone may be anyone's."""
+        return bool(self.models) or any(p.folder or p.ranks for p in self.optimizers.values())
+
+
+def find_parts(checkpoint: Checkpoint) -> Parts:
+    """Models and optimizers at the top of the checkpoint, told by their names."""
+    models: dict[int, Part] = {}
+    optimizers: dict[int, Part] = {}
+    for entry in checkpoint.listing:
+        for pattern, found in ((_MODEL, models), (_OPTIMIZER, optimizers)):
+            match = pattern.fullmatch(entry.path)
+            if match and (entry.kind is EntryKind.DIRECTORY) is not bool(match["file"]):
+                number = int(match["number"] or 0)
+                part = _with(found.get(number, Part()), match, entry.path)
+                if part.paths:
+                    found[number] = part
+    return Parts(models, optimizers)
+
+
+def _with(part: Part, match: re.Match[str], path: str) -> Part:
+    if match["rank"]:
+        return replace(part, ranks={**part.ranks, int(match["rank"]): path})
+    if match["file"]:
+        return replace(part, file=path)
+    return replace(part, folder=path) if match["number"] else part
+
+
+def first_paths(parts: Parts, kind: str, number: int) -> tuple[str, ...]:
+    """Where the model or optimizer of a number is looked for, the form in which its siblings were saved first."""
+    stem, own = ("pytorch_model_fsdp", parts.models) if kind == "model" else ("optimizer", parts.optimizers)
+    tail = f"_{number}" if number else ""
+    forms = {
+        "folder": f"{stem}_{number}/{METADATA}",
+        "file": f"{stem}{tail}.bin",
+        "ranks": f"{stem}_{number}_rank0.bin",
+    }
+    siblings = [*own.values(), *parts.models.values(), *parts.optimizers.values()]
+    first = next((name for p in siblings for name in forms if getattr(p, name)), "folder")
+    return (forms.pop(first), *forms.values())
+
+
+def missing_parts(parts: Parts) -> Iterator[tuple[str, int]]:
+    """Models and optimizers that a loader asks for and that are not there: `model` or `optimizer`, and the number.
+
+    Of each kind there is a first, and none is left out; an optimizer is loaded together with the model of its number.
+    """
+    last = max(parts.optimizers, default=0)
+    for kind, own, end in (
+        ("model", parts.models, max(last, *parts.models, 0)),
+        ("optimizer", parts.optimizers, last),
+    ):
+        yield from ((kind, number) for number in range(end + 1) if number not in own)
+
+
+def uncommitted(checkpoint: Checkpoint, parts: Parts) -> list[tuple[str, str]]:
+    """Files that torch.distributed.checkpoint writes last and that are not there: `model` or `optimizer`, and the path."""
+    kinds = (("model", parts.models), ("optimizer", parts.optimizers))
+    marks = ((kind, part.paths[0]) for kind, own in kinds for _, part in sorted(own.items()) if part.folder)
+    return [(kind, path) for kind, path in marks if checkpoint.listing.get(path) is None]
+
+
+def weights_of(checkpoint: Checkpoint) -> Weights:
+    """Every model at its full shapes; the tensors of any but the first are led by the name of its file."""
+    files: list[WeightFile] = []
+    for number, part in sorted(checkpoint.fact(find_parts).models.items()):
+        file = _weights(checkpoint, part)
+        lead = f"pytorch_model_fsdp_{number}." if files else ""
+        files.append(replace(file, tensors={f"{lead}{name}": t for name, t in file.tensors.items()}))
+    if not files:
+        raise FactUnavailable("there are no model weights")
+    return Weights(tuple(files))
+
+
+def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
+    path = part.paths[0]
+    if part.folder:
+        _committed(checkpoint, path)
+        return WeightFile(path, "dcp", saved.model_tensors(checkpoint, path))
+    file = checkpoint.torch_file(path)
+    return WeightFile(path, "torch", flatten(_whole(file.value)), problems=file.problems)
+
+
+def _committed(checkpoint: Checkpoint, path: str) -> None:
+    if checkpoint.listing.get(path) is None:
+        raise FactUnavailable(f"there is no {path}", path=path, blocked=True)
+    if checkpoint.distributed(path).problem is not None:
+        raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
+
+
+def _whole(value: object) -> object:
+    """Values with the whole shape of a tensor in the place of a rank's piece of it."""
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, Opaque) and value.type.endswith("_rebuild_wrapper_subclass") and len(value.args) > 2:
+        _, dtype, shape, *_ = value.args
+        if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
+            tensor = TensorInfo(str(dtype).removeprefix("torch."), shape, 0)
+            return tensor._replace(nbytes=tensor.numel * DTYPE_BITS.get(tensor.dtype, 0) // 8)
+    return value
+
+
+def optimizers_of(checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
+    """Every optimizer; one that was saved in pieces, as each rank has it."""
+    parts = checkpoint.fact(find_parts).optimizers
+    found = tuple(_optimizer(checkpoint, path) for _, part in sorted(parts.items()) for path in part.paths)
+    if not found:
+        raise FactUnavailable("there is no optimizer")
+    return found
+
+
+def _optimizer(checkpoint: Checkpoint, path: str) -> OptimizerState:
+    if path.endswith(METADATA):
+        _committed(checkpoint, path)
+        small = checkpoint.fact(saved.small_values, path)
+        return state_dicts.optimizer(saved.optimizer_state(checkpoint, small, path), path, "optimizer")
+    return state_dicts.optimizer(_whole(checkpoint.contents(path)), path, "")
+
+
+def families_of(checkpoint: Checkpoint, ranks: int) -> Iterator[RankFiles]:
+    """The files of which each rank wrote one.
+
+    ranks: how many there were by what other files say; 0 where nothing says it
+    """
+    parts = checkpoint.fact(find_parts)
+    pieces = [(_MODEL_STOPS, "the piece of the model", p.ranks) for p in parts.models.values()]
+    pieces += [(_OPTIMIZER_STOPS, "the piece of the optimizer", p.ranks) for p in parts.optimizers.values()]
+    count = max([ranks, *(max(paths) + 1 for *_, paths in pieces if paths)])
+    for why, what, paths in pieces:
+        if paths:
+            template = re.sub(r"_rank\d+\.bin$", "_rank{}.bin", next(iter(paths.values())))
+            yield RankFiles(what, template, paths, why, expected=count)
+
+
+def ranks_at_least(checkpoint: Checkpoint) -> int:
+    """One more than the highest rank that wrote a file; a rank that had nothing to write left none."""
+    parts = checkpoint.fact(find_parts)
+    found = [rank for own in (parts.models, parts.optimizers) for p in own.values() for rank in _ranks(checkpoint, p)]
+    return max(found, default=-1) + 1
+
+
+def _ranks(checkpoint: Checkpoint, part: Part) -> Iterator[int]:
+    yield from part.ranks
+    if part.folder and checkpoint.listing.get(part.paths[0]) is not None:
+        names = {item.path.rpartition("/")[2] for item in checkpoint.distributed(part.paths[0]).items}
+        yield from (int(match[1]) for name in names if (match := _SHARD.fullmatch(name)))
+
+
+def steps_of(checkpoint: Checkpoint) -> Iterator[Recorded]:
+    """The updates that each file records, the most that any of its parameters has had."""
+    for part in checkpoint.fact(find_parts).optimizers.values():
+        try:
+            yield from _steps(checkpoint, part)
+        except FactUnavailable:
+            continue  # rules about damaged files report it
+
+
+def _steps(checkpoint: Checkpoint, part: Part) -> Iterator[Recorded]:
+    if not part.folder:
+        states = (_optimizer(checkpoint, path) for path in part.ranks.values())
+        yield from (Recorded("step", s.updates, s.path, "state") for s in states if s.updates is not None)
+        return
+    _committed(checkpoint, part.paths[0])
+    small = checkpoint.fact(saved.small_values, part.paths[0])
+    most: dict[str, tuple[int, str]] = {}
+    for name, step in saved.update_counters(small).items():
+        path = small.paths[name]
+        most[path] = max(most.get(path, (-1, "")), (step, name))
+    yield from (Recorded("step", step, path, name) for path, (step, name) in sorted(most.items()))

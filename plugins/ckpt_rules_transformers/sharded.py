@@ -1,0 +1,124 @@
+"""FSDP's and DeepSpeed's files inside of a Trainer checkpoint: which there are, and what a resume does without them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Requirement, is_count, saves_among
+from ckpt_rules_accelerate import zero
+from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
+from ckpt_rules_accelerate.needs import purposes_of
+from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
+from ckpt_rules_deepspeed.requirements import requirements_of
+from ckpt_rules_transformers.arguments import arguments
+
+STATE = "trainer_state.json"
+SCHEDULER = "scheduler.pt"
+_ABSENT = {
+    "model": "under FSDP the Trainer loads the model from it, and stops without it",
+    "optimizer": "without it the Trainer ignores scheduler.pt as well and starts both anew, without a word",
+}
+_UNFINISHED = (
+    "it is written last, so the {} was never saved as a whole, and a resume stops with CheckpointException; a copy with "
+    "`cp *` leaves it out"
+)
+_NO_SCHEDULER = "without it the Trainer ignores FSDP's optimizer as well and starts both anew, without a word"
+_BY_RANK = (
+    "the model was saved in a file for each rank, which the Trainer does not look for, so that it stops with \"Can't find a "
+    'valid checkpoint"'
+)
+_NO_TAG = 'without a directory global_step* the Trainer stops with "Can\'t find a valid checkpoint"'
+_NO_LATEST = 'DeepSpeed finds no save without it, and the Trainer stops with "failed to resume from checkpoint"'
+_NO_OWN_SCHEDULER = "DeepSpeed keeps no scheduler here, and the Trainer stops with FileNotFoundError"
+
+
+def fsdp_parts(checkpoint: Checkpoint) -> Parts:
+    """Models and optimizers of FSDP; nothing where it took no part. The Trainer alone writes no `optimizer.bin`."""
+    parts = checkpoint.fact(find_parts)
+    others = checkpoint.listing.has_file("optimizer.pt") or checkpoint.fact(zero_saves)
+    return parts if parts.are_any or not others else Parts()
+
+
+def zero_saves(checkpoint: Checkpoint) -> tuple[Saved, ...]:
+    """DeepSpeed's save: the one that `latest` names, or the newest; one without files where its directory is gone."""
+    tags = saves_among(saved.folder.rstrip("/") for saved in checkpoint.fact(saves_inside))
+    latest = checkpoint.note("latest")
+    if not tags and latest is None and not checkpoint.listing.has_file("zero_to_fp32.py"):
+        return ()
+    tag = latest if latest in tags or (latest and not tags) else next(reversed(tags), _tag_of(checkpoint))
+    return (saved_in(checkpoint, f"{tag}/"),)
+
+
+def _tag_of(checkpoint: Checkpoint) -> str:
+    try:
+        step = checkpoint.state.values.get("global_step")
+    except FactUnavailable:
+        return "global_step*"
+    return f"global_step{step}" if is_count(step) else "global_step*"
+
+
+def requirements_of_sharded(checkpoint: Checkpoint) -> tuple[Requirement, ...] | None:
+    """What a resume needs of model, optimizer and scheduler; None where neither FSDP nor DeepSpeed wrote here."""
+    if saves := checkpoint.fact(zero_saves):
+        return tuple(_of_zero(checkpoint, saves))
+    parts = checkpoint.fact(fsdp_parts)
+    return tuple(_of_fsdp(checkpoint, parts)) if parts.models or parts.optimizers else None
+
+
+def _of_zero(checkpoint: Checkpoint, saves: tuple[Saved, ...]) -> Iterator[Requirement]:
+    if checkpoint.note("latest") is None and checkpoint.listing.get("latest") is None:
+        yield Requirement(("latest",), _NO_LATEST)
+    if not checkpoint.fact(saves_inside):
+        yield Requirement((f"{saves[0].folder}*",), _NO_TAG)
+        return
+    yield from requirements_of(checkpoint, saves[0])
+    if zero.steps_scheduler(checkpoint, saves) is False:
+        yield Requirement((SCHEDULER,), _NO_OWN_SCHEDULER)
+
+
+def _of_fsdp(checkpoint: Checkpoint, parts: Parts) -> Iterator[Requirement]:
+    for kind, number in missing_parts(parts):
+        yield Requirement(first_paths(parts, kind, number), _ABSENT[kind], purposes=purposes_of(kind))
+    if any(part.ranks and not part.folder and not part.file for part in parts.models.values()):
+        yield Requirement(first_paths(Parts(), "model", 0)[:2], _BY_RANK)
+    for kind, path in uncommitted(checkpoint, parts):
+        yield Requirement((path,), _UNFINISHED.format(kind), purposes=purposes_of(kind))
+    yield Requirement((SCHEDULER,), _NO_SCHEDULER)
+
+
+def updates_in(checkpoint: Checkpoint, step: int) -> int:
+    """Optimizer updates that are due at a global step: DeepSpeed skips those that overflow, and may count others besides."""
+    counted = zero.counters(checkpoint, checkpoint.fact(zero_saves))
+    if counted is None:
+        return step
+    _, steps, skipped = counted
+    return (steps if _may_differ(checkpoint, step, steps) else step) - min(skipped, step)
+
+
+def contradictions_of_zero(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+    """DeepSpeed's counters by themselves, and its steps against the Trainer's."""
+    saves = checkpoint.fact(zero_saves)
+    found = list(zero.contradictions_in_all(checkpoint, saves))
+    counted, step = zero.counters(checkpoint, saves), checkpoint.state.values.get("global_step")
+    if counted and is_count(step) and not _may_differ(checkpoint, int(step), counted[1]):
+        said = f"global_steps in {counted[0]} is {counted[1]:,}, but global_step in {STATE} is {int(step):,}"
+        found.append(Contradiction(counted[0], "global_steps", said))
+    return tuple(found)
+
+
+def _may_differ(checkpoint: Checkpoint, step: int, counted: int) -> bool:
+    """Whether DeepSpeed's count fits: old Trainers left what was accumulated at an epoch's end to it, and did not count it."""
+    run = arguments(checkpoint)
+    if run.values and run.accumulation == 1:
+        return counted == step
+    epoch = checkpoint.state.values.get("epoch")
+    known = isinstance(epoch, int | float) and not isinstance(epoch, bool) and math.isfinite(epoch)
+    epochs = math.ceil(epoch) if isinstance(epoch, int | float) and known else 0
+    return 0 <= counted - step <= epochs
+
+
+def is_sharded(checkpoint: Checkpoint) -> bool:
+    """Whether FSDP or DeepSpeed saves and loads model and optimizer in the Trainer's place."""
+    parts = checkpoint.fact(fsdp_parts)
+    return bool(checkpoint.fact(zero_saves) or parts.models or parts.optimizers)
