@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable, UsageError
-from ckpt_rules.facts.files import Entry, EntryKind, RootKind, file_saves_among, saves_among, saves_before
+from ckpt_rules.facts.files import (
+    Entry,
+    EntryKind,
+    RootKind,
+    file_saves_among,
+    mixed_saves_among,
+    saves_among,
+    saves_before,
+)
 from ckpt_rules.finding import Severity
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.opening import open_checkpoint
@@ -32,19 +40,21 @@ def checkpoints_in(
     """The checkpoints of a run by the numbers in their names, oldest first; none where the path is no run.
 
     A run is a directory with others in it that are named like saves (`checkpoint-500`, `step_1000`, `epoch=3`), or with
-    several files that are each a save (`epoch=3-step=90.ckpt`), and that is no checkpoint itself. A layout that takes more
+    several files that are each a save (`epoch=3-step=90.ckpt`), or with both under names of that kind, and that is no checkpoint
+    itself. A layout that takes more
     seconds than `timeout` is not asked further.
     """
     storage = LocalStorage(path, limits)
-    saves = saves_among(storage.directories())
-    files = [] if saves else file_saves_among(storage.files())
-    if not saves and len(files) < _SEVERAL:
+    mixed = _mixed(storage)
+    saves = [] if mixed else saves_among(storage.directories())
+    files = [] if saves or mixed else file_saves_among(storage.files())
+    if not saves and not mixed and len(files) < _SEVERAL:
         return ()
     checkpoint, _ = open_checkpoint(storage, plugins, limits, timeout)
     if checkpoint.match is not None and checkpoint.match.score >= _FAINT:
         return ()
-    if files:
-        paths = tuple(f"{path.rstrip('/')}/{name}" for name in files)
+    if files or mixed:
+        paths = tuple(f"{path.rstrip('/')}/{name}" for name in (*files, *mixed))
         return paths if any(_is_checkpoint(p, plugins, limits, timeout) for p in paths) else ()
     try:
         listing = checkpoint.listing
@@ -54,8 +64,13 @@ def checkpoints_in(
     return tuple(f"{path.rstrip('/')}/{name}" for name in saves if name not in empty)
 
 
+def _mixed(storage: LocalStorage) -> list[str]:
+    """Saves of a run in which some are directories with the names of files."""
+    return mixed_saves_among(storage.directories(links=False), storage.files())
+
+
 def _is_checkpoint(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -> bool:
-    """Whether a file is one that a layout recognises."""
+    """Whether a file or directory is one that a layout recognises."""
     checkpoint, _ = open_checkpoint(LocalStorage(path, limits), plugins, limits, timeout)
     return checkpoint.match is not None
 
@@ -78,7 +93,8 @@ def save_before(
     """
     folder, name = os.path.split(os.path.abspath(checkpoint.path))
     beside = LocalStorage(folder, limits)
-    saves = file_saves_among(beside.files()) if checkpoint.is_one_file else saves_among(beside.directories())
+    alone = file_saves_among(beside.files()) if checkpoint.is_one_file else saves_among(beside.directories())
+    saves = _mixed(beside) or alone
     earlier = saves_before(name, saves) if name in saves else []
     if not earlier:
         raise FactUnavailable("no earlier save of its run lies beside it, and --previous names none")
