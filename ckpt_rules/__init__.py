@@ -26,6 +26,7 @@ _HOMES = {
     "ckpt_rules.facts.counters": ("counter_faults",),
     "ckpt_rules.facts.distributed": ("Chunk", "DistributedMetadata", "StoredItem", "StoredTensor"),
     "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
+    "ckpt_rules.facts.loaders": ("DataLoaders", "LoaderState"),
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
     "ckpt_rules.facts.seal": ("BOOKKEEPING", "SEAL_NAME", "SIGNATURE_NAME", "Seal", "SealedFile", "is_bookkeeping"),
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.counters import counter_faults
     from ckpt_rules.facts.distributed import Chunk, DistributedMetadata, StoredItem, StoredTensor
     from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
+    from ckpt_rules.facts.loaders import DataLoaders, LoaderState
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
     from ckpt_rules.facts.seal import BOOKKEEPING, SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, is_bookkeeping
@@ -154,6 +156,7 @@ __all__ = [
     "Comparison",
     "Content",
     "Contradiction",
+    "DataLoaders",
     "Digest",
     "DistributedMetadata",
     "Entry",
@@ -169,6 +172,7 @@ __all__ = [
     "JsonFile",
     "Layout",
     "Listing",
+    "LoaderState",
     "Located",
     "Master",
     "Match",
