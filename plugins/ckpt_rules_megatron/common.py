@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from ckpt_rules import (
     Checkpoint,
     Contradiction,
+    DataLoaders,
     EntryKind,
     FactUnavailable,
     Layout,
+    LoaderState,
     Opaque,
     Pointer,
     Progress,
@@ -23,6 +25,8 @@ from ckpt_rules import (
 TRACKER = "latest_checkpointed_iteration.txt"
 NAME = re.compile(r"iter_0*(\d{1,12})")
 RELEASE = "release"
+_LOADER = re.compile(r"train_dataloader_dprank(\d{3,6})\.pt")
+_RANKS = "args.data_parallel_size"
 _SILENT = (
     "Megatron loads nothing and starts from random weights, with no more than a warning, unless it was started with "
     "--exit-on-missing-checkpoint"
@@ -48,6 +52,14 @@ class Megatron(Layout):
         """Samples against iterations."""
         state = checkpoint.state
         return contradictions(state.values, state.path)
+
+    def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
+        """A file for each data-parallel rank, wherever in the save it lies."""
+        found = ((_LOADER.fullmatch(e.name), e.path) for e in checkpoint.listing.files("*.pt"))
+        states = tuple(LoaderState(path, "", rank=int(match[1])) for match, path in found if match)
+        state = checkpoint.state
+        size = arguments(state.values).get("data_parallel_size")
+        return DataLoaders(states, None if size is None else Recorded("world_size", size, state.path, _RANKS))
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The tracker beside `iter_N`."""
