@@ -54,6 +54,8 @@ fixtures: $(INSTALLED)  ## make the committed checkpoints of libraries that CI d
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --group fixtures
 	$(BIN)/python -W ignore tests/layouts/deepspeed/make_fixtures.py $(ARGS)
 	$(BIN)/python -W ignore tests/layouts/jax/make_fixtures.py
+	$(BIN)/python -W ignore tests/layouts/lightning/make_fixtures.py $(ARGS)
+	$(BIN)/python -W ignore tests/layouts/loaders/make_fixtures.py
 
 clean:  ## remove the environment, caches and everything built
 	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis runs
