@@ -289,8 +289,11 @@ def _position(checkpoint: Checkpoint) -> str:
     except FactUnavailable:
         return "where its data loaders go on can't be told"
     for state in states:
-        known = is_count(state.batches) and not state.finished
-        where = f"after batch {int(state.batches):,}" if known and is_count(state.batches) else "with their first batch"
+        where = "where they were"
+        if state.finished or state.batches == 0:
+            where = "with their first batch"
+        elif is_count(state.batches):
+            where = f"after batch {int(state.batches):,}"
         words.append(f"those of {state.path} {where}")
     return f"data loaders go on, {', '.join(words)}"
 
