@@ -56,6 +56,9 @@ fixtures: $(INSTALLED)  ## make the committed checkpoints of libraries that CI d
 	$(BIN)/python -W ignore tests/layouts/deepspeed/make_fixtures.py $(ARGS)
 	$(BIN)/python -W ignore tests/layouts/dcp/make_fixtures.py
 	$(BIN)/python -W ignore tests/layouts/jax/make_fixtures.py
+	$(BIN)/python -W ignore tests/layouts/trainer/make_fixtures.py
+	$(BIN)/python -W ignore tests/layouts/lightning/make_fixtures.py $(ARGS)
+	$(BIN)/python -W ignore tests/layouts/loaders/make_fixtures.py
 	@$(PYTHON) -m venv --without-pip $(APART)
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 		"$$($(APART)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
@@ -64,7 +67,6 @@ fixtures: $(INSTALLED)  ## make the committed checkpoints of libraries that CI d
 	$(APART)/bin/python -W ignore tests/layouts/one_file/make_fixtures.py
 	$(APART)/bin/python -W ignore tests/layouts/torchtune/train_torchtune.py
 	$(APART)/bin/python -W ignore tests/layouts/torch_checkpointing/train_torch_checkpointing.py
-	$(BIN)/python -W ignore tests/layouts/trainer/make_fixtures.py
 
 clean:  ## remove the environment, caches and everything built
 	rm -rf $(VENV) $(APART) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis runs

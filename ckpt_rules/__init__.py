@@ -33,6 +33,7 @@ _HOMES = {
         "StoredTensor",
     ),
     "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
+    "ckpt_rules.facts.loaders": ("DataLoaders", "LoaderState"),
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
     "ckpt_rules.facts.seal": ("BOOKKEEPING", "SEAL_NAME", "SIGNATURE_NAME", "Seal", "SealedFile", "is_bookkeeping"),
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         StoredTensor,
     )
     from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
+    from ckpt_rules.facts.loaders import DataLoaders, LoaderState
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
     from ckpt_rules.facts.seal import BOOKKEEPING, SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, is_bookkeeping
@@ -168,6 +170,7 @@ __all__ = [
     "Comparison",
     "Content",
     "Contradiction",
+    "DataLoaders",
     "Digest",
     "DistributedMetadata",
     "Entry",
@@ -183,6 +186,7 @@ __all__ = [
     "JsonFile",
     "Layout",
     "Listing",
+    "LoaderState",
     "Located",
     "Master",
     "Match",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import os
 
     from ckpt_rules.facts.distributed import DistributedMetadata
+    from ckpt_rules.facts.loaders import DataLoaders
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.seal import Seal
@@ -297,6 +298,11 @@ class Checkpoint:
         return self._ask(self.layout.scheduler)
 
     @property
+    def schedulers(self) -> tuple[SchedulerState, ...]:
+        """Every scheduler's state; `scheduler` can't be had where there are several."""
+        return self._ask(self.layout.schedulers)
+
+    @property
     def scaler(self) -> ScalerState:
         """The gradient scaler's state."""
         return self._ask(self.layout.scaler)
@@ -325,6 +331,11 @@ class Checkpoint:
     def contradictions(self) -> tuple[Contradiction, ...]:
         """Counters that can't both be right in the trainer's own arithmetic."""
         return self._ask(self.layout.contradictions)
+
+    @property
+    def dataloaders(self) -> DataLoaders:
+        """What the data loaders kept of their position."""
+        return self._ask(self.layout.dataloaders)
 
     @property
     def ranks(self) -> Ranks:

@@ -12,6 +12,7 @@ from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import EntryKind, Root, RootKind
+from ckpt_rules.facts.training import SchedulerState
 from ckpt_rules.finding import Severity, Text, Value
 from ckpt_rules.opening import layout_summary
 from ckpt_rules.plugin import crash_of
@@ -132,6 +133,7 @@ class Inspection(_Model):
     resume: ResumeSummary | None = None
     optimizer: OptimizerSummary | None = None
     scheduler: SchedulerSummary | None = None
+    schedulers: tuple[SchedulerSummary, ...] = Field(default=(), description="Each of them, where there are several.")
     scaler: ScalerSummary | None = None
     rng: RngSummary | None = None
     model: ModelSummary | None = None
@@ -218,7 +220,18 @@ def _optimizer(checkpoint: Checkpoint) -> OptimizerSummary:
 
 
 def _scheduler(checkpoint: Checkpoint) -> SchedulerSummary:
-    found = checkpoint.scheduler
+    return _scheduler_summary(checkpoint.scheduler)
+
+
+def _schedulers(checkpoint: Checkpoint) -> tuple[SchedulerSummary, ...]:
+    try:
+        found = checkpoint.schedulers
+    except FactUnavailable:  # said of `scheduler` already
+        return ()
+    return tuple(map(_scheduler_summary, found)) if len(found) > 1 else ()
+
+
+def _scheduler_summary(found: SchedulerState) -> SchedulerSummary:
     return SchedulerSummary(**{name: getattr(found, name) for name in SchedulerSummary.model_fields})
 
 
@@ -256,11 +269,12 @@ def _weights(checkpoint: Checkpoint) -> WeightsSummary:
     )
 
 
-_PARTS: dict[str, Callable[[Checkpoint], _Model]] = {
+_PARTS: dict[str, Callable[[Checkpoint], _Model | tuple[_Model, ...]]] = {
     "progress": _progress,
     "resume": _resume,
     "optimizer": _optimizer,
     "scheduler": _scheduler,
+    "schedulers": _schedulers,
     "scaler": _scaler,
     "rng": _rng,
     "model": _model,

@@ -11,6 +11,7 @@ from ckpt_rules.readers import state_dicts
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.facts.loaders import DataLoaders
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.tensors import Weights
@@ -117,6 +118,10 @@ class Layout:
         state = checkpoint.state
         return state_dicts.scheduler(state.get("scheduler"), state.path, state.key_of("scheduler"))
 
+    def schedulers(self, checkpoint: Checkpoint) -> tuple[SchedulerState, ...]:
+        """Every scheduler, where a trainer may keep several; `scheduler` is for the only one."""
+        return (checkpoint.scheduler,)
+
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """The gradient scaler's state."""
         state = checkpoint.state
@@ -142,6 +147,10 @@ class Layout:
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """Counters that can't both be right, by what only this trainer's arithmetic can tell."""
         return ()
+
+    def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
+        """What the data loaders kept of their position, and where the trainer's own counters are."""
+        self._absent("state of data loaders")
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """What each rank wrote, and how many ranks there were."""

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable, UsageError
-from ckpt_rules.facts.files import Entry, EntryKind, RootKind, file_saves_among, saves_among, saves_before
+from ckpt_rules.facts.files import (
+    Entry,
+    EntryKind,
+    RootKind,
+    file_saves_among,
+    mixed_saves_among,
+    saves_among,
+    saves_before,
+)
 from ckpt_rules.finding import Severity
 from ckpt_rules.layout import PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
@@ -46,11 +54,11 @@ def runs_in(
     """The checkpoints of each run by the numbers in their names, oldest first; none where the path is a checkpoint itself.
 
     A run is a directory with others in it that are named like saves (`checkpoint-500`, `step_1000`, `epoch=3`), or with
-    several files that are each a save (`epoch=3-step=90.ckpt`). It may lie up to three directories down, as in
+    several files that are each a save (`epoch=3-step=90.ckpt`), or with both under names of that kind. It may lie up to three directories down, as in
     `version_0/checkpoints`. A layout that takes more seconds than `timeout` is not asked further.
     """
     storage = LocalStorage(path, limits)
-    here = saves_among(storage.directories()) or _several(file_saves_among(storage.files()))
+    here = _mixed(storage) or saves_among(storage.directories()) or _several(file_saves_among(storage.files()))
     folders = [path] if here else list(_folders_with_saves(path.rstrip("/")))
     if not folders or _is_checkpoint(path, plugins, limits, timeout, is_alone=True):
         return {}
@@ -98,10 +106,11 @@ def _saves(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -
     """The saves that lie in a directory, oldest first; directories before which nothing was written left out."""
     storage = LocalStorage(path, limits)
     path = path.rstrip("/")
-    if saves := saves_among(storage.directories()):
+    mixed = _mixed(storage)
+    if not mixed and (saves := saves_among(storage.directories())):
         empty = _empty(storage, saves)
         return tuple(f"{path}/{name}" for name in saves if name not in empty)
-    paths = tuple(f"{path}/{name}" for name in file_saves_among(storage.files()))
+    paths = tuple(f"{path}/{name}" for name in mixed or file_saves_among(storage.files()))
     return paths if _any(paths, plugins, limits, timeout) else ()
 
 
@@ -115,6 +124,11 @@ def _empty(storage: LocalStorage, saves: list[str]) -> set[str]:
 
 def _several(names: list[str]) -> list[str]:
     return names if len(names) >= _SEVERAL else []
+
+
+def _mixed(storage: LocalStorage) -> list[str]:
+    """Saves of a run in which some are directories with the names of files."""
+    return mixed_saves_among(storage.directories(links=False), storage.files())
 
 
 def _any(paths: tuple[str, ...], plugins: Plugins, limits: Limits, timeout: float | None) -> bool:
@@ -150,7 +164,8 @@ def save_before(
     """
     folder, name = os.path.split(os.path.abspath(checkpoint.path))
     beside = LocalStorage(folder, limits)
-    saves = file_saves_among(beside.files()) if checkpoint.is_one_file else saves_among(beside.directories())
+    alone = file_saves_among(beside.files()) if checkpoint.is_one_file else saves_among(beside.directories())
+    saves = _mixed(beside) or alone
     earlier = saves_before(name, saves) if name in saves else []
     if not earlier:
         raise FactUnavailable("no earlier save of its run lies beside it, and --previous names none")

@@ -151,11 +151,11 @@ class LocalStorage:
         """Open one regular file."""
         return LocalSource(self.path / path)
 
-    def directories(self) -> tuple[str, ...]:
-        """Names of the directories at the top, links followed; none where they can't be listed."""
+    def directories(self, *, links: bool = True) -> tuple[str, ...]:
+        """Names of the directories at the top, with or without links to such; none where they can't be listed."""
         try:
             with os.scandir(self.path) as found:
-                return tuple(sorted(e.name for e in found if _is_directory(e)))
+                return tuple(sorted(e.name for e in found if _is_directory(e) and (links or not e.is_symlink())))
         except (OSError, ValueError):
             return ()
 

@@ -23,6 +23,7 @@ _STEPS = re.compile(r"(?:step|iter|iteration)s?[-_=]?(\d+)", re.IGNORECASE)
 _NAMED_NUMBER = re.compile(r"(?:checkpoint|ckpt|epoch|save|model|recovery)s?[-_=]?(\d+)", re.IGNORECASE)
 _ANY_NUMBER = re.compile(r"\d+")
 _SAVE_SUFFIXES = (".ckpt", ".pth.tar", ".pth", ".pt")
+_MIXED_SUFFIX = ".ckpt"
 _UNFINISHED = re.compile(r"tmp|temp|part|incomplete|unfinished", re.IGNORECASE)
 
 
@@ -56,6 +57,17 @@ def file_saves_among(names: Iterable[str]) -> list[str]:
         numbers = [int(n[:18]) for n in re.findall(r"\d+", stem)]
         found.append((bool(_LAST.match(stem)), steps or numbers[-1:] or [-1], name))
     return [name for *_, name in sorted(found)]
+
+
+def mixed_saves_among(directories: Sequence[str], files: Iterable[str]) -> list[str]:
+    """Names of saves that may each be a directory or a file, as Lightning's `.ckpt`, oldest first.
+
+    None where no directory is named like such a file, or another is named like a save of a different kind.
+    """
+    named = [name for name in directories if name.endswith(_MIXED_SUFFIX)]
+    if not named or any(not name.endswith(_MIXED_SUFFIX) for name in saves_among(directories)):
+        return []
+    return file_saves_among([*named, *(name for name in files if name.endswith(_MIXED_SUFFIX))])
 
 
 def saves_before(name: str, names: Iterable[str]) -> list[str]:

@@ -147,6 +147,8 @@ class SchedulerState:
     step_count: calls of `step`, one more than `last_epoch` in torch, as stored
     last_lr:    the rate it set last, one per group, as stored
     base_lrs:   the rates it started from, one per group, as stored
+    parts:      the schedulers of a sequence (`SequentialLR`) or a chain (`ChainedScheduler`), each with its own key
+    milestones: the steps at which a sequence goes on to its next part, as stored
     """
 
     path: str
@@ -157,6 +159,8 @@ class SchedulerState:
     step_count: object = None
     last_lr: tuple[object, ...] = ()
     base_lrs: tuple[object, ...] = ()
+    parts: tuple[SchedulerState, ...] = ()
+    milestones: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,7 @@ class Progress:
     batches_done:  forward passes since the start of training, or None where it can't be told
     expected_updates: optimizer updates that the counters imply, or None
     planned_epochs, planned_updates: the planned end, where recorded
+    scheduler_steps: steps of all schedulers together, where the trainer counts them
     exact:         whether the trainer counts each update itself, so that the optimizer must agree to the update
     notes:         how the counters were read where they could be read in several ways, for `inspect`
     """
@@ -252,6 +257,7 @@ class Progress:
     expected_updates: int | None = None
     planned_epochs: int | None = None
     planned_updates: int | None = None
+    scheduler_steps: int | None = None
     complete: bool = False
     exact: bool = False
     notes: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.facts.loaders import LoaderState
 from ckpt_rules.facts.tensors import JsonFile, Opaque, TensorInfo
 from ckpt_rules.facts.training import (
     ModelConfig,
@@ -19,10 +20,12 @@ from ckpt_rules.facts.training import (
     RngState,
     ScalerState,
     SchedulerState,
+    is_count,
     plain,
 )
 from ckpt_rules.readers.kinds import optimizer_kind, scheduler_kind
 
+_MOST_NESTED = 4
 _SOURCES = {"python": ("python", "random"), "numpy": ("numpy", "np"), "torch": ("torch", "cpu"), "cuda": ("cuda",)}
 
 
@@ -37,19 +40,30 @@ def optimizer(value: object, path: str, key: str | None) -> OptimizerState:
 def scheduler(value: object, path: str, key: str | None) -> SchedulerState:
     """A scheduler's `state_dict`. What a chain of schedulers does not count itself, its first one does."""
     value, key = _only(value, "scheduler", path, key)
+    return _scheduler(value, path, key)
+
+
+def _scheduler(value: Mapping[object, object], path: str, key: str, depth: int = 0) -> SchedulerState:
     values = {k: v for k, v in value.items() if isinstance(k, str)}
-    parts = values.get("_schedulers")
-    first = parts[0] if isinstance(parts, list | tuple) and parts and isinstance(parts[0], Mapping) else {}
-    counted = values if "last_epoch" in values else first
+    inner = _list(values.get("_schedulers")) if depth < _MOST_NESTED else []
+    nested = inner if all(isinstance(v, Mapping) for v in inner) else []
+    parts = tuple(
+        _scheduler(v, path, join(key, f"_schedulers[{i}]"), depth + 1)
+        for i, v in enumerate(nested)
+        if isinstance(v, Mapping)
+    )
+    counted = "last_epoch" in values or not parts
     return SchedulerState(
         path=path,
         key=key,
         kind=scheduler_kind(values),
         values=values,
-        last_epoch=plain(counted.get("last_epoch")),
-        step_count=plain(counted.get("_step_count")),
+        last_epoch=plain(values.get("last_epoch")) if counted else parts[0].last_epoch,
+        step_count=plain(values.get("_step_count")) if counted else parts[0].step_count,
         last_lr=_numbers(values.get("_last_lr")),
-        base_lrs=_numbers(values.get("base_lrs", first.get("base_lrs"))),
+        base_lrs=_numbers(values.get("base_lrs")) if "base_lrs" in values or not parts else parts[0].base_lrs,
+        parts=parts,
+        milestones=_numbers(values.get("_milestones")),
     )
 
 
@@ -62,6 +76,18 @@ def scaler(value: object, path: str, key: str | None) -> ScalerState:
         return ScalerState(path, join(key, "loss_scaler0"), True, plain(loss.get("loss_scale")), loss.get("unskipped"))
     name = "scale" if "scale" in value else "cur_scale"
     return ScalerState(path, key, True, plain(value.get(name)), plain(value.get("_growth_tracker")))
+
+
+def data_loader(value: object, path: str, key: str) -> LoaderState:
+    """What torchdata's StatefulDataLoader keeps, by itself or with workers; of other loaders, only that there is one."""
+    values = value if isinstance(value, Mapping) else {}
+    snapshot = values.get("_snapshot")
+    given, finished = values.get("_num_yielded"), values.get("_iterator_finished")
+    if isinstance(snapshot, Mapping):
+        counts = [plain(n) for n in (snapshot.get("_snapshot_step"), values.get("_steps_since_snapshot"))]
+        known = [n for n in counts if is_count(n)]
+        given = sum(known) if len(known) == len(counts) else next((n for n in counts if not is_count(n)), None)
+    return LoaderState(path, key, plain(given), finished if isinstance(finished, bool) else None)
 
 
 def rng(value: object, path: str, key: str | None) -> RngState:

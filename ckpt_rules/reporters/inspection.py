@@ -48,6 +48,8 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
         part = getattr(found, name)
         why = sentence(found.unavailable.get(name, "no reason given"))
         texts = [f"not known: {why}"] if part is None else list(tell(part))
+        if name == "scheduler" and found.schedulers:
+            texts = [f"{_place(each)}: {text}" for each in found.schedulers for text in _scheduler(each)]
         yield from zip([name, *[""] * (len(texts) - 1)], texts, strict=True)
 
 
@@ -96,6 +98,10 @@ def _scheduler(found: SchedulerSummary) -> Iterator[str]:
         f"{printable(found.kind)}, {value(found.last_epoch)} steps, {_rates('learning rate', found.last_lr)}, "
         f"{_rates('base', found.base_lrs)}"
     )
+
+
+def _place(found: SchedulerSummary) -> str:
+    return printable(f"{found.path}, key {found.key}" if found.key else found.path)
 
 
 def _scaler(found: ScalerSummary) -> Iterator[str]:

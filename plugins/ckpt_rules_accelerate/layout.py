@@ -10,6 +10,7 @@ from typing import ClassVar
 from ckpt_rules import (
     Checkpoint,
     Contradiction,
+    DataLoaders,
     EntryKind,
     FactUnavailable,
     Field,
@@ -44,9 +45,10 @@ from ckpt_rules_deepspeed.masters import masters_of
 
 RANDOM = re.compile(r"random_states_(\d{1,6})\.pkl")
 _NUMBERED = re.compile(
-    r"(?P<stem>model|pytorch_model|optimizer|scheduler|custom_checkpoint)(?:_(?P<number>\d{1,3}))?\.(?P<suffix>\w+)"
+    r"(?P<stem>model|pytorch_model|optimizer|scheduler|custom_checkpoint|dl_state_dict)(?:_(?P<number>\d{1,3}))?\.(?P<suffix>\w+)"
 )
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
+_OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
 _FIRST = {"custom_checkpoint": 0}
 _COUNTERS = ("epoch", "step", "global_step", "completed_steps", "completed_epochs")
 _CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
@@ -145,6 +147,13 @@ class Accelerate(Layout):
         path = _only(checkpoint, "scheduler")
         return state_dicts.scheduler(checkpoint.contents(path), path, "")
 
+    def schedulers(self, checkpoint: Checkpoint) -> tuple[SchedulerState, ...]:
+        """Each prepared scheduler."""
+        paths = _of(checkpoint, "scheduler")
+        if len(paths) < 2:
+            return (checkpoint.scheduler,)
+        return tuple(state_dicts.scheduler(checkpoint.contents(p), p, "") for p in paths)
+
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""
         if saves := checkpoint.fact(zero_saves):
@@ -172,11 +181,10 @@ class Accelerate(Layout):
         counted = [o.updates for o in checkpoint.optimizers if o.updates is not None]
         updates = max(counted, default=None)
         done = "an unknown number of updates" if updates is None else f"{updates:,} update{'' if updates == 1 else 's'}"
-        sentence = (
-            f"load_state restores what {done} made; it skips no data, and starts no epoch: the script must, with "
-            "skip_first_batches"
-        )
-        plan = ResumePlan(sentence, from_update=updates)
+        data = "it skips no data, and starts no epoch: the script must, with skip_first_batches"
+        if _of(checkpoint, "dl_state_dict"):
+            data = f"{_position(checkpoint)}; it starts no epoch: the script must"
+        plan = ResumePlan(f"load_state restores what {done} made; {data}", from_update=updates)
         known = Progress(notes=tuple(_registered(checkpoint)), plan=plan)
         if steps := zero.counters(checkpoint, checkpoint.fact(zero_saves)):
             return replace(known, global_step=steps[1], expected_updates=steps[1] - steps[2], exact=True)
@@ -200,6 +208,16 @@ class Accelerate(Layout):
         entry = checkpoint.listing.get(tag) if tag else None
         there = entry is not None and entry.kind is EntryKind.DIRECTORY
         return (Pointer("latest", tag, there, _CONVERTER_STOPS, needed="info"),)
+
+    def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
+        """Each `dl_state_dict.bin`; within an epoch they are compared with the batches that `accumulate` counted."""
+        paths = _of(checkpoint, "dl_state_dict")
+        states = tuple(state_dicts.data_loader(checkpoint.contents(p), p, "") for p in paths)
+        done = plain(checkpoint.state.values.get("step"))
+        given = [s.batches for s in states if is_count(s.batches)]
+        # It counts on and on where it is not reset at the end of an epoch, and is then no position.
+        within = is_count(done) and any(0 < done < n for n in given if is_count(n))
+        return DataLoaders(states, position=int(done) if within and is_count(done) else None)
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """One file of random states for each rank; and the pieces that FSDP or DeepSpeed wrote for each."""
@@ -252,7 +270,7 @@ def _match(names: set[str]) -> Match | None:
     random = sorted(n for n in names if RANDOM.fullmatch(n))
     signs = [
         *random[:1],
-        *sorted(n for n in names if n in ("optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl")),
+        *sorted(n for n in names if n in _OWN_NAMES),
     ]
     signs += sorted(n for n in names if _FULL_SHARDED.fullmatch(n))
     if random and len(signs) > 1:
@@ -299,13 +317,16 @@ def _only(checkpoint: Checkpoint, stem: str) -> str:
 def _holes(checkpoint: Checkpoint) -> list[Requirement]:
     """Numbers that are missing below the highest of a kind: objects are loaded in their order, and none may be left out."""
     found: list[Requirement] = []
-    for stem in ("model", "optimizer", "scheduler", "custom_checkpoint"):
+    for stem in ("model", "optimizer", "scheduler", "custom_checkpoint", "dl_state_dict"):
         matches = [m for p in _of(checkpoint, stem) if (m := _NUMBERED.fullmatch(p))]
         numbers = _numbers(_of(checkpoint, stem))
         for number in sorted(set(range(max(numbers, default=0))) - set(numbers)):
             tail = f"_{number}" if number or stem in _FIRST else ""
-            why = f"a later one of the {stem} files is there, and load_state wants as many as were prepared"
-            found.append(Requirement((f"{stem}{tail}.{matches[0]['suffix']}",), why))
+            loader = stem == "dl_state_dict"
+            wants = "this data loader starts its data again" if loader else "load_state wants as many as were prepared"
+            why = f"a later one of the {stem} files is there, and {wants}"
+            severity = Severity.WARNING if loader else Severity.ERROR
+            found.append(Requirement((f"{stem}{tail}.{matches[0]['suffix']}",), why, severity))
     return found
 
 
@@ -342,6 +363,23 @@ def _registered(checkpoint: Checkpoint) -> list[str]:
         if said:
             notes.append(f"{path} says {', '.join(said)}")
     return notes
+
+
+def _position(checkpoint: Checkpoint) -> str:
+    """Where the data go on that keep their own state."""
+    words = []
+    try:
+        states = checkpoint.dataloaders.states
+    except FactUnavailable:
+        return "where its data loaders go on can't be told"
+    for state in states:
+        where = "where they were"
+        if state.finished or state.batches == 0:
+            where = "with their first batch"
+        elif is_count(state.batches):
+            where = f"after batch {int(state.batches):,}"
+        words.append(f"those of {state.path} {where}")
+    return f"data loaders go on, {', '.join(words)}"
 
 
 def _weights(checkpoint: Checkpoint, path: str) -> WeightFile:

@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
+    DataLoaders,
     FactUnavailable,
     Field,
     Layout,
+    LoaderState,
     Match,
     OptimizerState,
     Progress,
@@ -32,6 +34,8 @@ from ckpt_rules_dcp.extras import rng_of, scaler_of
 from ckpt_rules_dcp.saved import METADATA, Small
 
 FILE = re.compile(r"__(\d+)_(\d+)\.distcp")
+LOADER = re.compile(r"dataloader\.dp_rank_(\d{1,6})")
+WORLD = "dataloader.world_size"
 _CERTAIN, _LIKELY, _FAIR = 90, 80, 60
 _WHY = "it is written last, so this save never finished, and nothing can be loaded without it; a copy with `cp *` leaves it out"
 
@@ -120,6 +124,20 @@ class Distributed(Layout):
             expected_updates=step,
             exact=bool(recorded) and recorded[0].key.startswith("train_state."),
             plan=ResumePlan(sentence, from_update=done),
+        )
+
+    def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
+        """torchtitan's: an object for each data-parallel rank, and the number of ranks."""
+        small = _small(checkpoint)
+        found = ((LOADER.fullmatch(name), name) for name in checkpoint.distributed().objects)
+        states = tuple(
+            LoaderState(small.paths.get(n, METADATA), n, rank=int(m[1]))
+            for m, n in sorted(found, key=lambda f: f[1])
+            if m
+        )
+        size = small.values.get(WORLD)
+        return DataLoaders(
+            states, None if size is None else Recorded("world_size", plain(size), small.paths[WORLD], WORLD)
         )
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:

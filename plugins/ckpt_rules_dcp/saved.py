@@ -120,19 +120,24 @@ def _whole(small: Small, names: Iterable[str]) -> Mapping[object, object] | None
     return next((v for name in names if isinstance(v := small.values.get(name), Mapping)), None)
 
 
-def optimizer_state(checkpoint: Checkpoint, small: Small, path: str = METADATA) -> Mapping[object, object] | None:
-    """The optimizer's `state_dict`, put together again from its entries; None where there are none."""
+def optimizer_state(
+    checkpoint: Checkpoint, small: Small, path: str = METADATA, named: re.Pattern[str] = OPTIMIZER
+) -> Mapping[object, object] | None:
+    """The optimizer's `state_dict`, put together again from its entries; None where there are none.
+
+    named: what the full names of its entries match; its group is the name that the optimizer knows
+    """
     if whole := _whole(small, _WHOLE_OPTIMIZER):
         return _unflattened(whole)
-    values = _values(checkpoint, small, path)
-    return folded({match[1]: v for name, v in values.items() if (match := OPTIMIZER.fullmatch(name))})
+    values = _values(checkpoint, small, path, named)
+    return folded({match[1]: v for name, v in values.items() if (match := named.fullmatch(name))})
 
 
 def folded(values: Mapping[str, object]) -> Mapping[object, object] | None:
     """An optimizer's `state_dict` of entries such as `state.0.weight.exp_avg` and `param_groups.0.weight.lr`; None of none."""
     state: dict[str, dict[str, object]] = defaultdict(dict)
     groups: dict[int, dict[str, object]] = defaultdict(dict)
-    named: dict[str, dict[str, object]] = defaultdict(dict)
+    owners: dict[str, dict[str, object]] = defaultdict(dict)
     for name, value in values.items():
         kind, _, rest = name.partition(".")
         owner, _, field = rest.rpartition(".")
@@ -141,8 +146,8 @@ def folded(values: Mapping[str, object]) -> Mapping[object, object] | None:
         elif kind == "param_groups" and _NUMBER.fullmatch(owner):
             groups[int(owner)][field] = value
         elif kind == "param_groups" and owner:
-            named[owner][field] = value
-    listed = [groups[n] for n in sorted(groups)] or [{**fields, "params": [owner]} for owner, fields in named.items()]
+            owners[owner][field] = value
+    listed = [groups[n] for n in sorted(groups)] or [{**fields, "params": [owner]} for owner, fields in owners.items()]
     return {"state": _by_parameter(state, listed), "param_groups": listed} if state or listed else None
 
 
@@ -161,13 +166,13 @@ def _by_parameter(state: Mapping[str, object], groups: Iterable[Mapping[str, obj
     return {int(k) if k not in names and _NUMBER.fullmatch(k) else k: v for k, v in state.items()}
 
 
-def _values(checkpoint: Checkpoint, small: Small, path: str) -> dict[str, object]:
+def _values(checkpoint: Checkpoint, small: Small, path: str, named: re.Pattern[str]) -> dict[str, object]:
     tensors = {
         name: TensorInfo(t.dtype, t.shape, 0)
         for name, t in checkpoint.distributed(path).tensors.items()
-        if t.shape and OPTIMIZER.fullmatch(name)
+        if t.shape and named.fullmatch(name)
     }
-    return {**tensors, **{n: v for n, v in small.values.items() if OPTIMIZER.fullmatch(n)}}
+    return {**tensors, **{n: v for n, v in small.values.items() if named.fullmatch(n)}}
 
 
 def scheduler_state(small: Small) -> dict[str, object] | None:
@@ -187,7 +192,7 @@ def counters(small: Small) -> dict[str, str]:
     return found
 
 
-def update_counters(small: Small) -> dict[str, int]:
+def update_counters(small: Small, named: re.Pattern[str] = OPTIMIZER) -> dict[str, int]:
     """The update counter of each parameter that has one, by its full name."""
-    steps = {n: plain(v) for n, v in small.values.items() if OPTIMIZER.fullmatch(n) and n.endswith(".step")}
+    steps = {n: plain(v) for n, v in small.values.items() if named.fullmatch(n) and n.endswith(".step")}
     return {n: int(v) for n, v in steps.items() if is_count(v)}

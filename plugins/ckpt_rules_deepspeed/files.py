@@ -16,6 +16,7 @@ _EXPERT = re.compile(r"(?:layer_(?P<layer>\d+)_)?expert_(?P<expert>\d+)_mp_rank_
 _EXPERT_OPTIMIZER = re.compile(r"expp_rank_(?P<rank>\d{1,6})_mp_rank_(?P<mp>\d{2,4})_optim_states\.pt")
 _LAYER = re.compile(r"layer_(?P<layer>\d{2,4})-(?P<rest>(?:model_(?P<mp>\d+)-)?model_states)\.pt")
 UNIVERSAL_STATE = "zero/optimizer_state.pt"
+LIGHTNING_TAG = "checkpoint"
 _UNIVERSAL = re.compile(r"zero/(?P<parameter>[^/]+)/(?P<part>\w+)\.pt")
 
 
@@ -97,13 +98,19 @@ def template_of(path: str) -> str:
 
 
 def find_saved(checkpoint: Checkpoint) -> Saved:
-    """The save that the checkpoint is; or, in a save directory, the one with an uncommon name to which `latest` leads."""
+    """The save that the checkpoint is; or, in a save directory, the one with an uncommon name to which `latest` leads.
+
+    Where it leads nowhere, Lightning's constant tag is looked for.
+    """
     here = saved_in(checkpoint, "")
-    tag = checkpoint.note("latest")
-    if here.signs or not tag or saves_among([tag]):
+    if here.signs:
         return here
-    entry = checkpoint.listing.get(tag)
-    return saved_in(checkpoint, f"{tag}/") if entry is not None and entry.kind is EntryKind.DIRECTORY else here
+    for tag in (checkpoint.note("latest"), LIGHTNING_TAG):
+        entry = checkpoint.listing.get(tag) if tag and not saves_among([tag]) else None
+        found = saved_in(checkpoint, f"{tag}/") if entry is not None and entry.kind is EntryKind.DIRECTORY else here
+        if found.signs:
+            return found
+    return here
 
 
 def saves_inside(checkpoint: Checkpoint) -> tuple[Saved, ...]:

@@ -1,4 +1,4 @@
-"""PyTorch Lightning's checkpoints: one `.ckpt` file with weights, optimizers, schedulers and the counters of its loops."""
+"""PyTorch Lightning's checkpoints: one `.ckpt` file, or the directory that its FSDP and DeepSpeed strategies write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from ckpt_rules import Layout, hookimpl
 
 @hookimpl
 def ckpt_rules_layouts() -> list[Layout]:
-    """Lightning's layout."""
+    """The file, and two kinds of directories."""
+    from ckpt_rules_lightning.deepspeed import LightningDeepSpeed
     from ckpt_rules_lightning.layout import Lightning
+    from ckpt_rules_lightning.sharded import LightningSharded
 
-    return [Lightning()]
+    return [Lightning(), LightningSharded(), LightningDeepSpeed()]

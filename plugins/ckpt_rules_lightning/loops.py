@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ckpt_rules import Contradiction, is_count
 
 _FIT = "loops.fit_loop"
+LOADERS = f"{_FIT}.state_dict.combined_loader"
 _ORDER = ("ready", "started", "processed", "completed")
 
 
@@ -33,8 +34,9 @@ class Loops:
     epochs:  of all training, the one under way included in `ready`
     batches: of the epoch; total: of all training
     updates: optimizer steps by automatic optimization; manual: by manual optimization, of all optimizers together
+    scheduled: steps of all schedulers together, but for those that the module makes itself
     at_end:  whether the last batch of the epoch was the last to be fetched
-    loader:  whether the data loader kept its own state
+    loaders: the states of the data loaders that keep one
     """
 
     epochs: Counter
@@ -42,8 +44,9 @@ class Loops:
     total: Counter
     updates: Counter
     manual: Counter
+    scheduled: Counter
     at_end: bool
-    loader: bool
+    loaders: tuple[object, ...]
 
     @property
     def epoch_complete(self) -> bool:
@@ -64,8 +67,9 @@ def read_loops(state: Mapping[object, object]) -> Loops | None:
         total=_counter(fit, "epoch_loop.batch_progress", "total"),
         updates=_counter(optimizer, "step", "total", "epoch_loop.automatic_optimization.optim_progress.optimizer"),
         manual=_counter(fit, "epoch_loop.manual_optimization.optim_step_progress", "total"),
+        scheduled=_counter(fit, "epoch_loop.scheduler_progress", "total"),
         at_end=progress.get("is_last_batch") is True,
-        loader=bool(_inside(fit, "state_dict").get("combined_loader")),
+        loaders=tuple(kept) if isinstance(kept := _inside(fit, "state_dict").get("combined_loader"), list) else (),
     )
 
 

@@ -30,6 +30,7 @@ def progress_of(loops: Loops | None, optimizers: int) -> Progress:
         accumulation=_accumulation(done, automatic, epoch),
         batches_done=done,
         expected_updates=updates if automatic or optimizers == 1 else None,
+        scheduler_steps=loops.scheduled["completed"] or None,
         complete=complete,
         exact=bool(automatic) and optimizers == 1,
         plan=_plan(loops, epoch, step, total, automatic or manual),
@@ -57,12 +58,15 @@ def _accumulation(batches: int, updates: int, epochs: int) -> int:
 def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) -> ResumePlan:
     if loops.epoch_complete:
         sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
+        if loops.loaders and loops.batches["completed"] < loops.batches["ready"]:
+            # Saved within the last batch, the loader is at its end and not yet at the next beginning.
+            sentence += ", but with what its data loader still has to give after this epoch, which may be nothing"
         return ResumePlan(sentence, epoch + 1, 0, total, steps)
     if step == 0:
         return ResumePlan(f"training starts epoch {epoch:,} at its first batch", epoch, 0, total, steps)
     left = None if total is None else max(total - step, 0)
     of = "" if total is None else f" of {total:,}"
-    if loops.loader:
+    if loops.loaders:
         return ResumePlan(
             f"epoch {epoch:,} goes on after batch {step:,}{of}, where the data loader left off",
             epoch,

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 
 from ckpt_rules import (
     Checkpoint,
     Contradiction,
+    DataLoaders,
     EntryKind,
     FactUnavailable,
     Layout,
+    LoaderState,
     Opaque,
     Pointer,
     Progress,
-    RankFiles,
     Recorded,
     ResumePlan,
     is_count,
@@ -25,7 +25,8 @@ from ckpt_rules import (
 TRACKER = "latest_checkpointed_iteration.txt"
 NAME = re.compile(r"iter_0*(\d{1,12})")
 _BRIDGES_TRACKER = "latest_train_state.pt"
-_LOADER = re.compile(r"(?P<before>(?:.*/)?train_dataloader_dprank)(?P<rank>\d{3,6})\.pt")
+_LOADER = re.compile(r"train_dataloader_dprank(\d{3,6})\.pt")
+_RANKS = "args.data_parallel_size"
 RELEASE = "release"
 _SILENT = (
     "Megatron loads nothing and starts from random weights, with no more than a warning, unless it was started with "
@@ -52,6 +53,14 @@ class Megatron(Layout):
         """Samples against iterations."""
         state = checkpoint.state
         return contradictions(state.values, state.path)
+
+    def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
+        """A file for each data-parallel rank, wherever in the save it lies."""
+        found = ((_LOADER.fullmatch(e.name), e.path) for e in checkpoint.listing.files("*.pt"))
+        states = tuple(LoaderState(path, "", rank=int(match[1])) for match, path in found if match)
+        state = checkpoint.state
+        size = arguments(state.values).get("data_parallel_size")
+        return DataLoaders(states, None if size is None else Recorded("world_size", size, state.path, _RANKS))
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The tracker beside `iter_N`."""
@@ -106,32 +115,6 @@ def contradictions(values: Mapping[object, object], path: str) -> tuple[Contradi
         words = f"the scheduler is at {int(steps):,} samples, and {int(samples):,} were consumed"
         found.append(Contradiction(path, "opt_param_scheduler.num_steps", words))
     return tuple(found)
-
-
-def loaders(checkpoint: Checkpoint) -> tuple[RankFiles, ...]:
-    """The state of each data-parallel rank's loader, wherever it lies; as many as the arguments say, or as the names count."""
-    found: dict[str, dict[int, str]] = defaultdict(dict)
-    for entry in checkpoint.listing.files("*.pt"):
-        if match := _LOADER.fullmatch(entry.path):
-            found[match["before"]][int(match["rank"])] = entry.path
-    if not found:
-        return ()
-    try:
-        ranks = arguments(checkpoint.state.values).get("data_parallel_size")
-    except FactUnavailable:
-        ranks = None
-    why = "Megatron only prints so, and that rank's data begin anew"
-    return tuple(
-        RankFiles(
-            "the data loader's state",
-            before + "{:03d}.pt",
-            paths,
-            why,
-            "warning",
-            expected=max(int(ranks) if is_count(ranks) else 0, max(paths) + 1),
-        )
-        for before, paths in found.items()
-    )
 
 
 def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:

@@ -13,7 +13,6 @@ from ckpt_rules import (
     Field,
     Match,
     OptimizerState,
-    Ranks,
     Requirement,
     RngState,
     ScalerState,
@@ -93,11 +92,6 @@ class MegatronDistributed(common.Megatron):
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
         return TrainingState(path, values, _FIELDS)
-
-    def ranks(self, checkpoint: Checkpoint) -> Ranks:
-        """The loaders' states, which alone are files of ranks."""
-        families = common.loaders(checkpoint)
-        return Ranks(families=families) if families else super().ranks(checkpoint)
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """Spread over the ranks in flat pieces that are not put together here."""

@@ -115,7 +115,7 @@ class MegatronRanks(common.Megatron):
             values = contents(checkpoint, path)
             if values.get("iteration") is not None:
                 steps.append(Recorded("step", values["iteration"], path, "iteration"))
-        return Ranks(families=common.loaders(checkpoint), steps=tuple(steps))
+        return Ranks(steps=tuple(steps))
 
 
 Rank = tuple[int | None, int | None, int | None]

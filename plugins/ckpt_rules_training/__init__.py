@@ -15,6 +15,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_training.optimizer_steps import StepDrift, UnevenSteps
     from ckpt_rules_training.optimizer_values import BadHyperparameter, MomentDtype
     from ckpt_rules_training.progress_counters import CountersDisagree, Finished
+    from ckpt_rules_training.progress_dataloader import DataLoaderPosition
     from ckpt_rules_training.progress_invalid import InvalidProgress
     from ckpt_rules_training.progress_name import NameMismatch
     from ckpt_rules_training.scaler_collapsed import CollapsedScaler
@@ -25,7 +26,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
 
     return [
         UnreadableState, MissingField, MisspelledField,
-        InvalidProgress, CountersDisagree, NameMismatch, Finished,
+        InvalidProgress, CountersDisagree, NameMismatch, DataLoaderPosition, Finished,
         OptimizerMissing, EmptyOptimizerState, StepDrift, UnevenSteps, ParamMismatch, BadHyperparameter, MomentDtype,
         SchedulerMissing, StepMismatch, LrMismatch, Exhausted,
         ScalerMissing, CollapsedScaler, RngMissing, EmaMissing,

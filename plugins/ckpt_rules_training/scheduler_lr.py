@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 from pydantic import Field
@@ -16,12 +15,12 @@ from ckpt_rules import (
     Rule,
     SchedulerState,
     Severity,
-    plain,
 )
 from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.scheduler_owner import PLATEAU, differ, disagreeing, number, owner
+from ckpt_rules_training.scheduler_parts import is_last, part_rates
 from ckpt_rules_training.words import count, inside
 
-_ABSURD = 1e300
 _RESTARTING = frozenset({"CosineAnnealingWarmRestarts", "CyclicLR"})
 
 
@@ -31,7 +30,9 @@ class LrMismatch(Rule):
     ## What it checks
     The rates that the scheduler set last (`_last_lr`) against the rate of each parameter group, with a relative
     tolerance; and that there are as many. ReduceLROnPlateau is left alone, and so are
-    schedulers with a separate warm-up: others change the rate beside them.
+    schedulers with a separate warm-up: others change the rate beside them. Of several schedulers and optimizers, which are not
+    told apart on disk, a scheduler is at fault where no optimizer has its rates, and one has those of no scheduler. In a
+    sequence or chain the part at work must have set the same rates.
 
     ## Why it matters
     Some schedulers compute the next rate from the optimizer's, others from their own base rates: after a resume the
@@ -50,18 +51,26 @@ class LrMismatch(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each group, or one where the numbers of groups differ."""
-        scheduler, optimizer = checkpoint.scheduler, checkpoint.optimizer
-        if scheduler.kind == "ReduceLROnPlateau" or not scheduler.last_lr:
-            raise FactUnavailable(f"the scheduler ({scheduler.kind}) does not record the learning rate it set last")
+        known = [s for s in checkpoint.schedulers if s.kind != PLATEAU and s.last_lr]
+        if not known:
+            kind = checkpoint.schedulers[0].kind if checkpoint.schedulers else "none"
+            raise FactUnavailable(f"the scheduler ({kind}) does not record the learning rate it set last")
         if _warms_up_beside(checkpoint):
             raise FactUnavailable("a warm-up of its own changes the learning rate beside the scheduler")
+        for scheduler in known:
+            faults = list(part_rates(scheduler))
+            yield from faults
+            optimizer = None if faults else disagreeing(checkpoint, scheduler, self.tolerance)
+            if optimizer is not None:
+                yield from self._between(scheduler, optimizer)
+
+    def _between(self, scheduler: SchedulerState, optimizer: OptimizerState) -> Iterator[Problem]:
         if len(scheduler.last_lr) != len(optimizer.groups):
             yield _numbers_differ(scheduler, optimizer)
             return
-        # A rate of zero or below is for optimizer/bad-hyperparameter to report.
         for index, (scheduled, lr) in enumerate(zip(scheduler.last_lr, optimizer.lrs, strict=True)):
-            a, b = _number(scheduled), _number(lr)
-            if a is not None and b is not None and b > 0 and not math.isclose(a, b, rel_tol=self.tolerance):
+            a, b = number(scheduled), number(lr)
+            if a is not None and b is not None and differ(a, b, self.tolerance):
                 yield _lrs_differ(scheduler, optimizer, index, a, b)
 
 
@@ -69,14 +78,6 @@ def _warms_up_beside(checkpoint: Checkpoint) -> bool:
     """Whether the state keeps another scheduler that dampens what the first one sets."""
     values = maybe(lambda: checkpoint.state.values) or {}
     return any(isinstance(v, Mapping) and "warmup" in str(k).lower() for k, v in values.items())
-
-
-def _number(value: object) -> float | None:
-    """A finite number; others are for optimizer/bad-hyperparameter to report."""
-    value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _ABSURD:
-        return None
-    return float(value)
 
 
 def _numbers_differ(scheduler: SchedulerState, optimizer: OptimizerState) -> Problem:
@@ -110,7 +111,8 @@ class Exhausted(Rule):
     ## What it checks
     The learning rate of every parameter group against the rate that its schedule started from (`base_lrs`, or the
     optimizer's `initial_lr`). The rule speaks when all groups are below the given ratio, once a step was made. Schedules that
-    restart are left alone, and so is a checkpoint whose planned end is reached: `progress/finished` says that.
+    restart, and sequences with parts still to come, are left alone, and so is a checkpoint whose planned end is reached:
+    `progress/finished` says that.
 
     ## Why it matters
     After the scheduler's state is loaded, or it is stepped forward to the recorded update, the schedule may have run out:
@@ -130,12 +132,18 @@ class Exhausted(Rule):
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """At most one problem."""
-        scheduler, optimizer = checkpoint.scheduler, checkpoint.optimizer
-        steps = _number(scheduler.last_epoch)
-        if scheduler.kind in _RESTARTING or steps is None or steps <= 0 or _is_finished(checkpoint):
+        """One problem for each scheduler."""
+        if not _is_finished(checkpoint):
+            for scheduler in checkpoint.schedulers:
+                optimizer = owner(checkpoint, scheduler)
+                if optimizer is not None:
+                    yield from self._of(scheduler, optimizer)
+
+    def _of(self, scheduler: SchedulerState, optimizer: OptimizerState) -> Iterator[Problem]:
+        steps = number(scheduler.last_epoch)
+        if _goes_up_again(scheduler) or steps is None or steps <= 0:
             return
-        pairs = [(_number(lr), _base(scheduler, optimizer, i)) for i, lr in enumerate(optimizer.lrs)]
+        pairs = [(number(lr), _base(scheduler, optimizer, i)) for i, lr in enumerate(optimizer.lrs)]
         known = [(lr, base) for lr, base in pairs if lr is not None and base]
         if known and all(lr <= self.ratio * base for lr, base in known):
             lr, base = max(known)
@@ -148,10 +156,15 @@ class Exhausted(Rule):
             )
 
 
+def _goes_up_again(scheduler: SchedulerState) -> bool:
+    """Whether it restarts by itself, or has a part that does or is still to come."""
+    return scheduler.kind in _RESTARTING or not is_last(scheduler) or any(map(_goes_up_again, scheduler.parts))
+
+
 def _base(scheduler: SchedulerState, optimizer: OptimizerState, index: int) -> float | None:
     bases = scheduler.base_lrs
     value = bases[index] if index < len(bases) else optimizer.groups[index].options.get("initial_lr")
-    return _number(value)
+    return number(value)
 
 
 def _share(lr: float, base: float) -> str:

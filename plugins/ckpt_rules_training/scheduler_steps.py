@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Opaque, Place, Problem, Rule, SchedulerState, Severity, is_count
-from ckpt_rules_training.maybe import is_scaled, maybe, updates_of
-from ckpt_rules_training.words import inside, shown
+from ckpt_rules_training.maybe import is_scaled, maybe
+from ckpt_rules_training.scheduler_owner import owner
+from ckpt_rules_training.scheduler_parts import counter_key, part_steps
+from ckpt_rules_training.words import shown
 
 _MOST_ACCUMULATED = 64
 _WORLD_SIZES = ("world_size", "num_processes", "n_gpus", "num_gpus", "ngpus", "n_gpu")
@@ -38,7 +40,9 @@ class StepMismatch(Rule):
     The scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
     batches, the global step, and finished epochs. It must agree with one of them. `_step_count` ought to be
     `last_epoch` plus 1. ReduceLROnPlateau counts evaluations and is left alone. Where the trainer itself counts every
-    update, as the transformers Trainer does, it must agree exactly, unless the option `tolerance` is set.
+    update, as the transformers Trainer does, it must agree exactly, unless the option `tolerance` is set. Of several
+    schedulers each is looked at; in a sequence (SequentialLR) also the part that is at work, which counts from its
+    milestone, and in a chain every part, for all make the same steps.
 
     ## Why it matters
     The learning rate is a function of that number. A scheduler that is behind repeats a part of its schedule, the warm-up
@@ -57,39 +61,47 @@ class StepMismatch(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for `last_epoch`, or one for `_step_count`."""
-        scheduler = checkpoint.scheduler
-        if scheduler.kind == "ReduceLROnPlateau":
-            raise FactUnavailable("ReduceLROnPlateau counts evaluations, not updates")
-        if scheduler.last_epoch is None:
-            raise FactUnavailable(f"the scheduler ({scheduler.kind}) keeps no last_epoch")
+        schedulers = checkpoint.schedulers
+        unknown = [why for s in schedulers if (why := _uncounted(s))]
+        if len(unknown) == len(schedulers):
+            raise FactUnavailable(unknown[0])
+        for scheduler in schedulers:
+            if not _uncounted(scheduler):
+                yield from self._of(checkpoint, scheduler)
+
+    def _of(self, checkpoint: Checkpoint, scheduler: SchedulerState) -> Iterator[Problem]:
         if not is_count(scheduler.last_epoch):
             yield _no_count(scheduler)
             return
-        steps, candidates = int(scheduler.last_epoch), _candidates(checkpoint)
+        steps, candidates = int(scheduler.last_epoch), _candidates(checkpoint, scheduler)
         exact = checkpoint.progress.exact and "tolerance" not in self.model_fields_set
         tolerance = 0 if exact else self.tolerance
         fits = not candidates or any(c.fits(steps, tolerance) for c in candidates)
-        if fits or _is_undecided(checkpoint, steps, tolerance):
-            yield from _step_count(scheduler, steps, tolerance)
+        if fits or _is_undecided(checkpoint, steps, tolerance) or _may_be_uncounted(checkpoint, scheduler):
+            yield from list(part_steps(scheduler)) or _step_count(scheduler, steps, tolerance)
         else:
             yield _mismatch(scheduler, steps, candidates)
 
 
-def _candidates(checkpoint: Checkpoint) -> list[_Candidate]:
+def _uncounted(scheduler: SchedulerState) -> str | None:
+    """Why a scheduler's steps can't be compared, or None."""
+    if scheduler.kind == "ReduceLROnPlateau":
+        return "ReduceLROnPlateau counts evaluations, not updates"
+    return f"the scheduler ({scheduler.kind}) keeps no last_epoch" if scheduler.last_epoch is None else None
+
+
+def _candidates(checkpoint: Checkpoint, scheduler: SchedulerState) -> list[_Candidate]:
     progress = checkpoint.progress
-    found = []
-    expected, made = progress.expected_updates, updates_of(checkpoint)
-    if expected is not None and made is not None and is_scaled(checkpoint):
+    expected, done = progress.expected_updates, _made(checkpoint)
+    if expected is not None and done and is_scaled(checkpoint):
         # Updates that the scaler skips are steps of the scheduler in some loops, and none in others.
-        found.append(_Candidate("optimizer updates", min(made, expected), max(made, expected)))
+        found = [_Candidate("optimizer updates", min(n, expected), max(n, expected)) for n in done]
     else:
-        both = dict.fromkeys(n for n in (made, expected) if n is not None)
-        found += [_Candidate("optimizer updates", n, n) for n in both]
+        both = dict.fromkeys(n for n in (*done, expected) if n is not None)
+        found = [_Candidate("optimizer updates", n, n) for n in both]
     world = _world_size(checkpoint)
     if world > 1:  # Accelerate steps the scheduler once for each process
-        found += [
-            _Candidate(f"updates on {world} processes", n * world, n * world) for n in {made, expected} - {None} if n
-        ]
+        found += [_Candidate(f"updates on {world} processes", n * world, n * world) for n in {*done, expected} if n]
     if progress.global_step is not None:
         found.append(_Candidate("global steps", progress.global_step, progress.global_step))
     if progress.batches_done is not None:
@@ -97,7 +109,23 @@ def _candidates(checkpoint: Checkpoint) -> list[_Candidate]:
     if progress.epoch is not None:
         under_way = not progress.complete
         found.append(_Candidate("epochs", max(progress.epoch - under_way, 0), progress.epoch))
-    return found
+    return [*found, *_told_by_trainer(checkpoint, scheduler)]
+
+
+def _made(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Updates of each optimizer that counts any, each number once."""
+    optimizers = maybe(lambda: checkpoint.optimizers) or ()
+    return tuple(dict.fromkeys(o.updates for o in optimizers if o.updates is not None))
+
+
+def _told_by_trainer(checkpoint: Checkpoint, scheduler: SchedulerState) -> Iterator[_Candidate]:
+    """What the trainer's own count of all schedulers' steps leaves for this one."""
+    total = checkpoint.progress.scheduler_steps
+    others = [s.last_epoch for s in checkpoint.schedulers if s is not scheduler]
+    if total is not None and all(map(is_count, others)):
+        left = total - sum(int(n) for n in others if is_count(n))
+        if left >= 0:
+            yield _Candidate("steps of schedulers", left, left)
 
 
 def _world_size(checkpoint: Checkpoint) -> int:
@@ -123,18 +151,27 @@ def _is_undecided(checkpoint: Checkpoint, steps: int, tolerance: int) -> bool:
     progress = checkpoint.progress
     if progress.batches_done is not None:
         return False
-    made = progress.global_step or updates_of(checkpoint)
+    made = progress.global_step or max(_made(checkpoint), default=None)
     if made is None:
         return steps > (progress.epoch or 0)
     ratio = round(steps / made) if made else 0
     return 1 < ratio <= _MOST_ACCUMULATED and abs(steps - ratio * made) <= ratio * (tolerance + 1)
 
 
+def _may_be_uncounted(checkpoint: Checkpoint, scheduler: SchedulerState) -> bool:
+    """Whether it may belong to one of several optimizers that counts no updates."""
+    optimizers = maybe(lambda: checkpoint.optimizers) or ()
+    if len(optimizers) < 2 or all(o.updates is not None for o in optimizers):
+        return False
+    own = owner(checkpoint, scheduler)
+    return own is None or own.updates is None
+
+
 def _mismatch(scheduler: SchedulerState, steps: int, candidates: list[_Candidate]) -> Problem:
     unique = list(dict.fromkeys(map(str, candidates)))
     return Problem(
         message=f"the scheduler has made {steps:,} steps, which fits none of {', '.join(unique)}",
-        place=Place(path=scheduler.path, key=inside(scheduler.key, "last_epoch")),
+        place=Place(path=scheduler.path, key=counter_key(scheduler)),
         help="build the scheduler anew and step it to the update where training stands",
         data={"last_epoch": steps, "candidates": [{"of": c.words, "from": c.low, "to": c.high} for c in candidates]},
     )
@@ -143,7 +180,7 @@ def _mismatch(scheduler: SchedulerState, steps: int, candidates: list[_Candidate
 def _no_count(scheduler: SchedulerState) -> Problem:
     return Problem(
         message=f"last_epoch of the scheduler is {shown(scheduler.last_epoch)}, which is no count of steps",
-        place=Place(path=scheduler.path, key=inside(scheduler.key, "last_epoch")),
+        place=Place(path=scheduler.path, key=counter_key(scheduler)),
         help="build the scheduler anew and step it to the update where training stands",
         data={"last_epoch": str(scheduler.last_epoch)},
     )
@@ -160,7 +197,7 @@ def _step_count(scheduler: SchedulerState, steps: int, tolerance: int) -> Iterat
         return
     yield Problem(
         message=f"_step_count of the scheduler is {shown(calls)}, but last_epoch is {steps:,}",
-        place=Place(path=scheduler.path, key=inside(scheduler.key, "_step_count")),
+        place=Place(path=scheduler.path, key=f"{counter_key(scheduler).removesuffix('last_epoch')}_step_count"),
         help="the two are written together: build the scheduler anew and step it forward",
         data={"step_count": str(calls), "last_epoch": steps},
     )

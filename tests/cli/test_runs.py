@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ckpt_rules import Layout, Match, UsageError, inspect, newest_checkpoint, verify
-from ckpt_rules.facts.files import file_saves_among, saves_among
+from ckpt_rules.facts.files import file_saves_among, mixed_saves_among, saves_among
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.runs import checkpoints_in, runs_in
@@ -73,6 +73,23 @@ def test_directories_that_are_named_like_saves(names, saves):
 )  # fmt: skip
 def test_files_that_are_named_like_saves(names, saves):
     assert file_saves_among(names) == saves
+
+
+@pytest.mark.parametrize(
+    ("directories", "files", "saves"),
+    [
+        (
+            ["epoch=1-step=8.ckpt", "last.ckpt"],
+            ["epoch=0-step=4.ckpt"],
+            ["epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt", "last.ckpt"],
+        ),
+        (["epoch=1-step=8.ckpt"], ["model.pt", "notes.txt"], ["epoch=1-step=8.ckpt"]),
+        (["logs"], ["epoch=0-step=4.ckpt", "last.ckpt"], []),
+        (["epoch=1-step=8.ckpt", "checkpoint-8"], [], []),
+    ],
+)
+def test_directories_that_are_named_like_files(directories, files, saves):
+    assert mixed_saves_among(directories, files) == saves
 
 
 def test_a_directory_of_files_that_are_each_a_checkpoint_is_a_run(tmp_path, run):

@@ -95,6 +95,38 @@ def test_a_hole_in_the_numbers(copied):
     assert "a later one of the optimizer files is there" in found.message
 
 
+class TestSeveralSchedulers:
+    """`two-models` steps a sequence beside AdamW, and a chain beside SGD, which counts no updates."""
+
+    def test_each_is_shown(self, made):
+        schedulers = inspect(made(TRAIN, "two-models") / "mid").schedulers
+        assert [(s.path, s.kind, s.last_epoch) for s in schedulers] == [
+            ("scheduler.bin", "SequentialLR", 16),
+            ("scheduler_1.bin", "ChainedScheduler", 16),
+        ]
+
+    @pytest.mark.parametrize(
+        ("path", "keys", "value", "rule", "place"),
+        [
+            ("scheduler.bin", ("last_epoch",), 5, "scheduler/step-mismatch", ("scheduler.bin", "last_epoch")),
+            (
+                "scheduler.bin", ("_schedulers", 1, "last_epoch"), 3,
+                "scheduler/step-mismatch", ("scheduler.bin", "_schedulers[1].last_epoch"),
+            ),
+            (
+                "scheduler_1.bin", ("_schedulers", 0, "last_epoch"), 3,
+                "scheduler/step-mismatch", ("scheduler_1.bin", "_schedulers[1].last_epoch"),
+            ),
+            ("scheduler_1.bin", ("_last_lr",), [0.7], "scheduler/lr-mismatch", ("scheduler_1.bin", "_schedulers[1]._last_lr[0]")),
+            ("optimizer_1.bin", ("param_groups", 0, "lr"), 0.7, "scheduler/lr-mismatch", ("optimizer_1.bin", "param_groups[0].lr")),
+        ],
+    )  # fmt: skip
+    def test_each_is_compared_with_its_own_optimizer(self, copied, path, keys, value, rule, place):
+        checkpoint = copied(TRAIN, "two-models", "mid")
+        torch_value(path, keys, value).apply(checkpoint)
+        assert [(f.rule, (f.place.path, f.place.key)) for f in verify(checkpoint).findings] == [(rule, place)]
+
+
 class TestDiffusers:
     @pytest.mark.parametrize("step", [3, 6])
     def test_a_training_state_is_clean_without_a_model_at_its_top(self, made, step):

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.optim.lr_scheduler as lr
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
@@ -32,6 +33,13 @@ class Counter:
         self.__dict__.update(state)
 
 
+def warmed_up(optimizer):
+    """A sequence that goes on to its second part in the first epoch."""
+    return lr.SequentialLR(
+        optimizer, [lr.LinearLR(optimizer, 0.1, total_iters=4), lr.CosineAnnealingLR(optimizer, 60)], [4]
+    )
+
+
 def main() -> None:
     out, variant = Path(sys.argv[1]), sys.argv[2]
     if variant == "ddp" and "LOCAL_RANK" not in os.environ:
@@ -45,10 +53,11 @@ def main() -> None:
     data = DataLoader([torch.full((4,), float(i)) for i in range(2 * BATCHES)], batch_size=2)
     parts = [model, optimizer, data]
     if variant != "unscheduled":
-        parts.append(torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5))
+        parts.append(lr.StepLR(optimizer, 5, 0.5) if variant in ("plain", "counted") else warmed_up(optimizer))
     if variant == "two-models":
         second = torch.nn.Linear(1, 2)
-        parts += [second, torch.optim.SGD(second.parameters(), 1e-2)]
+        other = torch.optim.SGD(second.parameters(), 1e-2)
+        parts += [second, other, lr.ChainedScheduler([lr.LinearLR(other, 0.1, total_iters=4), lr.StepLR(other, 5)])]
     model, optimizer, data, *rest = accelerator.prepare(*parts)
     counter = Counter()
     if variant == "counted":
@@ -63,6 +72,11 @@ def main() -> None:
             if variant != "unscheduled":
                 rest[0].step()
             optimizer.zero_grad()
+            if variant == "two-models":
+                rest[1](model(batch)).pow(2).mean().backward()
+                rest[2].step()
+                rest[3].step()
+                rest[2].zero_grad()
             if epoch == 1 and index == 3:
                 accelerator.save_state(str(out / "mid"), safe_serialization=safe)
     accelerator.save_state(str(out / "end"), safe_serialization=safe)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -53,11 +54,11 @@ def main() -> None:
     def state():
         weights, moments = get_state_dict(model, optimizer)
         parts = {"train_state": progress, "lr_scheduler": scheduler.state_dict()}
-        return (
-            {**weights, "optimizer": moments, **parts}
-            if variant == "titan"
-            else {"model": weights, "optimizer": moments, **parts}
-        )
+        if variant != "titan":
+            return {"model": weights, "optimizer": moments, **parts}
+        position = {"_num_yielded": progress.step, "_iterator_finished": False}
+        loader = {f"dp_rank_{dist.get_rank()}": pickle.dumps(position), "world_size": ranks}
+        return {**weights, "optimizer": moments, **parts, "dataloader": loader}
 
     for step in range(1, 5):
         model(torch.randn(2, 4)).pow(2).mean().backward()

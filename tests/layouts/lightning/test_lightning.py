@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ckpt_rules import inspect, verify
+from ckpt_rules.reporters.inspection import render
 from tests.layouts.killing import Damage, damages_of, said, survey_of, torch_value
 
 TRAIN = "lightning/train.py"
@@ -76,6 +77,50 @@ class TestRecognition:
             "optimizer/bad-hyperparameter",
             "optimizer_states[1].param_groups[0].lr",
         )
+
+
+class TestSeveralSchedulers:
+    """`manual` trains two optimizers: a sequence steps with each batch, a StepLR with each epoch."""
+
+    @pytest.fixture
+    def changed(self, made, tmp_path):
+        def change(number, key, value):
+            whole = torch.load(made(TRAIN, "manual") / "checkpoints" / "epoch=1-step=40.ckpt", weights_only=False)
+            whole["lr_schedulers"][number][key] = value
+            torch.save(whole, tmp_path / "last.ckpt")
+            return [(f.rule, f.place.key) for f in verify(tmp_path / "last.ckpt").findings]
+
+        return change
+
+    def test_each_is_shown(self, made):
+        path = made(TRAIN, "manual") / "checkpoints" / "epoch=1-step=40.ckpt"
+        inspected = inspect(path)
+        assert inspected.scheduler is None
+        assert [(s.kind, s.key, s.last_epoch) for s in inspected.schedulers] == [
+            ("SequentialLR", "lr_schedulers[0]", 20),
+            ("StepLR", "lr_schedulers[1]", 1),
+        ]
+        assert "key lr_schedulers[1]: StepLR, 1 steps, learning rate 0.0005, base 0.001" in " ".join(
+            render(inspected).split()
+        )
+
+    @pytest.mark.parametrize(("number", "value"), [(0, 15), (0, 40), (1, 9), (1, -1)])
+    def test_a_counter_that_was_moved(self, changed, number, value):
+        assert changed(number, "last_epoch", value) == [
+            ("scheduler/step-mismatch", f"lr_schedulers[{number}].last_epoch")
+        ]
+
+    def test_the_rate_of_a_sequence_that_was_moved(self, changed):
+        assert changed(0, "_last_lr", [0.3]) == [
+            ("scheduler/lr-mismatch", "lr_schedulers[0]._schedulers[2]._last_lr[0]")
+        ]
+
+    def test_a_rate_that_was_moved(self, changed):
+        """Its own optimizer is the one that no other scheduler's rates fit."""
+        assert changed(1, "_last_lr", [0.3]) == [("scheduler/lr-mismatch", "optimizer_states[1].param_groups[0].lr")]
+
+    def test_more_rates_than_any_optimizer_has_groups(self, changed):
+        assert changed(1, "_last_lr", [0.3, 0.3]) == [("scheduler/lr-mismatch", "lr_schedulers[1]._last_lr")]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import lightning as pl
 import torch
+import torch.optim.lr_scheduler as lr
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
@@ -48,11 +49,17 @@ class Net(pl.LightningModule):
                 optimizer.zero_grad()
                 self.manual_backward(self.layers(batch).pow(2).mean())
                 optimizer.step()
+            self.lr_schedulers()[0].step()
         return loss
+
+    def on_train_epoch_end(self):
+        if self.variant == "manual":
+            self.lr_schedulers()[1].step()
 
     def configure_optimizers(self):
         if self.variant == "manual":
-            return [torch.optim.Adam(layer.parameters(), lr=1e-3) for layer in self.layers]
+            both = [torch.optim.Adam(layer.parameters(), lr=1e-3) for layer in self.layers]
+            return both, [warmed_up(both[0]), lr.StepLR(both[1], 1, 0.5)]
         optimizer = (
             torch.optim.SGD(self.parameters(), 1e-4)
             if self.variant == "sgd"
@@ -60,9 +67,35 @@ class Net(pl.LightningModule):
         )
         if self.variant == "unscheduled":
             return optimizer
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5)
         interval = "epoch" if self.variant == "by-epoch" else "step"
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+        schedules = [{"scheduler": s, "interval": interval} for s in self.schedules(optimizer)]
+        if self.variant == "sgd":
+            schedules[0]["frequency"] = 2
+        return [optimizer], schedules
+
+    def schedules(self, optimizer):
+        match self.variant:
+            case "sgd":
+                return [warmed_up(optimizer)]
+            case "bf16":
+                return [lr.OneCycleLR(optimizer, 1e-2, total_steps=3 * BATCHES)]
+            case "linked":
+                return [lr.CosineAnnealingWarmRestarts(optimizer, 5)]
+            case "ddp":
+                return [
+                    lr.ChainedScheduler([lr.LinearLR(optimizer, 0.1, total_iters=4), lr.ExponentialLR(optimizer, 0.9)])
+                ]
+        return [lr.StepLR(optimizer, 5, 0.5)]
+
+
+def warmed_up(optimizer):
+    """A sequence that goes on to its second part in the first epoch, and to its third in the second."""
+    parts = [
+        lr.LinearLR(optimizer, 0.1, total_iters=4),
+        lr.ExponentialLR(optimizer, 0.9),
+        lr.CosineAnnealingLR(optimizer, 30),
+    ]
+    return lr.SequentialLR(optimizer, parts, [4, 8])
 
 
 OPTIONS = {

@@ -168,33 +168,6 @@ class TestHalfPrecision:
         assert (report.passed, report.findings) == (True, []), said(report)
 
 
-def loaders(folder, ranks):
-    folder.mkdir(parents=True, exist_ok=True)
-    for rank in ranks:
-        torch.save({"dataloader_state_dict": {"position": 7}}, folder / f"train_dataloader_dprank{rank:03d}.pt")
-
-
-class TestLoaders:
-    """Where Megatron kept the state of each data-parallel rank's loader, one that is missing begins anew in silence."""
-
-    @pytest.mark.parametrize("folder", ["mp_rank_00", "dataloader_state"])
-    def test_as_many_as_there_are_ranks(self, tmp_path, folder):
-        save = sharded(tmp_path / "save", data_parallel_size=3)
-        loaders(save / folder, range(3))
-        assert not verify(save, strict=True).findings
-        (save / folder / "train_dataloader_dprank002.pt").unlink()
-        (found,) = verify(save).findings
-        assert (found.rule, found.severity) == ("ranks/missing-file", "warning")
-        assert found.place.path == f"{folder}/train_dataloader_dprank002.pt"
-        assert "that rank's data begin anew" in found.message
-
-    def test_a_hole_where_nothing_says_how_many(self, tmp_path):
-        save = sharded(tmp_path / "save")
-        loaders(save / "dataloader_state", (0, 2))
-        (found,) = verify(save).findings
-        assert found.place.path == "dataloader_state/train_dataloader_dprank001.pt"
-
-
 def test_a_run_of_megatron_bridge_has_a_tracker_of_its_own(run):
     (run / "latest_checkpointed_iteration.txt").unlink()
     torch.save({"step": torch.tensor(100)}, run / "latest_train_state.pt")

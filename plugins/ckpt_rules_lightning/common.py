@@ -1,0 +1,125 @@
+"""What Lightning's file and its two kinds of directories share: the counters, the schedulers, the scaler."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+from ckpt_rules import (
+    Checkpoint,
+    Contradiction,
+    DataLoaders,
+    FactUnavailable,
+    Field,
+    Layout,
+    ModelConfig,
+    Progress,
+    Recorded,
+    RngState,
+    ScalerState,
+    SchedulerState,
+    TrainingState,
+    is_count,
+    state_dicts,
+)
+from ckpt_rules_lightning.loops import LOADERS, contradictions, read_loops
+from ckpt_rules_lightning.progress import progress_of
+
+VERSION = "pytorch-lightning_version"
+KEYS = (VERSION, "state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers", "hyper_parameters")
+NAME = re.compile(r"(?:.*epoch=\d+.*|.*step=\d+.*|last(?:-v\d+)?)\.ckpt")
+_SEVERAL = 2
+SCALERS = ("MixedPrecision", "NativeMixedPrecisionPlugin", "MixedPrecisionPlugin", "native_amp_scaling_state")
+ONLY_WEIGHTS = (
+    "Lightning stops with 'Trying to restore {} state but checkpoint contains only the model', as after save_weights_only; to "
+    "load the weights, verify with the ruleset inference"
+)
+FIELDS = (
+    Field("version", (VERSION,), "error", f"Lightning stops with KeyError: '{VERSION}'"),
+    Field("loops", ("loops",), "error", "Lightning starts again at epoch 0 with the old optimizer, without a word"),
+    Field("scheduler", ("lr_schedulers",), "warning", ONLY_WEIGHTS.format("learning rate scheduler")),
+    Field("scaler", SCALERS),
+    Field("epoch", ("epoch",)),
+    Field("global_step", ("global_step",)),
+)
+
+
+class LightningState(Layout):
+    """A layout whose training state is the dictionary of Lightning's `dump_checkpoint`, or what is left of it."""
+
+    def held(self, checkpoint: Checkpoint) -> int:
+        """How many optimizers the checkpoint keeps."""
+        raise NotImplementedError
+
+    def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
+        """The only scheduler; FactUnavailable where there are several, or training uses none."""
+        if checkpoint.state.get("scheduler") == []:
+            raise FactUnavailable("training uses no scheduler")
+        return super().scheduler(checkpoint)
+
+    def schedulers(self, checkpoint: Checkpoint) -> tuple[SchedulerState, ...]:
+        """Each of them."""
+        state = checkpoint.state
+        values = state.get("scheduler")
+        if not isinstance(values, list) or len(values) < _SEVERAL:
+            return (checkpoint.scheduler,)
+        key = state.key_of("scheduler")
+        return tuple(state_dicts.scheduler(v, state.path, f"{key}[{i}]") for i, v in enumerate(values))
+
+    def scaler(self, checkpoint: Checkpoint) -> ScalerState:
+        """What the precision plugin kept, which only fp16 has."""
+        return super().scaler(checkpoint)
+
+    def rng(self, checkpoint: Checkpoint) -> RngState:
+        """Lightning keeps none."""
+        self._none("random-number state")
+
+    def config(self, checkpoint: Checkpoint) -> ModelConfig:
+        """Lightning keeps the arguments of the module, which describe no known architecture."""
+        self._none("configuration of a known architecture")
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """`epoch`, counted from 0, and `global_step`, as they are written at the top."""
+        state = checkpoint.state
+        named = (("epoch", "epoch"), ("global_step", "global_step"))
+        return tuple(Recorded(n, state.values[k], state.path, k) for n, k in named if state.values.get(k) is not None)
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """From the loops; FactUnavailable where a counter at the top is no count."""
+        state = checkpoint.state
+        for counter in checkpoint.recorded:
+            if not is_count(counter.value):
+                raise FactUnavailable(f"{counter.key} in {state.path} makes no sense", path=state.path, blocked=True)
+        return progress_of(read_loops(state.values), self.held(checkpoint))
+
+    def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
+        """The counters of the loops among each other, and against those at the top."""
+        state = checkpoint.state
+        loops = read_loops(state.values)
+        return tuple(contradictions(state.path, state.values, loops)) if loops else ()
+
+    def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
+        """Of loaders that keep a state; within an epoch they are compared with its loop."""
+        state = checkpoint.state
+        loops = read_loops(state.values)
+        kept = loops.loaders if loops else ()
+        states = (state_dicts.data_loader(v, state.path, f"{LOADERS}[{i}]") for i, v in enumerate(kept))
+        under_way = loops is not None and not loops.at_end and loops.batches["processed"] > 0
+        return DataLoaders(tuple(states), position=loops.batches["processed"] if loops and under_way else None)
+
+    def _none(self, what: str) -> NoReturn:
+        raise FactUnavailable(f"the layout {self.name} holds no {what}")
+
+
+def read_state(checkpoint: Checkpoint, path: str, *fields: Field) -> TrainingState:
+    """The dictionary in a file, of which some fields are expected beside those that Lightning always keeps."""
+    values = checkpoint.contents(path)
+    if not isinstance(values, Mapping):
+        raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
+    return TrainingState(path, values, (*fields, *FIELDS))
+
+
+def keys_in(values: object) -> tuple[str, ...]:
+    """Lightning's own keys in a dictionary, its version first."""
+    return tuple(k for k in KEYS if k in values) if isinstance(values, Mapping) else ()

@@ -1,0 +1,167 @@
+"""The directory of ModelParallelStrategy and FSDPStrategy: a distributed checkpoint, and `meta.pt` with all the rest."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Field,
+    Match,
+    OptimizerState,
+    Ranks,
+    Recorded,
+    Requirement,
+    TrainingState,
+    WeightFile,
+    Weights,
+    state_dicts,
+)
+from ckpt_rules_dcp import saved
+from ckpt_rules_dcp.layout import FILE
+from ckpt_rules_dcp.saved import METADATA, Small
+from ckpt_rules_lightning.common import NAME, LightningState, keys_in, read_state
+from ckpt_rules_lightning.loops import read_loops
+
+META = "meta.pt"
+_CERTAIN, _UNFINISHED = 96, 92
+_ENTRY = re.compile(r"optimizer_(\d{1,3})\..+")
+_BOTH = frozenset({"resume", "load"})
+_NO_META = (
+    "Lightning writes it last, so this save never finished; by it alone it tells such a directory, and stops with 'does not point "
+    "to a valid checkpoint'"
+)
+_NO_METADATA = "nothing in the .distcp files can be found without it; a copy with `cp *` leaves it out"
+_NO_OPTIMIZER = "Lightning stops, for it loads the state of every optimizer from there"
+
+
+class LightningSharded(LightningState):
+    """`.metadata`, `__R_0.distcp` of every rank, and `meta.pt`."""
+
+    name = "lightning-sharded"
+    title = "PyTorch Lightning sharded checkpoint"
+    own_loader: ClassVar[tuple[str, ...]] = ("*.distcp", METADATA)
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By Lightning's keys in `meta.pt`; without it by files of torch.distributed.checkpoint in a directory named `*.ckpt`."""
+        listing = checkpoint.listing
+        shards = sorted(e.path for e in listing.files("*.distcp", top_only=True) if FILE.fullmatch(e.path))
+        signs = [*(n for n in (META, METADATA) if listing.get(n)), *shards[:2]]
+        name = checkpoint.path.rstrip("/").rpartition("/")[2]
+        keys = checkpoint.fact(_keys)
+        if META in signs and "state_dict" not in keys and len(keys) > 1:
+            return Match(_CERTAIN, (*(f"'{key}' in {META}" for key in keys[:2]), *signs[1:]))
+        distributed = bool(shards) or METADATA in signs
+        named = NAME.fullmatch(name) is not None
+        if distributed and named and (META not in signs or not keys):
+            return Match(_UNFINISHED, (*signs, f"the name {name}"))
+        return None
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """`meta.pt`, which is written last; `.metadata` names the files of data that there must be."""
+        return (
+            Requirement((META,), _NO_META, commits=True, purposes=_BOTH),
+            Requirement((METADATA,), _NO_METADATA, purposes=_BOTH),
+        )
+
+    def weights(self, checkpoint: Checkpoint) -> Weights:
+        """The model's tensors at their full shapes."""
+        _metadata(checkpoint)
+        tensors = checkpoint.fact(saved.model_tensors)
+        if not tensors:
+            raise FactUnavailable(f"{METADATA} names no model weights", path=METADATA)
+        return Weights((WeightFile(METADATA, "dcp", tensors),))
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """`meta.pt`: everything but weights and optimizers."""
+        if checkpoint.listing.get(META) is None:
+            raise FactUnavailable(f"there is no {META}", path=META, blocked=True)
+        state = read_state(checkpoint, META)
+        loops = read_loops(state.values)
+        used = (
+            loops is None or loops.updates["completed"] or loops.manual["completed"] or state.get("scheduler") is None
+        )
+        needed = "error" if used else "optional"
+        return read_state(checkpoint, META, Field("optimizer", ("optimizer_0",), needed, _NO_OPTIMIZER, METADATA))
+
+    def held(self, checkpoint: Checkpoint) -> int:
+        """How many `optimizer_N` there are."""
+        try:
+            return len(_numbers(checkpoint))
+        except FactUnavailable:
+            return 0
+
+    def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
+        """The only optimizer; FactUnavailable where there are several, or none."""
+        found = checkpoint.optimizers
+        if len(found) != 1:
+            raise FactUnavailable(f"there are {len(found):,} optimizers, which are not told apart")
+        return found[0]
+
+    def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
+        """Each put together from its entries; parameters go by name."""
+        numbers = _numbers(checkpoint)
+        if not numbers:
+            raise FactUnavailable(f"{METADATA} names no state of an optimizer")
+        return tuple(_optimizer(checkpoint, n) for n in numbers)
+
+    def ranks(self, checkpoint: Checkpoint) -> Ranks:
+        """The update counters of one optimizer, each in the file of the rank that wrote it, and the step in `meta.pt`."""
+        small = _small(checkpoint)
+        counted = saved.update_counters(small, _pattern(0))
+        steps = [Recorded("step", step, small.paths[name], name) for name, step in counted.items()]
+        return Ranks(steps=(*steps, *_step_of(checkpoint)))
+
+
+def _step_of(checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+    """The optimizer steps in `meta.pt`, where each of them is an update: not under fp16, nor with several optimizers."""
+    try:
+        state = checkpoint.state
+    except FactUnavailable:
+        return ()
+    loops = read_loops(state.values)
+    steps = loops.updates["completed"] if loops else 0
+    if not loops or not steps or state.get("scaler") is not None or len(_numbers(checkpoint)) != 1:
+        return ()
+    return (Recorded("step", steps, META, f"{loops.updates.key}.completed"),)
+
+
+def _keys(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Lightning's keys in `meta.pt`; none where it can't be read."""
+    if checkpoint.listing.get(META) is None:
+        return ()
+    try:
+        return keys_in(checkpoint.contents(META))
+    except FactUnavailable:
+        return ()
+
+
+def _optimizer(checkpoint: Checkpoint, number: int) -> OptimizerState:
+    state = saved.optimizer_state(checkpoint, _small(checkpoint), METADATA, _pattern(number))
+    return state_dicts.optimizer(state, METADATA, f"optimizer_{number}")
+
+
+def _pattern(number: int) -> re.Pattern[str]:
+    return re.compile(rf"optimizer_{number}\.(.+)")
+
+
+def _numbers(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """The numbers of the optimizers that `.metadata` names."""
+    _metadata(checkpoint)
+    metadata = checkpoint.distributed()
+    names = (*metadata.tensors, *metadata.objects)
+    return tuple(sorted({int(match[1]) for name in names if (match := _ENTRY.fullmatch(name))}))
+
+
+def _small(checkpoint: Checkpoint) -> Small:
+    _metadata(checkpoint)
+    return checkpoint.fact(saved.small_values)
+
+
+def _metadata(checkpoint: Checkpoint) -> None:
+    if checkpoint.listing.get(METADATA) is None:
+        raise FactUnavailable(f"there is no {METADATA}", path=METADATA, blocked=True)
+    if checkpoint.distributed().problem is not None:
+        raise FactUnavailable(f"{METADATA} can't be made sense of", path=METADATA, blocked=True)

@@ -1,0 +1,120 @@
+"""progress/dataloader: whether the data go on where training does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import (
+    Checkpoint,
+    DataLoaders,
+    FactUnavailable,
+    LoaderState,
+    Place,
+    Problem,
+    Recorded,
+    Rule,
+    Severity,
+    is_count,
+    plain,
+)
+from ckpt_rules_training.words import count, inside, listed, shown
+
+_MOST_RANKS = 1_000_000
+_HELP = "resume from another save, or let the script skip the batches that are done"
+
+
+class DataLoaderPosition(Rule):
+    """The data loader's state does not fit where training stands.
+
+    ## What it checks
+    States of data loaders that were saved with the rest. Where each data-parallel rank has one of its own (torchtitan's
+    `dataloader.dp_rank_0`, Megatron's `train_dataloader_dprank000.pt`), that there is one for every rank of the recorded
+    number, and none for another. Within an epoch, that not all loaders have come to their end, and that they have given
+    batches at all. That a count of batches is one. Nothing is said where a trainer keeps no such state: what it does then
+    is in the resume plan.
+
+    ## Why it matters
+    A loader that was finished starts its data again, and so does a rank whose state is missing, in most trainers without a
+    word: samples are trained twice, others not at all in this epoch, and a curriculum or a stream begins anew.
+
+    ## How to repair
+    Resume with as many data-parallel ranks as the save was written by, from a save whose loaders are whole; or start the
+    epoch again, knowingly.
+    """
+
+    id = "progress/dataloader"
+    severity = Severity.WARNING
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for ranks without a state, one for ranks too many, and one for loaders that stand elsewhere."""
+        loaders = checkpoint.dataloaders
+        if not loaders.states:
+            raise FactUnavailable("no data loader kept its state")
+        if loaders.world is not None:
+            yield from _of_ranks(loaders.states, loaders.world)
+        for state in loaders.states:
+            if state.batches is not None and not is_count(plain(state.batches)):
+                yield _no_count(state)
+        if loaders.position:
+            yield from _of_position(loaders, loaders.position)
+
+
+def _of_ranks(states: tuple[LoaderState, ...], world: Recorded) -> Iterator[Problem]:
+    size, found = plain(world.value), {s.rank: s for s in states if s.rank is not None}
+    if not is_count(size) or not 0 < size < _MOST_RANKS:
+        return
+    missing = [rank for rank in range(int(size)) if rank not in found]
+    beyond = sorted(rank for rank in found if rank >= size)
+    said = f"'{world.key}' in {world.path} says {count(int(size), 'rank')}"
+    if missing:
+        yield Problem(
+            message=f"no state of the data loader of {_ranks(missing)}, and {said}: they begin with the first of the data",
+            place=Place(path=world.path, key=world.key),
+            help="resume from a save that has the state of every rank, or expect these ranks to see data again",
+            data={"missing": missing[:1000], "world_size": int(size)},
+        )
+    if beyond:
+        state = found[beyond[0]]
+        yield Problem(
+            message=f"there is a state of the data loader of {_ranks(beyond)}, but {said}",
+            place=Place(path=state.path, key=state.key or None),
+            help="the states come from two saves: resume from a directory into which only one was written",
+            data={"beyond": beyond[:1000], "world_size": int(size)},
+        )
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank{'' if len(ranks) == 1 else 's'} {listed(ranks)}"
+
+
+def _no_count(state: LoaderState) -> Problem:
+    return Problem(
+        message=f"the data loader has given {shown(state.batches)} batches, which is no count",
+        place=Place(path=state.path, key=state.key or None),
+        help=_HELP,
+        data={"batches": str(state.batches)},
+    )
+
+
+def _of_position(loaders: DataLoaders, position: int) -> Iterator[Problem]:
+    """At most one problem: a loader by itself may well have ended, such as that of an evaluation."""
+    first = loaders.states[0]
+    given = [int(n) for s in loaders.states if is_count(n := plain(s.batches))]
+    within = (
+        f"although {count(position, 'batch')} of the epoch {'is' if position == 1 else 'are'} done, and it is not over"
+    )
+    if all(state.finished for state in loaders.states):
+        yield Problem(
+            message=f"the data loader has come to its end, {within}: it starts with the first of the data",
+            place=Place(path=first.path, key=inside(first.key, "_iterator_finished")),
+            help=_HELP,
+            data={"position": position, "batches": given},
+        )
+    elif len(given) == len(loaders.states) and not any(given):
+        yield Problem(
+            message=f"the data loader has given no batch, {within}: it starts with the first of the data",
+            place=Place(path=first.path, key=first.key or None),
+            help=_HELP,
+            data={"position": position, "batches": given},
+        )
