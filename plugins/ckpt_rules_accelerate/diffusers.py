@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
+    EntryKind,
     FactUnavailable,
     Layout,
     Match,
@@ -17,6 +18,7 @@ from ckpt_rules import (
     Requirement,
     ResumePlan,
     Weights,
+    saves_among,
     weights_of_components,
 )
 from ckpt_rules_accelerate.layout import Accelerate, components
@@ -25,6 +27,8 @@ _INDEX = "model_index.json"
 _STEP = re.compile(r"checkpoint-(\d{1,12})")
 _SCHEDULER = "scheduler/scheduler_config.json"
 _CERTAIN, _PIPELINE, _LIKELY = 92, 85, 50
+_BESIDE_SAVES = 6
+"""Of a final pipeline in the directory of a run: its checkpoints are what training can be resumed from."""
 
 
 class DiffusersTraining(Accelerate):
@@ -74,7 +78,8 @@ class Pipeline(Layout):
         """By model_index.json; without it by component directories beside that of a scheduler's configuration."""
         listing = checkpoint.listing
         if listing.get(_INDEX) is not None:
-            return Match(_PIPELINE, (_INDEX,))
+            runs = saves_among(e.path for e in listing if e.kind is EntryKind.DIRECTORY)
+            return Match(_BESIDE_SAVES if runs else _PIPELINE, (_INDEX,))
         folders = components(checkpoint)
         return (
             Match(_LIKELY, (*(f"{f}/" for f in folders), _SCHEDULER)) if folders and listing.get(_SCHEDULER) else None

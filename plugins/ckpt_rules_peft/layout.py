@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from ckpt_rules import Checkpoint, FactUnavailable, Layout, Match, ModelConfig, Requirement
+from ckpt_rules import (
+    Checkpoint,
+    EntryKind,
+    FactUnavailable,
+    Layout,
+    Match,
+    ModelConfig,
+    Requirement,
+    saves_among,
+)
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 _ADAPTER = 45
+_BESIDE_SAVES = 6
+"""Of a final adapter in the directory of a run: its checkpoints are what training can be resumed from."""
 
 
 class PeftAdapter(Layout):
@@ -19,7 +30,8 @@ class PeftAdapter(Layout):
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By either file; a trainer's own files beside them are stronger signs of that trainer."""
         signs = tuple(name for name in (CONFIG, *WEIGHTS) if checkpoint.listing.get(name) is not None)
-        return Match(_ADAPTER, signs) if signs else None
+        runs = saves_among(e.path for e in checkpoint.listing if e.kind is EntryKind.DIRECTORY)
+        return Match(_BESIDE_SAVES if runs else _ADAPTER, signs) if signs else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Both files, and a training state, which an adapter by itself has none of."""
