@@ -11,7 +11,8 @@ from ckpt_rules_jax.orbax import JSON_ITEM, item_folders, named_items
 
 # The frames of OCDBT, https://google.github.io/tensorstore/kvstore/ocdbt/index.html: a magic number, then the length of all.
 _MANIFEST_MAGIC, _NODE_MAGIC = b"\x0c\xdb\x3a\x2a", b"\x0c\xdb\x20\xde"
-_DATA_FILE = re.compile(rb"\bd/([0-9a-f]{32})")
+# Manifests are compressed, and bytes that repeat nothing stay plain: a name with just its digits around is whole.
+_DATA_FILE = re.compile(rb"d/([0-9a-f]{32})(?![0-9a-f])")
 _IS_DATA_FILE = re.compile(r"(?:.*/)?d/[0-9a-f]{32}")
 _MARKER, _TREE = "_CHECKPOINT_METADATA", "_METADATA"
 _JSON = frozenset({_MARKER, _TREE, "_sharding", ".zarray"})
@@ -101,9 +102,9 @@ def _unnamed(checkpoint: Checkpoint, folder: str) -> Iterator[Problem]:
         file = f"{above}d/{name.decode()}"
         if checkpoint.listing.get(f"{above}d") is None:
             return
-        if not checkpoint.listing.has_file(file):
+        if not checkpoint.listing.files(name.decode()):
             yield _problem(file, f"{file} is missing, and {path} names it")
-        elif checkpoint.head(file).content is Content.ZEROS:
+        elif checkpoint.listing.has_file(file) and checkpoint.head(file).content is Content.ZEROS:
             yield _problem(file, f"{file} holds zero bytes where {path} has the root of its tree")
 
 

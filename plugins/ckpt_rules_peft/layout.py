@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ckpt_rules import Checkpoint, FactUnavailable, Layout, Match, ModelConfig, Requirement
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Layout,
+    Match,
+    ModelConfig,
+    Requirement,
+)
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

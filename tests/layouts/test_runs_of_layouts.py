@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from ckpt_rules import newest_checkpoint
+from ckpt_rules import inspect, newest_checkpoint
 from tests.layouts.samples import sample_of
 
 # The directories of a run down to its saves, an older save and a newer one.
@@ -61,3 +61,17 @@ def test_trainers_that_are_told_a_file(made, tmp_path, name, file):
     folder = tmp_path / "train" / "weights"
     shutil.copytree(sample_of(name, made, tmp_path).parent, folder)
     assert newest_checkpoint(folder) == str(folder / file)
+
+
+@pytest.mark.parametrize(
+    ("name", "final", "layout"),
+    [("trainer lora", "adapter", "peft-adapter"), ("diffusers", "pipeline", "diffusers-pipeline")],
+)
+def test_what_was_saved_at_the_end_lies_beside_the_checkpoints(made, tmp_path, name, final, layout):
+    run = tmp_path / "output"
+    source = sample_of(name, made, tmp_path)
+    shutil.copytree(sample_of(final, made, tmp_path), run)
+    assert newest_checkpoint(run) is None
+    shutil.copytree(source, run / source.name)
+    assert newest_checkpoint(run) == str(run / source.name)
+    assert inspect(run).layout.name == layout
