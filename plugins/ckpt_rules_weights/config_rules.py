@@ -70,12 +70,16 @@ class SizeVsConfig(Rule):
             )
 
 
+def _is_llama_like(config: Mapping[str, object]) -> bool:
+    family = config.get("model_type")
+    return isinstance(family, str) and family in _LLAMA_LIKE
+
+
 def _implied(config: Mapping[str, object]) -> int | None:
     """Elements of the matrices of a Llama-like model: embeddings, attention, feed-forward."""
     layers = config.get("num_hidden_layers")
     sizes = Sizes.of(config)
-    family = config.get("model_type")
-    if not isinstance(family, str) or family not in _LLAMA_LIKE or not is_count(layers):
+    if not _is_llama_like(config) or not is_count(layers):
         return None
     numbers = (sizes.vocab, sizes.hidden, sizes.queries, sizes.keys, sizes.inner)
     if any(n is None for n in numbers):
@@ -125,11 +129,13 @@ class DtypeVsConfig(Rule):
 
 
 class Tied(Rule):
-    """The output head is missing, and nothing explains it.
+    """The output head is missing and nothing explains it, or it can't be the embedding that it is tied to.
 
     ## What it checks
     Where config.json says `tie_word_embeddings: false` and names a model for text generation (`...ForCausalLM`): that there
-    is an output head beside the input embeddings. A configuration without the key explains nothing and is let pass.
+    is an output head beside the input embeddings. A configuration without the key explains nothing and is let pass. Where it
+    says `true`, for Llama and its kin, and the head is stored all the same: that it has the shape of the embeddings.
+    [numerics/replicas-differ](#numericsreplicas-differ) compares their bytes.
 
     ## Why it matters
     A head that is neither stored nor tied is initialised at random. The model trains on, from a loss as if it had learned
@@ -146,11 +152,14 @@ class Tied(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""
         weights, config = _model(checkpoint)
+        tensors = weights.tensors
+        if config.get("tie_word_embeddings") is True and _is_llama_like(config):
+            yield from _tied_shapes(weights)
+            return
         names = config.get("architectures")
         causal = isinstance(names, list) and any(str(n).endswith("ForCausalLM") for n in names)
         if config.get("tie_word_embeddings") is not False or not causal:
             raise FactUnavailable("the configuration does not say that the model has a head of its own")
-        tensors = weights.tensors
         embedding = next((n for n in tensors if n.endswith(EMBEDDINGS)), None)
         if embedding is not None and not any(n.endswith(_HEADS) for n in tensors):
             yield Problem(
@@ -159,3 +168,21 @@ class Tied(Rule):
                 help="save the model whole, or correct tie_word_embeddings if the head is the embedding",
                 data={"embedding": embedding},
             )
+
+
+def _tied_shapes(weights: Weights) -> Iterator[Problem]:
+    """The head and the embeddings, of which there must be one each."""
+    found = list(weights.items())
+    heads = [(file.path, name, t) for file, name, t in found if name.endswith(_HEADS)]
+    embeddings = [(name, t) for _, name, t in found if name.endswith(EMBEDDINGS)]
+    if len(heads) != 1 or len(embeddings) != 1:
+        raise FactUnavailable("the head is tied to the embeddings, and not stored beside them")
+    (path, head, stored), (embedding, tied) = heads[0], embeddings[0]
+    if stored.shape == tied.shape:
+        return
+    yield Problem(
+        message=f"{head} has the shape {list(stored.shape)}, and config.json ties it to {embedding}, which has {list(tied.shape)}",
+        place=Place(path=path, tensor=head),
+        help="save the model whole after resizing, or correct tie_word_embeddings if the head is one of its own",
+        data={"head": list(stored.shape), "embedding": list(tied.shape)},
+    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ckpt_rules import verify
 from ckpt_rules.testing import run_rule
 from ckpt_rules_files.mixtures import MixedArtifacts
 from ckpt_rules_safety.missing_modules import MissingModule
@@ -72,6 +73,36 @@ def test_another_dtype(model):
 def test_norms_in_another_dtype_are_healthy(model):
     mixed = tensors(torch.bfloat16) | {"model.norm.weight": torch.ones(16)}
     run_rule(DtypeVsConfig(), model(mixed, dtype="bfloat16")).assert_passed()
+
+
+def test_a_head_that_can_not_be_the_embedding_it_is_tied_to(model):
+    resized = tensors() | {"lm_head.weight": torch.ones(72, 16)}
+    found = run_rule(Tied(), model(resized, tie_word_embeddings=True)).assert_one(
+        path="model.safetensors", tensor="lm_head.weight", severity="warning"
+    )
+    assert found.data == {"head": [72, 16], "embedding": [64, 16]}
+
+
+def test_a_tied_head_that_is_stored_all_the_same(model):
+    run_rule(Tied(), model(tie_word_embeddings=True)).assert_passed()
+
+
+def test_a_head_of_an_unknown_family_may_be_tied_to_something_else(model):
+    resized = tensors() | {"lm_head.weight": torch.ones(72, 16)}
+    result = run_rule(Tied(), model(resized, tie_word_embeddings=True, model_type="ours"))
+    assert (result.status, result.findings) == ("skipped", ())
+
+
+def test_integers_with_scales_in_another_dtype_are_healthy(model):
+    quantised = {}
+    for name, tensor in tensors().items():
+        values = torch.randn(tensor.shape) * 30
+        quantised[name] = values.to(torch.int8 if "_proj" in name else torch.bfloat16)
+        if "_proj" in name:
+            quantised[f"{name}_scale"] = torch.rand(tensor.shape[0], 1) + 0.5
+    path = model(quantised, dtype="bfloat16", quantization_config={"quant_method": "compressed-tensors"})
+    report = verify(path, ruleset="inference", select=["numerics/*", "weights/*"], strict=True)
+    assert (report.passed, report.findings) == (True, []), report.findings
 
 
 @pytest.mark.parametrize("rule", [SizeVsConfig(), DtypeVsConfig(), Tied()])
