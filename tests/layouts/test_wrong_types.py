@@ -25,7 +25,6 @@ FIXTURES = {
     "zero3": "deepspeed/fixtures/zero3/global_step4",
     "pipeline": "deepspeed/fixtures/pipeline/global_step4",
     "lightning-sharded": "lightning/fixtures/fsdp/epoch=1-step=8.ckpt",
-    "lightning-deepspeed": "lightning/fixtures/zero2/epoch=1-step=8.ckpt",
     "orbax": "jax/fixtures/orbax/2",
     "mmengine": "one_file/fixtures/mmengine/epoch_2.pth",
     "detectron2": "one_file/fixtures/detectron2/model_0000005.pth",
