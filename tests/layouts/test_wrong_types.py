@@ -38,7 +38,6 @@ FIXTURES = {
     "sentences": "trainer/fixtures/sentences/checkpoint-8",
     "sentences by themselves": "trainer/fixtures/sentences/model",
     "lightning-sharded": "lightning/fixtures/fsdp/epoch=1-step=8.ckpt",
-    "lightning-deepspeed": "lightning/fixtures/zero2/epoch=1-step=8.ckpt",
     "orbax": "jax/fixtures/orbax/2",
     "orbax-items": "jax/fixtures/items/3",
     "zarr": "jax/fixtures/zarr/4",

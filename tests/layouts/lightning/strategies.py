@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 RANKS, BATCHES = 2, 6
 ACCUMULATED = {"zero3": 2}
 RESUMED = {
-    "model-parallel": ("end-epoch=0-step=6.ckpt", "epoch=1-step=8.ckpt"),
+    "model-parallel": ("epoch=1-step=8.ckpt",),
     "fsdp": ("epoch=1-step=8.ckpt",),
     "zero2": ("epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt"),
     "zero3": ("end-epoch=0-step=3.ckpt", "epoch=1-step=4.ckpt"),
