@@ -1,4 +1,4 @@
-"""publish/not-loadable: what libraries read beside the weights, when they load a model by the name of its directory."""
+"""weights/not-loadable: what libraries read beside the weights, when they load a model by the name of its directory."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class NotLoadable(Rule):
     Save the model again into an empty directory, with its tokenizer, and compare the lists of files.
     """
 
-    id = "publish/not-loadable"
-    tags = frozenset({"load", "publish"})
+    id = "weights/not-loadable"
+    tags = frozenset({"load"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""

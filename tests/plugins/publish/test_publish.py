@@ -105,31 +105,31 @@ class TestNotLoadable:
     def test_shards_without_their_index(self, model):
         (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
         save_file({"head.weight": torch.ones(2, 4)}, model / "model-00002-of-00002.safetensors")
-        expected = [("publish/not-loadable", "model.safetensors.index.json", "error")]
+        expected = [("weights/not-loadable", "model.safetensors.index.json", "error")]
         assert (found(model, "inference"), found(model, "publish")) == (expected, expected)
 
     @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"])
     @pytest.mark.parametrize("text", ['{"a": ', "\0\0\0\0", "<html>"])
     def test_a_tokenizer_that_is_no_json(self, model, name, text):
         (model / name).write_text(text)
-        assert ("publish/not-loadable", name, "error") in found(model, "publish")
+        assert ("weights/not-loadable", name, "error") in found(model, "publish")
 
     def test_a_large_tokenizer_is_not_parsed(self, model):
         (model / "tokenizer.json").write_text('{"a": "' + "x" * (1 << 20))
         assert found(model, "publish") == []
         (model / "tokenizer.json").write_bytes(bytes(2 << 20))
-        assert ("publish/not-loadable", "tokenizer.json", "error") in found(model, "publish")
+        assert ("weights/not-loadable", "tokenizer.json", "error") in found(model, "publish")
 
     def test_a_model_with_a_tokenizer_and_no_configuration(self, model):
         (model / "tokenizer_config.json").write_text("{}")
         (model / "config.json").unlink()
-        assert found(model, "inference") == [("publish/not-loadable", "config.json", "warning")]
+        assert found(model, "inference") == [("weights/not-loadable", "config.json", "warning")]
 
     def test_a_component_of_a_pipeline_without_its_configuration(self, tmp_path):
         (tmp_path / "unet").mkdir()
         save_file({"w": torch.ones(2, 2)}, tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
         (tmp_path / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DModel"]}')
-        assert found(tmp_path, "publish") == [("publish/not-loadable", "unet/config.json", "error")]
+        assert found(tmp_path, "publish") == [("weights/not-loadable", "unet/config.json", "error")]
 
 
 class TestModules:
@@ -163,7 +163,7 @@ class TestModules:
     )
     def test_a_part_that_is_not_there(self, sentences, path):
         (sentences / path).unlink()
-        assert ("publish/not-loadable", path, "error") in found(sentences, "inference")
+        assert ("weights/not-loadable", path, "error") in found(sentences, "inference")
 
     @pytest.mark.parametrize(
         "text", ["[1]", '[{"path": 1, "type": "x"}]', "{}", '[{"path": "../up", "type": "a.Dense"}]']
