@@ -129,9 +129,8 @@ def _component_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
         why = f"the component {folder} can't be built without it"
         yield Requirement((f"{folder}/config.json",), why, purposes=_BOTH)
         inside = [e for e in checkpoint.listing.files() if e.parent == folder and e.suffix not in _TEXTS]
-        if all(e.name.startswith(f"{_MODEL}-") for e in inside) and not checkpoint.listing.has_file(
-            f"{folder}/{_MODEL}.safetensors.index.json"
-        ):
+        indexes = (f"{folder}/{_MODEL}.{suffix}.index.json" for suffix in ("safetensors", "bin"))
+        if all(e.name.startswith(f"{_MODEL}-") for e in inside) and not any(map(checkpoint.listing.has_file, indexes)):
             names = (f"{folder}/{_MODEL}.safetensors", f"{folder}/{_MODEL}.bin")
             yield Requirement(names, f"the component {folder} is loaded from it", purposes=_BOTH)
 

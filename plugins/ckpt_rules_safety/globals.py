@@ -58,8 +58,8 @@ class UnknownGlobal(Rule):
 
     ## What it checks
     The same names as `pickle/unsafe-global`. Known are those on torch's own weights-only list, and what transformers,
-    accelerate, sentence-transformers, TRL, Lightning, DeepSpeed, Megatron, mmengine, ultralytics, NumPy, OmegaConf and the standard library's plain
-    types really store. Whatever is neither known nor on the list of what is dangerous is reported here; as information
+    accelerate, sentence-transformers, TRL, Lightning, DeepSpeed, Megatron, mmengine, ultralytics, NumPy, OmegaConf and the
+    standard library's plain types really store. Whatever is neither known nor on the list of what is dangerous is reported here; as information
     where it stands in a file that the trainer does not read again, such as `training_args.bin`, in which scripts keep a
     class of their own.
 

@@ -18,6 +18,7 @@ from ckpt_rules import (
     is_count,
     weights_of_components,
 )
+from ckpt_rules_training.maybe import updates_of
 
 _KEYS = ("ema", "ema_state_dict", "ema_model", "model_ema", "state_dict_ema", "ema_params", "shadow_params")
 _COUNTERS = ("optimization_step", "num_updates")
@@ -136,7 +137,7 @@ def _list_problems(checkpoint: Checkpoint, path: str, key: str) -> Iterator[Prob
 def _counter_problem(checkpoint: Checkpoint, path: str, key: str, values: object) -> Iterator[Problem]:
     counters = values if isinstance(values, Mapping) else {}
     name = next((c for c in _COUNTERS if is_count(counters.get(c)) and counters[c] == 0), None)
-    done = checkpoint.optimizer.updates
+    done = updates_of(checkpoint)
     if name is not None and done:
         yield Problem(
             message=f"the moving average counts no update, and the optimizer counts {done:,}: its decay starts again from 0, "

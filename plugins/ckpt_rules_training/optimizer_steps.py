@@ -31,8 +31,8 @@ class StepDrift(Rule):
     ## What it checks
     The updates that the optimizer has counted against those that epoch, step and batches per epoch imply (gradient
     accumulation taken into account where it is recorded or plain from two other counters), or against the global step where
-    that is all there is. With a gradient scaler in use, updates that overflowed and were skipped may be missing: a share of all, and one
-    for each halving of the loss scale since its first value. Where the
+    that is all there is. With a gradient scaler in use, updates that overflowed and were skipped may be missing:
+    a share of all, and one for each halving of the loss scale since its first value. Where the
     trainer itself counts every update, as the transformers Trainer does, the two must agree exactly, unless the option
     `tolerance` is set.
 

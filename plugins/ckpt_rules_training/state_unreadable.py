@@ -22,7 +22,8 @@ class UnreadableState(Rule):
 
     ## What it checks
     Every JSON file that a loader reads (`config.json`, `*_config.json`, `*.index.json`, `trainer_state.json` and the like,
-    those that the layout requires, and a `tokenizer.json` of up to 4 MiB) must parse, and hold a dictionary. So must the object that the training state's torch file holds. Damage to the torch file itself is the
+    those that the layout requires, and a `tokenizer.json` of up to 4 MiB) must parse, and hold a dictionary.
+    So must the object that the training state's torch file holds. Damage to the torch file itself is the
     business of `weights/broken-torch-file`.
 
     ## Why it matters
