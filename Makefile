@@ -53,6 +53,7 @@ bench: $(INSTALLED)  ## measure against the budgets; builds 1.5 GB of checkpoint
 fixtures: $(INSTALLED)  ## make the committed checkpoints of libraries that CI does without; ARGS="zero2 moe" makes some
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --group fixtures
 	$(BIN)/python -W ignore tests/layouts/deepspeed/make_fixtures.py $(ARGS)
+	$(BIN)/python -W ignore tests/layouts/sharded/make_fixtures.py $(ARGS)
 	$(BIN)/python -W ignore tests/layouts/jax/make_fixtures.py
 
 clean:  ## remove the environment, caches and everything built

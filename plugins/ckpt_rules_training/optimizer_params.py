@@ -156,9 +156,7 @@ def _pool(checkpoint: Checkpoint, optimizer: OptimizerState) -> list[Shape]:
     if missing:
         raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
     state = maybe(lambda: checkpoint.state.path)
-    outside = [
-        t.shape for f, _, t in weights.items() if f.path != state or not f.key or _is_pickled(checkpoint, f.key)
-    ]
+    outside = [t.shape for f, _, t in weights.items() if f.path != state or not f.key or _is_pickled(checkpoint, f.key)]
     return outside + _beside(checkpoint, optimizer)
 
 
@@ -206,7 +204,9 @@ def _is_regrouped(shapes: Mapping[object, Shape], pool: list[Shape]) -> bool:
 def _by_name(
     checkpoint: Checkpoint, optimizer: OptimizerState, shapes: Mapping[object, Shape]
 ) -> Iterator[Problem] | None:
-    """A comparison by parameter name; None where not every name is that of a weight."""
+    """A comparison by parameter name; None where not every name is that of a weight, or where moments may be laid out flat."""
+    if not any(g.names for g in optimizer.groups) and all(len(shape) == 1 for shape in shapes.values()):
+        return None
     pairs = ((p, n) for g in optimizer.groups for p, n in zip(g.params, g.names or g.params, strict=False))
     names = {p: _bare(n) for p, n in pairs if isinstance(n, str)}
     weights = {_bare(name): t.shape for name, t in checkpoint.weights.tensors.items()}
