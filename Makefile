@@ -55,6 +55,7 @@ fixtures: $(INSTALLED)  ## make the committed checkpoints of libraries that CI d
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --group fixtures
 	$(BIN)/python -W ignore tests/layouts/deepspeed/make_fixtures.py $(ARGS)
 	$(BIN)/python -W ignore tests/layouts/dcp/make_fixtures.py
+	$(BIN)/python -W ignore tests/layouts/sharded/make_fixtures.py $(ARGS)
 	$(BIN)/python -W ignore tests/layouts/jax/make_fixtures.py
 	$(BIN)/python -W ignore tests/layouts/trainer/make_fixtures.py
 	$(BIN)/python -W ignore tests/layouts/lightning/make_fixtures.py $(ARGS)

@@ -208,7 +208,10 @@ def _is_regrouped(shapes: Mapping[object, Shape], pool: list[Shape]) -> bool:
 def _by_name(
     checkpoint: Checkpoint, optimizer: OptimizerState, shapes: Mapping[object, Shape]
 ) -> Iterator[Problem] | None:
-    """A comparison by parameter name; None where not every name is that of a weight."""
+    """A comparison by parameter name; None where not every name is that of a weight, or it may be that of another model."""
+    flat = all(len(shape) == 1 for shape in shapes.values())
+    if not any(g.names for g in optimizer.groups) and (flat or len(checkpoint.optimizers) > 1):
+        return None
     pairs = ((p, n) for g in optimizer.groups for p, n in zip(g.params, g.names or g.params, strict=False))
     names = {p: _bare(n) for p, n in pairs if isinstance(n, str)}
     weights = {_bare(name): t.shape for name, t in checkpoint.weights.tensors.items()}

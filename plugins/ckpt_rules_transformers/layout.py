@@ -187,8 +187,8 @@ class TransformersTrainer(Layout):
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """One file of random-number state for each rank of one node, or of all that share a disk."""
         found, size = _rng_files(checkpoint), arguments(checkpoint).world_size
-        saves = checkpoint.fact(zero_saves)
-        if not found and not (size and size > 1) and not is_sharded(checkpoint):
+        saves, count = checkpoint.fact(zero_saves), _processes(checkpoint, found)
+        if count == 1 and not found and not is_sharded(checkpoint):
             raise FactUnavailable("one process wrote all of it")
         family = RankFiles(
             "the random-number state",
@@ -196,13 +196,14 @@ class TransformersTrainer(Layout):
             found,
             "that rank goes on with other random numbers than an uninterrupted run",
             "info",
-            expected=_processes(checkpoint, found) if is_sharded(checkpoint) else None,
+            expected=count,
         )
+        own = (family,) if found or count > 1 else ()  # one process calls it rng_state.pth
         if saves:
-            return zero.ranks_with(checkpoint, saves, (family,))
+            return zero.ranks_with(checkpoint, saves, own)
         sizes = (Recorded("world_size", size, ARGUMENTS, "distributed_state.num_processes"),) if size else ()
         pieces = fsdp.families_of(checkpoint, size or 0)
-        return Ranks(sizes, (family, *pieces), tuple(fsdp.steps_of(checkpoint)))
+        return Ranks(sizes, (*own, *pieces), tuple(fsdp.steps_of(checkpoint)))
 
     def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
         """Those that DeepSpeed keeps in its partitions."""

@@ -44,7 +44,7 @@ def zero_saves(checkpoint: Checkpoint) -> tuple[Saved, ...]:
     """DeepSpeed's save: the one that `latest` names, or the newest; one without files where its directory is gone."""
     tags = saves_among(saved.folder.rstrip("/") for saved in checkpoint.fact(saves_inside))
     latest = checkpoint.note("latest")
-    if not tags and latest is None and not checkpoint.listing.has_file("zero_to_fp32.py"):
+    if not tags and not saves_among([latest or ""]) and not checkpoint.listing.has_file("zero_to_fp32.py"):
         return ()
     tag = latest if latest in tags or (latest and not tags) else next(reversed(tags), _tag_of(checkpoint))
     return (saved_in(checkpoint, f"{tag}/"),)
@@ -79,12 +79,18 @@ def _of_zero(checkpoint: Checkpoint, saves: tuple[Saved, ...]) -> Iterator[Requi
 
 def _of_fsdp(checkpoint: Checkpoint, parts: Parts) -> Iterator[Requirement]:
     for kind, number in missing_parts(parts):
-        yield Requirement(first_paths(parts, kind, number), _ABSENT[kind], purposes=purposes_of(kind))
+        yield Requirement(first_paths(parts, kind, number), _ABSENT[kind], purposes=_purposes(checkpoint, kind))
     if any(part.ranks and not part.folder and not part.file for part in parts.models.values()):
         yield Requirement(first_paths(Parts(), "model", 0)[:2], _BY_RANK)
     for kind, path in uncommitted(checkpoint, parts):
-        yield Requirement((path,), _UNFINISHED.format(kind), purposes=purposes_of(kind))
+        yield Requirement((path,), _UNFINISHED.format(kind), purposes=_purposes(checkpoint, kind))
     yield Requirement((SCHEDULER,), _NO_SCHEDULER)
+
+
+def _purposes(checkpoint: Checkpoint, kind: str) -> frozenset[str]:
+    """FULL_STATE_DICT writes the model twice, and from_pretrained takes the other."""
+    whole = checkpoint.listing.first_file(("model.safetensors", "model.safetensors.index.json"))
+    return purposes_of("optimizer" if whole else kind)
 
 
 def updates_in(checkpoint: Checkpoint, step: int) -> int:

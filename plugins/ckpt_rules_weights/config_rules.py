@@ -118,6 +118,8 @@ class DtypeVsConfig(Rule):
         stored: Counter[str] = Counter()
         for tensor in weights.tensors.values():
             stored[tensor.dtype] += tensor.numel if tensor.dtype in FLOAT_DTYPES else 0
+        if not stored:
+            raise FactUnavailable("there are no tensors")
         dtype, most = stored.most_common(1)[0]
         if dtype != meant and most > 0.9 * stored.total():
             yield Problem(

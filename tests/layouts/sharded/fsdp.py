@@ -59,7 +59,8 @@ def accelerated(out: Path, variant: str) -> dict[str, object]:
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type=form, reshard_after_forward=True)
     accelerator = Accelerator(fsdp_plugin=plugin)
     set_seed(0)
-    models = [torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Linear(6, 3)) for _ in range(1 + (variant == "two"))]
+    widths = (6, 4) if variant == "two" else (6,)
+    models = [torch.nn.Sequential(torch.nn.Linear(5, wide), torch.nn.Linear(wide, 3)) for wide in widths]
     optimizers = [torch.optim.AdamW(model.parameters(), 1e-3) for model in models]
     schedulers = [torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5) for optimizer in optimizers]
     data = torch.utils.data.DataLoader([torch.full((5,), float(i)) for i in range(4 * BATCHES)], batch_size=2)

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from ckpt_rules import Checkpoint, inspect, verify
 from ckpt_rules_accelerate.layout import Accelerate
@@ -72,7 +73,7 @@ def test_full_shapes_of_every_form(made):
 def test_the_second_model_has_names_of_its_own(made):
     found = weights(made(SCRIPT) / "accelerate" / "two" / "mid", Accelerate())
     assert len(found) == 8
-    assert found["pytorch_model_fsdp_1.0.weight"].shape == (6, 5)
+    assert (found["0.weight"].shape, found["pytorch_model_fsdp_1.0.weight"].shape) == ((6, 5), (4, 5))
 
 
 def test_an_adapter_is_all_that_is_there(made):
@@ -122,6 +123,12 @@ def test_without_its_state_it_is_still_the_trainers(copied):
             "transformers-trainer", "trainer_state.json",
         )  # fmt: skip
         shutil.rmtree(checkpoint)
+
+
+def test_a_model_without_tensors_crashes_no_rule(copied):
+    checkpoint = copied(SCRIPT, "trainer/full/checkpoint-2")
+    torch.save({}, checkpoint / "pytorch_model_fsdp.bin")
+    assert [o.rule for o in verify(checkpoint).outcomes if o.crash] == []
 
 
 def test_a_piece_that_is_missing(copied):

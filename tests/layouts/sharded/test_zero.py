@@ -232,3 +232,20 @@ def test_each_damage_is_found(variant, tmp_path):
         damages += [json_value("trainer_state.json", "global_step", value) for value in (1, 3, "2")]
     survey = survey_of(save, damages, tmp_path)
     assert set(survey.survivors) == set(HARMLESS[variant]), survey
+
+
+def test_one_process_alone_is_asked_for_no_other_random_numbers(copied):
+    checkpoint = copied("trainer-zero1-scheduled/checkpoint-2")
+    torch_value(f"global_step2/{MODEL}", ("dp_world_size",), 1).apply(checkpoint)
+    (checkpoint / "global_step2" / PARTITION.format(1)).unlink()
+    (checkpoint / "rng_state_1.pth").unlink()
+    (checkpoint / "rng_state_0.pth").rename(checkpoint / "rng_state.pth")
+    (checkpoint / "training_args.bin").unlink()
+    assert {f.place.path for f in verify(checkpoint).findings if f.rule == "ranks/missing-file"} == set()
+
+
+def test_a_stray_file_called_latest_is_no_sign_of_deepspeed(copied):
+    checkpoint = copied("trainer-zero3-gathered/checkpoint-2")
+    shutil.rmtree(checkpoint / "global_step2")
+    (checkpoint / "latest").write_text("notes")
+    assert {f.place.path for f in verify(checkpoint).findings if f.rule == "files/missing-required"} == {"optimizer.pt"}
