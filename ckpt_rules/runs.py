@@ -89,7 +89,8 @@ def _folders_with_saves(top: str) -> Iterator[str]:
     queue, seen, depth = [top], set[str](), {top: 0}
     while queue and len(seen) < _FOLDERS:
         folder = queue.pop(0)
-        if (real := os.path.realpath(folder)) in seen:
+        real = _real(folder)
+        if real is None or real in seen:
             continue
         seen.add(real)
         storage = LocalStorage(folder or "/")
@@ -100,6 +101,14 @@ def _folders_with_saves(top: str) -> Iterator[str]:
             below = [f"{folder}/{name}" for name in inside]
             depth.update(dict.fromkeys(below, depth[folder] + 1))
             queue += below
+
+
+def _real(path: str) -> str | None:
+    """The path without links; None where no path can be such a text."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _saves(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -> tuple[str, ...]:

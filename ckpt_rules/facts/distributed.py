@@ -138,6 +138,7 @@ class DistributedMetadata:
     tensors: by full name
     objects: names of everything else, each pickled by itself
     items:   in the order of the file
+    transforms: stream extensions through which any item was written, as `stream.zstd`: its bytes are then not torch.save's
     problem: why it can't be made sense of, or None
     """
 
@@ -145,4 +146,5 @@ class DistributedMetadata:
     tensors: Mapping[str, StoredTensor]
     objects: frozenset[str]
     items: StoredItems
+    transforms: frozenset[str] = frozenset()
     problem: ReadProblem | None = None

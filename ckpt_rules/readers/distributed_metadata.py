@@ -14,7 +14,7 @@ from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import ProblemLog
 from ckpt_rules.readers.metadata_names import ItemTable, Names
-from ckpt_rules.readers.metadata_objects import is_object, state_of, stored_item, stored_tensor
+from ckpt_rules.readers.metadata_objects import is_object, state_of, stored_item, stored_tensor, transforms_of
 from ckpt_rules.readers.pickle_machine import unpickle
 from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.torch_file import Reading, bare_pickles, read_torch_file
@@ -48,14 +48,15 @@ def distributed_metadata(file: TorchFile) -> DistributedMetadata:
         # That a bare pickle is no file of torch.save is as it should be here.
         found = next((p for p in file.problems if p.fatal and p.code != "not-torch"), None)
         problem = found or ReadProblem("no-metadata", "it holds no metadata of a distributed checkpoint")
-        return DistributedMetadata(file.path, {}, frozenset(), StoredItems(), problem)
+        return DistributedMetadata(file.path, {}, frozenset(), StoredItems(), problem=problem)
     tensors = {str(n): t for n, value in kinds.items() if (t := stored_tensor(value)) is not None}
     objects = frozenset(str(n) for n, v in kinds.items() if is_object(v))
     table = ItemTable(Names())
     for pair in places.items():
         if item := stored_item(*pair):
             table.append(item)
-    return DistributedMetadata(file.path, tensors, objects, table.beside(file.path))
+            table.transforms.update(transforms_of(pair[1]))
+    return DistributedMetadata(file.path, tensors, objects, table.beside(file.path), frozenset(table.transforms))
 
 
 def _read_large(source: Source, path: str, budget: Budget) -> tuple[TorchFile, DistributedMetadata] | None:
@@ -86,7 +87,7 @@ def _read_large(source: Source, path: str, budget: Budget) -> tuple[TorchFile, D
     for item in metadata.items:
         table.append(item)
     return replace(file, value=None), DistributedMetadata(
-        path, tensors.found, metadata.objects | tensors.objects, items
+        path, tensors.found, metadata.objects | tensors.objects, items, metadata.transforms | table.transforms
     )
 
 

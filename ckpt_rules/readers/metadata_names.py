@@ -38,13 +38,14 @@ class Names:
 
 
 class ItemTable:
-    """Items as they are put together."""
+    """Items as they are put together, and the stream extensions that any of them was written through."""
 
     def __init__(self, names: Names) -> None:
         self.items = StoredItems(names=names.texts)
         self._names = names
         self._corners: dict[tuple[int, ...], int] = {}
         self._paths: dict[str, int] = {}
+        self.transforms: set[str] = set()
 
     def append(self, item: StoredItem) -> None:
         """Take one more item."""

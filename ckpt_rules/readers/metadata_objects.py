@@ -47,6 +47,12 @@ def stored_item(index: object, info: object) -> StoredItem | None:
     return None
 
 
+def transforms_of(info: object) -> tuple[str, ...]:
+    """The stream extensions through which a chunk was written, `stream.zstd`; none where it is as torch.save wrote it."""
+    named = state_of(info).get("transform_descriptors")
+    return tuple(name for name in _sequence(named) if isinstance(name, str))
+
+
 def state_of(value: object) -> Mapping[object, object]:
     """The attributes of an object; none where it has no dictionary of them."""
     state = value.state if isinstance(value, Opaque) else None

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.distributed import StoredTensor
 from ckpt_rules.readers.metadata_names import ItemTable, Names
-from ckpt_rules.readers.metadata_objects import is_object, stored_item, stored_tensor
+from ckpt_rules.readers.metadata_objects import is_object, stored_item, stored_tensor, transforms_of
 from ckpt_rules.readers.metadata_text import NEW_TEXT, NUMBER_NBYTES, number_of, text_at
 from ckpt_rules.readers.opcode_lengths import MEMOIZE, op_starts
 from ckpt_rules.readers.pickle_stack import UNSET
@@ -180,6 +180,7 @@ class Places(Pairs):
         if item is None:
             raise Unlike("a pair says of no chunk where it lies")
         self.table.append(item)
+        self.table.transforms.update(transforms_of(values[1]))
 
     def learn(self, data: bytes, start: int, end: int, *values: object) -> None:
         """Learn what stands around name, path and numbers, where they are what they seem to be."""

@@ -18,7 +18,7 @@ from ckpt_rules import (
     StoredItem,
     StoredTensor,
 )
-from ckpt_rules_dcp.saved import COMPRESSED, METADATA, is_compressed, small_values
+from ckpt_rules_dcp.saved import METADATA, small_values
 from ckpt_rules_dcp.tiling import fault_in
 
 _SHOWN = 3
@@ -52,8 +52,8 @@ class ChunkCoverage(Rule):
             yield from _files(checkpoint, metadata)
             yield from _tensors(metadata)
             yield from _objects(checkpoint, metadata)
-            if compressed := checkpoint.fact(small_values, metadata.path).compressed:
-                raise FactUnavailable(COMPRESSED.format(compressed[0]), path=compressed[0], blocked=True)
+            if transformed := checkpoint.fact(small_values, metadata.path).transformed:
+                raise FactUnavailable(transformed, path=metadata.path, blocked=True)
 
 
 def _all(checkpoint: Checkpoint) -> list[DistributedMetadata]:
@@ -135,7 +135,7 @@ def _objects(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[
         if entry is None or item.path in damaged or entry.size < item.offset + item.nbytes or item.nbytes < len(_ZIP):
             continue
         head = checkpoint.head(item.path)
-        known = not head.head or head.head.startswith((_ZIP, b"\x80")) or is_compressed(checkpoint, item.path)
+        known = not head.head or head.head.startswith((_ZIP, b"\x80")) or metadata.transforms
         if item.offset == 0 and head.error is None and not known:
             yield _problem(f"{item.path} does not begin with {item.name}: other bytes lie there", item.path, item)
 

@@ -150,8 +150,8 @@ class Distributed(Layout):
 def _small(checkpoint: Checkpoint) -> Small:
     _whole(checkpoint)
     small = checkpoint.fact(saved.small_values)
-    if small.compressed:
-        raise FactUnavailable(saved.COMPRESSED.format(small.compressed[0]), path=small.compressed[0], blocked=True)
+    if small.transformed:
+        raise FactUnavailable(small.transformed, path=METADATA, blocked=True)
     return small
 
 

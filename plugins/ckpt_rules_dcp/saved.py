@@ -7,7 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import DTYPE_BITS, Checkpoint, FactUnavailable, Opaque, StoredItem, TensorInfo, is_count, plain
+from ckpt_rules import (
+    DTYPE_BITS,
+    Checkpoint,
+    DistributedMetadata,
+    FactUnavailable,
+    Opaque,
+    StoredItem,
+    TensorInfo,
+    is_count,
+    plain,
+)
 
 METADATA = ".metadata"
 OPTIMIZER = re.compile(r"(?:optimizers?|optim)\.(?:0\.)?(.+)")
@@ -19,21 +29,20 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _WHOLE_MODEL = ("model", "module", "state_dict")
 _WHOLE_OPTIMIZER = ("optimizer", "optim")
 _MOST_STEPS = 256
-_ZSTANDARD = b"\x28\xb5\x2f\xfd"
-COMPRESSED = "the entries of {} are compressed with zstd, and are not read"
+TRANSFORMED = "the entries of {} were written through {}, and are not read"
 
 
 @dataclass(frozen=True, slots=True)
 class Small:
     """Values that are read whole, objects and tensors without dimensions, and the file that each lies in.
 
-    compressed: files whose values a save has compressed, so that they are not read
+    transformed: why values are not read, where a save wrote them through a stream extension; None where it did not
     """
 
     values: Mapping[str, object]
     paths: Mapping[str, str]
     damaged: Mapping[str, StoredItem]
-    compressed: tuple[str, ...] = ()
+    transformed: str | None = None
 
 
 def metadata_path(checkpoint: Checkpoint) -> str:
@@ -56,24 +65,21 @@ def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
         if not is_step or steps <= _MOST_STEPS:
             wanted[item.path].append(item)
     values, paths, damaged = {}, {}, {}
-    compressed = tuple(file for file in wanted if is_compressed(checkpoint, file))
+    if transformed := why_unread(metadata, next(iter(wanted), path)):
+        return Small({}, {}, {}, transformed)
     for file, items in wanted.items():
-        if file in compressed:
-            continue
         for item, value in _read(checkpoint, file, items):
             if value is _UNREADABLE:
                 damaged[item.name] = item
             else:
                 values[item.name], paths[item.name] = value, file
-    return Small(values, paths, damaged, compressed)
+    return Small(values, paths, damaged)
 
 
-def is_compressed(checkpoint: Checkpoint, path: str) -> bool:
-    """Whether the entries of a file were written through `ZStandard` of torch.distributed.checkpoint."""
-    try:
-        return checkpoint.head(path).head.startswith(_ZSTANDARD)
-    except FactUnavailable:
-        return False
+def why_unread(metadata: DistributedMetadata, path: str) -> str | None:
+    """Why entries of a file are not what torch.save wrote, as those of `ZStandard` are not; None where they are."""
+    extensions = " and ".join(sorted(metadata.transforms))
+    return TRANSFORMED.format(path, extensions) if extensions else None
 
 
 _UNREADABLE = object()

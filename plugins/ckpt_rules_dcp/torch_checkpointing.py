@@ -149,7 +149,7 @@ class TorchCheckpointing(Layout):
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """Every rank writes each item."""
         found = _items(checkpoint)
-        expected = max(_data_ranks(checkpoint), *(max(files) + 1 for files in found.values()))
+        expected = max([_data_ranks(checkpoint), *(max(files) + 1 for files in found.values())])
         families = [
             RankFiles(_ITEMS[item], f"{item}_{{}}.pt", files, f"that rank's load stops: {_STOPS}", expected=expected)
             for item, files in found.items()

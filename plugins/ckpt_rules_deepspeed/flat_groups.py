@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, TensorInfo
 from ckpt_rules_deepspeed.files import Saved, find_saved, saves_inside
 from ckpt_rules_deepspeed.states import OPTIMIZER, copies_of, dictionary, flat_groups, part, partition_count
 from ckpt_rules_deepspeed.weights import parameter_groups, parameters
@@ -76,7 +76,7 @@ def _flats(checkpoint: Checkpoint, paths: list[str], model: str) -> Iterator[_Fl
     if any(partition_count(state) != len(paths) for state in states) or values.get("ds_autoep_layers"):
         return  # ranks/missing-file and ranks/world-size say so; AutoEP lays experts out in its own way
     shapes = [sum(tensor.numel for _, tensor in group) for group in parameter_groups(values)]
-    whole = [p for p in pieces if p is not None and (len(p) == len(shapes) or "fp32_flat_groups" in states[0])]
+    whole = [p for p in pieces if p is not None]
     if not any(shapes) or len(whole) < len(pieces):
         return
     if "fp32_flat_groups" in states[0]:
@@ -84,12 +84,30 @@ def _flats(checkpoint: Checkpoint, paths: list[str], model: str) -> Iterator[_Fl
         have = sum(piece.numel for rank_pieces in whole for piece in rank_pieces)
         yield _Flat(paths[0], f"{OPTIMIZER}.fp32_flat_groups", model, have, least, least)
         return
+    if any(len(p) != len(shapes) for p in whole):
+        if not values.get("num_experts"):  # whose groups are there several times
+            yield _in_all(paths, whole, states, shapes, model)
+        return
     for number, numel in enumerate(shapes):
         least = numel * copies_of(states[0], number, len(paths))
         slack = max(_ALIGNMENT * len(paths), _padding(states, number))
         have = sum(rank_pieces[number].numel for rank_pieces in whole)
         key = f"{OPTIMIZER}.single_partition_of_fp32_groups[{number}]"
         yield _Flat(paths[0], key, model, have, least, least + slack)
+
+
+def _in_all(
+    paths: list[str],
+    pieces: list[tuple[TensorInfo, ...]],
+    states: list[Mapping[object, object]],
+    shapes: list[int],
+    model: str,
+) -> _Flat:
+    """All groups together, where the shapes are told in other groups than the optimizer has."""
+    groups = max(map(len, pieces))
+    slack = max(_ALIGNMENT * len(paths) * groups, sum(_padding(states, number) for number in range(groups)))
+    have, least = sum(piece.numel for own in pieces for piece in own), sum(shapes)
+    return _Flat(paths[0], f"{OPTIMIZER}.single_partition_of_fp32_groups", model, have, least, least + slack)
 
 
 def _rounded(numel: int, ranks: int) -> int:

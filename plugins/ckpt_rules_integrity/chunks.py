@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule, StoredItem
-from ckpt_rules_dcp.saved import COMPRESSED, is_compressed
+from ckpt_rules_dcp.saved import why_unread
 
 _METADATA = ".metadata"
 _MOST = 20
@@ -42,8 +42,8 @@ class BrokenChunk(Rule):
                     by_file[item.path].append(item)
             for path, items in by_file.items():
                 found = True
-                if is_compressed(checkpoint, path):
-                    raise FactUnavailable(COMPRESSED.format(path), path=path, blocked=True)
+                if transformed := why_unread(metadata, path):
+                    raise FactUnavailable(transformed, path=path, blocked=True)
                 parts = checkpoint.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
                 broken = [(i, p.problems[0].message) for i, p in zip(items, parts, strict=False) if p.problems]
                 yield from (_problem(item, why, len(broken), len(items)) for item, why in broken[:_MOST])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,6 +10,8 @@ from dataclasses import replace
 from ckpt_rules import Checkpoint, FactUnavailable, TorchFile
 
 _METADATA = ".metadata"
+# torchtitan pickles the state of each data-parallel rank's loader by itself.
+_PICKLED = re.compile(r"dataloader\.dp_rank_\d+")
 
 
 def object_files(checkpoint: Checkpoint) -> Iterator[TorchFile]:
@@ -29,7 +32,8 @@ def object_files(checkpoint: Checkpoint) -> Iterator[TorchFile]:
 def _named(part: TorchFile, name: str) -> TorchFile:
     globals_ = tuple(g._replace(stream=f"{name}: {g.stream}") for g in part.globals)
     # A pickle says nothing of the file that it lies in; what is wrong with that file is its own layout's business.
-    return replace(part, value=None, globals=globals_, problems=(), nested=tuple(f"{name}: {n}" for n in part.nested))
+    nested = () if _PICKLED.fullmatch(name) else tuple(f"{name}: {n}" for n in part.nested)
+    return replace(part, value=None, globals=globals_, problems=(), nested=nested)
 
 
 def _objects(checkpoint: Checkpoint, path: str) -> Mapping[str, list[tuple[str, tuple[int, int]]]]:

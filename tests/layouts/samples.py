@@ -19,7 +19,7 @@ class Sample:
 
 
 TRAINER, ACCELERATE, DCP, LIGHTNING = (f"{n}/train.py" for n in ("trainer", "accelerate", "dcp", "lightning"))
-DIFFUSE, ONE_FILE = "accelerate/diffuse.py", "one_file/make.py"
+DIFFUSE = "accelerate/diffuse.py"
 SAMPLES = {
     "trainer": Sample("transformers-trainer", "run/checkpoint-8", TRAINER, ("plain",)),
     "trainer sharded": Sample("transformers-trainer", "run/checkpoint-11", TRAINER, ("sharded",)),
@@ -41,13 +41,15 @@ SAMPLES = {
     "keras": Sample("keras", "jax/fixtures/keras"),
     "mmengine": Sample("mmengine", "one_file/fixtures/mmengine/**/epoch_2.pth"),
     "detectron2": Sample("detectron2", "one_file/fixtures/detectron2/**/model_0000005.pth"),
-    "nanogpt": Sample("nanogpt", "ckpt.pt", ONE_FILE, ("nanogpt",)),
-    "fairseq": Sample("fairseq", "checkpoint_last.pt", ONE_FILE, ("fairseq",)),
-    "timm": Sample("timm", "last.pth.tar", ONE_FILE, ("timm",)),
-    "ultralytics": Sample("ultralytics", "last.pt", ONE_FILE, ("ultralytics",)),
+    "nanogpt": Sample("nanogpt", "at-6/ckpt.pt", "one_file/train_nanogpt.py"),
+    "fairseq": Sample("fairseq", "one_file/fixtures/fairseq/run/checkpoint_2_7.pt"),
+    "timm": Sample("timm", "one_file/fixtures/timm/run/last.pth.tar"),
+    "ultralytics": Sample("ultralytics", "one_file/fixtures/ultralytics/interrupted/last.pt"),
+    "torchtune": Sample("torchtune", "torchtune/fixtures/full"),
+    "torch_checkpointing": Sample("torch-checkpointing", "torch_checkpointing/fixtures/plain/step-4"),
     "megatron": Sample("megatron", ""),
 }
-DIRECTORIES = [name for name, sample in SAMPLES.items() if sample.script != ONE_FILE and not Path(sample.inside).suffix]
+DIRECTORIES = [name for name, sample in SAMPLES.items() if not Path(sample.inside).suffix]
 
 
 def sample_of(name, made, tmp_path) -> Path:

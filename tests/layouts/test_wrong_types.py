@@ -24,10 +24,7 @@ SAMPLES = {
     "distributed": ("dcp/train.py", "fsdp2", "step-2"),
     "pipeline": ("accelerate/diffuse.py", "pipeline"),
     "prompt": ("peft/make.py", "prompt"),
-    "nanogpt": ("one_file/make.py", "nanogpt", "ckpt.pt"),
-    "fairseq": ("one_file/make.py", "fairseq", "checkpoint_last.pt"),
-    "timm": ("one_file/make.py", "timm", "last.pth.tar"),
-    "ultralytics": ("one_file/make.py", "ultralytics", "last.pt"),
+    "nanogpt": ("one_file/train_nanogpt.py", "at-6/ckpt.pt"),
 }
 FIXTURES = {
     "zero2": "deepspeed/fixtures/zero2/global_step4",
@@ -45,6 +42,8 @@ FIXTURES = {
     "detectron2": "one_file/fixtures/detectron2/plain/model_0000005.pth",
     "detectron2-trainer": "one_file/fixtures/detectron2/trainer/model_0000005.pth",
     "fairseq": "one_file/fixtures/fairseq/run/checkpoint_2_7.pt",
+    "timm": "one_file/fixtures/timm/run/last.pth.tar",
+    "ultralytics": "one_file/fixtures/ultralytics/interrupted/last.pt",
     "torchtune": "torchtune/fixtures/adapter",
     "torch-checkpointing": "torch_checkpointing/fixtures/plain/step-4",
 }

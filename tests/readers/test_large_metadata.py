@@ -117,6 +117,18 @@ def test_names_that_are_long_or_no_ascii_and_numbers_of_any_size():
     assert told(data, large=True) == told(data, large=False)
 
 
+def test_stream_extensions_are_told():
+    whole = metadata()
+    for info in whole.storage_data.values():
+        info.transform_descriptors = ["stream.zstd"]
+    data = pickle.dumps(whole, protocol=4)
+    file, found = read(data, large=True)
+    assert (file.value, found.transforms) == (None, frozenset({"stream.zstd"}))
+    assert read(data, large=False)[1].transforms == found.transforms
+    assert read(pickle.dumps(metadata(), protocol=4), large=True)[1].transforms == frozenset()
+    assert told(data, large=True) == told(data, large=False)
+
+
 def test_paths_are_those_of_the_checkpoint():
     data = pickle.dumps(metadata(), protocol=4)
     (large, small) = (read(data, large=which, path="optimizer_0/.metadata")[1] for which in (True, False))
