@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from ckpt_rules import file_facts
 from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import Entry, EntryKind, FileHead, Listing, Root, RootKind
+from ckpt_rules.facts.files import Entry, FileHead, Listing, Root, RootKind
 from ckpt_rules.facts.values import Wanted
 from ckpt_rules.layout import Layout, Match, PlainFiles, Requirement
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NOTE_NBYTES = 4096
 _NO_DIRECTORY = "there is no checkpoint directory to look into"
 
 
@@ -203,11 +202,11 @@ class Checkpoint:
 
         path: relative to the checkpoint; one that begins with `../` lies beside it
         """
-        return self.fact(_note, path)
+        return self.fact(file_facts.note, path)
 
     def beside(self, path: str) -> Entry | None:
         """What lies at a path in the directory above the checkpoint, `step-20/.metadata`; None where nothing does."""
-        return self.fact(_beside, path)
+        return self.fact(file_facts.beside, path)
 
     def safetensors(self, path: str) -> SafetensorsFile:
         """The header of a safetensors file."""
@@ -390,20 +389,3 @@ def _previous(checkpoint: Checkpoint) -> Checkpoint:
 
 def _no_previous(_: Checkpoint) -> Checkpoint:
     raise FactUnavailable("no earlier save was given to compare with")
-
-
-def _note(checkpoint: Checkpoint, path: str) -> str | None:
-    beside = path.startswith("../")
-    entry = checkpoint.beside(path.removeprefix("../")) if beside else checkpoint.listing.get(path)
-    if entry is None or entry.kind is not EntryKind.FILE or entry.size > _NOTE_NBYTES:
-        return None
-    try:
-        with checkpoint.storage.open(path) as source:
-            return source.read(0, _NOTE_NBYTES).decode("utf-8", "replace").strip()
-    except OSError:
-        return None
-
-
-def _beside(checkpoint: Checkpoint, path: str) -> Entry | None:
-    parts = path.split("/")
-    return None if ".." in parts or "" in parts else checkpoint.storage.look_again(f"../{path}")

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 METADATA_NAME = ".metadata"
 
+_NOTE_NBYTES = 4096
 TEXT_NBYTES = 16 * MIB
 """No list of digests is longer."""
 
@@ -125,6 +126,25 @@ def _metadata(checkpoint: Checkpoint, path: str) -> tuple[TorchFile, Distributed
     from ckpt_rules.readers.distributed_metadata import read_metadata
 
     return _read(checkpoint, path, read_metadata)
+
+
+def note(checkpoint: Checkpoint, path: str) -> str | None:
+    """The text of a short file in the checkpoint or beside it (`../latest`); None where there is none."""
+    is_beside = path.startswith("../")
+    entry = checkpoint.beside(path.removeprefix("../")) if is_beside else checkpoint.listing.get(path)
+    if entry is None or entry.kind is not EntryKind.FILE or entry.size > _NOTE_NBYTES:
+        return None
+    try:
+        with checkpoint.storage.open(path) as source:
+            return source.read(0, _NOTE_NBYTES).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+
+
+def beside(checkpoint: Checkpoint, path: str) -> Entry | None:
+    """What lies at a path beside the checkpoint; None where nothing does."""
+    parts = path.split("/")
+    return None if ".." in parts or "" in parts else checkpoint.storage.look_again(f"../{path}")
 
 
 def json(checkpoint: Checkpoint, path: str) -> JsonFile:

@@ -102,12 +102,14 @@ def survey_of(
     """Apply each damage to a fresh copy with the same name, verify it, and see whether a finding names the file."""
     killed: dict[str, list[str]] = {}
     survivors: dict[str, str] = {}
+    clean = [(f.rule, f.place, f.message) for f in verify(checkpoint, ruleset=ruleset).findings]
     for number, damage in enumerate(damages):
         copy = work / f"damage-{number}" / checkpoint.name
         shutil.copytree(checkpoint, copy, symlinks=True)
         damage.apply(copy)
         report = verify(copy, ruleset=ruleset)
-        rules = [f.rule for f in report.findings if names(f, damage.path)]
+        new = [f for f in report.findings if (f.rule, f.place, f.message) not in clean]
+        rules = [f.rule for f in new if names(f, damage.path)]
         if rules:
             killed[damage.name] = rules
         else:

@@ -104,7 +104,7 @@ class TestCompressed:
         report = verify(ZSTD, ruleset=ruleset, strict=True)
         assert (report.verdict.value, report.findings) == ("unknown", []), said(report)
         assert [o.reason for o in report.outcomes if o.rule == "ranks/chunk-coverage"] == [
-            "the entries of __0_0.distcp were written through stream.zstd, and are not read"
+            "the entries of __0_0.distcp were written through stream.zstd/1, and are not read"
         ]
 
     def test_its_weights_are_known_all_the_same(self):
