@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from ckpt_rules import (
     DTYPE_BITS,
@@ -98,14 +99,14 @@ def _read(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> Iterabl
 def model_tensors(checkpoint: Checkpoint, path: str = METADATA) -> dict[str, TensorInfo]:
     """The model's tensors at their full shapes, by the names that the model knows."""
     found, plain_names = {}, {}
+    infos: dict[tuple[str, tuple[int, ...]], TensorInfo] = {}  # layers repeat, and there may be a million
     for name, tensor in checkpoint.distributed(path).tensors.items():
-        if OPTIMIZER.fullmatch(name) or SCHEDULER.fullmatch(name) or _OTHERS.fullmatch(name):
-            continue
         match = MODEL.fullmatch(name)
-        numel = 1
-        for size in tensor.shape:
-            numel *= size
-        info = TensorInfo(tensor.dtype, tensor.shape, numel * DTYPE_BITS.get(tensor.dtype, 0) // 8)
+        if not match and any(other.fullmatch(name) for other in (OPTIMIZER, SCHEDULER, _OTHERS)):
+            continue
+        kind = tensor.dtype, tensor.shape
+        if (info := infos.get(kind)) is None:
+            info = infos[kind] = TensorInfo(*kind, prod(tensor.shape) * DTYPE_BITS.get(tensor.dtype, 0) // 8)
         if match:
             found[match[1]] = info
         elif tensor.shape:
