@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from filelock import FileLock
 from tests.layouts.killing import Survey
 
 SECONDS = 240
+SERVED = frozenset({"trainer/train.py", "trainer/families.py", "lightning/train.py"})
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,16 @@ def made(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
+    servers: dict[str, Server] = {}
+
+    def run(script: str, path: Path, out: Path, *args: str) -> None:
+        if script not in SERVED or "ddp" in args:
+            run_script(path, out, *args)
+            return
+        if script not in servers:
+            servers[script] = Server(path)
+        servers[script].run(out, *args)
+
     def make(script: str, *args: str) -> Path:
         path = Path(__file__).parent / script
         name = hashlib.sha256("\0".join([script, *args]).encode()).hexdigest()[:12]
@@ -34,24 +46,56 @@ def made(tmp_path_factory):
             if not (out / ".made").exists():
                 shutil.rmtree(out, ignore_errors=True)
                 out.mkdir()
-                run_script(path, out, *args)
+                run(script, path, out, *args)
                 (out / ".made").touch()
         return out
 
-    return make
+    yield make
+    for server in servers.values():
+        server.close()
 
 
-def run_script(script: Path, out: Path, *args: str) -> None:
-    """Run one script with a directory to write into; all that it said is shown where it fails."""
+def environment(script: Path) -> dict[str, str]:
+    """For a script: offline, on one thread, and able to import what lies beside it."""
     offline = {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
+    return {**os.environ, **offline, "PYTHONPATH": str(script.parent)}
+
+
+class Server:
+    """A script that has imported what it needs, and runs again and again; the imports of these take longer than the runs."""
+
+    def __init__(self, script: Path) -> None:
+        self.script = script
+        argv = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("serving.py")), str(script)]
+        self.process = subprocess.Popen(
+            argv, env=environment(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, out: Path, *args: str) -> None:
+        said = out / ".said"
+        self.process.stdin.write(json.dumps([str(said), str(out), *args]) + "\n")
+        self.process.stdin.flush()
+        code = self.process.stdout.readline().strip()
+        told = said.read_text(errors="replace") if said.exists() else ""
+        assert code == "0", f"{self.script.name} {' '.join(args)} ended with {code or 'its server'}:\n{told[-6000:]}"
+        said.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=SECONDS)
+        self.process.stdout.close()
+
+
+def run_script(script: Path, out: Path, *args: str) -> None:
+    """Run one script with a directory to write into; all that it said is shown where it fails."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(script), str(out), *args],
-        env={**os.environ, **offline, "PYTHONPATH": str(script.parent)},
+        env=environment(script),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
