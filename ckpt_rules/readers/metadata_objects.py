@@ -13,7 +13,7 @@ from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.facts.training import is_count
 from ckpt_rules.readers.torch_types import MAX_DIMENSIONS
 
-_LARGEST = 1 << 62
+LARGEST = 1 << 62
 _TENSOR, _BYTES = "TensorStorageMetadata", "BytesStorageMetadata"
 
 
@@ -42,7 +42,7 @@ def stored_item(index: object, info: object) -> StoredItem | None:
     """Where a pair of `storage_data` says that a chunk lies, in a file beside the `.metadata`; None where it does not."""
     named, place = state_of(index), state_of(info)
     path, start, nbytes = (place.get(key) for key in ("relative_path", "offset", "length"))
-    if isinstance(path, str) and is_count(start) and is_count(nbytes) and max(start, nbytes) <= _LARGEST:
+    if isinstance(path, str) and is_count(start) and is_count(nbytes) and max(start, nbytes) <= LARGEST:
         return StoredItem(str(named.get("fqn")), path, int(start), int(nbytes), _size(named.get("offset")))
     return None
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.distributed import StoredTensor
 from ckpt_rules.readers.metadata_names import ItemTable, Names
-from ckpt_rules.readers.metadata_objects import is_object, stored_item, stored_tensor, transforms_of
+from ckpt_rules.readers.metadata_objects import LARGEST, is_object, stored_item, stored_tensor, transforms_of
 from ckpt_rules.readers.metadata_text import NEW_TEXT, NUMBER_NBYTES, number_of, text_at
 from ckpt_rules.readers.opcode_lengths import MEMOIZE, op_starts
 from ckpt_rules.readers.pickle_stack import UNSET
@@ -35,6 +35,9 @@ _PLACE = re.compile(
 _ATTRIBUTES = {"fqn": 1, "relative_path": 1, "offset": 2, "length": 1}
 _TUPLES = {b"\x85": 1, b"\x86": 2, b"\x87": 3, b"t": None}
 _FIRST, _NAME, _MIDDLE, _PATH, _BEFORE, _OFFSET, _BETWEEN, _LENGTH, _REST = range(1, 10)
+
+
+_VALUE_OF = {_NAME: "fqn", _PATH: "relative_path", _OFFSET: "offset", _LENGTH: "length"}
 
 
 class Unlike(FormatError):
@@ -196,6 +199,9 @@ class Places(Pairs):
             return
         if any(attributes[name] != count for name, count in _ATTRIBUTES.items()):
             return
+        before = dict(zip(starts[1:], starts, strict=False))
+        if any(text_at(data, before[match.start(n)], self._memo)[0] != name for n, name in _VALUE_OF.items()):
+            return
         memos = {n: _memos(data, starts, *match.span(n)) for n in (_FIRST, _MIDDLE, _BEFORE, _BETWEEN, _REST)}
         self._first[match[_FIRST]] = memos[_FIRST]
         self._middle[match[_MIDDLE]] = memos[_MIDDLE], self.table.corner(item.corner)
@@ -213,7 +219,13 @@ class Places(Pairs):
             text, end, is_new = text_at(name, 0, memo)
             file = self._path_of(path)
             start, nbytes = number_of(offset), number_of(length)
-            if text is None or end != len(name) or file is None or start < 0 or nbytes < 0:
+            if (
+                text is None
+                or end != len(name)
+                or file is None
+                or not 0 <= start <= LARGEST
+                or not 0 <= nbytes <= LARGEST
+            ):
                 break
             number = names.number(text)
             index = len(memo) + memos

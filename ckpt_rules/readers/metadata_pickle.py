@@ -12,10 +12,11 @@ from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.metadata_names import Names
 from ckpt_rules.readers.metadata_pairs import Paths, Places, Tensors, Unlike, Values
 from ckpt_rules.readers.metadata_plans import Plans
+from ckpt_rules.readers.opcode_lengths import asked_for, op_starts
 from ckpt_rules.readers.pickle_machine import BLOCK, end_frame
 from ckpt_rules.readers.pickle_opcodes import TABLE, UNNOTED
 from ckpt_rules.readers.pickle_stack import Builder, FrameOpened, Machine
-from ckpt_rules.readers.sparse_memo import SparseMemo
+from ckpt_rules.readers.sparse_memo import SparseMemo, is_changeable
 
 _PAIR = 2
 _PLANS, _NEAR = "all_local_plans", 6
@@ -88,7 +89,7 @@ class MetadataMachine(Machine):
 
     def _run_one(self, reader: Values, level: int) -> None:
         """Run a pair, or an element, as any machine does, and let the reader learn it."""
-        start, room = self.pos, self.room
+        start, room, known = self.pos, self.room, len(self._memo)
         is_framed = False
         while not self._is_whole(reader, level):
             is_framed = self._step() or is_framed
@@ -97,9 +98,16 @@ class MetadataMachine(Machine):
         values = tuple(self.stack)
         self.stack.clear()
         reader.add(*values)
-        if not is_framed:
+        if not is_framed and self._is_alike_again(start, known):
             reader.learn(self.data, start, self.pos, *values)
+        self._memo.forget_since(known)
         self.room = room - _KEPT_NBYTES
+
+    def _is_alike_again(self, start: int, known: int) -> bool:
+        """Whether the same bytes do the same wherever they come again: they use nothing of their own, and nothing that changes."""
+        starts = op_starts(self.data, start, self.pos)
+        used = [] if starts is None else asked_for(self.data, starts)
+        return starts is not None and not any(n >= known or is_changeable(self._memo[n]) for n in used)
 
     def _is_whole(self, reader: Values, level: int) -> bool:
         """Whether the stack holds a finished value: what is pushed on its way to one is text, or goes on."""

@@ -1,6 +1,7 @@
 """The plans that Megatron keeps in a `.metadata`: what each rank was to write, once more. No load asks for them.
 
-They are passed over opcode by opcode, and built nowhere: only what brings a new global is run.
+They are passed over opcode by opcode, and built nowhere: only what brings a new global, or touches what was read, is run. What
+is of the wrong type inside of them is therefore not noticed.
 """
 
 from __future__ import annotations
@@ -12,14 +13,26 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ckpt_rules.facts.tensors import GlobalRef, Opaque
-from ckpt_rules.readers.opcode_lengths import MEMOIZE
 from ckpt_rules.readers.pickle_stack import UNSET
 from ckpt_rules.readers.sparse_memo import SparseMemo
 
 _TEXTS = b"|".join(re.escape(bytes([n])) + b".{%d}" % n for n in range(256))
-_OPCODE = re.compile(rb"[(\]})NabestuR\x81\x85-\x89\x94]|[Kh].|M..|[Jj].{4}|\x8c(?:" + _TEXTS + b")|.", re.DOTALL)
-_KNOWN = frozenset(bytes([n]) for n in b"(]})NabestuR\x81\x85\x86\x87\x88\x89\x94")
-_MARK, _BUILD, _CLOSING = b"(", b"b", frozenset((b"e", b"u", b"t"))
+_OPCODE = re.compile(
+    rb"[(\]})NabestuR\x81\x85-\x89\x94]|[Kh].|M..|[Jj].{4}|G.{8}|\x8a(?:\x05.{5}|\x06.{6}|\x07.{7}|\x08.{8})|\x8c(?:"
+    + _TEXTS
+    + b")|.",
+    re.DOTALL,
+)
+_GETS = b"hj"
+_MARK, _BUILD, _SETITEMS, _MEMOIZE = b"(bu\x94"
+_CLOSING = {b"e"[0]: 0, b"u"[0]: 0, b"t"[0]: 1}
+"""What is put on the stack in the place of all that lies above the last mark."""
+
+_GROWS = dict.fromkeys(b"KMJhjG\x8a\x8c]})N\x88\x89", 1) | dict.fromkeys(b"\x85\x94", 0)
+_GROWS |= dict.fromkeys(b"\x86R\x81ba", -1) | dict.fromkeys(b"\x87s", -2)
+"""By how much each opcode lets the stack grow."""
+
+_LONGER = frozenset(b"KMJhjG\x8a\x8c")
 _HARMLESS = ("torch.distributed.", "torch.serialization", "pathlib", "collections", "megatron.")
 
 
@@ -35,6 +48,7 @@ class Plans:
     def __init__(self, memo: SparseMemo, asked_for: Sequence[GlobalRef]) -> None:
         self._memo, self._asked_for = memo, asked_for
         self._starts, self._ends = array("Q"), array("Q")
+        self._changeable: frozenset[int] | None = None
         self._placeholder = Opaque("<passed over>")
 
     @property
@@ -52,26 +66,39 @@ class Plans:
         """Pass over whole items; none where the pickle asks for anything that plans do not need."""
         if not all(g.module == "torch" or g.module.startswith(_HARMLESS) for g in self._asked_for):
             return pos
-        opcodes = _OPCODE.findall(data, pos, limit)
-        depth = done = 0
-        for number, opcode in enumerate(opcodes, start=1):
-            if opcode == _MARK:
-                depth += 1
-            elif opcode in _CLOSING:
-                depth -= 1
-                if depth < 0:
-                    break
-            elif opcode == _BUILD and not depth:
-                done = number
-            elif len(opcode) == 1 and opcode not in _KNOWN:
+        if self._changeable is None:
+            self._changeable = self._memo.changeable()
+        end, memos = self._pass(data, pos, limit)
+        if end > pos:
+            self._starts.append(len(self._memo))
+            self._memo.skip(memos)
+            self._ends.append(len(self._memo))
+        return end
+
+    def _pass(self, data: bytes, pos: int, limit: int) -> tuple[int, int]:
+        """The byte behind the last whole item, and how many values of the memo there are up to it."""
+        end, memos, new = pos, 0, 0
+        height, below = 0, list[int]()
+        changeable = self._changeable or frozenset()
+        for found in _OPCODE.finditer(data, pos, limit):
+            opcode = found[0]
+            code = opcode[0]
+            new += code == _MEMOIZE
+            if code == _MARK:
+                below.append(height)
+                height = 0
+                continue
+            if code in _CLOSING and below and (code != _SETITEMS or height % 2 == 0):
+                height = below.pop() + _CLOSING[code]
+            elif code in _GROWS and (len(opcode) > 1 or code not in _LONGER):
+                height += _GROWS[code]
+            else:
                 break
-        if not done:
-            return pos
-        passed = opcodes[:done]
-        self._starts.append(len(self._memo))
-        self._memo.skip(passed.count(MEMOIZE))
-        self._ends.append(len(self._memo))
-        return pos + sum(map(len, passed))
+            if height < 1 or (code in _GETS and int.from_bytes(opcode[1:], "little") in changeable):
+                break
+            if code == _BUILD and height == 1 and not below:
+                end, memos, height = found.end(), new, 0
+        return end, memos
 
     def tell(self, index: int) -> object:
         """What stands for a value of the memo that was passed over; `UNSET` where none was."""

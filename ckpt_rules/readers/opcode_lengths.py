@@ -25,3 +25,8 @@ def op_starts(data: bytes, start: int, end: int) -> list[int] | None:
         else:
             return None
     return starts if pos == end else None
+
+
+def asked_for(data: bytes, starts: list[int]) -> list[int]:
+    """The numbers of the values of the memo that opcodes ask for."""
+    return [int.from_bytes(data[at + 1 : at + 1 + _FIXED[data[at]]], "little") for at in starts if data[at] in b"hj"]

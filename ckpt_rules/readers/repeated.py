@@ -9,7 +9,7 @@ from hashlib import blake2b
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.pickle_machine import Unpickled
 
-_LEAST_NBYTES, _MOST = 16_384, 64
+_LEAST_NBYTES, _MOST, _ALIKE = 16_384, 64, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class Pickle:
     def keep(self, result: Unpickled, stored: Mapping[str, object]) -> None:
         """Remember it for the files to come, where nothing is wrong with it."""
         clean = result.readable and not result.problems and not result.enclosed and result.refused is None
-        if self._key and clean and len(self._budget.repeated) < _MOST:
+        kept = self._budget.repeated.get(self._key, ())
+        if self._key and clean and len(kept) < _ALIKE and (kept or len(self._budget.repeated) < _MOST):
             found = Repeated(self._root, result, stored, tuple(self._read))
             self._budget.repeated.setdefault(self._key, []).append(found)
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from ckpt_rules.errors import FormatError
+from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.readers.pickle_stack import UNSET
+
+
+def is_changeable(value: object) -> bool:
+    """Whether opcodes can change a value so that facts which were told from it no longer hold."""
+    return isinstance(value, list | dict | set) or (isinstance(value, Opaque) and value.state is not None)
 
 
 class SparseMemo:
@@ -35,7 +42,7 @@ class SparseMemo:
         return UNSET
 
     def __setitem__(self, index: int, value: object) -> None:
-        self._kept[index] = value
+        raise FormatError("a value of the memo is replaced, by which what was read before would have to be read again")
 
     def append(self, value: object) -> None:
         """Remember a value under the next number."""
@@ -46,6 +53,16 @@ class SparseMemo:
         """Remember values under the next numbers."""
         for value in values:
             self.append(value)
+
+    def forget_since(self, start: int) -> None:
+        """Forget, of the values from a number on, what could be changed by whoever asks for it."""
+        for index in range(start, self._size):
+            if is_changeable(self._kept.get(index)):
+                del self._kept[index]
+
+    def changeable(self) -> frozenset[int]:
+        """The numbers of kept values that can be changed."""
+        return frozenset(index for index, value in self._kept.items() if is_changeable(value))
 
     def skip(self, count: int) -> None:
         """Give away numbers whose values are not kept."""

@@ -46,14 +46,6 @@ class Small:
     transformed: str | None = None
 
 
-def metadata_path(checkpoint: Checkpoint) -> str:
-    """The `.metadata` of the checkpoint: at its top, or in the only directory that has one."""
-    if checkpoint.listing.get(METADATA) is not None:
-        return METADATA
-    found = [e.path for e in checkpoint.listing.files(METADATA)]
-    return found[0] if len(found) == 1 else METADATA
-
-
 def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
     """Every value that is no weight and no moment; of the update counters of very many parameters, some."""
     metadata = checkpoint.distributed(path)

@@ -46,8 +46,12 @@ def _indexes(checkpoint: Checkpoint) -> Iterator[str]:
     """The index of each set of shards that has none."""
     for entry in checkpoint.listing.files():
         shard = _SHARD.fullmatch(entry.path)
-        if shard and int(shard[2]) > 1 and not checkpoint.listing.has_file(f"{shard[1]}.{shard[3]}.index.json"):
-            yield f"{shard[1]}.{shard[3]}.index.json"
+        if shard and int(shard[2]) > 1:
+            stem = shard[1]
+            if shard[3] == "bin" and stem.rpartition("/")[2] == "model":  # torchtune's
+                stem = f"{stem.removesuffix('model')}pytorch_model"
+            if not checkpoint.listing.has_file(f"{stem}.{shard[3]}.index.json"):
+                yield f"{stem}.{shard[3]}.index.json"
 
 
 def _lacks_configuration(checkpoint: Checkpoint) -> bool:

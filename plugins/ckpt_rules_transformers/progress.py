@@ -20,7 +20,7 @@ from ckpt_rules import (
     is_count,
 )
 from ckpt_rules_transformers.arguments import FILE, Arguments, arguments
-from ckpt_rules_transformers.sharded import STATE, contradictions_of_zero, updates_in
+from ckpt_rules_transformers.sharded import STATE, contradictions_of_zero, is_epoch, updates_in
 
 _NEAR = 1e-6
 _MOST_TRIED = 4
@@ -128,7 +128,7 @@ def _moments(values: Mapping[object, object]) -> Iterator[tuple[int, float]]:
         *((e.get("step"), e.get("epoch")) for e in entries[:-_LOGGED:-1]),
     ]
     for step, epoch in pairs:
-        if is_count(step) and step and isinstance(epoch, int | float) and math.isfinite(epoch) and epoch > 0:
+        if is_count(step) and step and is_epoch(epoch) and epoch > 0:
             yield int(step), float(epoch)
 
 
@@ -163,7 +163,7 @@ def _of_epoch(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
     step, epoch = values.get("global_step"), values.get("epoch")
     if epoch is None or not is_count(step):
         return ()
-    if isinstance(epoch, bool) or not isinstance(epoch, int | float) or not math.isfinite(epoch) or epoch < 0:
+    if not is_epoch(epoch) or epoch < 0:
         return (Contradiction(STATE, "epoch", f"epoch is {str(epoch)[:40]!r}, which is no number of epochs"),)
     steps, epochs = values.get("max_steps"), run.values.get("num_train_epochs")
     by_epochs = run.values.get("max_steps", 0) in (-1, 0)

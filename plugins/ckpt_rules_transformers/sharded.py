@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Requirement, is_count, saves_among
 from ckpt_rules_accelerate import zero
@@ -15,6 +16,7 @@ from ckpt_rules_transformers.arguments import arguments
 
 STATE = "trainer_state.json"
 SCHEDULER = "scheduler.pt"
+_ABSURD = 1e300
 _ABSENT = {
     "model": "under FSDP the Trainer loads the model from it, and stops without it",
     "optimizer": "without it the Trainer ignores scheduler.pt as well and starts both anew, without a word",
@@ -119,9 +121,13 @@ def _may_differ(checkpoint: Checkpoint, step: int, counted: int) -> bool:
     if run.values and run.accumulation == 1:
         return counted == step
     epoch = checkpoint.state.values.get("epoch")
-    known = isinstance(epoch, int | float) and not isinstance(epoch, bool) and math.isfinite(epoch)
-    epochs = math.ceil(epoch) if isinstance(epoch, int | float) and known else 0
+    epochs = math.ceil(epoch) if is_epoch(epoch) else 0
     return 0 <= counted - step <= epochs
+
+
+def is_epoch(value: object) -> TypeGuard[int | float]:
+    """Whether it is a number that epochs can be counted by; larger ones are no floats."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ABSURD
 
 
 def is_sharded(checkpoint: Checkpoint) -> bool:

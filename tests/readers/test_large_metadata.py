@@ -282,3 +282,70 @@ def test_an_attribute_that_is_set_twice_is_that_of_the_last_time():
     changed = changed[:3] + (len(changed) - 11).to_bytes(8, "little") + changed[11:]
     assert "other" not in file.names
     assert told(changed, large=True) == told(changed, large=False)
+
+
+class TestWhatReachesBack:
+    """A pickle may change what it has built, in ways that torch never does: what was read of it must not stand."""
+
+    @staticmethod
+    def numbered(data):
+        """The byte behind each opcode that fills the memo, by the number of the value."""
+        return [at + 1 for op, _, at in pickletools.genops(data) if op.name == "MEMOIZE"]
+
+    @staticmethod
+    def framed(data):
+        return data[:3] + (len(data) - 11).to_bytes(8, "little") + data[11:]
+
+    def get(self, data, marker):
+        """The opcode that asks for the value that is remembered first behind a marker."""
+        behind = data.index(marker) + len(marker)
+        return b"j" + self.numbered(data).index(behind).to_bytes(4, "little")
+
+    def test_a_list_of_chunks_is_appended_to_after_it_was_read(self):
+        data = pickle.dumps(metadata(12, 1), protocol=4)
+        at = data.index(b"\x8c\x0cstorage_meta\x94")
+        chunks, chunk = (
+            self.get(data, b"\x8c\x06chunks\x94]\x94"),
+            self.get(data, b"ChunkStorageMetadata\x94\x93\x94)\x81\x94"),
+        )
+        changed = self.framed(data[:at] + b"\x8c\x01z" + chunks + chunk + b"a" + data[at:])
+        assert len(read(changed, large=False)[1].tensors["model.layers.0.part_0.weight"].chunks) == 2
+        assert told(changed, large=True) == told(changed, large=False)
+
+    def test_a_value_of_the_memo_is_replaced(self):
+        data = pickle.dumps(metadata(12, 1), protocol=4)
+        names = [at for op, arg, at in pickletools.genops(data) if arg == "model.layers.1.part_2.weight"]
+        number = self.numbered(data).index(data.index(b"float32\x94\x93\x94") + len(b"float32\x94\x93\x94"))
+        bfloat16 = self.get(data, b"bfloat16\x94\x93\x94")
+        at = names[0]
+        changed = self.framed(data[:at] + bfloat16 + b"r" + number.to_bytes(4, "little") + b"0" + data[at:])
+        assert told(changed, large=True) == told(changed, large=False)
+
+    def test_a_name_under_another_attribute(self):
+        """The first index says its name under `x`, and another under `fqn`."""
+        data = pickle.dumps(metadata(12, 1), protocol=4)
+        fqn = b"\x8c\x03fqn\x94"
+        at = data.index(fqn)
+        behind = data.index(b"\x94", at + len(fqn)) + 1
+        extra = b"\x8c\x03fqn\x94" + data[at + len(fqn) : behind]
+        changed = self.framed(data[:at] + b"\x8c\x01x\x94" + data[at + len(fqn) : behind] + extra + data[behind:])
+        assert told(changed, large=True) == told(changed, large=False)
+
+    def test_a_plan_that_adds_a_tensor(self):
+        data = pickle.dumps(planned(metadata(60), 1), protocol=4)
+        kinds = self.get(data, b"\x8c\x13state_dict_metadata\x94}\x94")
+        value = self.get(data, b"TensorStorageMetadata\x94\x93\x94)\x81\x94")
+        ends = [
+            at for op, _, at in pickletools.genops(data) if op.name == "BUILD" and at > data.index(b"all_local_plans")
+        ]
+        at = ends[len(ends) // 2] + 1
+        changed = self.framed(data[:at] + kinds + b"\x8c\x05extra" + value + b"s0" + data[at:])
+        assert "extra" in read(changed, large=False)[1].tensors
+        assert told(changed, large=True) == told(changed, large=False)
+
+    @pytest.mark.parametrize("more", [b"R", b"b", b"\x86", b"s", b"0", b"2"])
+    def test_behind_the_last_item_of_a_plan(self, more):
+        data = pickle.dumps(planned(metadata(60), 1), protocol=4)
+        at = data.index(b"be", data.index(b"all_local_plans")) + 1
+        changed = self.framed(data[:at] + more + data[at:])
+        assert told(changed, large=True) == told(changed, large=False)
