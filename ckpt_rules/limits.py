@@ -23,7 +23,7 @@ class Limits(BaseModel):
     metadata: int = Field(
         default=1024,
         ge=1,
-        description="MiB of the `.metadata` of a distributed checkpoint; what is kept of it takes about twice as much.",
+        description="MiB of the `.metadata` of a distributed checkpoint; to read it takes about three times as much memory.",
     )
     opcodes: int = Field(default=10_000_000, ge=1, description="Opcodes of all pickles of one file.")
     values: int = Field(default=8_000_000, ge=1, description="Values that one pickle unfolds into.")
