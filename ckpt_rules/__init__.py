@@ -32,7 +32,9 @@ _HOMES = {
         "StoredItems",
         "StoredTensor",
     ),
-    "ckpt_rules.facts.files": ("Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "saves_among"),
+    "ckpt_rules.facts.files": (
+        "Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "rank_of_metadata", "saves_among",
+    ),
     "ckpt_rules.facts.loaders": ("DataLoaders", "LoaderState"),
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
@@ -84,7 +86,17 @@ if TYPE_CHECKING:
         StoredItems,
         StoredTensor,
     )
-    from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind, saves_among
+    from ckpt_rules.facts.files import (
+        Content,
+        Entry,
+        EntryKind,
+        FileHead,
+        Listing,
+        Root,
+        RootKind,
+        rank_of_metadata,
+        saves_among,
+    )
     from ckpt_rules.facts.loaders import DataLoaders, LoaderState
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
@@ -258,6 +270,7 @@ __all__ = [
     "newest_checkpoint",
     "plain",
     "quick_verify_checkpoint",
+    "rank_of_metadata",
     "saves_among",
     "seal",
     "state_dicts",

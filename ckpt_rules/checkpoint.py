@@ -232,8 +232,16 @@ class Checkpoint:
         return self.fact(file_facts.archive_parts, path, spans)
 
     def distributed(self, path: str = ".metadata") -> DistributedMetadata:
-        """The metadata of a distributed checkpoint."""
+        """The metadata of a distributed checkpoint.
+
+        Of a `.metadata` that is not there, it is what the `__R.metadata` of all ranks say together, and `path` the first.
+        """
         return self.fact(file_facts.distributed, path)
+
+    @property
+    def metadata_files(self) -> tuple[str, ...]:
+        """The metadata files of distributed checkpoints: each `.metadata`, or the `__R.metadata` of each rank."""
+        return self.fact(file_facts.metadata_files)
 
     def json(self, path: str) -> JsonFile:
         """A parsed JSON file."""

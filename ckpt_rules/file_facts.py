@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead
+from ckpt_rules.facts.files import METADATA, Content, Entry, EntryKind, FileHead, rank_of_metadata
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.tensors import Archive, JsonFile, SafetensorsFile, TorchFile
 
 T = TypeVar("T")
-
-METADATA_NAME = ".metadata"
 
 _NOTE_NBYTES = 4096
 TEXT_NBYTES = 16 * MIB
@@ -89,7 +87,7 @@ def safetensors(checkpoint: Checkpoint, path: str) -> SafetensorsFile:
 
 def torch_file(checkpoint: Checkpoint, path: str) -> TorchFile:
     """What a file by `torch.save` holds."""
-    if path.rpartition("/")[2] == METADATA_NAME:
+    if (name := path.rpartition("/")[2]) == METADATA or rank_of_metadata(name) is not None:
         return checkpoint.fact(_metadata, path)[0]
     from ckpt_rules.readers.torch_file import read_torch_file
 
@@ -118,8 +116,34 @@ def archive_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int
 
 
 def distributed(checkpoint: Checkpoint, path: str) -> DistributedMetadata:
-    """The metadata of a distributed checkpoint."""
-    return checkpoint.fact(_metadata, path)[1]
+    """The metadata of a distributed checkpoint; of a `.metadata` that is not there, what those of the ranks say together."""
+    of_ranks = () if checkpoint.listing.get(path) else metadata_of_ranks(checkpoint, path)
+    if not of_ranks:
+        return checkpoint.fact(_metadata, path)[1]
+    from ckpt_rules.readers.distributed_metadata import together
+
+    return together([checkpoint.fact(_metadata, each)[1] for each in of_ranks])
+
+
+def metadata_files(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The metadata of distributed checkpoints: each `.metadata`, and where there is none, the `__R.metadata` of each rank."""
+    found = [e for e in checkpoint.listing.files(f"*{METADATA}") if e.name == METADATA or _has_no_other(checkpoint, e)]
+    return tuple(e.path for e in found)
+
+
+def _has_no_other(checkpoint: Checkpoint, entry: Entry) -> bool:
+    beside = f"{entry.path.removesuffix(entry.name)}{METADATA}"
+    return rank_of_metadata(entry.name) is not None and checkpoint.listing.get(beside) is None
+
+
+def metadata_of_ranks(checkpoint: Checkpoint, path: str) -> tuple[str, ...]:
+    """The `__R.metadata` beside where a `.metadata` would lie, by rank; they are read where it is not there."""
+    folder, _, name = path.rpartition("/")
+    if name != METADATA:
+        return ()
+    beside = (e for e in checkpoint.listing.files(f"__*{METADATA}") if e.parent == folder)
+    ranks = {rank: e.path for e in beside if (rank := rank_of_metadata(e.name)) is not None}
+    return tuple(ranks[rank] for rank in sorted(ranks))
 
 
 def _metadata(checkpoint: Checkpoint, path: str) -> tuple[TorchFile, DistributedMetadata]:

@@ -50,6 +50,7 @@ class Requirement:
     severity: of its absence
     commits:  whether the trainer writes it last, so that its absence says that the save never finished
     purposes: what it is needed for: to `resume`, to `load` the weights, or both
+    elsewhere: why its absence here says nothing, where it may lie on another node's disk; what is checked is then unknown
     """
 
     names: tuple[str, ...]
@@ -57,6 +58,7 @@ class Requirement:
     severity: Severity = Severity.ERROR
     commits: bool = False
     purposes: frozenset[str] = frozenset({"resume"})
+    elsewhere: str | None = None
 
 
 class Layout:

@@ -58,11 +58,7 @@ def judge(
         bad = f"not safe to {situation.purpose}" if situation.is_directory else nothing
         return Verdict.FAILED, f"{bad}: {_found(counts)}"
     if blocked := _unexplained(outcomes):
-        file, rule = blocked[0].blocked_by, blocked[0].rule
-        return (
-            Verdict.UNKNOWN,
-            f"cannot tell whether it is safe to {situation.purpose}: {file} could not be read, which {rule} needs",
-        )
+        return Verdict.UNKNOWN, f"cannot tell whether it is safe to {situation.purpose}: {blocked[0].reason}"
     if counts.skipped == len(outcomes):
         return (
             Verdict.UNKNOWN,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.tensors import Archive, TorchFile
 
 _MOST_NESTED = 64
-_METADATA = ".metadata"
 
 
 def located_tensors(checkpoint: Checkpoint) -> tuple[Located, ...]:
@@ -137,10 +136,10 @@ def _children(part: object) -> Iterable[tuple[object, object]] | None:
 def _metadata(checkpoint: Checkpoint) -> list[str]:
     """The metadata files of distributed checkpoints that can be made sense of."""
     found = []
-    for entry in checkpoint.listing.files(_METADATA):
+    for path in checkpoint.metadata_files:
         try:
-            if checkpoint.distributed(entry.path).problem is None:
-                found.append(entry.path)
+            if checkpoint.distributed(path).problem is None:
+                found.append(path)
         except FactUnavailable:
             continue
     return found

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.values import Wanted
 
 _FORMATS = ("safetensors", "torch")
-_METADATA = ".metadata"
 _HOLDS_NO_TENSOR = "not-torch"
 _STANDS_IN = frozenset({Content.HTML, Content.XML, Content.LFS_POINTER, Content.ZEROS})
 
@@ -42,8 +41,8 @@ def unlocated(checkpoint: Checkpoint) -> dict[str, str]:
         expected = expected_format(entry.name)
         if expected is not None and expected.name in _FORMATS and (why := _why(checkpoint, entry, expected.name)):
             found[entry.path] = why
-    for entry in checkpoint.listing.files(_METADATA):
-        for path, why in _in_distributed(checkpoint, entry.path):
+    for metadata in checkpoint.metadata_files:
+        for path, why in _in_distributed(checkpoint, metadata):
             found.setdefault(path, why)
     return found
 

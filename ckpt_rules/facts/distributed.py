@@ -26,6 +26,11 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
     chunks: tuple[Chunk, ...]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether one chunk holds all of it."""
+        return len(self.chunks) == 1 and self.chunks[0].sizes == self.shape and not any(self.chunks[0].offsets)
+
 
 class StoredItem(NamedTuple):
     """One chunk or object: bytes `offset` to `offset + nbytes` of the file at `path`, relative to the checkpoint.

@@ -232,6 +232,18 @@ class Content(StrEnum):
     BINARY = "unknown binary"
 
 
+METADATA = ".metadata"
+"""The file in which torch.distributed.checkpoint says what a save holds, and where."""
+
+_METADATA_OF_RANK = re.compile(r"__(\d{1,6})\.metadata")
+
+
+def rank_of_metadata(name: str) -> int | None:
+    """R of `__R.metadata`, as each rank writes one where ranks save without talking to each other; None of other names."""
+    match = _METADATA_OF_RANK.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 @dataclass(frozen=True, slots=True)
 class FileHead:
     """The start of a file.

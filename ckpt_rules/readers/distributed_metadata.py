@@ -5,10 +5,10 @@ https://github.com/pytorch/pytorch/blob/main/torch/distributed/checkpoint/metada
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ckpt_rules.facts.distributed import DistributedMetadata, StoredItems
+from ckpt_rules.facts.distributed import Chunk, DistributedMetadata, StoredItems, StoredTensor
 from ckpt_rules.facts.tensors import ReadProblem, TorchFile
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
@@ -57,6 +57,28 @@ def distributed_metadata(file: TorchFile) -> DistributedMetadata:
             table.append(item)
             table.transforms.update(transforms_of(pair[1]))
     return DistributedMetadata(file.path, tensors, objects, table.beside(file.path), frozenset(table.transforms))
+
+
+def together(parts: Sequence[DistributedMetadata]) -> DistributedMetadata:
+    """What the metadata of each rank say of one save: the pieces of a tensor put together, what each has as a whole once."""
+    broken = next((part for part in parts if part.problem is not None), parts[0])
+    pieces: dict[str, dict[Chunk, None]] = {}
+    tensors: dict[str, StoredTensor] = {}
+    table = ItemTable(Names())
+    placed: set[tuple[str, tuple[int, ...]]] = set()
+    for part in parts:
+        for name, tensor in part.tensors.items():
+            first = tensors.setdefault(name, tensor)
+            if first.shape == tensor.shape and not first.is_whole:
+                pieces.setdefault(name, dict.fromkeys(first.chunks)).update(dict.fromkeys(tensor.chunks))
+        for item in part.items:
+            if (place := (item.name, item.corner)) not in placed:
+                placed.add(place)
+                table.append(item)
+    tensors |= {name: tensors[name]._replace(chunks=tuple(chunks)) for name, chunks in pieces.items()}
+    objects = frozenset().union(*(part.objects for part in parts)) - tensors.keys()
+    transforms = frozenset().union(*(part.transforms for part in parts))
+    return DistributedMetadata(broken.path, tensors, objects, table.items, transforms, broken.problem)
 
 
 def _read_large(source: Source, path: str, budget: Budget) -> tuple[TorchFile, DistributedMetadata] | None:

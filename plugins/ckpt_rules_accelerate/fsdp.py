@@ -22,6 +22,7 @@ from ckpt_rules import (
     state_dicts,
 )
 from ckpt_rules_dcp import saved
+from ckpt_rules_dcp.nodes import why_elsewhere
 from ckpt_rules_dcp.saved import METADATA
 
 _MODEL = re.compile(r"pytorch_model_fsdp(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
@@ -145,7 +146,7 @@ def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
 
 def _committed(checkpoint: Checkpoint, path: str) -> None:
     if checkpoint.listing.get(path) is None:
-        raise FactUnavailable(f"there is no {path}", path=path, blocked=True)
+        raise FactUnavailable(why_elsewhere(checkpoint, path) or f"there is no {path}", path=path, blocked=True)
     if checkpoint.distributed(path).problem is not None:
         raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
 
@@ -174,7 +175,7 @@ def optimizers_of(checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
 def _optimizer(checkpoint: Checkpoint, path: str) -> OptimizerState:
     if path.endswith(METADATA):
         _committed(checkpoint, path)
-        small = checkpoint.fact(saved.small_values, path)
+        small = saved.all_small_values(checkpoint, path)
         return state_dicts.optimizer(saved.optimizer_state(checkpoint, small, path), path, "optimizer")
     return state_dicts.optimizer(_whole(checkpoint.contents(path)), path, "")
 
@@ -223,7 +224,7 @@ def _steps(checkpoint: Checkpoint, part: Part) -> Iterator[Recorded]:
         yield from (Recorded("step", s.updates, s.path, "state") for s in states if s.updates is not None)
         return
     _committed(checkpoint, part.paths[0])
-    small = checkpoint.fact(saved.small_values, part.paths[0])
+    small = saved.all_small_values(checkpoint, part.paths[0])
     most: dict[str, tuple[int, str]] = {}
     for name, step in saved.update_counters(small).items():
         path = small.paths[name]

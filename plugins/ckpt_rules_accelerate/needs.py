@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, Requirement
 from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
+from ckpt_rules_dcp.nodes import why_elsewhere
 from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
 from ckpt_rules_deepspeed.requirements import requirements_of
 
@@ -47,7 +48,8 @@ def _of_fsdp(checkpoint: Checkpoint, parts: Parts, model_elsewhere: bool) -> Ite
         if kind == "optimizer" or not model_elsewhere:
             yield Requirement(first_paths(parts, kind, number), _ABSENT.format(kind), purposes=purposes_of(kind))
     for kind, path in uncommitted(checkpoint, parts):
-        yield Requirement((path,), _UNFINISHED.format(kind), purposes=purposes_of(kind))
+        why, elsewhere = _UNFINISHED.format(kind), why_elsewhere(checkpoint, path)
+        yield Requirement((path,), why, purposes=purposes_of(kind), elsewhere=elsewhere)
 
 
 def purposes_of(kind: str) -> frozenset[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from itertools import islice, pairwise
+from math import prod
+
+from pydantic import Field
 
 from ckpt_rules import (
     Checkpoint,
@@ -17,7 +20,9 @@ from ckpt_rules import (
     Severity,
     StoredItem,
     StoredTensor,
+    rank_of_metadata,
 )
+from ckpt_rules_dcp.nodes import absent_ranks, is_a_node, named, ranks_of
 from ckpt_rules_dcp.saved import METADATA, small_values
 from ckpt_rules_dcp.tiling import fault_in
 
@@ -30,7 +35,12 @@ class ChunkCoverage(Rule):
     ## What it checks
     Every file that `.metadata` refers to is there, and as long as the last range in it; ranges of one file don't overlap;
     the chunks of each tensor lie within it, don't overlap and fill it; every tensor and object has a place. Objects and
-    numbers, which are read whole, are what they should be. Wherever in the checkpoint a `.metadata` lies.
+    numbers, which are read whole, are what they should be. Wherever in the checkpoint a `.metadata` lies; where each rank
+    wrote one of its own, `__R.metadata`, for each, and the pieces of a tensor together.
+
+    Where nodes have disks of their own, a directory holds the files of some ranks. Those of a node's equal share of all, with
+    two or more other ranks wholly absent, or of ranks that each wrote their own metadata, are no finding: the verdict is
+    unknown, for they may be lost as well. A single absent rank is taken to be lost.
 
     ## Why it matters
     A rank was killed before it had written all, or a save over an older one was interrupted: the old metadata then speaks of
@@ -43,36 +53,72 @@ class ChunkCoverage(Rule):
     id = "ranks/chunk-coverage"
     tags = frozenset({"files", "load", "resume"})
 
+    separate_disks: bool = Field(
+        default=False,
+        description="Each node writes to a disk of its own, and each rank its own metadata: pieces of others are not missed.",
+    )
+
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file, one for each tensor."""
+        unknown: list[FactUnavailable] = []
         for metadata in _all(checkpoint):
             if metadata.problem is not None:
                 yield _problem(f"{metadata.path} can't be read: {metadata.problem.message}", metadata.path)
                 continue
-            yield from _files(checkpoint, metadata)
+            absent = {} if _is_of_a_rank(metadata.path) else absent_ranks(checkpoint, metadata)
+            passed_over = {p for paths in absent.values() for p in paths} if is_a_node(metadata, absent) else set()
+            yield from _files(checkpoint, metadata, passed_over)
             yield from _tensors(metadata)
             yield from _objects(checkpoint, metadata)
+            if passed_over:
+                unknown.append(_elsewhere(metadata, absent, min(passed_over)))
             if transformed := checkpoint.fact(small_values, metadata.path).transformed:
-                raise FactUnavailable(transformed, path=metadata.path, blocked=True)
+                unknown.append(FactUnavailable(transformed, path=metadata.path, blocked=True))
+        if unknown:
+            raise unknown[0]
+        for path in [] if self.separate_disks else _by_ranks(checkpoint):
+            yield from _put_together(checkpoint.distributed(path))
 
 
 def _all(checkpoint: Checkpoint) -> list[DistributedMetadata]:
-    found = [e for e in checkpoint.listing.files(METADATA) if e.size]
+    listing = checkpoint.listing
+    found = [p for p in checkpoint.metadata_files if _is_of_a_rank(p) or ((e := listing.get(p)) and e.size)]
     if not found:
         raise FactUnavailable("there is no metadata of a distributed checkpoint")
-    return [checkpoint.distributed(e.path) for e in found]
+    return [checkpoint.distributed(path) for path in found]
 
 
-def _files(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[Problem]:
+def _by_ranks(checkpoint: Checkpoint) -> list[str]:
+    """Where a `.metadata` would lie that each rank wrote for itself."""
+    return sorted({f"{p[: p.rfind('/') + 1]}{METADATA}" for p in checkpoint.metadata_files if _is_of_a_rank(p)})
+
+
+def _is_of_a_rank(path: str) -> bool:
+    return rank_of_metadata(path.rpartition("/")[2]) is not None
+
+
+def _elsewhere(metadata: DistributedMetadata, absent: Mapping[int, object], path: str) -> FactUnavailable:
+    here = ranks_of(metadata.items.paths).keys() - absent.keys()
+    words = (
+        f"{metadata.path} names files of {named(absent)}, none of which is here, and those of {named(here)} are all here: where "
+        "each node has a disk of its own, put the files of all together, for what ranks share lies with any of them; where all "
+        "share one, they are lost"
+    )
+    return FactUnavailable(words, path=path, blocked=True)
+
+
+def _files(checkpoint: Checkpoint, metadata: DistributedMetadata, passed_over: Container[str]) -> Iterator[Problem]:
     doubtful: dict[str, tuple[int, list[StoredItem]]] = {}
     for path, _, count, length in sorted(metadata.items.files()):
         entry = checkpoint.listing.get(path)
+        if entry is None and path in passed_over:
+            continue
         if entry is None:
             names = ", ".join(i.name for i in islice(metadata.items.inside({path}), _SHOWN)) + (
                 " …" if count > _SHOWN else ""
             )
             words = f"{path} is not there, which holds {count:,} of {len(metadata.items):,} entries: {names}"
-            yield _problem(words, path, data={"entries": count})
+            yield _problem(words, path, data={"entries": count}, help_=_ABSENT_HELP)
         elif entry.kind is EntryKind.FILE and entry.size != length:
             doubtful[path] = entry.size, []
     for item in metadata.items.inside(doubtful) if doubtful else ():
@@ -102,18 +148,41 @@ def _ranges(path: str, size: int, items: list[StoredItem]) -> Iterator[Problem]:
 
 def _tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
     placed = metadata.items.counts()
+    in_pieces = _is_of_a_rank(metadata.path)
     for name, tensor in metadata.tensors.items():
-        if fault := _unplaced(tensor, placed[name]) or fault_in(tensor):
-            yield Problem(
-                message=f"{name} {list(tensor.shape)} {fault}",
-                place=Place(path=metadata.path, tensor=name),
-                help=_HELP,
-                data={"shape": list(tensor.shape), "chunks": len(tensor.chunks)},
-            )
+        if fault := _unplaced(tensor, placed[name]) or (None if in_pieces else fault_in(tensor)):
+            yield _of_tensor(metadata.path, name, tensor, fault)
     absent = sorted(n for n in metadata.objects if not placed[n])
     if absent:
         words = f"{len(absent):,} objects have no place in any file: {', '.join(absent[:_SHOWN])}"
         yield _problem(words, metadata.path, data={"objects": absent[:100]})
+
+
+def _of_tensor(path: str, name: str, tensor: StoredTensor, fault: str) -> Problem:
+    return Problem(
+        message=f"{name} {list(tensor.shape)} {fault}",
+        place=Place(path=path, tensor=name),
+        help=_HELP,
+        data={"shape": list(tensor.shape), "chunks": len(tensor.chunks)},
+    )
+
+
+def _put_together(metadata: DistributedMetadata) -> Iterator[Problem]:
+    """Tensors of which each rank names its own piece alone; FactUnavailable, blocked, where further ranks have some."""
+    short = []
+    for name, tensor in metadata.tensors.items():
+        held = sum(prod(chunk.sizes) for chunk in tensor.chunks)
+        if held < prod(tensor.shape):
+            short.append((name, held, prod(tensor.shape)))
+        elif fault := fault_in(tensor):
+            yield _of_tensor(metadata.path, name, tensor, fault)
+    if short:
+        name, held, of = short[0]
+        words = (
+            f"the ranks whose metadata is here hold {held:,} of the {of:,} elements of {name}, and parts of {len(short):,} tensors: "
+            "other ranks wrote the rest, onto the disks of their nodes (`separate_disks: true` says so), or it is lost"
+        )
+        raise FactUnavailable(words, path=metadata.path, blocked=True)
 
 
 def _unplaced(tensor: StoredTensor, placed: int) -> str | None:
@@ -144,13 +213,18 @@ _ZIP = b"PK\x03\x04"
 
 
 _HELP = "resume from an earlier save, and save each time into a directory of its own"
+_ABSENT_HELP = "copy it from the disk of the node where that rank ran, or resume from an earlier save"
 
 
 def _problem(
-    message: str, path: str, item: StoredItem | None = None, data: Mapping[str, object] | None = None
+    message: str,
+    path: str,
+    item: StoredItem | None = None,
+    data: Mapping[str, object] | None = None,
+    help_: str = _HELP,
 ) -> Problem:
     place = Place(path=path, tensor=item.name, offset=item.offset) if item else Place(path=path)
-    return Problem(message=message, place=place, help=_HELP, data=dict(data or {}))
+    return Problem(message=message, place=place, help=help_, data=dict(data or {}))
 
 
 class UnreferencedFile(Rule):
@@ -173,16 +247,16 @@ class UnreferencedFile(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
+        known: dict[str, tuple[str, set[str]]] = {}
         for metadata in _all(checkpoint):
-            if metadata.problem is not None:
-                continue
-            folder = metadata.path.rpartition("/")[0]
-            known = set(metadata.items.paths)
-            for entry in checkpoint.listing.files("*.distcp"):
-                if entry.parent == folder and entry.path not in known and entry.size:
-                    yield Problem(
-                        message=f"{metadata.path} says nothing of {entry.path} ({entry.size:,} bytes), so it is not loaded",
-                        place=Place(path=entry.path),
-                        help="delete it; it is of another save, by more ranks",
-                        data={"nbytes": entry.size},
-                    )
+            _, paths = known.setdefault(metadata.path.rpartition("/")[0], (metadata.path, set()))
+            paths.update(metadata.items.paths if metadata.problem is None else (e.path for e in checkpoint.listing))
+        for entry in checkpoint.listing.files("*.distcp"):
+            said, paths = known.get(entry.parent, ("", set()))
+            if said and entry.path not in paths and entry.size:
+                yield Problem(
+                    message=f"{said} says nothing of {entry.path} ({entry.size:,} bytes), so it is not loaded",
+                    place=Place(path=entry.path),
+                    help="delete it; it is of another save, by more ranks",
+                    data={"nbytes": entry.size},
+                )

@@ -6,28 +6,29 @@ import re
 from collections.abc import Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, RngState, ScalerState, TensorInfo, state_dicts
-from ckpt_rules_dcp.saved import METADATA, Small
+from ckpt_rules_dcp.saved import Small
 
 _SCALER = re.compile(r"((?:grad_|gradient_)?scaler)(?:\.(\w+))?")
 _GENERATORS = re.compile(r"(rng|rng_states?|random_states?)(?:\.(.+))?")
 _ALWAYS_SCALED = {"scale", "growth_factor", "backoff_factor"}
 
 
-def scaler_of(small: Small) -> ScalerState:
+def scaler_of(small: Small, path: str) -> ScalerState:
     """The scaler's `state_dict`, in one object or put together again; what is merely called so is left alone."""
     found = _under(_SCALER, small.values)
     for name, state in found.items():
         if state.keys() >= _ALWAYS_SCALED:
-            return state_dicts.scaler(state, METADATA, name)
+            return state_dicts.scaler(state, path, name)
     raise FactUnavailable("there is no gradient scaler under a name that is known")
 
 
 def rng_of(checkpoint: Checkpoint, small: Small) -> RngState:
     """Generators under a common name: torch's bytes, or one entry for each."""
-    tensors = {n: TensorInfo(t.dtype, t.shape, 0) for n, t in checkpoint.distributed().tensors.items() if t.shape}
+    metadata = checkpoint.distributed()
+    tensors = {n: TensorInfo(t.dtype, t.shape, 0) for n, t in metadata.tensors.items() if t.shape}
     for name, state in _under(_GENERATORS, {**tensors, **small.values}).items():
         whole = state.get("")
-        rng = state_dicts.rng(state if whole is None else whole, METADATA, name)
+        rng = state_dicts.rng(state if whole is None else whole, metadata.path, name)
         if rng.sources and not (isinstance(whole, TensorInfo) and whole.dtype != "uint8"):
             return rng
     raise FactUnavailable("there is no random-number state under a name that is known")

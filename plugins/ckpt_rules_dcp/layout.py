@@ -27,49 +27,62 @@ from ckpt_rules import (
     Weights,
     is_count,
     plain,
+    rank_of_metadata,
     state_dicts,
 )
 from ckpt_rules_dcp import saved
 from ckpt_rules_dcp.extras import rng_of, scaler_of
+from ckpt_rules_dcp.nodes import FILE, ranks_of, why_elsewhere
 from ckpt_rules_dcp.saved import METADATA, Small
 
-FILE = re.compile(r"__(\d+)_(\d+)\.distcp")
 LOADER = re.compile(r"dataloader\.dp_rank_(\d{1,6})")
 WORLD = "dataloader.world_size"
 _CERTAIN, _LIKELY, _FAIR = 90, 80, 60
+_MOST_RANKS = 1_000_000
+_WHY_OF_RANK = (
+    "each rank writes its own last where ranks save without talking to each other, so this rank never finished, and can load "
+    "nothing"
+)
+_BOTH = frozenset({"resume", "load"})
 _WHY = "it is written last, so this save never finished, and nothing can be loaded without it; a copy with `cp *` leaves it out"
 
 
 class Distributed(Layout):
-    """`.metadata` and `__R_K.distcp`."""
+    """`.metadata` and `__R_K.distcp`; or `__R.metadata` of each rank, where ranks saved without talking to each other."""
 
     name = "torch-distributed"
     title = "torch.distributed.checkpoint directory"
-    own_loader: ClassVar[tuple[str, ...]] = ("*.distcp", METADATA)
+    own_loader: ClassVar[tuple[str, ...]] = ("*.distcp", METADATA, f"__*{METADATA}")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By either kind of file at the top."""
         tops = [e.path for e in checkpoint.listing if "/" not in e.path]
         files = sorted(p for p in tops if FILE.fullmatch(p))
-        if METADATA in tops and files:
-            return Match(_CERTAIN, (METADATA, *files[:2]))
+        metadata = [METADATA] if METADATA in tops else [p for p in tops if rank_of_metadata(p) is not None]
+        if metadata and files:
+            return Match(_CERTAIN, (metadata[0], *files[:2]))
         if files:
             return Match(_LIKELY, tuple(files[:3]))
-        if METADATA in tops and checkpoint.distributed().problem is None:
-            return Match(_FAIR, (METADATA,))
+        if metadata and checkpoint.distributed().problem is None:
+            return Match(_FAIR, (metadata[0],))
         return None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        """`.metadata`; which files there must be, it says itself."""
-        return (Requirement((METADATA,), _WHY, commits=True, purposes=frozenset({"resume", "load"})),)
+        """`.metadata`, or that of each rank; which files there must be, it says itself."""
+        of_ranks = () if checkpoint.listing.get(METADATA) else checkpoint.fact(_ranks_alone)
+        if not of_ranks:
+            elsewhere = why_elsewhere(checkpoint, METADATA)
+            return (Requirement((METADATA,), _WHY, commits=True, purposes=_BOTH, elsewhere=elsewhere),)
+        names = (f"__{rank}{METADATA}" for rank in of_ranks)
+        return tuple(Requirement((name,), _WHY_OF_RANK, commits=True, purposes=_BOTH) for name in names)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model's tensors at their full shapes."""
         _whole(checkpoint)
-        tensors = checkpoint.fact(saved.model_tensors) or saved.whole_model(_small(checkpoint))
+        tensors, path = checkpoint.fact(saved.model_tensors) or saved.whole_model(_small(checkpoint)), _path(checkpoint)
         if not tensors:
-            raise FactUnavailable(f"{METADATA} names no model weights", path=METADATA)
-        return Weights((WeightFile(METADATA, "dcp", tensors),))
+            raise FactUnavailable(f"{path} names no model weights", path=path)
+        return Weights((WeightFile(path, "dcp", tensors),))
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """Everything small, by its full name."""
@@ -80,20 +93,20 @@ class Distributed(Layout):
             Field(name, (found.get(name, name),), needed if name == "global_step" else "optional")
             for name in ("global_step", "epoch")
         )
-        return TrainingState(METADATA, {name: value for name, value in small.values.items()}, fields)  # noqa: C416 - mypy takes no dict() here
+        return TrainingState(_path(checkpoint), {name: value for name, value in small.values.items()}, fields)  # noqa: C416 - mypy takes no dict() here
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """Put together from its entries; parameters go by name."""
         state = saved.optimizer_state(checkpoint, _small(checkpoint))
-        return state_dicts.optimizer(state, METADATA, "optimizer")
+        return state_dicts.optimizer(state, _path(checkpoint), "optimizer")
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Put together from its entries."""
-        return state_dicts.scheduler(saved.scheduler_state(_small(checkpoint)), METADATA, "lr_scheduler")
+        return state_dicts.scheduler(saved.scheduler_state(_small(checkpoint)), _path(checkpoint), "lr_scheduler")
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """Under a name such as `scaler`."""
-        return scaler_of(_small(checkpoint))
+        return scaler_of(_small(checkpoint), _path(checkpoint))
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
         """Under a name such as `rng_state`."""
@@ -131,7 +144,7 @@ class Distributed(Layout):
         small = _small(checkpoint)
         found = ((LOADER.fullmatch(name), name) for name in checkpoint.distributed().objects)
         states = tuple(
-            LoaderState(small.paths.get(n, METADATA), n, rank=int(m[1]))
+            LoaderState(small.paths.get(n, _path(checkpoint)), n, rank=int(m[1]))
             for m, n in sorted(found, key=lambda f: f[1])
             if m
         )
@@ -141,22 +154,38 @@ class Distributed(Layout):
         )
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
-        """The update counters, each in the file of the rank that wrote it."""
-        small = _small(checkpoint)
-        counted = saved.update_counters(small)
-        return Ranks(steps=tuple(Recorded("step", step, small.paths[name], name) for name, step in counted.items()))
+        """The update counters, each in the file of the rank that wrote it; where each rank saved by itself, those of all."""
+        _small(checkpoint)
+        each = (checkpoint.fact(saved.small_values, path) for path in checkpoint.metadata_files if "/" not in path)
+        steps = (
+            Recorded("step", step, small.paths[name], name)
+            for small in each
+            for name, step in saved.update_counters(small).items()
+        )
+        return Ranks(steps=tuple(steps))
+
+
+def _ranks_alone(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """The ranks that each saved by itself, none between the first and the last left out; none where one wrote `.metadata`."""
+    tops = [e.name for e in checkpoint.listing if "/" not in e.path]
+    found = {rank for name in tops if (rank := rank_of_metadata(name)) is not None}
+    every = found | ranks_of(tops).keys()
+    return tuple(range(min(every), max(every) + 1)) if found and max(every) < _MOST_RANKS else tuple(sorted(found))
+
+
+def _path(checkpoint: Checkpoint) -> str:
+    return checkpoint.distributed().path
 
 
 def _small(checkpoint: Checkpoint) -> Small:
     _whole(checkpoint)
-    small = checkpoint.fact(saved.small_values)
-    if small.transformed:
-        raise FactUnavailable(small.transformed, path=METADATA, blocked=True)
-    return small
+    return saved.all_small_values(checkpoint)
 
 
 def _whole(checkpoint: Checkpoint) -> None:
-    if checkpoint.listing.get(METADATA) is None:
-        raise FactUnavailable(f"there is no {METADATA}", path=METADATA, blocked=True)
-    if checkpoint.distributed().problem is not None:
-        raise FactUnavailable(f"{METADATA} can't be made sense of", path=METADATA, blocked=True)
+    if checkpoint.listing.get(METADATA) is None and not checkpoint.fact(_ranks_alone):
+        why = why_elsewhere(checkpoint, METADATA) or f"there is no {METADATA}"
+        raise FactUnavailable(why, path=METADATA, blocked=True)
+    metadata = checkpoint.distributed()
+    if metadata.problem is not None:
+        raise FactUnavailable(f"{metadata.path} can't be made sense of", path=metadata.path, blocked=True)

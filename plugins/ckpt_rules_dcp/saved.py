@@ -38,12 +38,14 @@ class Small:
     """Values that are read whole, objects and tensors without dimensions, and the file that each lies in.
 
     transformed: why values are not read, where a save wrote them through a stream extension; None where it did not
+    absent:      a file that is not there and should hold some of them; None where all are there
     """
 
     values: Mapping[str, object]
     paths: Mapping[str, str]
     damaged: Mapping[str, StoredItem]
     transformed: str | None = None
+    absent: str | None = None
 
 
 def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
@@ -60,13 +62,24 @@ def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
     values, paths, damaged = {}, {}, {}
     if transformed := why_unread(metadata, next(iter(wanted), path)):
         return Small({}, {}, {}, transformed)
+    absent = next((file for file in sorted(wanted) if checkpoint.listing.get(file) is None), None)
     for file, items in wanted.items():
         for item, value in _read(checkpoint, file, items):
             if value is _UNREADABLE:
                 damaged[item.name] = item
             else:
                 values[item.name], paths[item.name] = value, file
-    return Small(values, paths, damaged)
+    return Small(values, paths, damaged, absent=absent)
+
+
+def all_small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
+    """The same; FactUnavailable, blocked, where some can't be had."""
+    small = checkpoint.fact(small_values, path)
+    if small.transformed:
+        raise FactUnavailable(small.transformed, path=path, blocked=True)
+    if small.absent:
+        raise FactUnavailable(f"{small.absent} is not there, which holds a part of it", path=small.absent, blocked=True)
+    return small
 
 
 def why_unread(metadata: DistributedMetadata, path: str) -> str | None:

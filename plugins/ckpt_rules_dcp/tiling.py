@@ -16,7 +16,7 @@ _Boxes = dict[tuple[tuple[int, ...], tuple[tuple[int, int], ...]], int]
 def fault_in(tensor: StoredTensor) -> str | None:
     """What is wrong with the chunks of a tensor, to follow its name and shape."""
     shape, chunks = tensor.shape, tensor.chunks
-    if len(chunks) == 1 and chunks[0].sizes == shape and not any(chunks[0].offsets):
+    if tensor.is_whole:
         return None
     if any(not _within(chunk, shape) for chunk in chunks):
         return "has a chunk that reaches beyond it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -113,9 +113,10 @@ class MissingRequired(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each requirement that no file meets."""
-        for needed in checkpoint.unmet:
-            if self.purpose in needed.purposes and not (needed.commits and self.purpose == "resume"):
-                yield _missing(needed, "copy it from where the save was written, or resume from an earlier save")
+        unmet = [
+            n for n in checkpoint.unmet if self.purpose in n.purposes and not (n.commits and self.purpose == "resume")
+        ]
+        yield from _missing(unmet, "copy it from where the save was written, or resume from an earlier save")
 
 
 class CommitMarker(Rule):
@@ -141,12 +142,19 @@ class CommitMarker(Rule):
         """One problem for each marker that is missing."""
         if not any(needed.commits for needed in checkpoint.requirements):
             raise FactUnavailable(f"the layout {checkpoint.layout.name} has no file that commits a save")
-        for needed in checkpoint.unmet:
-            if needed.commits:
-                yield _missing(needed, "resume from an earlier save, or copy it from where the save was written")
+        unmet = [needed for needed in checkpoint.unmet if needed.commits]
+        yield from _missing(unmet, "resume from an earlier save, or copy it from where the save was written")
 
 
-def _missing(needed: Requirement, help_: str) -> Problem:
+def _missing(unmet: Sequence[Requirement], help_: str) -> Iterator[Problem]:
+    """One problem for each; FactUnavailable, blocked, where the rest may lie on another node's disk."""
+    yield from (_problem(needed, help_) for needed in unmet if needed.elsewhere is None)
+    for needed in unmet:
+        if needed.elsewhere is not None:
+            raise FactUnavailable(needed.elsewhere, path=needed.names[0], blocked=True)
+
+
+def _problem(needed: Requirement, help_: str) -> Problem:
     others = f" (or {', '.join(needed.names[1:])})" if len(needed.names) > 1 else ""
     return Problem(
         message=f"{needed.names[0]}{others} is missing: {needed.why}",

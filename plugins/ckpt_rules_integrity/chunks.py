@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule, StoredItem
 from ckpt_rules_dcp.saved import why_unread
 
-_METADATA = ".metadata"
 _MOST = 20
 
 
@@ -34,8 +33,8 @@ class BrokenChunk(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each of the first 20 chunks of a file."""
         found = False
-        for entry in checkpoint.listing.files(_METADATA):
-            metadata = checkpoint.distributed(entry.path)
+        for each in checkpoint.metadata_files:
+            metadata = checkpoint.distributed(each)
             by_file: dict[str, list[StoredItem]] = defaultdict(list)
             for item in metadata.items:
                 if item.name in metadata.tensors and checkpoint.listing.has_file(item.path):

@@ -20,7 +20,7 @@ from ckpt_rules import (
     state_dicts,
 )
 from ckpt_rules_dcp import saved
-from ckpt_rules_dcp.layout import FILE
+from ckpt_rules_dcp.nodes import FILE, why_elsewhere
 from ckpt_rules_dcp.saved import METADATA, Small
 from ckpt_rules_lightning.common import NAME, LightningState, keys_in, read_state
 from ckpt_rules_lightning.loops import read_loops
@@ -61,9 +61,10 @@ class LightningSharded(LightningState):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """`meta.pt`, which is written last; `.metadata` names the files of data that there must be."""
+        elsewhere = why_elsewhere(checkpoint, METADATA)
         return (
-            Requirement((META,), _NO_META, commits=True, purposes=_BOTH),
-            Requirement((METADATA,), _NO_METADATA, purposes=_BOTH),
+            Requirement((META,), _NO_META, commits=True, purposes=_BOTH, elsewhere=elsewhere),
+            Requirement((METADATA,), _NO_METADATA, purposes=_BOTH, elsewhere=elsewhere),
         )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
@@ -157,11 +158,13 @@ def _numbers(checkpoint: Checkpoint) -> tuple[int, ...]:
 
 def _small(checkpoint: Checkpoint) -> Small:
     _metadata(checkpoint)
-    return checkpoint.fact(saved.small_values)
+    return saved.all_small_values(checkpoint)
 
 
 def _metadata(checkpoint: Checkpoint) -> None:
     if checkpoint.listing.get(METADATA) is None:
-        raise FactUnavailable(f"there is no {METADATA}", path=METADATA, blocked=True)
+        raise FactUnavailable(
+            why_elsewhere(checkpoint, METADATA) or f"there is no {METADATA}", path=METADATA, blocked=True
+        )
     if checkpoint.distributed().problem is not None:
         raise FactUnavailable(f"{METADATA} can't be made sense of", path=METADATA, blocked=True)

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from ckpt_rules import Checkpoint, FactUnavailable, TorchFile
 
-_METADATA = ".metadata"
 # torchtitan pickles the state of each data-parallel rank's loader by itself.
 _PICKLED = re.compile(r"dataloader\.dp_rank_\d+")
 
@@ -19,8 +18,8 @@ def object_files(checkpoint: Checkpoint) -> Iterator[TorchFile]:
 
     Each comes with the path of its file, and with the name of the object in its streams.
     """
-    for entry in checkpoint.listing.files(_METADATA):
-        for path, items in _objects(checkpoint, entry.path).items():
+    for metadata in checkpoint.metadata_files:
+        for path, items in _objects(checkpoint, metadata).items():
             names, spans = zip(*((name, span) for name, span in items), strict=True)
             try:
                 parts = checkpoint.torch_parts(path, spans)

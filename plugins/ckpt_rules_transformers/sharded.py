@@ -10,6 +10,7 @@ from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Requirement, 
 from ckpt_rules_accelerate import zero
 from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
 from ckpt_rules_accelerate.needs import purposes_of
+from ckpt_rules_dcp.nodes import why_elsewhere
 from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
 from ckpt_rules_deepspeed.requirements import requirements_of
 from ckpt_rules_transformers.arguments import arguments
@@ -85,7 +86,8 @@ def _of_fsdp(checkpoint: Checkpoint, parts: Parts) -> Iterator[Requirement]:
     if any(part.ranks and not part.folder and not part.file for part in parts.models.values()):
         yield Requirement(first_paths(Parts(), "model", 0)[:2], _BY_RANK)
     for kind, path in uncommitted(checkpoint, parts):
-        yield Requirement((path,), _UNFINISHED.format(kind), purposes=_purposes(checkpoint, kind))
+        why, elsewhere = _UNFINISHED.format(kind), why_elsewhere(checkpoint, path)
+        yield Requirement((path,), why, purposes=_purposes(checkpoint, kind), elsewhere=elsewhere)
     yield Requirement((SCHEDULER,), _NO_SCHEDULER)
 
 

@@ -81,6 +81,13 @@ def scaled():
     return {"scaler": scaler.state_dict()}
 
 
+def later(state, step):
+    """The same after so many updates, by the optimizer's counters."""
+    moments = state["optimizer"]["state"]
+    counted = {name: {**each, "step": torch.full_like(each["step"], step)} for name, each in moments.items()}
+    return {**state, "optimizer": {**state["optimizer"], "state": counted}}
+
+
 def save_all(out: Path) -> None:
     mesh = init_device_mesh("cpu", (RANKS,))
     state = sharded(mesh)
@@ -102,13 +109,16 @@ def save_all(out: Path) -> None:
     save("generators", {**state, **scaled(), "rng": generators})
     for step in (2, 4):
         save("cached", {**state, "step": step}, step=step, planner=dcp.DefaultSavePlanner(enable_plan_caching=True))
+        save("alone", {**later(state, step), "step": step}, step=step, use_collectives=False)
         dcp.async_save({**state, "step": step}, checkpoint_id=out / "overwritten" / "step-4").result()
     for ranks in ([0, 1], [2, 3]):
         group = dist.new_group(ranks)
         if dist.get_rank() in ranks:
             save(f"group-{ranks[0]}", sharded(DeviceMesh.from_group(group, "cpu")), process_group=group)
     said = refused()
-    loaded = {name: loaded_from(out / name / "step-2", state) for name in ("files", "threads", "lowest", "copies")}
+    loaded = {
+        name: loaded_from(out / name / "step-2", state) for name in ("files", "threads", "lowest", "copies", "alone")
+    }
     if dist.get_rank() == 0:
         (out / "loaded.json").write_text(json.dumps({"loaded": loaded, "partial": said}))
 

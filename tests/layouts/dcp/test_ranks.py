@@ -23,7 +23,20 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "name",
-    ["cached", "copies", "files", "fsdp1", "generators", "group-0", "group-2", "lowest", "meshes", "states", "threads"],
+    [
+        "alone",
+        "cached",
+        "copies",
+        "files",
+        "fsdp1",
+        "generators",
+        "group-0",
+        "group-2",
+        "lowest",
+        "meshes",
+        "states",
+        "threads",
+    ],
 )
 def test_what_ranks_save_passes_in_strict_mode(made, name):
     report = verify(made(RANKS) / name / "step-2", ruleset="deep", strict=True)
@@ -35,7 +48,7 @@ def test_a_save_over_another_passes(made):
     assert (report.passed, report.findings) == (True, []), said(report)
 
 
-@pytest.mark.parametrize("name", ["copies", "files", "lowest", "threads"])
+@pytest.mark.parametrize("name", ["alone", "copies", "files", "lowest", "threads"])
 def test_what_is_read_is_what_torch_loads(made, name):
     seen = json.loads((made(RANKS) / "loaded.json").read_text())["loaded"][name]
     inspected = inspect(made(RANKS) / name / "step-2")
