@@ -165,6 +165,16 @@ def test_each_incident_names_rules_and_tests_that_exist(shown, examples, caught,
         assert f"def {function}(" in (REPO / "tests" / path).read_text("utf-8"), test
 
 
+TRAPS = (REPO / "docs" / "layouts.md").read_text("utf-8").partition("\n## Traps")[2].partition("\n## ")[0]
+
+
+def test_each_trap_names_tests_that_exist():
+    named = re.findall(r"`(\S+\.py)::(\w+)`", TRAPS)
+    assert len(named) > 20
+    for path, function in named:
+        assert f"def {function}(" in (REPO / "tests" / path).read_text("utf-8"), function
+
+
 @cache
 def rule_ids() -> frozenset[str]:
     from ckpt_rules.plugins import installed_plugins

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ckpt_rules import inspect, newest_checkpoint, verify
 from ckpt_rules.plugins import installed_plugins
@@ -83,6 +86,26 @@ def test_links_into_the_blobs_of_a_cache(made, tmp_path):
         (snapshot / path.name).symlink_to(f"../../blobs/{digest}")
     for ruleset in ("default", "deep", "inference"):
         assert_clean(snapshot, ruleset)
+
+
+def test_a_small_shard_in_the_middle(made, tmp_path):
+    """Shards are filled in the order of the model, and a large tensor closes the one before it, however small that is."""
+    checkpoint = Path(shutil.copytree(made(FAMILIES) / "gpt2" / "checkpoint-2", tmp_path / "checkpoint-2"))
+    tensors = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    first, *others = sorted(tensors, key=lambda name: -tensors[name].numel())
+    shards = [[first], others[-1:], others[:-1]]
+    names = [f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
+    for name, keys in zip(names, shards, strict=True):
+        save_file({key: tensors[key] for key in keys}, checkpoint / name, metadata={"format": "pt"})
+    total = sum(t.numel() * t.element_size() for t in tensors.values())
+    weight_map = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    sizes = [(checkpoint / name).stat().st_size for name in names]
+    assert sizes[1] * 10 < min(sizes[0], sizes[2])
+    for ruleset in ("deep", "inference"):
+        assert_clean(checkpoint, ruleset)
 
 
 def test_updates_that_the_loss_scale_skipped(copied):

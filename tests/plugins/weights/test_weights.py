@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ckpt_rules import Severity, Status
+from ckpt_rules import Severity, Status, verify
 from ckpt_rules_weights.broken import BrokenSafetensors, BrokenTorchFile
 from ckpt_rules_weights.content import EmptyTensors, Missing, NoTensors
 from ckpt_rules_weights.layers import LayerGap
@@ -308,6 +308,19 @@ class TestStorage:
         name = "model.layers.1.input_layernorm.weight"
         ck = make_checkpoint(dtype="bfloat16").edit(WEIGHTS, lambda t: t | {name: t[name].float()})
         run_rule(MixedDtypes(), ck).assert_passed()
+
+    def test_scales_of_quantised_weights_have_a_dtype_of_their_own(self, make_checkpoint):
+        def quantised(tensors):
+            found = dict(tensors)
+            for name in [n for n in tensors if n.endswith("_proj.weight")]:
+                scale = tensors[name].float().abs().amax(dim=1, keepdim=True) / 127
+                found |= {name: (tensors[name].float() / scale).round().to(torch.int8), f"{name}_scale": scale}
+            return found
+
+        ck = make_checkpoint(dtype="bfloat16").edit(WEIGHTS, quantised)
+        ck.set_key(CONFIG, "quantization_config", {"quant_method": "compressed-tensors", "bits": 8})
+        report = verify(ck.path, ruleset="inference", strict=True)
+        assert (report.passed, report.findings) == (True, [])
 
     def test_a_row_that_drags_its_matrix(self, make_checkpoint, run_rule):
         big = torch.zeros(1024, 1024)
