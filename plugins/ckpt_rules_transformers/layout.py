@@ -188,18 +188,20 @@ class TransformersTrainer(Layout):
         return progress.contradictions(checkpoint)
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
-        """One file of random-number state for each rank of one node, or of all that share a disk."""
+        """One file of random-number state for each rank, or with `save_on_each_node` for those of one node."""
         found, size = _rng_files(checkpoint), arguments(checkpoint).world_size
         saves, count = checkpoint.fact(zero_saves), _processes(checkpoint, found)
         if count == 1 and not found and not is_sharded(checkpoint):
             raise FactUnavailable("one process wrote all of it")
+        own_ranks = arguments(checkpoint).ranks_of_node(found) or range(count)
         family = RankFiles(
             "the random-number state",
             "rng_state_{}.pth",
             found,
             "that rank goes on with other random numbers than an uninterrupted run",
             "info",
-            expected=count,
+            expected=own_ranks.stop,
+            first=own_ranks.start,
         )
         own = (family,) if found or count > 1 else ()  # one process calls it rng_state.pth
         if saves:
