@@ -125,7 +125,7 @@ def _halves(modules: Iterable[_Module], file: WeightFile) -> Iterator[Problem]:
 def _ranks(config: Mapping[str, object], modules: Iterable[_Module], file: WeightFile) -> Iterator[Problem]:
     usual, pattern = config.get("r"), config.get("rank_pattern")
     pattern = pattern if isinstance(pattern, Mapping) else {}
-    unread = {v for k, v in pattern.items() if _EXPRESSION.search(str(k).strip("^$"))}
+    unread = {v for k, v in pattern.items() if is_count(v) and _EXPRESSION.search(str(k))}
     wrong: dict[tuple[int, int], list[str]] = {}
     for module in modules:
         rank = next((v for k, v in pattern.items() if _names(str(k).strip("^$"), module.name)), usual)
@@ -144,8 +144,9 @@ def _targets(config: Mapping[str, object], modules: list[_Module], file: WeightF
     targets = config.get("target_modules")
     if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets) or config.get("target_parameters"):
         return
-    named = [m for m in modules if any(_names(t, m.name) for t in targets)]
-    dropped = [m for m in modules if m not in named and not (config.get("ensure_weight_tying") and _is_tied(m, named))]
+    named = {m.name: m for m in modules if any(_names(t, m.name) for t in targets)}
+    ties = config.get("ensure_weight_tying") is True
+    dropped = [m for m in modules if m.name not in named and not (ties and _is_tied(m, named.values()))]
     if dropped:
         shown = ", ".join(m.name for m in dropped[:_SHOWN]) + (" …" if len(dropped) > _SHOWN else "")
         words = f"{len(dropped):,} of {len(modules):,} adapted modules are none of target_modules in {CONFIG}, and are dropped "

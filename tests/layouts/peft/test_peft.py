@@ -125,7 +125,7 @@ def test_a_prompt_of_another_length(adapter):
 @pytest.mark.parametrize(
     "values",
     [
-        {"target_modules": 3}, {"target_modules": [1, None]}, {"r": "8"}, {"rank_pattern": [1]}, {"modules_to_save": "x"},
+        {"target_modules": 3}, {"target_modules": [1, None]}, {"r": "8"}, {"rank_pattern": [1]}, {"rank_pattern": {".*": [1]}}, {"modules_to_save": "x"},
         {"peft_type": ["LORA"]}, {"peft_type": None},
     ],
 )  # fmt: skip
