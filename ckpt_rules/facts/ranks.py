@@ -18,6 +18,7 @@ class RankFiles:
     why:      what happens where one is missing, one sentence without a full stop
     needed:   `error` or `warning` where a resume goes wrong without one, `info` where it may, `optional` where it does not
     expected: ranks that write one, where that is not the world size
+    first:    the lowest rank that writes one here, where each node keeps its own files
     """
 
     what: str
@@ -26,6 +27,7 @@ class RankFiles:
     why: str
     needed: str = "error"
     expected: int | None = None
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

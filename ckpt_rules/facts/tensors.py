@@ -228,6 +228,7 @@ class Weights:
     unindexed:    weight files of the same format that belong to no index and are not loaded
     parts:        the weights of each component, where the whole is loaded from several directories; `files` are then those
                   of all, the name of a tensor led by its component's
+    behind:       shapes of parameters that were trained and are not saved, because the files keep only what they gave
     """
 
     files: tuple[WeightFile, ...]
@@ -235,6 +236,7 @@ class Weights:
     alternatives: tuple[tuple[WeightFile, ...], ...] = ()
     unindexed: tuple[WeightFile, ...] = ()
     parts: tuple[Weights, ...] = ()
+    behind: tuple[tuple[int, ...], ...] = ()
 
     @property
     def expected(self) -> tuple[str, ...]:

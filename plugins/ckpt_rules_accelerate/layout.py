@@ -231,6 +231,7 @@ class Accelerate(Layout):
             "that rank goes on with other random numbers, which load_state only logs",
             "warning",
             expected=count,
+            first=_first_of_node(found),
         )
         if saves:
             return zero.ranks_with(checkpoint, saves, (family,))
@@ -285,6 +286,13 @@ def _tops(checkpoint: Checkpoint) -> set[str]:
 def _is_sharded(checkpoint: Checkpoint) -> bool:
     """Whether FSDP or DeepSpeed keeps weights and optimizer in directories or files of its own."""
     return checkpoint.fact(fsdp.find_parts).are_any or bool(checkpoint.fact(zero_saves))
+
+
+def _first_of_node(found: Mapping[int, str]) -> int:
+    """With `save_on_each_node` the second node of eight ranks holds 8 to 15, each of them; else all are counted from 0."""
+    first, count = min(found, default=0), len(found)
+    whole = count > 1 and first % count == 0 and max(found) - first + 1 == count
+    return first if whole else 0
 
 
 def _random_states(checkpoint: Checkpoint) -> dict[int, str]:

@@ -43,7 +43,8 @@ class AllZero(_OfWeights):
     ## What it checks
     Every floating-point weight with at least two dimensions longer than 1, quantisation scales, masks and statistics left
     out. Before the second update everything may still be zero that begins so; what adapters and ControlNets add at zero
-    (`lora_B`) is looked at only where the optimizer has counted two updates or more.
+    (`lora_B`) is looked at only where the optimizer has counted two updates or more; of several adapters some may never have
+    been trained.
 
     ## Why it matters
     A layer of zeros passes nothing on. It is what is left of a tensor that was allocated and never filled, of a shard
@@ -61,13 +62,20 @@ class AllZero(_OfWeights):
         if updates is not None and updates < _FIRST_TRAINED:
             raise FactUnavailable(f"after {updates} optimizer updates, weights may still be zero")
 
+        added: dict[str, list[bool]] = defaultdict(list)
+
         def is_empty(name: str, measured: Measured) -> bool:
             values = measured.values
             if updates is None and _ADDED_AT_ZERO.search(name):
                 return False
-            return is_matrix(measured) and values.constant and values.smallest == 0 and not _NOT_TRAINED.search(name)
+            zero = is_matrix(measured) and values.constant and values.smallest == 0 and not _NOT_TRAINED.search(name)
+            if is_matrix(measured) and _ADDED_AT_ZERO.search(name):
+                added[measured.tensor.path].append(zero)
+            return zero
 
-        for path, names, count in _by_file(checkpoint, is_empty):
+        for path, names, count in list(_by_file(checkpoint, is_empty)):
+            if len(names) == len(added[path]) and all(added[path]) and not all(map(all, added.values())):
+                continue  # another adapter was the active one
             yield Problem(
                 message=f"{_are(names, count, 'zero throughout')}",
                 place=Place(path=path, tensor=names[0]),

@@ -15,7 +15,8 @@ def ckpt_rules_layouts() -> list[Layout]:
 
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
-    """What an adapter's configuration promises against what its file holds, in whichever layout it lies."""
+    """What an adapter's configuration promises against what its file holds, and whether a resume can go on from it."""
     from ckpt_rules_peft.adapter import Adapter
+    from ckpt_rules_peft.resumed import AdapterNotResumed
 
-    return [Adapter]
+    return [Adapter, AdapterNotResumed]

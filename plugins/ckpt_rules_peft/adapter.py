@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, TensorInfo, WeightFile, is_count
-from ckpt_rules_peft.layout import CONFIG
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Place,
+    Problem,
+    Rule,
+    Severity,
+    TensorInfo,
+    WeightFile,
+    find_weights,
+    is_count,
+)
+from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, inside
 
 _PREFIX = "base_model.model."
 _A, _B = ("lora_A", "lora_embedding_A"), ("lora_B", "lora_embedding_B")
 _PARTS = (*_A, *_B, "lora_magnitude_vector")
 _ADDED_BY_PEFT = frozenset({"classifier", "score", "qa_outputs"})
+_EXPRESSION = re.compile(r"[*+?\[\](){}|\\]")
+_NARROWING = ("exclude_modules", "layers_to_transform")
 _SHOWN = 3
 
 
@@ -22,7 +36,7 @@ class Adapter(Rule):
     For LoRA and DoRA: each `lora_A` has a `lora_B`; their rank is the configuration's `r`, or what its `rank_pattern` says for
     the module; every module in the file is one that `target_modules` names, and every name there is in the file; each of
     `modules_to_save` is in the file. For prompt tuning: the embeddings have `num_virtual_tokens` rows of `token_dim`.
-    A `target_modules` that is a regular expression is not evaluated.
+    A `target_modules` that is a regular expression is not evaluated; one in `rank_pattern` allows its rank everywhere.
 
     ## Why it matters
     A configuration that names fewer modules than the file holds drops the weights of the others, without an error or a
@@ -38,30 +52,33 @@ class Adapter(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each way in which the two disagree."""
-        config = _config(checkpoint)
-        file = _file(checkpoint)
-        kind = config.get("peft_type")
-        if kind == "LORA":
-            yield from _lora(config, file)
-        elif kind in ("PROMPT_TUNING", "P_TUNING"):
-            yield from _prompt(config, file)
-        else:
-            raise FactUnavailable(f"adapters of the kind {str(kind)[:40]!r} are not compared with their configuration")
+        for folder in checkpoint.fact(adapters) or ("",):
+            yield from _compared(_config(checkpoint, inside(folder, CONFIG)), _file(checkpoint, folder), folder)
 
 
-def _config(checkpoint: Checkpoint) -> Mapping[str, object]:
-    if checkpoint.listing.get(CONFIG) is None:
-        raise FactUnavailable(f"there is no {CONFIG}")
-    config = checkpoint.contents(CONFIG)
+def _compared(config: Mapping[str, object], file: WeightFile, folder: str) -> Iterator[Problem]:
+    kind = config.get("peft_type")
+    if kind == "LORA":
+        yield from _lora(config, file, inside(folder, CONFIG))
+    elif kind in ("PROMPT_TUNING", "P_TUNING"):
+        yield from _prompt(config, file)
+    else:
+        raise FactUnavailable(f"adapters of the kind {str(kind)[:40]!r} are not compared with their configuration")
+
+
+def _config(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:
+    if checkpoint.listing.get(path) is None:
+        raise FactUnavailable(f"there is no {path}")
+    config = checkpoint.contents(path)
     if not isinstance(config, Mapping):
-        raise FactUnavailable(f"{CONFIG} holds no dictionary", path=CONFIG, blocked=True)
+        raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
     return config
 
 
-def _file(checkpoint: Checkpoint) -> WeightFile:
-    weights = checkpoint.weights
+def _file(checkpoint: Checkpoint, folder: str) -> WeightFile:
+    weights = find_weights(checkpoint, folder)
     copies = [weights.files, *weights.alternatives]
-    file = next((f for copy in copies for f in copy if f.path.startswith("adapter_model.")), None)
+    file = next((f for copy in copies for f in copy if f.path in {inside(folder, name) for name in WEIGHTS}), None)
     if file is None or any(p.fatal for p in file.problems):
         path = file.path if file else None
         raise FactUnavailable("the adapter's weights can't be read", path=path, blocked=path is not None)
@@ -76,13 +93,13 @@ class _Module:
     parts: Mapping[str, tuple[str, TensorInfo]]
 
 
-def _lora(config: Mapping[str, object], file: WeightFile) -> Iterator[Problem]:
+def _lora(config: Mapping[str, object], file: WeightFile, path: str) -> Iterator[Problem]:
     modules = _modules(file)
     yield from _halves(modules, file)
     if not config.get("target_parameters"):  # their rank is that of one expert, the tensor holds all
         yield from _ranks(config, modules, file)
-    yield from _targets(config, modules, file)
-    yield from _saved(config, file)
+    yield from _targets(config, modules, file, path)
+    yield from _saved(config, file, path)
 
 
 def _modules(file: WeightFile) -> list[_Module]:
@@ -108,13 +125,14 @@ def _halves(modules: Iterable[_Module], file: WeightFile) -> Iterator[Problem]:
 def _ranks(config: Mapping[str, object], modules: Iterable[_Module], file: WeightFile) -> Iterator[Problem]:
     usual, pattern = config.get("r"), config.get("rank_pattern")
     pattern = pattern if isinstance(pattern, Mapping) else {}
+    unread = {v for k, v in pattern.items() if is_count(v) and _EXPRESSION.search(str(k))}
     wrong: dict[tuple[int, int], list[str]] = {}
     for module in modules:
         rank = next((v for k, v in pattern.items() if _names(str(k).strip("^$"), module.name)), usual)
         for part, (name, tensor) in module.parts.items():
             dimension = 0 if part in _A else 1
             found = tensor.shape[dimension] if part in (*_A, *_B) and len(tensor.shape) > 1 else None
-            if found is not None and is_count(rank) and found != rank:
+            if found is not None and is_count(rank) and found != rank and found not in unread:
                 wrong.setdefault((found, int(rank)), []).append(name)
     for (found, rank), names in wrong.items():
         more = f" and {len(names) - 1:,} more tensors" if len(names) > 1 else ""
@@ -122,27 +140,36 @@ def _ranks(config: Mapping[str, object], modules: Iterable[_Module], file: Weigh
         yield _problem(words, file.path, tensor=names[0], data={"rank": found, "config": rank, "tensors": len(names)})
 
 
-def _targets(config: Mapping[str, object], modules: list[_Module], file: WeightFile) -> Iterator[Problem]:
+def _targets(config: Mapping[str, object], modules: list[_Module], file: WeightFile, path: str) -> Iterator[Problem]:
     targets = config.get("target_modules")
     if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets) or config.get("target_parameters"):
         return
-    dropped = [m for m in modules if not any(_names(t, m.name) for t in targets)]
+    named = {m.name: m for m in modules if any(_names(t, m.name) for t in targets)}
+    ties = config.get("ensure_weight_tying") is True
+    dropped = [m for m in modules if m.name not in named and not (ties and _is_tied(m, named.values()))]
     if dropped:
         shown = ", ".join(m.name for m in dropped[:_SHOWN]) + (" …" if len(dropped) > _SHOWN else "")
         words = f"{len(dropped):,} of {len(modules):,} adapted modules are none of target_modules in {CONFIG}, and are dropped "
         name = next(iter(dropped[0].parts.values()))[0]
         yield _problem(f"{words}without a word: {shown}", file.path, tensor=name, data={"modules": len(dropped)})
     idle = [t for t in targets if not any(_names(t, m.name) for m in modules)]
-    if idle:
+    if idle and not any(config.get(key) for key in _NARROWING):
         shown = ", ".join(idle[:_SHOWN]) + (" …" if len(idle) > _SHOWN else "")
         words = f"target_modules names {shown}, for which {file.path} holds nothing: where the base model has them, they start "
         yield _problem(
-            f"{words}as fresh adapters that do nothing", CONFIG, key="target_modules", severity=Severity.INFO,
+            f"{words}as fresh adapters that do nothing", path, key="target_modules", severity=Severity.INFO,
             data={"modules": idle[:100]},
         )  # fmt: skip
 
 
-def _saved(config: Mapping[str, object], file: WeightFile) -> Iterator[Problem]:
+def _is_tied(module: _Module, named: Iterable[_Module]) -> bool:
+    """Whether it is the output embedding of an input embedding that is named: the same two matrices, each turned over."""
+    own = [module.parts[part][1].shape[::-1] for part in ("lora_B", "lora_A") if part in module.parts]
+    both = ([m.parts[p][1].shape for p in ("lora_embedding_A", "lora_embedding_B") if p in m.parts] for m in named)
+    return len(own) == 2 and own in both
+
+
+def _saved(config: Mapping[str, object], file: WeightFile, path: str) -> Iterator[Problem]:
     wanted = config.get("modules_to_save")
     if not isinstance(wanted, list):
         return
@@ -152,7 +179,7 @@ def _saved(config: Mapping[str, object], file: WeightFile) -> Iterator[Problem]:
     serious = [w for w in absent if w not in _ADDED_BY_PEFT] or (absent if len(absent) == len(wanted) else [])
     if serious:
         words = f"modules_to_save names {', '.join(serious[:_SHOWN])}, of which {file.path} holds nothing: what was trained is lost"
-        yield _problem(words, CONFIG, key="modules_to_save", data={"modules": serious[:100]})
+        yield _problem(words, path, key="modules_to_save", data={"modules": serious[:100]})
 
 
 def _prompt(config: Mapping[str, object], file: WeightFile) -> Iterator[Problem]:

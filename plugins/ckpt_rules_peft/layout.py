@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -17,6 +19,32 @@ CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 _ADAPTER = 45
+_SAVE = re.compile(r"checkpoint-\d+")
+
+
+def adapters(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Directories that hold an adapter each, '' being the top: one that is not called `default` lies below it.
+
+    XLoRA's own adapters are left out: of each, PEFT saves whatever its filter lets through.
+    """
+    found = {e.parent for e in checkpoint.listing.files("adapter_*") if e.name in (CONFIG, *WEIGHTS)}
+    if configuration(checkpoint, "").get("peft_type") == "XLORA":
+        return ("",)
+    return tuple(sorted(f for f in found if "/" not in f and not _SAVE.fullmatch(f)))
+
+
+def configuration(checkpoint: Checkpoint, folder: str) -> Mapping[str, object]:
+    """The adapter_config.json of a directory; empty where there is none that can be read."""
+    try:
+        config = checkpoint.contents(inside(folder, CONFIG)) if checkpoint.listing.get(inside(folder, CONFIG)) else None
+    except FactUnavailable:
+        return {}
+    return config if isinstance(config, Mapping) else {}
+
+
+def inside(folder: str, name: str) -> str:
+    """The path of a file in such a directory."""
+    return f"{folder}/{name}" if folder else name
 
 
 class PeftAdapter(Layout):

@@ -16,7 +16,7 @@ class MissingFile(Rule):
     ## What it checks
     For each family of files of which every rank writes one (optimizer shards, random-number states, model states): that
     there is a file for each rank from 0 up, as many as the checkpoint records; where it records none, up to the
-    highest rank that is there.
+    highest rank that is there. Where each node keeps the files of its own ranks (`save_on_each_node`), for each of those.
 
     ## Why it matters
     A rank died before it had saved, or its node's disk was not copied. Often only that rank fails to load, while the others
@@ -34,7 +34,7 @@ class MissingFile(Rule):
         ranks = checkpoint.ranks
         for family in ranks.families:
             count = family.expected or ranks.world_size or max(family.paths, default=-1) + 1
-            missing = [rank for rank in range(count) if rank not in family.paths]
+            missing = [rank for rank in range(family.first, count) if rank not in family.paths]
             if missing and family.needed in _SEVERITIES:
                 yield _problem(family, missing, count)
 

@@ -31,7 +31,8 @@ class ParamMismatch(Rule):
     Every entry of the state belongs to a parameter of exactly one group. The moments of one parameter have one shape. For
     optimizers that keep moments of their parameter's shape (Adam, SGD, RMSprop, …): where parameter names were saved, each
     moment has the shape of the weight of that name; else there are not more moments of any shape than weights
-    of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch.
+    of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch, nor are those that
+    PEFT trains and does not save, by its configuration: the encoder of P-tuning's prompts.
 
     ## Why it matters
     Loading checks how many parameters a group has, and nothing else. Moments of another model, or of the same model with its
@@ -162,7 +163,7 @@ def _all_shapes(checkpoint: Checkpoint, key: str) -> list[Shape]:
         raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
     state = maybe(lambda: checkpoint.state.path)
     outside = [t.shape for f, _, t in weights.items() if f.path != state or not f.key or _is_pickled(checkpoint, f.key)]
-    return outside + _beside(checkpoint, key)
+    return [*outside, *weights.behind, *_beside(checkpoint, key)]
 
 
 def _is_pickled(checkpoint: Checkpoint, key: str) -> bool:

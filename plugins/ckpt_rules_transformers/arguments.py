@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Opaque, is_count
@@ -33,10 +33,28 @@ class Arguments:
     @property
     def world_size(self) -> int | None:
         """Processes that trained, from the pickled `PartialState`."""
+        return self._of_processes("num_processes") or None
+
+    def ranks_of_node(self, found: Iterable[int]) -> range | None:
+        """The ranks of the node that saved; None where every node saved into one directory.
+
+        The first is on record, and how many they are is not: as many as left a file, or more, where the world is not made of
+        such nodes.
+        """
+        world, index = self.world_size, self._of_processes("process_index")
+        local = self._of_processes("local_process_index")
+        if not self.is_on("save_on_each_node") or world is None or index is None or local is None or local > index:
+            return None
+        first = index - local
+        least = max((rank + 1 - first for rank in found if first <= rank < world), default=world)
+        size = next((n for n in range(least, world) if world % n == 0 and first % n == 0), world - first)
+        return range(first, first + size)
+
+    def _of_processes(self, name: str) -> int | None:
         state = self.values.get("distributed_state")
         values = state.state if isinstance(state, Opaque) else None
-        number = values.get("num_processes") if isinstance(values, Mapping) else None
-        return int(number) if is_count(number) and number > 0 else None
+        number = values.get(name) if isinstance(values, Mapping) else None
+        return int(number) if is_count(number) else None
 
 
 def arguments(checkpoint: Checkpoint) -> Arguments:

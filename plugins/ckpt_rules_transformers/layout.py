@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -31,6 +32,8 @@ from ckpt_rules import (
 from ckpt_rules_accelerate import fsdp, zero
 from ckpt_rules_deepspeed.masters import masters_of
 from ckpt_rules_deepspeed.pointers import pointers_of
+from ckpt_rules_peft.encoders import behind
+from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, inside
 from ckpt_rules_transformers import progress
 from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
 from ckpt_rules_transformers.arguments import arguments
@@ -41,7 +44,6 @@ from ckpt_rules_transformers.sharded import STATE, fsdp_parts, is_sharded, requi
 _OPTIMIZER, _SCALER = "optimizer.pt", "scaler.pt"
 _RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
 _NAME = re.compile(r"checkpoint-(\d+)")
-_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin)")
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _CERTAIN, _LIKELY = 95, 70
@@ -103,17 +105,18 @@ class TransformersTrainer(Layout):
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """At the top, and in the modules of a sentence-transformers model; FSDP's, which a resume takes before all others."""
-        if checkpoint.fact(fsdp_parts).models and not _has(checkpoint, "adapter_config.json"):
+        if checkpoint.fact(fsdp_parts).models and not _has(checkpoint, CONFIG):
             return fsdp.weights_of(checkpoint)
         try:
-            return weights_of_modules(checkpoint)
+            found = weights_of_modules(checkpoint, filter(None, checkpoint.fact(adapters)))
+            return replace(found, behind=_trained_only(checkpoint, found))
         except FactUnavailable as absent:
             if absent.blocked:
                 raise
             if saves := checkpoint.fact(zero_saves):
                 return zero.weights_of_all(checkpoint, saves)
-            usual = "adapter_model.safetensors" if _has(checkpoint, "adapter_config.json") else "model.safetensors"
-            raise FactUnavailable(absent.reason, path=usual) from None
+            adapter = next((inside(folder, WEIGHTS[0]) for folder in checkpoint.fact(adapters)), None)
+            raise FactUnavailable(absent.reason, path=adapter or "model.safetensors") from None
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """trainer_state.json."""
@@ -185,18 +188,20 @@ class TransformersTrainer(Layout):
         return progress.contradictions(checkpoint)
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
-        """One file of random-number state for each rank of one node, or of all that share a disk."""
+        """One file of random-number state for each rank, or with `save_on_each_node` for those of one node."""
         found, size = _rng_files(checkpoint), arguments(checkpoint).world_size
         saves, count = checkpoint.fact(zero_saves), _processes(checkpoint, found)
         if count == 1 and not found and not is_sharded(checkpoint):
             raise FactUnavailable("one process wrote all of it")
+        own_ranks = arguments(checkpoint).ranks_of_node(found) or range(count)
         family = RankFiles(
             "the random-number state",
             "rng_state_{}.pth",
             found,
             "that rank goes on with other random numbers than an uninterrupted run",
             "info",
-            expected=count,
+            expected=own_ranks.stop,
+            first=own_ranks.start,
         )
         own = (family,) if found or count > 1 else ()  # one process calls it rng_state.pth
         if saves:
@@ -215,6 +220,12 @@ class TransformersTrainer(Layout):
         """The best checkpoint, and DeepSpeed's `latest`."""
         own = [found for saved in checkpoint.fact(zero_saves) for found in pointers_of(checkpoint, saved)]
         return (*own, *_best(checkpoint))
+
+
+def _trained_only(checkpoint: Checkpoint, weights: Weights) -> tuple[tuple[int, ...], ...]:
+    """Shapes of what PEFT's encoders of prompts are made of, which its adapters do not hold."""
+    folders = {f.path.rpartition("/")[0]: f for f in weights.files if f.path.rpartition("/")[2] in WEIGHTS}
+    return tuple(s for folder, file in folders.items() for s in behind(configuration(checkpoint, folder), file.tensors))
 
 
 def _best(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
@@ -256,10 +267,17 @@ def _chosen(checkpoint: Checkpoint) -> str:
 
 def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:
     """What the model is built from."""
-    if any(_has(checkpoint, name) for name in _ADAPTERS):
-        why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
-        yield Requirement(("adapter_config.json",), why, purposes=frozenset({"resume", "load"}))
-    elif not modules(checkpoint):
+    folders = checkpoint.fact(adapters)
+    for folder in folders:
+        if any(_has(checkpoint, inside(folder, name)) for name in WEIGHTS):
+            why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
+            yield Requirement((inside(folder, CONFIG),), why, purposes=frozenset({"resume", "load"}))
+        elif folder:
+            why = "without it the Trainer passes over this adapter, which starts anew without a word"
+            yield Requirement(
+                tuple(inside(folder, name) for name in WEIGHTS), why, purposes=frozenset({"resume", "load"})
+            )
+    if not folders and not modules(checkpoint):
         why = "without it from_pretrained does not know which model the weights belong to"
         yield Requirement(("config.json",), why, purposes=frozenset({"load"}))
     yield from module_requirements(checkpoint)
@@ -269,7 +287,7 @@ def _index(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
     """The index, where there are shards and no weights in one file, which the Trainer prefers."""
     listing = checkpoint.listing
     shards = [e for e in listing if "/" not in e.path and _SHARD.fullmatch(e.name)]
-    if not shards or any(map(listing.has_file, ("model.safetensors", "pytorch_model.bin", *_ADAPTERS))):
+    if not shards or any(map(listing.has_file, ("model.safetensors", "pytorch_model.bin", *WEIGHTS))):
         return ()
     stem = "model.safetensors" if shards[0].name.endswith(".safetensors") else "pytorch_model.bin"
     why = 'the Trainer finds shards by it alone, and stops with "Can\'t find a valid checkpoint"'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Requirement, Weights, weights_of_components
@@ -44,9 +44,9 @@ def modules(checkpoint: Checkpoint) -> list[Module]:
     return [Module(p.strip("/"), str(kind).rpartition(".")[2]) for p, kind in pairs if isinstance(p, str)]
 
 
-def weights_of_modules(checkpoint: Checkpoint) -> Weights:
-    """Those at the top, and those in the directories that modules.json names."""
-    return weights_of_components(checkpoint, ("", *(m.path for m in modules(checkpoint) if m.path)))
+def weights_of_modules(checkpoint: Checkpoint, others: Iterable[str] = ()) -> Weights:
+    """Those at the top, in the directories that modules.json names, and in others."""
+    return weights_of_components(checkpoint, ("", *(m.path for m in modules(checkpoint) if m.path), *others))
 
 
 def module_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:

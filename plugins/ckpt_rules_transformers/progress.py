@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckpt_rules import (
     Checkpoint,
@@ -19,6 +19,8 @@ from ckpt_rules import (
     counter_faults,
     is_count,
 )
+from ckpt_rules_peft.layout import adapters, configuration
+from ckpt_rules_peft.resumed import starts_anew
 from ckpt_rules_transformers.arguments import FILE, Arguments, arguments
 from ckpt_rules_transformers.sharded import STATE, contradictions_of_zero, is_epoch, updates_in
 
@@ -73,7 +75,7 @@ def read_progress(checkpoint: Checkpoint) -> Progress:
         planned_updates=int(planned) if is_count(planned) and planned else None,
         planned_epochs=int(epochs) if is_count(epochs) and epochs and not planned else None,
         exact=True,
-        plan=_plan(int(step), planned, found, run),
+        plan=_with_encoder(checkpoint, _plan(int(step), planned, found, run), planned),
         **(found.facts() if found else {}),  # type: ignore[arg-type]
     )
 
@@ -200,6 +202,15 @@ def _plan(step: int, planned: object, placed: _Placed | None, run: Arguments) ->
     of_epoch = "" if total is None else f" of {total:,}"
     skipped = f"the first {placed.step:,}{of_epoch} batches are skipped"
     return ResumePlan(f"{start}, in epoch {epoch:,}: {skipped}", epoch, placed.step, left, step)
+
+
+def _with_encoder(checkpoint: Checkpoint, plan: ResumePlan, planned: object) -> ResumePlan:
+    is_over = is_count(planned) and planned and (plan.from_update or 0) >= planned
+    if not is_over and any(starts_anew(configuration(checkpoint, folder)) for folder in checkpoint.fact(adapters)):
+        return replace(
+            plan, sentence=f"{plan.sentence}; the prompt encoder starts anew, for PEFT saves only what it gave"
+        )
+    return plan
 
 
 def _updates(checkpoint: Checkpoint) -> int | None:

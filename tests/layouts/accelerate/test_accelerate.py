@@ -87,6 +87,22 @@ def test_each_rank_is_missed(made, tmp_path, survived):
     survived(survey, {})
 
 
+@pytest.mark.parametrize(
+    ("present", "missing"),
+    [([2, 3], []), (range(8, 16), []), ([2], [0, 1]), ([3], [0, 1, 2]), ([2, 4, 5], [0, 1, 3]), ([1], [0])],
+)
+def test_the_ranks_of_a_node_that_saves_for_itself(copied, present, missing):
+    """With `save_on_each_node` the second of two nodes holds all files of a save, and its own ranks' random states."""
+    checkpoint = copied(TRAIN, "ddp", "mid")
+    content = (checkpoint / "random_states_1.pkl").read_bytes()
+    for path in checkpoint.glob("random_states_*"):
+        path.unlink()
+    for rank in present:
+        (checkpoint / f"random_states_{rank}.pkl").write_bytes(content)
+    found = [f for f in verify(checkpoint, strict=True).findings if f.severity != "info"]
+    assert [(f.rule, f.data["missing"]) for f in found] == ([("ranks/missing-file", missing)] if missing else [])
+
+
 def test_a_hole_in_the_numbers(copied):
     checkpoint = copied(TRAIN, "two-models", "mid")
     (checkpoint / "optimizer.bin").unlink()

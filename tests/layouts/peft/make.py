@@ -1,4 +1,4 @@
-"""Saves adapters with the real peft: `make.py OUT` writes OUT/lora, OUT/ranks, OUT/saved and OUT/prompt."""
+"""Saves adapters with the real peft: `make.py OUT` writes one into OUT/NAME for each name in ADAPTERS."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ ADAPTERS = {
         r=4, rank_pattern={"layers.0.self_attn.q_proj": 8}, target_modules="all-linear", task_type="CAUSAL_LM"
     ),
     "saved": LoraConfig(r=4, target_modules=["q_proj", "embed_tokens"], modules_to_save=["lm_head"], use_dora=False),
+    "expressions": LoraConfig(
+        r=4,
+        rank_pattern={r"^model.layers.0.*q_proj": 8, r"layers\.1\.self_attn\.v_proj": 2},
+        target_modules=["q_proj", "v_proj"],
+    ),
+    "narrowed": LoraConfig(r=4, target_modules="all-linear", exclude_modules=["q_proj"], task_type="CAUSAL_LM"),
+    "tied": LoraConfig(
+        r=4, target_modules=["embed_tokens", "lm_head"], ensure_weight_tying=True, task_type="CAUSAL_LM"
+    ),
     "prompt": PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
 }
 
 for name, config in ADAPTERS.items():
-    get_peft_model(LlamaForCausalLM(LlamaConfig(**SMALL)), config).save_pretrained(Path(sys.argv[1]) / name)
+    base = LlamaForCausalLM(LlamaConfig(**SMALL, tie_word_embeddings=name == "tied"))
+    get_peft_model(base, config).save_pretrained(Path(sys.argv[1]) / name)

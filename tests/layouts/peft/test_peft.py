@@ -45,7 +45,7 @@ def adapter(copied):
     return Copy
 
 
-@pytest.mark.parametrize("name", ["lora", "ranks", "saved", "prompt"])
+@pytest.mark.parametrize("name", ["lora", "ranks", "saved", "prompt", "expressions", "narrowed", "tied"])
 def test_what_peft_saves_agrees_with_itself(made, name):
     run_rule(Adapter(), made(MAKE) / name).assert_passed()
     assert inspect(made(MAKE) / name).layout.name == "peft-adapter"
@@ -76,6 +76,18 @@ def test_another_rank_than_the_file_has(adapter):
 def test_a_rank_pattern_that_was_lost(adapter):
     changed = adapter("ranks").configure(rank_pattern={})
     changed.result.assert_one(tensor=Q.format(0, "A"), data={"rank": 8, "config": 4, "tensors": 2})
+
+
+def test_a_rank_that_no_expression_of_the_pattern_gives(adapter):
+    changed = adapter("expressions").configure(rank_pattern={r"^model.layers.0.*q_proj": 16, r"layers\.1.*v_proj": 2})
+    changed.result.assert_one(tensor=Q.format(0, "A"), data={"rank": 8, "config": 4, "tensors": 2})
+
+
+def test_an_output_embedding_that_is_tied_to_no_target(adapter):
+    changed = adapter("tied").configure(ensure_weight_tying=False)
+    changed.result.assert_one(tensor="base_model.model.lm_head.lora_A.weight", data={"modules": 1})
+    changed.configure(ensure_weight_tying=True, target_modules=["lm_head"])
+    changed.result.assert_one(tensor="base_model.model.model.embed_tokens.lora_embedding_A", data={"modules": 1})
 
 
 def test_fewer_modules_than_the_file_holds_are_dropped_without_a_word(adapter):
@@ -113,7 +125,7 @@ def test_a_prompt_of_another_length(adapter):
 @pytest.mark.parametrize(
     "values",
     [
-        {"target_modules": 3}, {"target_modules": [1, None]}, {"r": "8"}, {"rank_pattern": [1]}, {"modules_to_save": "x"},
+        {"target_modules": 3}, {"target_modules": [1, None]}, {"r": "8"}, {"rank_pattern": [1]}, {"rank_pattern": {".*": [1]}}, {"modules_to_save": "x"},
         {"peft_type": ["LORA"]}, {"peft_type": None},
     ],
 )  # fmt: skip

@@ -1,14 +1,17 @@
 """Trains tiny models of many families for two updates, each with the Trainer, in one process: `families.py OUT`.
 
-OUT/NAME/checkpoint-2 is a checkpoint; OUT/lora-at-start an adapter that was never trained.
+OUT/NAME/checkpoint-2 is a checkpoint; OUT/lora-at-start an adapter that was never trained. OUT/resumed.json says what the
+real Trainer made of PEFT's encoders: the error with which a resume stopped, or how many parameters it restored of how many.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import torch
+from peft import CartridgeConfig, LoraConfig, PrefixTuningConfig, PromptEncoderConfig, VBLoRAConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from train import SMALL, lora
 from transformers import (
@@ -101,7 +104,35 @@ def half_but_for_a_norm():
     return model
 
 
+def prompted(kind, **options):
+    return get_peft_model(llama(), kind(task_type="CAUSAL_LM", num_virtual_tokens=5, **options))
+
+
+def two_adapters():
+    model = lora()
+    model.add_adapter("other", LoraConfig(r=2, target_modules=["k_proj"], task_type="CAUSAL_LM"))
+    model.set_adapter("other")
+    return model
+
+
+def largest_logits():
+    sizes = {"num_vectors": 8, "vector_length": 8, "target_modules": ["q_proj"]}
+    return get_peft_model(llama(), VBLoRAConfig(save_only_topk_weights=True, task_type="CAUSAL_LM", **sizes))
+
+
+ADAPTERS = {
+    "p-tuning": lambda: prompted(PromptEncoderConfig, encoder_hidden_size=8),
+    "p-tuning-lstm": lambda: prompted(
+        PromptEncoderConfig, encoder_hidden_size=8, encoder_reparameterization_type="LSTM"
+    ),
+    "prefix-projection": lambda: prompted(PrefixTuningConfig, prefix_projection=True, encoder_hidden_size=8),
+    "largest-logits": largest_logits,
+    "cartridge": lambda: prompted(CartridgeConfig, num_frozen_tokens=2),
+    "two-adapters": two_adapters,
+    "named-adapter": lambda: get_peft_model(llama(), LoraConfig(target_modules=["q_proj"]), adapter_name="mine"),
+}
 MODELS = {
+    **ADAPTERS,
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=2, n_head=2)),
     "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SMALL, head_dim=8)),
     "t5": lambda: T5ForConditionalGeneration(
@@ -126,18 +157,40 @@ RUNS = {
 }
 
 
+def trainer(out: Path, name: str, **options) -> Trainer:
+    model, *tokenizer = made if isinstance(made := MODELS.get(name, llama)(), tuple) else (made,)
+    arguments = TrainingArguments(
+        str(out / name), per_device_train_batch_size=4, save_steps=2, logging_steps=1, report_to=[], use_cpu=True,
+        disable_tqdm=True, **{"max_steps": 2, **options},
+    )  # fmt: skip
+    samples = Samples(KINDS.get(name, "words"))
+    processing = tokenizer[0] if tokenizer else None
+    return Trainer(model=model, args=arguments, train_dataset=samples, processing_class=processing)
+
+
+def resumed(out: Path, name: str, trained: torch.nn.Module) -> str | list[int]:
+    """What a resume loads into a model of other random numbers; VB-LoRA finds its infinities at the first batch."""
+    set_seed(1)
+    again = trainer(out, name)
+    before = {n: p.detach().clone() for n, p in trained.named_parameters() if p.requires_grad}
+    try:
+        again._load_from_checkpoint(str(out / name / "checkpoint-2"))
+        again.model(**{key: value[None] for key, value in again.train_dataset[0].items()})
+    except RuntimeError as error:
+        return str(error)
+    after = dict(again.model.named_parameters())
+    return [sum(torch.equal(value, after[n]) for n, value in before.items()), len(before)]
+
+
 def main() -> None:
-    out = Path(sys.argv[1])
+    out, found = Path(sys.argv[1]), {}
     for name, options in RUNS.items():
         set_seed(0)
-        model, *tokenizer = made if isinstance(made := MODELS.get(name, llama)(), tuple) else (made,)
-        arguments = TrainingArguments(
-            str(out / name), per_device_train_batch_size=4, max_steps=2, save_steps=2, logging_steps=1, report_to=[],
-            use_cpu=True, disable_tqdm=True, **options,
-        )  # fmt: skip
-        samples = Samples(KINDS.get(name, "words"))
-        processing = tokenizer[0] if tokenizer else None
-        Trainer(model=model, args=arguments, train_dataset=samples, processing_class=processing).train()
+        first = trainer(out, name, **options)
+        first.train()
+        if name in ADAPTERS:
+            found[name] = resumed(out, name, first.model)
+    (out / "resumed.json").write_text(json.dumps(found, indent=1))
     lora().save_pretrained(out / "lora-at-start")
 
 

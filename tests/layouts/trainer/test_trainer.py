@@ -125,6 +125,29 @@ class TestWhatIsLostWithoutAWord:
         assert (found.rule, found.place.path, found.severity) == ("ranks/missing-file", "rng_state_1.pth", "info")
         assert found.data == {"missing": [1], "world_size": 2}
 
+    @pytest.mark.parametrize(
+        ("processes", "first", "present", "missing"),
+        [
+            (4, 0, [0, 1], []), (4, 2, [2, 3], []), (16, 8, range(8, 16), []), (2, 1, [1], []), (4, 0, range(4), []),
+            (4, 0, [1], [0]), (4, 2, [3], [2]), (16, 8, [8, 9, *range(11, 16)], [10]), (4, 0, [0, 1, 2], [3]), (4, 0, [], [0, 1, 2, 3]),
+        ],
+    )  # fmt: skip
+    def test_the_ranks_of_a_node_that_saves_for_itself(self, copied, processes, first, present, missing):
+        """As two nodes of two processes wrote it, with one directory each; the second had no weights, by transformers 5.23."""
+        checkpoint = copied(TRAIN, "ddp", "run/checkpoint-8")
+        arguments = torch.load(checkpoint / "training_args.bin", weights_only=False)
+        arguments.save_on_each_node = True
+        values = {"num_processes": processes, "process_index": first, "local_process_index": 0}
+        arguments.distributed_state.__dict__ = {**arguments.distributed_state.__dict__, **values}
+        torch.save(arguments, checkpoint / "training_args.bin")
+        content = (checkpoint / "rng_state_1.pth").read_bytes()
+        for path in checkpoint.glob("rng_state_*"):
+            path.unlink()
+        for rank in present:
+            (checkpoint / f"rng_state_{rank}.pth").write_bytes(content)
+        found = [f for f in verify(checkpoint).findings if f.rule != "rng/missing"]
+        assert [(f.rule, f.data["missing"]) for f in found] == ([("ranks/missing-file", missing)] if missing else [])
+
     def test_files_of_more_ranks_than_the_arguments_say(self, copied):
         checkpoint = copied(TRAIN, "ddp", "run/checkpoint-8")
         shutil.copy2(checkpoint / "rng_state_1.pth", checkpoint / "rng_state_2.pth")

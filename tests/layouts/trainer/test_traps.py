@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from ckpt_rules import inspect, newest_checkpoint, verify
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.runs import checkpoints_in
-from tests.layouts.killing import said
+from tests.layouts.killing import json_value, said
 
 TRAIN, FAMILIES = "trainer/train.py", "trainer/families.py"
 TIED = ("gpt2", "gemma2", "t5", "bert", "opt", "bart", "whisper")
@@ -24,7 +24,13 @@ CLEAN = (
 )  # fmt: skip
 SILENT_INFO = {"progress/finished", "optimizer/moment-dtype"}
 
+NOT_RESUMED, ADAPTER = "weights/adapter-not-resumed", "adapter_model.safetensors"
+
 pytestmark = pytest.mark.slow
+
+
+def resumed(made, name):
+    return json.loads((made(FAMILIES) / "resumed.json").read_text())[name]
 
 
 def assert_clean(path, ruleset="deep"):
@@ -62,6 +68,83 @@ def test_models_with_other_names_on_disk_lose_weights_at_a_resume(made, name, wh
     (found,) = [f for f in verify(made(FAMILIES) / name / "checkpoint-2").findings if f.severity != "info"]
     assert (found.rule, found.place.path) == ("weights/converted-on-save", "model.safetensors")
     assert f"without {what}:" in found.message
+
+
+class TestAdapters:
+    """What PEFT trains and does not save, and adapters that lie in a directory of their name."""
+
+    @pytest.mark.parametrize("name", ["cartridge", "two-adapters", "named-adapter"])
+    def test_nothing_is_lost(self, made, name):
+        for ruleset in ("deep", "inference"):
+            assert_clean(made(FAMILIES) / name / "checkpoint-2", ruleset)
+        restored, all_of = resumed(made, name)
+        assert restored == all_of
+
+    @pytest.mark.parametrize(("name", "parameters"), [("p-tuning", 7), ("p-tuning-lstm", 21)])
+    def test_an_encoder_that_starts_anew_is_information(self, made, name, parameters):
+        report = verify(made(FAMILIES) / name / "checkpoint-2", ruleset="deep", strict=True)
+        (found,) = [f for f in report.findings if f.rule not in SILENT_INFO]
+        assert (found.rule, found.place.path, found.severity) == (NOT_RESUMED, ADAPTER, "info")
+        assert report.passed
+        assert resumed(made, name) == [0, parameters]
+
+    @pytest.mark.parametrize(
+        ("name", "error"),
+        [("prefix-projection", "size mismatch"), ("largest-logits", "Found infinity values in VB-LoRA logits")],
+    )
+    def test_what_no_resume_takes_is_an_error(self, made, name, error):
+        checkpoint = made(FAMILIES) / name / "checkpoint-2"
+        (found,) = [f for f in verify(checkpoint, ruleset="deep").findings if f.rule not in SILENT_INFO]
+        assert (found.rule, found.place.path, found.severity) == (NOT_RESUMED, ADAPTER, "error")
+        assert error in found.message
+        assert error in resumed(made, name)
+        assert_clean(checkpoint, "inference")
+
+    def test_the_plan_tells_it_where_something_is_left_to_train(self, copied):
+        checkpoint = copied(FAMILIES, "p-tuning/checkpoint-2")
+        said_at_the_end = inspect(checkpoint).resume.sentence
+        json_value("trainer_state.json", "max_steps", 4).apply(checkpoint)
+        words = "; the prompt encoder starts anew, for PEFT saves only what it gave"
+        assert (words in said_at_the_end, words in inspect(checkpoint).resume.sentence) == (False, True)
+
+    @pytest.mark.parametrize("name", ["p-tuning", "p-tuning-lstm", "prefix-projection", "cartridge", "largest-logits"])
+    @pytest.mark.parametrize("other", ["gpt2", "named-adapter"])
+    def test_the_optimizer_of_another_model(self, made, copied, name, other):
+        checkpoint = copied(FAMILIES, f"{name}/checkpoint-2")
+        shutil.copy2(made(FAMILIES) / other / "checkpoint-2" / "optimizer.pt", checkpoint)
+        assert "optimizer/param-mismatch" in {f.rule for f in verify(checkpoint).findings}
+
+    @pytest.mark.parametrize(
+        ("name", "path", "rule"),
+        [
+            ("named-adapter", "mine/adapter_config.json", "files/missing-required"),
+            ("named-adapter", "mine/adapter_model.safetensors", "files/missing-required"),
+            ("two-adapters", "adapter_config.json", "files/missing-required"),
+            ("two-adapters", "other/adapter_config.json", "files/missing-required"),
+            ("two-adapters", "other/adapter_model.safetensors", "files/missing-required"),
+        ],
+    )
+    def test_a_file_of_one_adapter(self, copied, name, path, rule):
+        checkpoint = copied(FAMILIES, f"{name}/checkpoint-2")
+        (checkpoint / path).unlink()
+        assert (rule, path) in {(f.rule, f.place.path) for f in verify(checkpoint).findings}
+
+    def test_the_configuration_of_another_adapter(self, copied):
+        checkpoint = copied(FAMILIES, "two-adapters/checkpoint-2")
+        shutil.copy2(checkpoint / "adapter_config.json", checkpoint / "other")
+        found = {
+            f.place.path for f in verify(checkpoint).findings if f.rule == "weights/adapter" and f.severity == "error"
+        }
+        assert found == {f"other/{ADAPTER}"}
+
+    def test_an_adapter_that_was_trained_and_is_zero(self, copied):
+        """All of them are zero where none was trained, which two updates should have done."""
+        checkpoint = copied(FAMILIES, "two-adapters/checkpoint-2")
+        weights = load_file(checkpoint / "other" / ADAPTER)
+        (checkpoint / "other" / ADAPTER).unlink()
+        save_file({name: value * 0 for name, value in weights.items()}, checkpoint / "other" / ADAPTER)
+        found = {f.place.path for f in verify(checkpoint, ruleset="deep").findings if f.rule == "numerics/all-zero"}
+        assert f"other/{ADAPTER}" in found
 
 
 def test_an_adapter_that_was_never_trained_has_zeros(made):

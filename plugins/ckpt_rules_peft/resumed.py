@@ -1,0 +1,66 @@
+"""weights/adapter-not-resumed: adapters that hold what was trained in a form from which training can't go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules_peft.encoders import is_projected, keeps_only_the_largest
+from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, inside
+
+
+class AdapterNotResumed(Rule):
+    """The adapter can be loaded for inference, and training can't go on from it.
+
+    ## What it checks
+    By adapter_config.json: prefix tuning with `prefix_projection` and VB-LoRA with `save_only_topk_weights`, from which a resume
+    stops with an error; and the prompt encoder of P-tuning, which starts anew (information).
+
+    ## Why it matters
+    PEFT saves the prompts that an encoder gave and not the encoder. The Trainer loads those of P-tuning as the input of a new
+    encoder, at random weights, and puts the moments of the old one on it, without a word. Prefixes do not fit into that
+    place, and the resume stops with a size mismatch.
+
+    ## How to repair
+    Nothing brings the encoder back. To go on from the prompts, load them into prompt tuning, or into prefix tuning without a
+    projection, with a fresh optimizer. Of VB-LoRA keep all logits (`save_only_topk_weights=False`) while it trains.
+    """
+
+    id = "weights/adapter-not-resumed"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem for each adapter."""
+        if checkpoint.layout.name != "transformers-trainer":
+            raise FactUnavailable("only the transformers Trainer resumes from an adapter")
+        for folder in checkpoint.fact(adapters):
+            config = configuration(checkpoint, folder)
+            for message, severity in _said(config):
+                path = next(
+                    (p for n in WEIGHTS if checkpoint.listing.has_file(p := inside(folder, n))), inside(folder, CONFIG)
+                )
+                yield Problem(
+                    message=message,
+                    place=Place(path=path),
+                    help="load it for inference (the ruleset inference checks that), or start anew from what it holds",
+                    severity=severity,
+                    data={"peft_type": config.get("peft_type")},
+                )
+
+
+def starts_anew(config: Mapping[str, object]) -> bool:
+    """Whether a resume goes on with an encoder at random weights."""
+    return config.get("peft_type") == "P_TUNING"
+
+
+def _said(config: Mapping[str, object]) -> Iterator[tuple[str, Severity | None]]:
+    if starts_anew(config):
+        kind = str(config.get("encoder_reparameterization_type") or "MLP")[:10]
+        words = f"it holds the prompts and not the {kind} encoder that gave them: a resume takes them as the input of a new encoder"
+        yield f"{words}, which starts at random weights, without a word", Severity.INFO
+    elif is_projected(config):
+        words = "it holds the prefixes and not the projection that gave them"
+        yield f"{words}: a resume stops with a size mismatch of the embedding that they were made from", None
+    elif keeps_only_the_largest(config):
+        words = f"of its logits VB-LoRA saved only the largest {config.get('topk')} (save_only_topk_weights)"
+        yield f"{words}: a resume stops with 'Found infinity values in VB-LoRA logits'", None
