@@ -77,7 +77,11 @@ def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) ->
             left,
             steps,
         )
-    again = "" if left is None else f": the first {left:,} batches of the data are trained, its last {step:,} are not, unless they have no length"
+    again = (
+        ""
+        if left is None
+        else f": the first {left:,} batches of the data are trained, its last {step:,} are not, unless they have no length"
+    )
     sentence = (
         f"epoch {epoch:,} goes on after batch {step:,}{of}, but with the data from their start, for the data loader kept no "
         f"state{again}"

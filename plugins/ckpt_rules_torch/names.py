@@ -105,6 +105,7 @@ TRAINER_FILES = re.compile(r"training_args\.bin|scheduler\.(pt|bin)|rng_state.*\
 
 FOREIGN_KEYS = (
     {"pytorch-lightning_version"},
+    {"loops", "state_dict"},
     {"message_hub"},
     {"optimizer_history"},
     {"ds_version"},
@@ -112,4 +113,4 @@ FOREIGN_KEYS = (
     {"train_args", "ema"},
     {"checkpoint_version", "args"},
 )
-"""Keys of files with a convention of their own: Lightning, mmengine, fairseq, DeepSpeed (two), ultralytics, Megatron."""
+"""Keys of files with a convention of their own: Lightning (two), mmengine, fairseq, DeepSpeed (two), ultralytics, Megatron."""
