@@ -113,4 +113,5 @@ FOREIGN_KEYS = (
     {"train_args", "ema"},
     {"checkpoint_version", "args"},
 )
-"""Keys of files with a convention of their own: Lightning (two), mmengine, fairseq, DeepSpeed (two), ultralytics, Megatron."""
+"""Keys of files with a convention of their own: Lightning (two), mmengine, fairseq, DeepSpeed (two), ultralytics, and
+Megatron."""

@@ -39,9 +39,10 @@ class StepMismatch(Rule):
     ## What it checks
     The scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
     batches, the global step, and finished epochs. It must agree with one of them. `_step_count` ought to be
-    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations, SWALR counts from where averaging began; both are left alone. Where the trainer itself counts every
-    update, as the transformers Trainer does, it must agree exactly, unless the option `tolerance` is set. Of several
-    schedulers each is looked at; in a sequence (SequentialLR) also the part that is at work, which counts from its
+    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations, SWALR counts from where averaging began; both are left alone.
+    Where the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless the option
+    `tolerance` is set. Of several schedulers each is looked at, and where there are more of them than optimizers, so that one
+    may go on where another stopped, it is enough that the steps of all together agree; in a sequence (SequentialLR) also the part that is at work, which counts from its
     milestone, and in a chain every part, for all make the same steps.
 
     ## Why it matters
