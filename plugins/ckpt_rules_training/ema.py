@@ -34,7 +34,8 @@ class EmaMissing(Rule):
     Where the options that were saved switch a moving average on (`use_ema`, `model_ema`): that the training state holds one, or
     a file or directory is named for it. Where it holds one by name, or lies in a directory beside that of its model (`unet_ema/`
     beside `unet/`): that no weight of floating point is left out of it, unless it has as many as the optimizer trains. Where
-    it holds as many tensors as there should be parameters: that it has one for each parameter of the optimizer. That its counter of updates is not zero.
+    it holds as many tensors as there should be parameters: that it has one for each parameter of the optimizer. That its
+    counter of updates is not zero.
 
     ## Why it matters
     The average starts again from the current weights. It takes as many updates as its decay remembers until it is worth

@@ -202,10 +202,7 @@ class UnevenSteps(Rule):
 
 def _by_group(optimizer: OptimizerState) -> bool:
     """Whether the groups began one after another, and their parameters together."""
-    states = optimizer.states
-    groups = [{plain(states[p].step) for p in group.params if p in states} for group in optimizer.groups]
-    begun = [steps for steps in groups if steps]
-    if any(len(steps) > 1 for steps in begun):
-        return False
-    counts = [int(n) for steps in begun for n in steps if is_count(n)]
-    return len(counts) == len(begun) and counts == sorted(counts, reverse=True)
+    stored = [[optimizer.states[p].step for p in g.params if p in optimizer.states] for g in optimizer.groups]
+    groups = [{int(n) for n in steps if is_count(n)} for steps in stored]
+    counts = [n for steps in groups for n in steps]
+    return all(len(steps) <= 1 for steps in groups) and counts == sorted(counts, reverse=True)

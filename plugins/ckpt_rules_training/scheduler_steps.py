@@ -42,8 +42,9 @@ class StepMismatch(Rule):
     `last_epoch` plus 1. ReduceLROnPlateau counts evaluations, SWALR counts from where averaging began; both are left alone.
     Where the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless the option
     `tolerance` is set. Of several schedulers each is looked at, and where there are more of them than optimizers, so that one
-    may go on where another stopped, it is enough that the steps of all together agree; in a sequence (SequentialLR) also the part that is at work, which counts from its
-    milestone, and in a chain every part, for all make the same steps.
+    may go on where another stopped, it is enough that the steps of all together agree; in a sequence
+    (SequentialLR) also the part that is at work, which counts from its milestone, and in a chain every part, for all make
+    the same steps.
 
     ## Why it matters
     The learning rate is a function of that number. A scheduler that is behind repeats a part of its schedule, the warm-up
