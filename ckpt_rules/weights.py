@@ -103,8 +103,9 @@ def weights_in(checkpoint: Checkpoint, path: str, keys: tuple[str, ...]) -> Weig
 
 
 def flatten(value: object) -> dict[str, TensorInfo]:
-    """The tensors of a state dictionary by name; dictionaries inside it add their key and a dot."""
+    """The tensors of a state dictionary by name; dictionaries inside it add their key and a dot, as a list adds numbers."""
     found: dict[str, TensorInfo] = {}
+    value = dict(enumerate(value)) if isinstance(value, list | tuple) else value
 
     def walk(part: object, prefix: str, depth: int) -> None:
         if isinstance(part, Mapping) and depth < _MAX_NESTING:

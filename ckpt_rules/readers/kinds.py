@@ -41,6 +41,7 @@ _BY_GROUP = (
 )
 _SCHEDULERS = (
     ("num_bad_epochs", "ReduceLROnPlateau"),
+    ("anneal_epochs", "SWALR"),
     ("_milestones", "SequentialLR"),
     ("_schedulers", "ChainedScheduler"),
     ("_schedule_phases", "OneCycleLR"),

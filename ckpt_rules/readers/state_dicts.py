@@ -30,7 +30,7 @@ _SOURCES = {"python": ("python", "random"), "numpy": ("numpy", "np"), "torch": (
 
 
 def optimizer(value: object, path: str, key: str | None) -> OptimizerState:
-    """An optimizer's `state_dict`; a list that holds one optimizer stands for that one."""
+    """An optimizer's `state_dict`; a list or dictionary that holds one optimizer stands for that one."""
     value, key = _only(value, "optimizer", path, key)
     groups = _groups(value.get("param_groups"), path, key)
     states = _states(value.get("state"), groups, path, key)
@@ -143,18 +143,29 @@ def described(value: object) -> str:
 
 
 def _only(value: object, what: str, path: str, key: str | None) -> tuple[Mapping[object, object], str]:
-    """The one dictionary, and its key, of a value that may be a list of such dictionaries."""
+    """The one `state_dict`, and its key, of a value that may be a list or a dictionary of such."""
     if key is None or value is None:
         _absent(f"{what} state", key)
-    if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
-        if len(value) > 1:
-            raise FactUnavailable(f"'{key}' holds {len(value):,} {what}s, which are not told apart")
-        return value[0], f"{key}[0]"
+    several = _several(value, key)
+    if len(several) > 1:
+        raise FactUnavailable(f"'{key}' holds {len(several):,} {what}s, which are not told apart")
+    for inner, only in several.items():
+        return only, inner
     if not isinstance(value, Mapping):
         message = f"{_place(path, key)} is {described(value)}, where the state_dict of {_a(what)} belongs"
         # A whole pickled optimizer can be resumed from; it just can't be looked into without running it.
         raise FactUnavailable(message, path=path, blocked=not isinstance(value, Opaque))
     return value, key
+
+
+def _several(value: object, key: str) -> dict[str, Mapping[object, object]]:
+    """The dictionaries in a list; and optimizers by name, as scripts of two models keep them."""
+    if isinstance(value, list | tuple):
+        found = {f"{key}[{i}]": v for i, v in enumerate(value) if isinstance(v, Mapping)}
+        return found if len(found) == len(value) else {}
+    named = value if isinstance(value, Mapping) else {}
+    found = {join(key, str(k)): v for k, v in named.items() if isinstance(v, Mapping) and "param_groups" in v}
+    return found if len(found) == len(named) else {}
 
 
 def _a(noun: str) -> str:

@@ -346,7 +346,18 @@ def _was_scheduled(checkpoint: Checkpoint) -> bool:
     saves = checkpoint.fact(zero_saves)
     if saves and zero.steps_scheduler(checkpoint, saves) is not False:
         return False
+    if any(_is_scheduler(checkpoint, path) for path in _of(checkpoint, "custom_checkpoint")):
+        return False
     return any("initial_lr" in group.options for o in optimizers for group in o.groups)
+
+
+def _is_scheduler(checkpoint: Checkpoint, path: str) -> bool:
+    """Whether a registered object is a scheduler, which was not prepared."""
+    try:
+        values = checkpoint.contents(path)
+    except FactUnavailable:
+        return False
+    return isinstance(values, Mapping) and {"last_epoch", "_last_lr"} <= values.keys()
 
 
 def _is_by_name(checkpoint: Checkpoint) -> bool:

@@ -51,8 +51,8 @@ class Lightning(LightningState):
         return Match(_LIKELY, found[:4]) if len(found) > 2 and "loops" in values else None
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
-        """`state_dict`."""
-        return weights_in(checkpoint, _path(checkpoint), ("state_dict",))
+        """`state_dict`; where WeightAveraging puts the average there, the weights that are trained, beside it."""
+        return weights_in(checkpoint, _path(checkpoint), ("current_model_state", "state_dict"))
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The dictionary in the file."""

@@ -30,7 +30,7 @@ def progress_of(loops: Loops | None, optimizers: int) -> Progress:
         accumulation=_accumulation(done, automatic, epoch),
         batches_done=done,
         expected_updates=updates if automatic or optimizers == 1 else None,
-        scheduler_steps=loops.scheduled["completed"] or None,
+        scheduler_steps=loops.scheduled.counts.get("completed") if automatic else loops.scheduled["completed"] or None,
         complete=complete,
         exact=bool(automatic) and optimizers == 1,
         plan=_plan(loops, epoch, step, total, automatic or manual),
@@ -61,6 +61,9 @@ def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) ->
         if loops.loaders and loops.batches["completed"] < loops.batches["ready"]:
             # Saved within the last batch, the loader is at its end and not yet at the next beginning.
             sentence += ", but with what its data loader still has to give after this epoch, which may be nothing"
+        elif loops.epochs["processed"] == loops.epochs["ready"]:
+            # Written at the end of the epoch, and not in its last batch.
+            sentence += "; with max_steps, Lightning 2.6.6 first trains one batch more of the complete one"
         return ResumePlan(sentence, epoch + 1, 0, total, steps)
     if step == 0:
         return ResumePlan(f"training starts epoch {epoch:,} at its first batch", epoch, 0, total, steps)
@@ -74,7 +77,11 @@ def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) ->
             left,
             steps,
         )
-    again = "" if left is None else f": the first {left:,} batches of the data are trained, its last {step:,} are not"
+    again = (
+        ""
+        if left is None
+        else f": the first {left:,} batches of the data are trained, its last {step:,} are not, unless they have no length"
+    )
     sentence = (
         f"epoch {epoch:,} goes on after batch {step:,}{of}, but with the data from their start, for the data loader kept no "
         f"state{again}"

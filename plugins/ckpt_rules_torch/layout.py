@@ -81,7 +81,7 @@ class PlainTorch(Layout):
         if file is None or file.path.endswith(".json"):
             return find_weights(checkpoint)
         state = checkpoint.state
-        usual = [k for k in names.WEIGHTS if shapes.is_weights(state.values.get(k))]
+        usual = [k for k in names.WEIGHTS if shapes.is_models(state.values.get(k))]
         known = {key for field in state.fields for key in field.keys}
         others = [k for k, v in state.values.items() if isinstance(k, str) and k not in known and shapes.is_weights(v)]
         keys = tuple(usual or others)
@@ -98,6 +98,16 @@ class PlainTorch(Layout):
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """In the state, or in a file of its own."""
         return _part(checkpoint, "scheduler", state_dicts.scheduler)
+
+    def schedulers(self, checkpoint: Checkpoint) -> tuple[SchedulerState, ...]:
+        """The first, and all others that the state holds under keys of their own."""
+        first = checkpoint.scheduler
+        try:
+            state = checkpoint.state
+        except FactUnavailable:
+            return (first,)
+        others = [k for k, v in state.values.items() if k != first.key and shapes.is_scheduling(v)]
+        return (first, *(state_dicts.scheduler(state.values[k], state.path, str(k)) for k in others))
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """In the state, or in a file of its own."""

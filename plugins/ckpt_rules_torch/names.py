@@ -40,9 +40,10 @@ SCALER = (
     "amp_state_dict", "amp", "loss_scaler",
 )  # fmt: skip
 RNG = ("rng_state", "rng_states", "rng", "random_state", "random_states", "generator_state")
+EMA = ("ema_state_dict", "ema", "ema_model", "model_ema", "state_dict_ema", "ema_params", "shadow_params")
 WEIGHTS = (
     "model_state_dict", "model", "state_dict", "net", "weights", "model_state", "net_state_dict", "network", "module",
-    "model_dict", "params",
+    "model_dict", "params", "models",
 )  # fmt: skip
 
 EPOCH = (
@@ -64,10 +65,10 @@ AMBIGUOUS_STEP = (
 STEP = ("step", *LOCAL_STEP, *AMBIGUOUS_STEP)
 TOTAL_BATCHES = (
     "total_batches", "num_batches", "batches_per_epoch", "n_batches", "steps_per_epoch", "iters_per_epoch",
-    "num_steps_per_epoch", "num_batches_per_epoch", "iterations_per_epoch", "dataloader_len",
+    "num_steps_per_epoch", "num_batches_per_epoch", "iterations_per_epoch", "dataloader_len", "epoch_length",
 )  # fmt: skip
 GLOBAL_STEP = (
-    "global_step", "iter_num", "global_steps", "num_updates", "global_iter", "global_iteration", "optimizer_steps",
+    "global_step", "step_count", "iter_num", "global_steps", "num_updates", "global_iter", "global_iteration", "optimizer_steps",
     "trained_steps", "completed_steps",
 )  # fmt: skip
 ACCUMULATION = (
@@ -85,7 +86,7 @@ COUNTERS = {
     "gradient_accumulation": ACCUMULATION, "total_epochs": TOTAL_EPOCHS, "total_steps": TOTAL_STEPS,
 }  # fmt: skip
 PLANS = {"gradient_accumulation": ACCUMULATION, "total_epochs": TOTAL_EPOCHS, "total_steps": TOTAL_STEPS}
-COUNTER_GROUPS = ("progress", "train_state", "training_state", "trainer_state", "counters", "meta")
+COUNTER_GROUPS = ("progress", "train_state", "training_state", "trainer_state", "trainer", "counters", "meta")
 CONFIGS = (
     "config", "args", "hparams", "hyper_parameters", "hyperparameters", "cfg", "train_config", "training_config",
     "train_args", "training_args", "training", "train", "trainer", "opt",
@@ -104,6 +105,7 @@ TRAINER_FILES = re.compile(r"training_args\.bin|scheduler\.(pt|bin)|rng_state.*\
 
 FOREIGN_KEYS = (
     {"pytorch-lightning_version"},
+    {"loops", "state_dict"},
     {"message_hub"},
     {"optimizer_history"},
     {"ds_version"},
@@ -111,4 +113,5 @@ FOREIGN_KEYS = (
     {"train_args", "ema"},
     {"checkpoint_version", "args"},
 )
-"""Keys of files with a convention of their own: Lightning, mmengine, fairseq, DeepSpeed (two), ultralytics, Megatron."""
+"""Keys of files with a convention of their own: Lightning (two), mmengine, fairseq, DeepSpeed (two), ultralytics, and
+Megatron."""

@@ -35,10 +35,21 @@ def is_weights(value: object) -> bool:
     )
 
 
+def is_models(value: object) -> bool:
+    """Weights, or those of several models by name or in a list."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return is_weights(value) or (bool(parts) and all(map(is_weights, parts)))
+
+
 def is_number(value: object) -> bool:
     """A number of any kind; booleans are none."""
     value = plain(value)
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_scheduling(value: object) -> bool:
+    """One scheduler's `state_dict`, of a kind that may keep no rates as well."""
+    return isinstance(value, Mapping) and (is_scheduler(value) or {"num_bad_epochs", "last_epoch"} <= value.keys())
 
 
 def options(value: object) -> Mapping[object, object]:

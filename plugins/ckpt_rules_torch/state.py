@@ -84,6 +84,7 @@ def _fields(checkpoint: Checkpoint, path: str, values: Values) -> tuple[Field, .
         "scaler": _keys(values, names.SCALER, shapes.is_scaler, (Mapping,)),
         "rng": _rng_keys(values),
         "weights": names.WEIGHTS,
+        "ema": names.EMA,
         "config": names.CONFIGS,
     }
     return tuple(Field(name, tuple(k), needed.get(name, "optional"), _WHY.get(name, "")) for name, k in keys.items())

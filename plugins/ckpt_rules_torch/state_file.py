@@ -55,7 +55,7 @@ def _candidates(checkpoint: Checkpoint) -> list[Entry]:
         e
         for e in checkpoint.files_in("torch")
         if "/" not in e.path
-        and e.name.endswith((".pt", ".pth", ".pth.tar"))
+        and e.name.endswith((".pt", ".pth", ".pth.tar", ".ckpt"))
         and e.name not in parts
         and not names.SHARD.fullmatch(e.name)
     ]

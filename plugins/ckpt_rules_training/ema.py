@@ -18,7 +18,7 @@ from ckpt_rules import (
     is_count,
     weights_of_components,
 )
-from ckpt_rules_training.maybe import updates_of
+from ckpt_rules_training.maybe import maybe, updates_of
 
 _KEYS = ("ema", "ema_state_dict", "ema_model", "model_ema", "state_dict_ema", "ema_params", "shadow_params")
 _COUNTERS = ("optimization_step", "num_updates")
@@ -33,8 +33,9 @@ class EmaMissing(Rule):
     ## What it checks
     Where the options that were saved switch a moving average on (`use_ema`, `model_ema`): that the training state holds one, or
     a file or directory is named for it. Where it holds one by name, or lies in a directory beside that of its model (`unet_ema/`
-    beside `unet/`): that no weight of floating point is left out of it. Where it holds as many tensors as there should be
-    parameters: that it has one for each parameter of the optimizer. That its counter of updates is not zero.
+    beside `unet/`): that no weight of floating point is left out of it, unless it has as many as the optimizer trains. Where
+    it holds as many tensors as there should be parameters: that it has one for each parameter of the optimizer. That its
+    counter of updates is not zero.
 
     ## Why it matters
     The average starts again from the current weights. It takes as many updates as its decay remembers until it is worth
@@ -80,8 +81,10 @@ def _gaps(checkpoint: Checkpoint, path: str, key: str, shadows: Mapping[str, Ten
     weights = {n: t for n, t in checkpoint.weights.tensors.items() if t.dtype in FLOAT_DTYPES}
     known, names = {_bare(n) for n in shadows}, {_bare(n) for n in weights}
     absent = sorted(names - known)
-    # Averages that go by number, or by names of their own, are not compared.
-    if absent and len(known & names) * 2 > len(names):
+    # Averages that go by number, or by names of their own, are not compared; nor are weights that nobody trains.
+    trained = maybe(lambda: sum(len(g.params) for g in checkpoint.optimizer.groups))
+    enough = trained is not None and 0 < trained <= len(known & names)
+    if absent and not enough and len(known & names) * 2 > len(names):
         yield Problem(
             message=f"the moving average under '{key}' leaves out {len(absent):,} of {len(names):,} weights, {absent[0]} first",
             place=Place(path=path, key=key),

@@ -42,26 +42,30 @@ def counter_key(scheduler: SchedulerState) -> str:
     return inside(scheduler.key, "last_epoch")
 
 
-def part_steps(scheduler: SchedulerState) -> Iterator[Problem]:
+def part_steps(scheduler: SchedulerState, *, ahead: int = 0) -> Iterator[Problem]:
     """A problem for the part at work in a sequence that has made other steps than those since its milestone.
 
     Likewise for a chain's part that has made other steps than the first, and for parts inside of parts.
+    ahead: steps that a sequence counts and its first part did not make
     """
     if found := at_work(scheduler):
         part, due = found
+        due -= ahead if part is scheduler.parts[0] else 0
         words = f"the sequence of schedulers is at step {shown(scheduler.last_epoch)}"
-        yield from _of_part(part, due, f"{words}, {due:,} after this part began")
+        yield from _of_part(part, due, f"{words}, {due:,} after this part began", nested=part.kind == _SEQUENCE)
     elif scheduler.kind == _CHAIN and is_count(scheduler.last_epoch):
         due = int(scheduler.last_epoch)
         for part in scheduler.parts:
             yield from _of_part(part, due, f"the first scheduler of the chain has made {due:,}")
 
 
-def _of_part(part: SchedulerState, due: int, why: str) -> Iterator[Problem]:
+def _of_part(part: SchedulerState, due: int, why: str, *, nested: bool = False) -> Iterator[Problem]:
+    """nested: a sequence in a sequence, of which torch (2.13) takes back the parts' first step, and not its own."""
     if part.last_epoch is None:
         return
-    if is_count(part.last_epoch) and part.last_epoch == due:
-        yield from part_steps(part)
+    ahead = int(part.last_epoch) - due if is_count(part.last_epoch) else -1
+    if 0 <= ahead <= int(nested):
+        yield from part_steps(part, ahead=ahead)
         return
     yield Problem(
         message=f"last_epoch of a part of the scheduler ({part.kind}) is {shown(part.last_epoch)}, and {why}",

@@ -39,10 +39,12 @@ class StepMismatch(Rule):
     ## What it checks
     The scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
     batches, the global step, and finished epochs. It must agree with one of them. `_step_count` ought to be
-    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations and is left alone. Where the trainer itself counts every
-    update, as the transformers Trainer does, it must agree exactly, unless the option `tolerance` is set. Of several
-    schedulers each is looked at; in a sequence (SequentialLR) also the part that is at work, which counts from its
-    milestone, and in a chain every part, for all make the same steps.
+    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations, SWALR counts from where averaging began; both are left alone.
+    Where the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless the option
+    `tolerance` is set. Of several schedulers each is looked at, and where there are more of them than optimizers, so that one
+    may go on where another stopped, it is enough that the steps of all together agree; in a sequence
+    (SequentialLR) also the part that is at work, which counts from its milestone, and in a chain every part, for all make
+    the same steps.
 
     ## Why it matters
     The learning rate is a function of that number. A scheduler that is behind repeats a part of its schedule, the warm-up
@@ -76,7 +78,8 @@ class StepMismatch(Rule):
         steps, candidates = int(scheduler.last_epoch), _candidates(checkpoint, scheduler)
         exact = checkpoint.progress.exact and "tolerance" not in self.model_fields_set
         tolerance = 0 if exact else self.tolerance
-        fits = not candidates or any(c.fits(steps, tolerance) for c in candidates)
+        counts = (steps, *_in_turns(checkpoint))
+        fits = not candidates or any(c.fits(n, tolerance) for c in candidates for n in counts)
         if fits or _is_undecided(checkpoint, steps, tolerance) or _may_be_uncounted(checkpoint, scheduler):
             yield from list(part_steps(scheduler)) or _step_count(scheduler, steps, tolerance)
         else:
@@ -87,6 +90,8 @@ def _uncounted(scheduler: SchedulerState) -> str | None:
     """Why a scheduler's steps can't be compared, or None."""
     if scheduler.kind == "ReduceLROnPlateau":
         return "ReduceLROnPlateau counts evaluations, not updates"
+    if scheduler.kind == "SWALR":  # Lightning's begins at the number of epochs, by itself it begins at 0
+        return "SWALR counts from where averaging began"
     return f"the scheduler ({scheduler.kind}) keeps no last_epoch" if scheduler.last_epoch is None else None
 
 
@@ -110,6 +115,14 @@ def _candidates(checkpoint: Checkpoint, scheduler: SchedulerState) -> list[_Cand
         under_way = not progress.complete
         found.append(_Candidate("epochs", max(progress.epoch - under_way, 0), progress.epoch))
     return [*found, *_told_by_trainer(checkpoint, scheduler)]
+
+
+def _in_turns(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """The steps of all schedulers together, where there are more than optimizers: one may go on where another stopped."""
+    counts = [s.last_epoch for s in checkpoint.schedulers]
+    optimizers = maybe(lambda: checkpoint.optimizers) or ()
+    known = [int(n) for n in counts if is_count(n)]
+    return (sum(known),) if len(optimizers) < len(counts) == len(known) else ()
 
 
 def _made(checkpoint: Checkpoint) -> tuple[int, ...]:

@@ -50,6 +50,13 @@ def test_the_number_in_the_name_counts_saves(made, tmp_path):
     assert verify(tmp_path / "checkpoint_250", ruleset="deep", strict=True).passed
 
 
+def test_a_scheduler_that_was_registered_and_not_prepared(copied):
+    checkpoint = copied(TRAIN, "counted", "mid")
+    (checkpoint / "scheduler.bin").rename(checkpoint / "custom_checkpoint_1.pkl")
+    report = verify(checkpoint, ruleset="deep", strict=True)
+    assert not report.findings, said(report)
+
+
 HARMLESS = {
     "model.safetensors of another step": "same names and shapes: only a digest could tell",
     "custom_checkpoint_0.pkl missing": "how many objects were registered is known to the script alone",

@@ -13,7 +13,10 @@ from ckpt_rules.reporters.inspection import render
 from tests.layouts.killing import Damage, damages_of, said, survey_of, torch_value
 
 TRAIN = "lightning/train.py"
-VARIANTS = ("plain", "accumulated", "manual", "bf16", "by-epoch", "sgd", "unscheduled", "linked", "ddp")
+VARIANTS = (
+    "plain", "accumulated", "manual", "bf16", "by-epoch", "sgd", "unscheduled", "linked", "ddp",
+    "averaged", "late-average", "thawed", "every-other",
+)  # fmt: skip
 FIT = ("loops", "fit_loop")
 MID, END = "checkpoints/epoch=1-step=20.ckpt", "checkpoints/end-epoch=1-step=24.ckpt"
 
@@ -52,6 +55,16 @@ def test_the_plan_is_what_the_real_trainer_does(made, variant):
         assert seen["rates"] == list(inspected.optimizer.lrs)
         checked += 1
     assert checked >= 5
+
+
+def test_with_max_steps_a_complete_epoch_has_one_batch_more(made):
+    """What was saved at its end; what was saved in its last batch has not."""
+    out = made(TRAIN, "max-steps", "resume")
+    seen = json.loads((out / "resumed.json").read_text())
+    end = inspect(out / END).resume.sentence
+    assert seen["end-epoch=1-step=24.ckpt"]["first"] == [12, [0.0, 1.0]]
+    assert end.endswith("; with max_steps, Lightning 2.6.6 first trains one batch more of the complete one")
+    assert seen["epoch=1-step=20.ckpt"]["first"][0] == inspect(out / MID).progress.step == 8
 
 
 class TestRecognition:

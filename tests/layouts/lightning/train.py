@@ -13,7 +13,12 @@ from pathlib import Path
 import lightning as pl
 import torch
 import torch.optim.lr_scheduler as lr
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from torch.utils.data import DataLoader
 
 BATCHES = 12
@@ -34,6 +39,8 @@ class Net(pl.LightningModule):
         self.variant = variant
         self.automatic_optimization = variant != "manual"
         self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 1))
+        if variant == "thawed":
+            self.backbone = self.layers[0]
         self.seen, self.rates = [], []
 
     def training_step(self, batch, index):
@@ -65,11 +72,13 @@ class Net(pl.LightningModule):
             if self.variant == "sgd"
             else torch.optim.AdamW(self.parameters(), 1e-3)
         )
-        if self.variant == "unscheduled":
+        if self.variant == "thawed":
+            return torch.optim.AdamW(self.layers[1].parameters(), 1e-3)
+        if self.variant in ("unscheduled", "max-steps"):
             return optimizer
-        interval = "epoch" if self.variant == "by-epoch" else "step"
+        interval = "epoch" if self.variant in ("by-epoch", "averaged", "every-other") else "step"
         schedules = [{"scheduler": s, "interval": interval} for s in self.schedules(optimizer)]
-        if self.variant == "sgd":
+        if self.variant in ("sgd", "every-other"):
             schedules[0]["frequency"] = 2
         return [optimizer], schedules
 
@@ -102,6 +111,12 @@ OPTIONS = {
     "accumulated": {"accumulate_grad_batches": 2},
     "bf16": {"precision": "bf16-mixed"},
     "ddp": {"devices": 2, "strategy": "ddp"},
+    "max-steps": {"max_steps": 33},
+}
+CALLBACKS = {
+    "averaged": lambda: [StochasticWeightAveraging(1e-3, swa_epoch_start=1, annealing_epochs=2)],
+    "thawed": lambda: [BackboneFinetuning(1, backbone_initial_lr=1e-4)],
+    "late-average": lambda: [EMAWeightAveraging(decay=0.9, update_starting_at_step=20)],
 }
 
 
@@ -118,7 +133,8 @@ def trainer(out, variant, **more):
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    return pl.Trainer(default_root_dir=out, callbacks=[save, ends], **(options | OPTIONS.get(variant, {}) | more))
+    callbacks = [save, ends, *CALLBACKS.get(variant, list)()]
+    return pl.Trainer(default_root_dir=out, callbacks=callbacks, **(options | OPTIONS.get(variant, {}) | more))
 
 
 def main() -> None:

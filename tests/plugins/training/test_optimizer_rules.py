@@ -216,6 +216,21 @@ def test_uneven_steps(make_checkpoint, run_rule):
     run_rule(UnevenSteps(tolerance=13), ck).assert_passed()
 
 
+def test_groups_that_began_one_after_another(kit, tmp_path, run_rule):
+    model = kit.Net()
+    run = kit.train(model=model, params=lambda m: m.head.parameters())
+    run.optimizer.add_param_group({"params": list(model.second.parameters()), "lr": 1e-4})
+    for _ in range(3):
+        model(torch.tensor([1])).sum().backward()
+        run.optimizer.step()
+    run_rule(UnevenSteps(), kit.save_canonical(run, tmp_path / "added")).assert_passed()
+    run.optimizer.state[model.second.bias]["step"] -= 1
+    run_rule(UnevenSteps(), kit.save_canonical(run, tmp_path / "within")).assert_one(key=f"{OPT}.state[2].step")
+    for parameter in model.second.parameters():
+        run.optimizer.state[parameter]["step"] = torch.tensor(99.0)
+    run_rule(UnevenSteps(), kit.save_canonical(run, tmp_path / "ahead")).assert_one()
+
+
 def test_even_steps(make_checkpoint, run_rule):
     run_rule(UnevenSteps(), make_checkpoint()).assert_passed()
     run_rule(UnevenSteps(), make_checkpoint(optimizer="SGD")).assert_skipped("keeps no update counters")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch.optim import lr_scheduler as lr
@@ -27,7 +29,15 @@ def chained_sequence(o):
     return lr.ChainedScheduler([inner, lr.ExponentialLR(o, 0.9)])
 
 
+def nested_sequence(o):
+    inner = lr.SequentialLR(o, [lr.LinearLR(o, 0.1, total_iters=3), lr.ExponentialLR(o, 0.5)], [3])
+    with warnings.catch_warnings():  # the inner one steps while it is built
+        warnings.simplefilter("ignore", UserWarning)
+        return lr.SequentialLR(o, [inner, lr.CosineAnnealingLR(o, 30)], [7])
+
+
 SCHEDULES = {
+    "nested sequence": nested_sequence,
     "sequence": sequence,
     "chain": chain,
     "chained sequence": chained_sequence,
@@ -82,6 +92,12 @@ class TestSequence:
     def test_parts_that_are_done_are_never_looked_at_again(self, saved, run_rule, part):
         """torch does not step them any more."""
         run_rule(StepMismatch(), saved(sequence, (("_schedulers", part, "last_epoch"), 5))).assert_passed()
+
+    @pytest.mark.parametrize("value", [2, 5])
+    def test_the_counter_of_a_sequence_inside_of_it(self, saved, run_rule, value):
+        """torch leaves it one ahead, at 4 of the 3 steps made."""
+        path = saved(nested_sequence, (("last_epoch",), 3), (("_schedulers", 0, "last_epoch"), value))
+        run_rule(StepMismatch(tolerance=6), path).assert_one(key=f"{SCHED}._schedulers[0].last_epoch")
 
     def test_its_own_rate(self, saved, run_rule):
         path = saved(sequence, (("_last_lr",), [0.5]))
