@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ckpt_rules.facts.distributed import DistributedMetadata
     from ckpt_rules.facts.loaders import DataLoaders
+    from ckpt_rules.facts.ocdbt import OcdbtDatabase, ZstdFrame
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.seal import Seal
@@ -234,6 +235,18 @@ class Checkpoint:
     def distributed(self, path: str = ".metadata") -> DistributedMetadata:
         """The metadata of a distributed checkpoint."""
         return self.fact(file_facts.distributed, path)
+
+    def ocdbt(self, path: str) -> OcdbtDatabase:
+        """The OCDBT database whose manifest lies at a path: its keys, and where their values lie."""
+        return self.fact(file_facts.ocdbt, path)
+
+    def pieces(self, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[bytes, ...]:
+        """Ranges of a file: each from a byte on, so many bytes long, of at most 64 KiB."""
+        return self.fact(file_facts.pieces, path, spans)
+
+    def zstd_frames(self, path: str, spans: tuple[tuple[int, int], ...], most: int) -> tuple[ZstdFrame, ...]:
+        """The zstd frames in ranges of a file; of all of them together, at most so many blocks are walked."""
+        return self.fact(file_facts.zstd_frames, path, spans, most)
 
     def json(self, path: str) -> JsonFile:
         """A parsed JSON file."""

@@ -16,6 +16,7 @@ from ckpt_rules.storage import Source, reason
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.facts.distributed import DistributedMetadata
+    from ckpt_rules.facts.ocdbt import OcdbtDatabase, ZstdFrame
     from ckpt_rules.facts.seal import Seal
     from ckpt_rules.facts.tensors import Archive, JsonFile, SafetensorsFile, TorchFile
 
@@ -24,6 +25,7 @@ T = TypeVar("T")
 METADATA_NAME = ".metadata"
 
 _NOTE_NBYTES = 4096
+_PIECE_NBYTES = 1 << 16
 TEXT_NBYTES = 16 * MIB
 """No list of digests is longer."""
 
@@ -186,3 +188,41 @@ def seal(checkpoint: Checkpoint) -> Seal:
             first = error.errors()[0]
             fault = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg'][0].lower()}{first['msg'][1:]}"
     raise FactUnavailable(f"the seal can't be read: {fault}", path=SEAL_NAME, blocked=True)
+
+
+def ocdbt(checkpoint: Checkpoint, path: str) -> OcdbtDatabase:
+    """The database whose manifest lies at a path."""
+    from ckpt_rules.readers.ocdbt import read_ocdbt
+
+    def opened(path: str) -> Source | None:
+        try:
+            return _open(checkpoint, path)
+        except FactUnavailable:
+            return None
+
+    return _read(checkpoint, path, lambda source, path, budget: read_ocdbt(source, path, budget, opened))
+
+
+def pieces(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[bytes, ...]:
+    """Ranges of a file, each of at most 64 KiB."""
+
+    def read(source: Source, *_: object) -> tuple[bytes, ...]:
+        return tuple(source.read(at, min(n, _PIECE_NBYTES)) for at, n in spans)
+
+    return _read(checkpoint, path, read)
+
+
+def zstd_frames(
+    checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...], most: int
+) -> tuple[ZstdFrame, ...]:
+    """The zstd frames that lie in ranges of a file."""
+    from ckpt_rules.readers.zstd_frame import walk_frame
+
+    def read(source: Source, *_: object) -> tuple[ZstdFrame, ...]:
+        left, found = most, []
+        for start, nbytes in spans:
+            found.append(walk_frame(lambda at, n, start=start: source.read(start + at, n), nbytes, left))
+            left -= found[-1].blocks
+        return tuple(found)
+
+    return _read(checkpoint, path, read)
