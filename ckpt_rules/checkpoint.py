@@ -218,10 +218,7 @@ class Checkpoint:
         return self.fact(file_facts.torch_file, path)
 
     def torch_parts(self, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[TorchFile, ...]:
-        """What files by `torch.save` hold that lie one after the other in a file: each from a byte on, so many bytes long.
-
-        Parts of the same bytes are one `TorchFile`; offsets in it count from the start of the part.
-        """
+        """What the files by `torch.save` in ranges of a file hold, offsets from there; parts of the same bytes are one."""
         return self.fact(file_facts.torch_parts, path, spans)
 
     def archive(self, path: str) -> Archive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ckpt_rules.errors import FactUnavailable
@@ -212,6 +213,10 @@ def pieces(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]
     return _read(checkpoint, path, read)
 
 
+def _range(source: Source, start: int, offset: int, length: int) -> bytes:
+    return source.read(start + offset, length)
+
+
 def zstd_frames(
     checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...], most: int
 ) -> tuple[ZstdFrame, ...]:
@@ -221,7 +226,7 @@ def zstd_frames(
     def read(source: Source, *_: object) -> tuple[ZstdFrame, ...]:
         left, found = most, []
         for start, nbytes in spans:
-            found.append(walk_frame(lambda at, n, start=start: source.read(start + at, n), nbytes, left))
+            found.append(walk_frame(partial(_range, source, start), nbytes, left))
             left -= found[-1].blocks
         return tuple(found)
 

@@ -32,6 +32,8 @@ _DESCRIBES = "arrays can't be restored without what describes them"
 _UNCOMMITTED = (
     "other parts of the save have theirs; on an object store Orbax takes what has none for unfinished and deletes it"
 )
+_SHARDING = "_sharding"
+_SPREAD = "a restore that does not say how arrays are to be spread over devices fails without it"
 MANIFEST, PARTS = "manifest.ocdbt", "ocdbt.process_"
 _CERTAIN, _LIKELY = 92, 70
 _BOTH = frozenset({"resume", "load"})
@@ -70,6 +72,7 @@ class Orbax(Layout):
         named = sorted(items.keys() - folders)
         found += [Requirement((f"{name}/{items[name]}",), _NAMED, purposes=_BOTH) for name in named]
         found += [Requirement((path,), _DESCRIBES, purposes=_BOTH) for path in _of_zarr(checkpoint)]
+        found += _shardings(checkpoint, {*folders, *zarr_folders(checkpoint)})
         return (*found, *_commits(checkpoint, {"", *folders, *named}))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
@@ -110,6 +113,21 @@ def _commits(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
     if listing.get(_STEP_MARKER) is None or listing.has_file(_OF_V1) or not any(map(listing.has_file, paths)):
         return []
     return [Requirement((path,), _UNCOMMITTED, Severity.INFO, purposes=_BOTH) for path in paths]
+
+
+def _shardings(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
+    """Where an item's arrays were those of JAX, how they were spread over devices."""
+    found = []
+    for folder in sorted(folders):
+        leaves = tree_of(checkpoint, folder).get("tree_metadata")
+        values = [_of(leaf, "value_metadata") for leaf in leaves.values()] if isinstance(leaves, Mapping) else []
+        if any(_of(value, "value_type") == "jax.Array" for value in values):
+            found.append(Requirement((f"{above(folder)}{_SHARDING}",), _SPREAD, Severity.INFO, purposes=_BOTH))
+    return found
+
+
+def _of(value: object, key: str) -> object:
+    return value.get(key) if isinstance(value, Mapping) else None
 
 
 def named_items(checkpoint: Checkpoint) -> dict[str, str]:
@@ -167,12 +185,10 @@ def array_names(checkpoint: Checkpoint, folder: str) -> list[str]:
 
 def _array_name(leaf: object) -> str | None:
     """The directory of one array of a tree; None where it is kept elsewhere."""
-    value, keys = (
-        (leaf.get(k) for k in ("value_metadata", "key_metadata")) if isinstance(leaf, Mapping) else (None, None)
-    )
+    value, keys = _of(leaf, "value_metadata"), _of(leaf, "key_metadata")
     if not isinstance(value, Mapping) or value.get("value_type") not in _ARRAYS or value.get("skip_deserialize"):
         return None
-    parts = [k.get("key") if isinstance(k, Mapping) else None for k in keys] if isinstance(keys, list) else []
+    parts = [_of(k, "key") for k in keys] if isinstance(keys, list) else []
     names = [p for p in parts if isinstance(p, str) and _NAME.fullmatch(p)]
     return ".".join(names) if names and len(names) == len(parts) else None
 
