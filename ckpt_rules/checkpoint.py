@@ -233,9 +233,9 @@ class Checkpoint:
         """The metadata of a distributed checkpoint."""
         return self.fact(file_facts.distributed, path)
 
-    def ocdbt(self, path: str) -> OcdbtDatabase:
-        """The OCDBT database whose manifest lies at a path: its keys, and where their values lie."""
-        return self.fact(file_facts.ocdbt, path)
+    def ocdbt(self, path: str, values: bool = True) -> OcdbtDatabase:
+        """The OCDBT database whose manifest lies at a path: its keys, and where their values lie; or its files alone."""
+        return self.fact(file_facts.ocdbt, path, values)
 
     def pieces(self, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[bytes, ...]:
         """Ranges of a file: each from a byte on, so many bytes long, of at most 64 KiB."""

@@ -191,7 +191,7 @@ def seal(checkpoint: Checkpoint) -> Seal:
     raise FactUnavailable(f"the seal can't be read: {fault}", path=SEAL_NAME, blocked=True)
 
 
-def ocdbt(checkpoint: Checkpoint, path: str) -> OcdbtDatabase:
+def ocdbt(checkpoint: Checkpoint, path: str, values: bool) -> OcdbtDatabase:
     """The database whose manifest lies at a path."""
     from ckpt_rules.readers.ocdbt import read_ocdbt
 
@@ -201,7 +201,10 @@ def ocdbt(checkpoint: Checkpoint, path: str) -> OcdbtDatabase:
         except FactUnavailable:
             return None
 
-    return _read(checkpoint, path, lambda source, path, budget: read_ocdbt(source, path, budget, opened))
+    def read(source: Source, path: str, budget: Budget) -> OcdbtDatabase:
+        return read_ocdbt(source, path, budget, opened, values=values)
+
+    return _read(checkpoint, path, read)
 
 
 def pieces(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[bytes, ...]:

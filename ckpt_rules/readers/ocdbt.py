@@ -22,9 +22,9 @@ _VALUE_NBYTES = 250
 _MOST_NODES = 100_000
 
 
-def read_ocdbt(source: Source, path: str, budget: Budget, opened: Opened) -> OcdbtDatabase:
-    """The newest version of the database whose manifest `source` is."""
-    walk = _Walk(path, budget, opened)
+def read_ocdbt(source: Source, path: str, budget: Budget, opened: Opened, *, values: bool = True) -> OcdbtDatabase:
+    """The newest version of the database whose manifest `source` is; without values just what the tree refers to."""
+    walk = _Walk(path, budget, opened, values=values)
     try:
         budget.check_size(source.size, "the manifest")
         root = root_of(body_of(source.read(0, source.size), MANIFEST, 0, budget))
@@ -39,7 +39,8 @@ def read_ocdbt(source: Source, path: str, budget: Budget, opened: Opened) -> Ocd
 class _Walk:
     """One way through a tree, each node once."""
 
-    def __init__(self, path: str, budget: Budget, opened: Opened) -> None:
+    def __init__(self, path: str, budget: Budget, opened: Opened, *, values: bool) -> None:
+        self.keeps = values
         self.above = path.removesuffix(path.rpartition("/")[2])
         self.budget = budget
         self.opened = opened
@@ -92,9 +93,11 @@ class _Walk:
         return entries_of(body_of(data, NODE, node.offset, self.budget), node)
 
     def keep(self, leaf: Leaf) -> None:
+        path = self.refer(leaf.file, leaf.offset + leaf.nbytes) if leaf.file else ""
+        if not self.keeps:
+            return
         self.budget.charge(_VALUE_NBYTES + len(leaf.key) + len(leaf.inline or b""), "the tree of an OCDBT database")
         key = leaf.key.decode("utf-8", "surrogateescape")
-        path = self.refer(leaf.file, leaf.offset + leaf.nbytes) if leaf.file else ""
         self.values.append(StoredValue(key, leaf.nbytes, path, leaf.offset, leaf.inline))
 
     def refer(self, file: File, end: int) -> str:

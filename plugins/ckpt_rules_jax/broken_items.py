@@ -13,6 +13,7 @@ from ckpt_rules_jax.chunks import chunk_faults
 from ckpt_rules_jax.orbax import (
     JSON_ITEM,
     MANIFEST,
+    PARTS,
     above,
     array_names,
     item_folders,
@@ -38,7 +39,8 @@ class BrokenOrbaxItem(Rule):
     checksums, and that each file that the tree refers to, in whichever `d/`, is there and as long as the furthest reference.
     Of zarr, versions 2 and 3, in OCDBT or in files: that the arrays that `_METADATA` names are there with all their chunks, and
     that each chunk is packed as it should be, by its headers: zstd, or none. Nothing is unpacked; a chunk in which a
-    byte was changed is not seen.
+    byte was changed is not seen. What the tree does not lead to, and the trees that single processes wrote, a restore does
+    not read: damage there is a warning.
 
     ## Why it matters
     Orbax restores nothing from a step with one such file, and says so only after the job has started.
@@ -63,14 +65,25 @@ class BrokenOrbaxItem(Rule):
             raise FactUnavailable("it is no Orbax checkpoint")
         items = item_folders(checkpoint)
         stores = [store_of(checkpoint, folder) for folder in sorted({*items, *zarr_folders(checkpoint)})]
-        yield from _files(checkpoint, {path for s in stores if s.database for path in _read(s.database)})
+        listed = checkpoint.listing.files(MANIFEST)
+        parts = [checkpoint.ocdbt(e.path, False) for e in listed if PARTS in e.path]
+        trees = [*(store.database for store in stores if store.database), *parts]
+        found = list(_files(checkpoint, {path for tree in trees for path in _read(tree)}))
         for store in stores:
-            if store.database:
-                yield from _tree(checkpoint, store.folder, store.database)
-            yield from _arrays(checkpoint, store)
-            yield from _chunks(checkpoint, store, self.blocks)
+            found += _of_store(checkpoint, store, self.blocks)
+        yield from found
+        named = {problem.place.path for problem in found}
+        for tree in parts:
+            yield from (p for p in _tree(checkpoint, tree, Severity.WARNING) if p.place.path not in named)
         for store in stores:
             _must_be_known(store)
+
+
+def _of_store(checkpoint: Checkpoint, store: Store, most: int) -> Iterator[Problem]:
+    if store.database:
+        yield from _tree(checkpoint, store.database)
+    yield from _arrays(checkpoint, store)
+    yield from _chunks(checkpoint, store, most)
 
 
 def _problem(path: str, message: str, severity: Severity | None = None) -> Problem:
@@ -124,19 +137,20 @@ def _of_data(checkpoint: Checkpoint, entry: Entry) -> str | None:
     return f"ends after {entry.size:,} bytes, within a node of {length:,}" if length > entry.size else None
 
 
-def _tree(checkpoint: Checkpoint, folder: str, database: OcdbtDatabase) -> Iterator[Problem]:
+def _tree(checkpoint: Checkpoint, database: OcdbtDatabase, severity: Severity | None = None) -> Iterator[Problem]:
     """Faults of manifest and nodes, and files that are missing or too short; that all are, `files/missing-required` says."""
     for path, problem in database.problems:
         if problem.fatal:
-            yield _problem(path, f"{path}: {problem.message}")
+            yield _problem(path, f"{path}: {problem.message}", severity)
+    usual = f"{database.path.removesuffix(MANIFEST)}d"
     for path, reach in (database.reach or {}).items():
         entry = checkpoint.listing.get(path)
         if entry is None and checkpoint.listing.truncated is None:
-            if path.rpartition("/")[0] != f"{above(folder)}d" or checkpoint.listing.get(f"{above(folder)}d"):
-                yield _problem(path, f"{path} is missing, and {database.path} leads to it")
+            if path.rpartition("/")[0] != usual or severity or checkpoint.listing.get(usual):
+                yield _problem(path, f"{path} is missing, and {database.path} leads to it", severity)
         elif checkpoint.listing.has_file(path) and entry is not None and entry.size < reach:
             words = f"{path} has {entry.size:,} bytes, where {database.path} leads to byte {reach:,} of it"
-            yield _problem(path, words)
+            yield _problem(path, words, severity)
 
 
 def _arrays(checkpoint: Checkpoint, store: Store) -> Iterator[Problem]:

@@ -92,11 +92,10 @@ SURVIVORS = {
     r"commit_success.txt missing": "_CHECKPOINT_METADATA is there, and no other part shows that there was one",
     r"(.*/)?commit_success.txt (empty|cut.*|all zeros|of another step)": "Orbax asks for its existence alone",
     r"(.*/)?array_metadatas/process_0 missing": "arrays are restored all the same",
-    r"(.*/)?ocdbt.process_0/manifest.ocdbt (missing|of another step)": UNREAD,
+    r"(.*/)?ocdbt.process_0/manifest.ocdbt missing": UNREAD,
     r"(.*/)?ocdbt.process_0/d/\w+ (missing|all zeros)": UNREAD,
-    r"_METADATA of another step": "it is that of this step, but for times",
 }
-KILLED = [("orbax/2", 47), ("items/3", 52), ("zarr/4", 43), ("large/5", 37), ("zarr3/5", 37)]
+KILLED = [("orbax/2", 50), ("items/3", 54), ("zarr/4", 43), ("large/5", 39), ("zarr3/5", 39)]
 
 
 @pytest.mark.parametrize(("name", "killed"), KILLED)
@@ -164,7 +163,7 @@ class TestBrokenItem:
         path = values_of(large)
         (large / path).write_bytes(bytes((large / path).stat().st_size))
         found = run_rule(BrokenOrbaxItem(), large).assert_one(path=path)
-        assert "does not begin as zstd does, but with zero bytes; 3 more of its chunks are damaged" in found.message
+        assert "does not begin as zstd does, but with zero bytes; 1 more of its chunks are damaged" in found.message
 
     def test_zeros_in_the_middle_of_a_chunk_of_zarr_3(self, tmp_path):
         step = Path(shutil.copytree(FIXTURES / "zarr3" / "5", tmp_path / "5"))
@@ -207,7 +206,7 @@ class TestBrokenItem:
         step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
         (step / "params.w" / "1.0").unlink()
         run_rule(BrokenOrbaxItem(), step).assert_one(
-            path="params.w/1.0", message="params.w lacks 1 of its chunks, the first of them 1.0"
+            path="params.w/1.0", message="params.w lacks 1 of its chunks, the first of them params.w/1.0"
         )
 
     def test_chunks_of_the_fill_value_may_be_left_out(self, tmp_path):
