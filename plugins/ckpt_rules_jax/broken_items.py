@@ -164,12 +164,13 @@ def _arrays(checkpoint: Checkpoint, store: Store) -> Iterator[Problem]:
     # Where chunks of nothing but the fill value may be left out, none is missed.
     if tree_of(checkpoint, store.folder).get("store_array_data_equal_to_fill_value") is not True:
         return
-    for array in store.arrays:
-        missing = [key for key in array.chunk_keys() if key not in store.values]
-        if missing:
-            path = store.path(missing[0])
-            words = f"{above(store.folder)}{array.name} lacks {len(missing):,} of its chunks, the first of them {missing[0]}"
-            yield _problem(path, words)
+    missing: dict[str, list[str]] = defaultdict(list)
+    for array, key in store.chunks():
+        if key not in store.values:
+            missing[array.name].append(key)
+    for name, keys in missing.items():
+        words = f"{above(store.folder)}{name} lacks {len(keys):,} of its chunks, the first of them {keys[0]}"
+        yield _problem(store.path(keys[0]), words)
 
 
 def _chunks(checkpoint: Checkpoint, store: Store, most: int) -> Iterator[Problem]:
@@ -184,7 +185,7 @@ def _chunks(checkpoint: Checkpoint, store: Store, most: int) -> Iterator[Problem
         more = f"; {len(faults) - 1:,} more of its chunks are damaged" if len(faults) > 1 else ""
         yield _problem(path, f"{path}: {faults[0]}{more}")
     if store.database is None:
-        empty = (store.values.get(key) for array in store.arrays for key in array.chunk_keys())
+        empty = (store.values.get(key) for _, key in store.chunks())
         yield from (_problem(v.path, f"{v.path} is empty") for v in empty if v is not None and not v.nbytes)
 
 

@@ -27,10 +27,10 @@ class Part(NamedTuple):
 def chunk_faults(checkpoint: Checkpoint, store: Store, whole: set[str], most: int) -> Iterator[tuple[str, str, str]]:
     """The file, the key and what is wrong, to follow the key, of each chunk in a file of `whole`, and of those in the tree."""
     by_file: dict[str, list[tuple[StoredValue, ZarrArray]]] = defaultdict(list)
-    for array in store.arrays:
-        for value in filter(None, map(store.values.get, array.chunk_keys())):
-            if array.codec and (value.inline is not None or value.path in whole):
-                by_file[value.path].append((value, array))
+    for array, key in store.chunks():
+        value = store.values.get(key)
+        if value is not None and array.codec and (value.inline is not None or value.path in whole):
+            by_file[value.path].append((value, array))
     left = most
     for path, chunks in by_file.items():
         parts = []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from ckpt_rules import Checkpoint, OcdbtDatabase, StoredValue
 from ckpt_rules_jax.orbax import MANIFEST, PARTS, above
 from ckpt_rules_jax.zarr import DESCRIBES, ZarrArray, array_of
+
+_MOST_MISSING = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,11 @@ class Store:
         if self.database is None:
             return f"{above(self.folder)}{key}"
         return value.path if value is not None and value.path else self.database.path
+
+    def chunks(self) -> Iterator[tuple[ZarrArray, str]]:
+        """Each array with the key of each of its chunks; no more of them than there are keys, and some that are missing."""
+        every = ((array, key) for array in self.arrays for key in array.chunk_keys())
+        return islice(every, len(self.values) + _MOST_MISSING)
 
 
 def store_of(checkpoint: Checkpoint, folder: str) -> Store:
@@ -61,7 +69,8 @@ def _array(checkpoint: Checkpoint, value: StoredValue) -> ZarrArray | None:
 def _bytes(checkpoint: Checkpoint, value: StoredValue) -> bytes:
     if value.inline is not None:
         return value.inline
-    if not checkpoint.listing.has_file(value.path):
+    entry = checkpoint.listing.get(value.path)
+    if entry is None or not checkpoint.listing.has_file(value.path) or entry.size < value.offset + value.nbytes:
         return b""
     return checkpoint.pieces(value.path, ((value.offset, value.nbytes),))[0]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice, product
 from math import prod
 
 from ckpt_rules import DTYPE_BITS
 
 DESCRIBES = (".zarray", "zarr.json")
 MOST_CHUNKS = 100_000
-_V2_DTYPE = re.compile(r"[<>|][biufc](\d+)")
-_LARGEST = 1 << 62
+_V2_DTYPE = re.compile(r"[<>|][biufc](\d{1,4})")
+_SEPARATORS = (".", "/")
+_LARGEST, _MOST_SIDES = 1 << 62, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,12 @@ class ZarrArray:
     def chunk_keys(self) -> Iterator[str]:
         """The keys of its chunks, the first hundred thousand."""
         first = f"{self.name}/" if self.name else ""
-        for index in islice(product(*map(range, self.chunks)), MOST_CHUNKS):
-            numbers = self.separator.join(map(str, index))
+        for number in range(min(prod(self.chunks), MOST_CHUNKS)):
+            index, rest = [], number
+            for side in reversed(self.chunks):
+                rest, place = divmod(rest, side)
+                index.append(str(place))
+            numbers = self.separator.join(reversed(index))
             yield first + (
                 f"{self.prefix}{self.separator}{numbers}" if self.prefix and index else numbers or self.prefix
             )
@@ -71,8 +75,10 @@ def _version_2(name: str, values: Mapping[str, object]) -> ZarrArray | None:
     codec = "none" if packer is None else "zstd" if isinstance(packer, Mapping) and packer.get("id") == "zstd" else None
     if values.get("filters"):
         codec = None
-    separator = str(values.get("dimension_separator", "."))
-    return ZarrArray(name, sides or (1,), "", separator, _nbytes(chunk, item), codec)
+    separator = values.get("dimension_separator", ".")
+    if separator not in _SEPARATORS:
+        return None
+    return ZarrArray(name, sides or (1,), "", str(separator), _nbytes(chunk, item), codec)
 
 
 def _version_3(name: str, values: Mapping[str, object]) -> ZarrArray | None:
@@ -80,7 +86,9 @@ def _version_3(name: str, values: Mapping[str, object]) -> ZarrArray | None:
     sides = _sides(values.get("shape"), outer := grid.get("chunk_shape"))
     if sides is None or not isinstance(encoding, Mapping) or encoding.get("name") != "default":
         return None
-    separator = str(_settings(encoding).get("separator", "/"))
+    separator = _settings(encoding).get("separator", "/")
+    if separator not in _SEPARATORS:
+        return None
     codecs, inner, shards = values.get("codecs"), outer, None
     if isinstance(codecs, list) and len(codecs) == 1 and _name(codecs[0]) == "sharding_indexed":
         settings = _settings(codecs[0])
@@ -89,7 +97,7 @@ def _version_3(name: str, values: Mapping[str, object]) -> ZarrArray | None:
         if shards is None:
             codecs = None
     nbytes = _nbytes(inner, _itemsize(values.get("data_type")))
-    return ZarrArray(name, sides, "c", separator, nbytes, _codec(codecs), shards)
+    return ZarrArray(name, sides, "c", str(separator), nbytes, _codec(codecs), shards)
 
 
 def _shards(outer: object, inner: object, settings: Mapping[str, object]) -> Shards | None:
@@ -116,7 +124,7 @@ def _settings(value: object) -> Mapping[str, object]:
 
 def _sides(shape: object, chunk: object) -> tuple[int, ...] | None:
     """How many chunks there are along each dimension; None where the two make no sense."""
-    if not (isinstance(shape, list) and isinstance(chunk, list) and len(shape) == len(chunk)):
+    if not (isinstance(shape, list) and isinstance(chunk, list) and len(shape) == len(chunk) <= _MOST_SIDES):
         return None
     if not all(type(n) is int and 0 <= n < _LARGEST for n in (*shape, *chunk)) or 0 in chunk:
         return None

@@ -216,12 +216,23 @@ class TestBrokenItem:
         metadata.write_text(metadata.read_text().replace('value": true', 'value": false'))
         run_rule(BrokenOrbaxItem(), step).assert_passed()
 
-    @pytest.mark.parametrize("shape", ["[1e400]", "[-1]", '["x"]', "null", "[4, 2, 9]", "[99999999999999999999, 2]"])
+    @pytest.mark.parametrize(
+        "shape",
+        ["[1e400]", "[-1]", '["x"]', "null", "[4, 2, 9]", "[99999999999999999999, 2]", "[4611686018427387000, 2]"],
+    )
     def test_shapes_that_make_no_sense(self, tmp_path, shape):
         step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
         array = step / "params.w" / ".zarray"
         array.write_text(array.read_text().replace("[4,2]", shape))
         assert [o.crash for o in verify(step).outcomes if o.crash] == []
+
+
+@pytest.mark.parametrize("dtype", ["<f" + "9" * 5_000, "<f9999", "", "[1]"])
+def test_dtypes_that_make_no_sense(tmp_path, dtype):
+    step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
+    array = step / "params.w" / ".zarray"
+    array.write_text(array.read_text().replace("<f4", dtype))
+    assert [o.crash for o in verify(step).outcomes if o.crash] == []
 
 
 def test_each_damage_to_a_keras_file_is_found(tmp_path, survived):
