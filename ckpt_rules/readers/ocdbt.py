@@ -41,6 +41,7 @@ class _Walk:
 
     def __init__(self, path: str, budget: Budget, opened: Opened, *, values: bool) -> None:
         self.keeps = values
+        self.taken = 0
         self.above = path.removesuffix(path.rpartition("/")[2])
         self.budget = budget
         self.opened = opened
@@ -88,9 +89,16 @@ class _Walk:
             if node.offset + node.nbytes > file.size:
                 self.complete = False
                 return []
-            self.budget.check_size(node.nbytes, "a node of the tree")
+            self.take(node.nbytes)
             data = file.read(node.offset, node.nbytes)
-        return entries_of(body_of(data, NODE, node.offset, self.budget), node)
+        cursor = body_of(data, NODE, node.offset, self.budget)
+        self.take(len(cursor.data))
+        return entries_of(cursor, node)
+
+    def take(self, nbytes: int) -> None:
+        """Count what was read, so that a small file that unpacks into much again and again comes to an end."""
+        self.taken += nbytes
+        self.budget.check_size(self.taken, "the nodes of the tree")
 
     def keep(self, leaf: Leaf) -> None:
         path = self.refer(leaf.file, leaf.offset + leaf.nbytes) if leaf.file else ""

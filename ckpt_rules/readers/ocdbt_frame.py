@@ -17,6 +17,8 @@ _SHARE = 4
 """Of the memory that is left: for the window, the pieces, the whole, and what is kept of it."""
 
 _VARINT_BITS = 64
+MOST_ENTRIES = 1 << 20
+"""That of the format."""
 
 
 class Cursor:
@@ -58,7 +60,11 @@ class Cursor:
         raise self.damage("a number takes more than ten bytes")
 
     def varints(self, count: int) -> list[int]:
-        """A column of them; each takes a byte or more."""
+        """A column of them; each takes a byte or more, and a node has at most a million entries."""
+        if count > MOST_ENTRIES:
+            raise LimitError(
+                f"a column has {count:,} entries, more than the {MOST_ENTRIES:,} that are read", self.start
+            )
         if count > len(self.data) - self.at:
             raise self.damage(f"{count:,} numbers were to be read where {len(self.data) - self.at:,} bytes are left")
         return [self.varint() for _ in range(count)]
