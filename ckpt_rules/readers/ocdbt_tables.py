@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ckpt_rules.limits import MIB
+from ckpt_rules.readers.budget import LimitError
 from ckpt_rules.readers.ocdbt_frame import Cursor
 
 MOST_PATH = 65_535
+_MOST_TEXT = 32 * MIB
 _MISSING = (1 << 64) - 1
 _UUID_NBYTES, _LEVEL_NBYTES = 16, 4
 
@@ -75,6 +78,7 @@ def _files(cursor: Cursor, above: bytes) -> list[File]:
     count = cursor.varint()
     shared = [0, *cursor.varints(count - 1)] if count else []
     lengths, bases = cursor.varints(count), cursor.varints(count)
+    _check_total(cursor, count, above, sum(shared) + sum(lengths))
     files, last = [], b""
     for same, length, base in zip(shared, lengths, bases, strict=True):
         if same > len(last) or same + length > MOST_PATH or base > same + length:
@@ -84,14 +88,21 @@ def _files(cursor: Cursor, above: bytes) -> list[File]:
     return files
 
 
-def _keys(cursor: Cursor, count: int, *, prefixes: bool) -> tuple[list[bytes], list[int]]:
+def _check_total(cursor: Cursor, count: int, before: bytes, nbytes: int) -> None:
+    """Keys and paths that share much unfold into far more than the body holds."""
+    total = nbytes + count * len(before)
+    if len(before) > MOST_PATH or total > _MOST_TEXT:
+        raise LimitError(
+            f"names of {total:,} bytes in one table are more than the {_MOST_TEXT:,} that are read", cursor.start
+        )
+
+
+def _keys(cursor: Cursor, count: int, before: bytes, *, prefixes: bool) -> tuple[list[bytes], list[int]]:
     """The keys of a node's entries, and for children how much of each is common to all below it."""
     shared = [0, *cursor.varints(count - 1)]
     lengths = cursor.varints(count)
     common = cursor.varints(count) if prefixes else []
-    # Keys that share much unfold into far more than the body holds.
-    if sum(shared) + sum(lengths) > 64 * len(cursor.data) + MOST_PATH:
-        raise cursor.damage("the lengths of keys make no sense")
+    _check_total(cursor, count, before, sum(shared) + sum(lengths))
     keys: list[bytes] = []
     last = b""
     for same, length in zip(shared, lengths, strict=True):
@@ -119,7 +130,7 @@ def _file(cursor: Cursor, files: list[File], number: int) -> File:
 
 
 def _children(cursor: Cursor, files: list[File], count: int, node: Child) -> list[Child]:
-    keys, common = _keys(cursor, count, prefixes=True)
+    keys, common = _keys(cursor, count, node.prefix, prefixes=True)
     places = _places(cursor, files, count)
     return [
         Child(node.prefix + key[:length], *place, node.height - 1)
@@ -128,7 +139,7 @@ def _children(cursor: Cursor, files: list[File], count: int, node: Child) -> lis
 
 
 def _leaves(cursor: Cursor, files: list[File], count: int, node: Child) -> list[Leaf]:
-    keys, _ = _keys(cursor, count, prefixes=False)
+    keys, _ = _keys(cursor, count, node.prefix, prefixes=False)
     lengths = cursor.varints(count)
     kinds = cursor.take(count)
     if max(kinds) > 1:

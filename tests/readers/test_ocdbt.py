@@ -107,6 +107,17 @@ class TestHostile:
         ((_, problem),) = database(tmp_path).problems
         assert (problem.code, problem.fatal) == ("limit", False)
 
+    def test_paths_that_unfold_into_gigabytes(self, tmp_path):
+        varint = lambda n: bytes([n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14])  # noqa: E731
+        count, long = 50_000, varint(60_000)
+        files = varint(count) + long * (count - 1) + long + b"\0" * (count - 1) + b"\0" * count + b"a" * 60_000
+        (tmp_path / "manifest.ocdbt").write_bytes(
+            frame(b"\x0c\xdb\x3a\x2a", bytes(16) + b"\x00\x64\x64\x04\x00" + files)
+        )
+        ((_, problem),) = database(tmp_path).problems
+        assert problem.code == "limit"
+        assert "names of 3,000,000,000 bytes in one table" in problem.message
+
     def test_mutants(self, tree):
         """Changed bytes, each frame with a checksum that is right again, so that what lies behind it is read."""
         rnd = random.Random(5)
