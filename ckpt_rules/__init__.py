@@ -36,6 +36,7 @@ _HOMES = {
         "Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "rank_of_metadata", "saves_among",
     ),
     "ckpt_rules.facts.loaders": ("DataLoaders", "LoaderState"),
+    "ckpt_rules.facts.ocdbt": ("OcdbtDatabase", "StoredValue", "ZstdFrame"),
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
     "ckpt_rules.facts.seal": ("BOOKKEEPING", "SEAL_NAME", "SIGNATURE_NAME", "Seal", "SealedFile", "is_bookkeeping"),
@@ -56,6 +57,7 @@ _HOMES = {
     "ckpt_rules.inspection": ("Inspection",),
     "ckpt_rules.layout": ("Layout", "Match", "Requirement", "state_dicts"),
     "ckpt_rules.readers.sniff": ("expected_format",),
+    "ckpt_rules.readers.zstd_frame": ("zstd_frame",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
     "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
         saves_among,
     )
     from ckpt_rules.facts.loaders import DataLoaders, LoaderState
+    from ckpt_rules.facts.ocdbt import OcdbtDatabase, StoredValue, ZstdFrame
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
     from ckpt_rules.facts.seal import BOOKKEEPING, SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, is_bookkeeping
@@ -156,6 +159,7 @@ if TYPE_CHECKING:
     from ckpt_rules.layout import Layout, Match, Requirement
     from ckpt_rules.readers import state_dicts
     from ckpt_rules.readers.sniff import expected_format
+    from ckpt_rules.readers.zstd_frame import zstd_frame
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
     from ckpt_rules.tensor_stats import CheckpointStats, TensorStats
@@ -205,6 +209,7 @@ __all__ = [
     "Measure",
     "Measured",
     "ModelConfig",
+    "OcdbtDatabase",
     "Opaque",
     "OptimizerState",
     "Outcome",
@@ -241,6 +246,7 @@ __all__ = [
     "StoredItem",
     "StoredItems",
     "StoredTensor",
+    "StoredValue",
     "TensorChange",
     "TensorInfo",
     "TensorStats",
@@ -256,6 +262,7 @@ __all__ = [
     "WeightIndex",
     "Weights",
     "ZipMember",
+    "ZstdFrame",
     "__version__",
     "counter_faults",
     "diff",
@@ -278,6 +285,7 @@ __all__ = [
     "verify",
     "weights_in",
     "weights_of_components",
+    "zstd_frame",
 ]
 
 

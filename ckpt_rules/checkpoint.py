@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ckpt_rules.facts.distributed import DistributedMetadata
     from ckpt_rules.facts.loaders import DataLoaders
+    from ckpt_rules.facts.ocdbt import OcdbtDatabase, ZstdFrame
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import Ranks
     from ckpt_rules.facts.seal import Seal
@@ -217,10 +218,7 @@ class Checkpoint:
         return self.fact(file_facts.torch_file, path)
 
     def torch_parts(self, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[TorchFile, ...]:
-        """What files by `torch.save` hold that lie one after the other in a file: each from a byte on, so many bytes long.
-
-        Parts of the same bytes are one `TorchFile`; offsets in it count from the start of the part.
-        """
+        """What the files by `torch.save` in ranges of a file hold, offsets from there; parts of the same bytes are one."""
         return self.fact(file_facts.torch_parts, path, spans)
 
     def archive(self, path: str) -> Archive:
@@ -242,6 +240,18 @@ class Checkpoint:
     def metadata_files(self) -> tuple[str, ...]:
         """The metadata files of distributed checkpoints: each `.metadata`, or the `__R.metadata` of each rank."""
         return self.fact(file_facts.metadata_files)
+
+    def ocdbt(self, path: str, values: bool = True) -> OcdbtDatabase:
+        """The OCDBT database whose manifest lies at a path: its keys, and where their values lie; or its files alone."""
+        return self.fact(file_facts.ocdbt, path, values)
+
+    def pieces(self, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[bytes, ...]:
+        """Ranges of a file: each from a byte on, so many bytes long, of at most 64 KiB."""
+        return self.fact(file_facts.pieces, path, spans)
+
+    def zstd_frames(self, path: str, spans: tuple[tuple[int, int], ...], most: int) -> tuple[ZstdFrame, ...]:
+        """The zstd frames in ranges of a file; of all of them together, at most so many blocks are walked."""
+        return self.fact(file_facts.zstd_frames, path, spans, most)
 
     def json(self, path: str) -> JsonFile:
         """A parsed JSON file."""

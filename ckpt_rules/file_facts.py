@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ckpt_rules.errors import FactUnavailable
@@ -16,12 +17,14 @@ from ckpt_rules.storage import Source, reason
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.facts.distributed import DistributedMetadata
+    from ckpt_rules.facts.ocdbt import OcdbtDatabase, ZstdFrame
     from ckpt_rules.facts.seal import Seal
     from ckpt_rules.facts.tensors import Archive, JsonFile, SafetensorsFile, TorchFile
 
 T = TypeVar("T")
 
 _NOTE_NBYTES = 4096
+_PIECE_NBYTES = 1 << 16
 TEXT_NBYTES = 16 * MIB
 """No list of digests is longer."""
 
@@ -210,3 +213,48 @@ def seal(checkpoint: Checkpoint) -> Seal:
             first = error.errors()[0]
             fault = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg'][0].lower()}{first['msg'][1:]}"
     raise FactUnavailable(f"the seal can't be read: {fault}", path=SEAL_NAME, blocked=True)
+
+
+def ocdbt(checkpoint: Checkpoint, path: str, values: bool) -> OcdbtDatabase:
+    """The database whose manifest lies at a path."""
+    from ckpt_rules.readers.ocdbt import read_ocdbt
+
+    def opened(path: str) -> Source | None:
+        try:
+            return _open(checkpoint, path)
+        except FactUnavailable:
+            return None
+
+    def read(source: Source, path: str, budget: Budget) -> OcdbtDatabase:
+        return read_ocdbt(source, path, budget, opened, values=values)
+
+    return _read(checkpoint, path, read)
+
+
+def pieces(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[bytes, ...]:
+    """Ranges of a file, each of at most 64 KiB."""
+
+    def read(source: Source, *_: object) -> tuple[bytes, ...]:
+        return tuple(source.read(at, min(n, _PIECE_NBYTES)) for at, n in spans)
+
+    return _read(checkpoint, path, read)
+
+
+def _range(source: Source, start: int, offset: int, length: int) -> bytes:
+    return source.read(start + offset, length)
+
+
+def zstd_frames(
+    checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...], most: int
+) -> tuple[ZstdFrame, ...]:
+    """The zstd frames that lie in ranges of a file."""
+    from ckpt_rules.readers.zstd_frame import walk_frame
+
+    def read(source: Source, *_: object) -> tuple[ZstdFrame, ...]:
+        left, found = most, []
+        for start, nbytes in spans:
+            found.append(walk_frame(partial(_range, source, start), nbytes, left))
+            left -= found[-1].blocks
+        return tuple(found)
+
+    return _read(checkpoint, path, read)

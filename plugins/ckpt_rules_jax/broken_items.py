@@ -1,31 +1,46 @@
-"""weights/broken-orbax-item: whether the items of an Orbax checkpoint are whole, as far as their frames tell."""
+"""weights/broken-orbax-item: whether the items of an Orbax checkpoint are whole, as far as their frames and headers tell."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from itertools import islice, product
+from collections import defaultdict
+from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Content, Entry, FactUnavailable, Place, Problem, Rule, Severity
-from ckpt_rules_jax.orbax import JSON_ITEM, item_folders, named_items
+from pydantic import Field
+
+from ckpt_rules import Checkpoint, Entry, FactUnavailable, OcdbtDatabase, Place, Problem, Rule, Severity
+from ckpt_rules_jax.chunks import chunk_faults
+from ckpt_rules_jax.orbax import (
+    JSON_ITEM,
+    MANIFEST,
+    PARTS,
+    above,
+    array_names,
+    item_folders,
+    named_items,
+    tree_of,
+    zarr_folders,
+)
+from ckpt_rules_jax.stores import Store, store_of
+from ckpt_rules_jax.zarr import DESCRIBES
 
 # The frames of OCDBT, https://google.github.io/tensorstore/kvstore/ocdbt/index.html: a magic number, then the length of all.
 _MANIFEST_MAGIC, _NODE_MAGIC = b"\x0c\xdb\x3a\x2a", b"\x0c\xdb\x20\xde"
-# Manifests are compressed, and bytes that repeat nothing stay plain: a name with just its digits around is whole.
-_DATA_FILE = re.compile(rb"d/([0-9a-f]{32})(?![0-9a-f])")
 _IS_DATA_FILE = re.compile(r"(?:.*/)?d/[0-9a-f]{32}")
 _MARKER, _TREE = "_CHECKPOINT_METADATA", "_METADATA"
-_JSON = frozenset({_MARKER, _TREE, "_sharding", ".zarray"})
-_MOST_CHUNKS = 10_000
+_JSON = frozenset({_MARKER, _TREE, "_sharding", *DESCRIBES})
 
 
 class BrokenOrbaxItem(Rule):
     """A file of an Orbax checkpoint is damaged, or an array lacks a part.
 
     ## What it checks
-    That the metadata of the step and of each item is JSON; that manifests and files of data in OCDBT are as long as they say, as
-    far as their first bytes tell, and that files of data which a manifest names are there; that arrays in zarr have
-    all their chunks. The arrays themselves are not looked into.
+    That the metadata of the step and of each item is JSON. Of OCDBT, the manifest and every node of its tree: their
+    checksums, and that each file that the tree refers to, in whichever `d/`, is there and as long as the furthest reference.
+    Of zarr, versions 2 and 3, in OCDBT or in files: that the arrays that `_METADATA` names are there with all their chunks, and
+    that each chunk is packed as it should be, by its headers: zstd, or none. Nothing is unpacked; a chunk in which a
+    byte was changed is not seen. What the tree does not lead to, and the trees that single processes wrote, a restore does
+    not read: damage there is a warning.
 
     ## Why it matters
     Orbax restores nothing from a step with one such file, and says so only after the job has started.
@@ -37,21 +52,38 @@ class BrokenOrbaxItem(Rule):
     id = "weights/broken-orbax-item"
     tags = frozenset({"load", "resume"})
 
+    blocks: int = Field(
+        default=20_000,
+        ge=0,
+        description="Blocks of zstd, of at most 128 KiB of values each, whose headers are walked; of chunks past "
+        "that, just the first bytes are looked at.",
+    )
+
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file, or array of which something is missing."""
         if checkpoint.layout.name != "orbax":
             raise FactUnavailable("it is no Orbax checkpoint")
-        items = named_items(checkpoint)
-        texts = frozenset(f"{name}/{JSON_ITEM}" for name, file in items.items() if file == JSON_ITEM)
-        for entry in checkpoint.listing.files():
-            fault = _fault(checkpoint, entry, texts)
-            if fault:
-                needed = entry.name != _MARKER and "ocdbt.process_" not in entry.path
-                yield _problem(entry.path, f"{entry.path} {fault}", None if needed else Severity.WARNING)
-        for folder in item_folders(checkpoint):
-            yield from _unnamed(checkpoint, folder)
-        for entry in checkpoint.listing.files(".zarray"):
-            yield from _chunks(checkpoint, entry)
+        items = item_folders(checkpoint)
+        stores = [store_of(checkpoint, folder) for folder in sorted({*items, *zarr_folders(checkpoint)})]
+        listed = checkpoint.listing.files(MANIFEST)
+        parts = [checkpoint.ocdbt(e.path, False) for e in listed if PARTS in e.path]
+        trees = [*(store.database for store in stores if store.database), *parts]
+        found = list(_files(checkpoint, {path for tree in trees for path in _read(tree)}))
+        for store in stores:
+            found += _of_store(checkpoint, store, self.blocks)
+        yield from found
+        named = {problem.place.path for problem in found}
+        for tree in parts:
+            yield from (p for p in _tree(checkpoint, tree, Severity.WARNING) if p.place.path not in named)
+        for store in stores:
+            _must_be_known(store)
+
+
+def _of_store(checkpoint: Checkpoint, store: Store, most: int) -> Iterator[Problem]:
+    if store.database:
+        yield from _tree(checkpoint, store.database)
+    yield from _arrays(checkpoint, store)
+    yield from _chunks(checkpoint, store, most)
 
 
 def _problem(path: str, message: str, severity: Severity | None = None) -> Problem:
@@ -59,12 +91,27 @@ def _problem(path: str, message: str, severity: Severity | None = None) -> Probl
     return Problem(message=message, place=Place(path=path), help=help_, severity=severity)
 
 
+def _read(database: OcdbtDatabase) -> set[str]:
+    return {database.path, *(database.reach or ())}
+
+
+def _files(checkpoint: Checkpoint, read: set[str]) -> Iterator[Problem]:
+    """Each file by itself; those that a tree leads to are looked at as parts of the tree."""
+    items = named_items(checkpoint)
+    texts = frozenset(f"{name}/{JSON_ITEM}" for name, file in items.items() if file == JSON_ITEM)
+    for entry in checkpoint.listing.files():
+        fault = _fault(checkpoint, entry, texts) if entry.path not in read else None
+        if fault:
+            needed = entry.name != _MARKER and "ocdbt.process_" not in entry.path
+            yield _problem(entry.path, f"{entry.path} {fault}", None if needed else Severity.WARNING)
+
+
 def _fault(checkpoint: Checkpoint, entry: Entry, texts: frozenset[str]) -> str | None:
     """What is wrong with one file, to follow its path; `texts` are further files of JSON."""
     if entry.name in _JSON or entry.path in texts or entry.parent.endswith("array_metadatas"):
         fatal = next((p for p in checkpoint.json(entry.path).problems if p.fatal), None)
         return f"is no JSON: {fatal.message}" if fatal else None
-    if entry.name == "manifest.ocdbt":
+    if entry.name == MANIFEST:
         return _of_frame(checkpoint, entry, _MANIFEST_MAGIC, "manifest")
     return _of_data(checkpoint, entry) if _IS_DATA_FILE.fullmatch(entry.path) else None
 
@@ -90,55 +137,59 @@ def _of_data(checkpoint: Checkpoint, entry: Entry) -> str | None:
     return f"ends after {entry.size:,} bytes, within a node of {length:,}" if length > entry.size else None
 
 
-def _unnamed(checkpoint: Checkpoint, folder: str) -> Iterator[Problem]:
-    """Files of data that a manifest names in plain bytes: absent, or zero where the root of the tree should be.
-
-    Where there are none at all, `files/missing-required` says so.
-    """
-    above = f"{folder}/" if folder else ""
-    path = f"{above}manifest.ocdbt"
-    head = checkpoint.head(path) if checkpoint.listing.has_file(path) else None
-    for name in sorted(set(_DATA_FILE.findall(head.head))) if head is not None and head.error is None else ():
-        file = f"{above}d/{name.decode()}"
-        if checkpoint.listing.get(f"{above}d") is None:
-            return
-        if not checkpoint.listing.files(name.decode()):
-            yield _problem(file, f"{file} is missing, and {path} names it")
-        elif checkpoint.listing.has_file(file) and checkpoint.head(file).content is Content.ZEROS:
-            yield _problem(file, f"{file} holds zero bytes where {path} has the root of its tree")
+def _tree(checkpoint: Checkpoint, database: OcdbtDatabase, severity: Severity | None = None) -> Iterator[Problem]:
+    """Faults of manifest and nodes, and files that are missing or too short; that all are, `files/missing-required` says."""
+    for path, problem in database.problems:
+        if problem.fatal:
+            yield _problem(path, f"{path}: {problem.message}", severity)
+    usual = f"{database.path.removesuffix(MANIFEST)}d"
+    for path, reach in (database.reach or {}).items():
+        entry = checkpoint.listing.get(path)
+        if entry is None and checkpoint.listing.truncated is None:
+            if path.rpartition("/")[0] != usual or severity or checkpoint.listing.get(usual):
+                yield _problem(path, f"{path} is missing, and {database.path} leads to it", severity)
+        elif checkpoint.listing.has_file(path) and entry is not None and entry.size < reach:
+            words = f"{path} has {entry.size:,} bytes, where {database.path} leads to byte {reach:,} of it"
+            yield _problem(path, words, severity)
 
 
-def _chunks(checkpoint: Checkpoint, entry: Entry) -> Iterator[Problem]:
-    """Chunks of one array in zarr, of which Orbax writes all."""
-    values = checkpoint.json(entry.path).value
-    sides = list(_sides(values)) if isinstance(values, Mapping) and _writes_all(checkpoint, entry) else []
-    if not sides:
+def _arrays(checkpoint: Checkpoint, store: Store) -> Iterator[Problem]:
+    """Arrays that the metadata name, and chunks of them, that are not there."""
+    if not store.complete:
         return
-    dot = values.get("dimension_separator", ".") if isinstance(values, Mapping) else "."
-    names = (str(dot).join(map(str, index)) for index in islice(product(*sides), _MOST_CHUNKS))
-    found = {n: checkpoint.listing.get(f"{entry.parent}/{n}") for n in names}
-    yield from (_problem(e.path, f"{e.path} is empty") for e in found.values() if e is not None and not e.size)
-    missing = [name for name, chunk in found.items() if chunk is None]
-    if missing and checkpoint.listing.truncated is None:
-        words = f"{entry.parent} lacks {len(missing):,} of its chunks, the first of them {missing[0]}"
-        yield _problem(f"{entry.parent}/{missing[0]}", words)
-
-
-def _writes_all(checkpoint: Checkpoint, entry: Entry) -> bool:
-    """Whether chunks that hold nothing but the fill value are written too, as the item says."""
-    above = entry.parent.rpartition("/")[0]
-    path = f"{above}/{_TREE}" if above else _TREE
-    values = checkpoint.json(path).value if checkpoint.listing.has_file(path) else None
-    return isinstance(values, Mapping) and values.get("store_array_data_equal_to_fill_value") is True
-
-
-def _sides(values: Mapping[str, object]) -> Iterator[range]:
-    """The numbers of chunks along each dimension; nothing where shape and chunks make no sense. A scalar has one chunk, 0."""
-    shape, chunks = values.get("shape"), values.get("chunks")
-    if not (isinstance(shape, list) and isinstance(chunks, list) and len(shape) == len(chunks)):
+    for name in array_names(checkpoint, store.folder) if store.database else ():
+        if not any(f"{name}/{file}" in store.values for file in DESCRIBES):
+            path = store.path(name)
+            yield _problem(path, f"{path} leads to no array {name}, which {above(store.folder)}{_TREE} names")
+    # Where chunks of nothing but the fill value may be left out, none is missed.
+    if tree_of(checkpoint, store.folder).get("store_array_data_equal_to_fill_value") is not True:
         return
-    if not all(type(n) is int and 0 <= n < 1 << 62 for n in shape) or not all(type(n) is int and n > 0 for n in chunks):
-        return
-    yield from (range(-(-length // chunk)) for length, chunk in zip(shape, chunks, strict=True))
-    if not shape:
-        yield range(1)
+    missing: dict[str, list[str]] = defaultdict(list)
+    for array, key in store.chunks():
+        if key not in store.values:
+            missing[array.name].append(key)
+    for name, keys in missing.items():
+        words = f"{above(store.folder)}{name} lacks {len(keys):,} of its chunks, the first of them {keys[0]}"
+        yield _problem(store.path(keys[0]), words)
+
+
+def _chunks(checkpoint: Checkpoint, store: Store, most: int) -> Iterator[Problem]:
+    """One problem for each file with chunks that are damaged."""
+    reach = (store.database.reach if store.database else None) or {}
+    sizes = ((e.path, e.size) for e in checkpoint.listing.files())
+    whole = {path for path, size in sizes if size >= max(1, reach.get(path, 1))}
+    found: dict[str, list[str]] = defaultdict(list)
+    for path, key, fault in chunk_faults(checkpoint, store, whole, most):
+        found[path].append(f"chunk {key} {fault}")
+    for path, faults in found.items():
+        more = f"; {len(faults) - 1:,} more of its chunks are damaged" if len(faults) > 1 else ""
+        yield _problem(path, f"{path}: {faults[0]}{more}")
+    if store.database is None:
+        empty = (store.values.get(key) for _, key in store.chunks())
+        yield from (_problem(v.path, f"{v.path} is empty") for v in empty if v is not None and not v.nbytes)
+
+
+def _must_be_known(store: Store) -> None:
+    for path, problem in store.database.problems if store.database else ():
+        if not problem.fatal:
+            raise FactUnavailable(f"{path} was not read to its end: {problem.message}", path=path, blocked=True)

@@ -23,6 +23,7 @@ from ckpt_rules import (
 
 _STEP_MARKER, _ITEM_MARKER = "_CHECKPOINT_METADATA", "_METADATA"
 _COMMITTED = "commit_success.txt"
+_OF_V1 = "orbax.checkpoint"
 _NAME = re.compile(r"[\w\-.]+")
 JSON_ITEM = "metadata"
 _ARRAYS = ("jax.Array", "np.ndarray", "scalar")
@@ -31,7 +32,9 @@ _DESCRIBES = "arrays can't be restored without what describes them"
 _UNCOMMITTED = (
     "other parts of the save have theirs; on an object store Orbax takes what has none for unfinished and deletes it"
 )
-_MANIFEST, _PARTS = "manifest.ocdbt", "ocdbt.process_"
+_SHARDING = "_sharding"
+_SPREAD = "a restore that does not say how arrays are to be spread over devices fails without it"
+MANIFEST, PARTS = "manifest.ocdbt", "ocdbt.process_"
 _CERTAIN, _LIKELY = 92, 70
 _BOTH = frozenset({"resume", "load"})
 
@@ -49,7 +52,7 @@ class Orbax(Layout):
         if listing.get(_STEP_MARKER) is None and items and set(items) == set(saves_among(items)):
             return None  # steps of a run, each of a single item
         signs = [n for n in (_STEP_MARKER, _ITEM_MARKER, _COMMITTED) if listing.get(n) is not None]
-        signs += [f"{folder or '.'}/{_MANIFEST}" for folder in items[:2]]
+        signs += [f"{folder or '.'}/{MANIFEST}" for folder in items[:2]]
         if not signs or signs == [_COMMITTED]:
             return None
         return Match(_CERTAIN if listing.get(_STEP_MARKER) or len(signs) > 1 else _LIKELY, tuple(signs))
@@ -62,13 +65,14 @@ class Orbax(Layout):
         for folder in folders:
             why = f"the item {folder or 'at the top'} can't be restored without it"
             found += [
-                Requirement((f"{_above(folder)}{name}",), why, purposes=_BOTH) for name in (_ITEM_MARKER, _MANIFEST)
+                Requirement((f"{above(folder)}{name}",), why, purposes=_BOTH) for name in (_ITEM_MARKER, MANIFEST)
             ]
-            found.append(Requirement((f"{_above(folder)}d/*",), f"{why}: it holds the arrays", purposes=_BOTH))
+            found.append(Requirement((f"{above(folder)}d/*",), f"{why}: it holds the arrays", purposes=_BOTH))
         items = named_items(checkpoint)
         named = sorted(items.keys() - folders)
         found += [Requirement((f"{name}/{items[name]}",), _NAMED, purposes=_BOTH) for name in named]
         found += [Requirement((path,), _DESCRIBES, purposes=_BOTH) for path in _of_zarr(checkpoint)]
+        found += _shardings(checkpoint, {*folders, *zarr_folders(checkpoint)})
         return (*found, *_commits(checkpoint, {"", *folders, *named}))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
@@ -97,16 +101,33 @@ class Orbax(Layout):
         )
 
 
-def _above(folder: str) -> str:
+def above(folder: str) -> str:
+    """What paths below a directory begin with."""
     return f"{folder}/" if folder else ""
 
 
 def _commits(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
     """Where one part of a finished save says that it was committed, the others do as well."""
-    paths = [f"{_above(folder)}{_COMMITTED}" for folder in sorted(folders)]
-    if checkpoint.listing.get(_STEP_MARKER) is None or not any(map(checkpoint.listing.has_file, paths)):
+    paths = [f"{above(folder)}{_COMMITTED}" for folder in sorted(folders)]
+    listing = checkpoint.listing
+    if listing.get(_STEP_MARKER) is None or listing.has_file(_OF_V1) or not any(map(listing.has_file, paths)):
         return []
     return [Requirement((path,), _UNCOMMITTED, Severity.INFO, purposes=_BOTH) for path in paths]
+
+
+def _shardings(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
+    """Where an item's arrays were those of JAX, how they were spread over devices."""
+    found = []
+    for folder in sorted(folders):
+        leaves = tree_of(checkpoint, folder).get("tree_metadata")
+        values = [_of(leaf, "value_metadata") for leaf in leaves.values()] if isinstance(leaves, Mapping) else []
+        if any(_of(value, "value_type") == "jax.Array" for value in values):
+            found.append(Requirement((f"{above(folder)}{_SHARDING}",), _SPREAD, Severity.INFO, purposes=_BOTH))
+    return found
+
+
+def _of(value: object, key: str) -> object:
+    return value.get(key) if isinstance(value, Mapping) else None
 
 
 def named_items(checkpoint: Checkpoint) -> dict[str, str]:
@@ -121,29 +142,53 @@ def named_items(checkpoint: Checkpoint) -> dict[str, str]:
     }
 
 
+def zarr_folders(checkpoint: Checkpoint) -> list[str]:
+    """Directories of items that keep each array in a directory of its own; the names of arrays may hold slashes."""
+    marked = {e.parent for e in checkpoint.listing.files(_ITEM_MARKER)}
+    found = set()
+    for entry in (*checkpoint.listing.files(".zarray"), *checkpoint.listing.files("zarr.json")):
+        parts = entry.parent.split("/")
+        folders = ["/".join(parts[:n]) for n in reversed(range(len(parts)))]
+        found.add(next((folder for folder in folders if folder in marked), folders[0]))
+    return sorted(found)
+
+
 def _of_zarr(checkpoint: Checkpoint) -> list[str]:
     """What describes arrays in zarr: the metadata of their item, and one file for each array that those name."""
     found = set()
-    for entry in checkpoint.listing.files(".zarray"):
-        above = entry.parent.rpartition("/")[0]
-        found.add(f"{_above(above)}{_ITEM_MARKER}")
-    for path in list(found):
-        values = checkpoint.json(path).value if checkpoint.listing.has_file(path) else None
-        tree = values.get("tree_metadata") if isinstance(values, Mapping) and not values.get("use_zarr3") else None
-        for leaf in tree.values() if isinstance(tree, Mapping) else ():
-            if name := _array_name(leaf):
-                found.add(f"{path.removesuffix(_ITEM_MARKER)}{name}/.zarray")
+    for folder in zarr_folders(checkpoint):
+        if not _is_one_array(checkpoint, folder):
+            found.add(f"{above(folder)}{_ITEM_MARKER}")
+        describes = "zarr.json" if tree_of(checkpoint, folder).get("use_zarr3") else ".zarray"
+        found |= {f"{above(folder)}{name}/{describes}" for name in array_names(checkpoint, folder)}
     return sorted(found)
+
+
+def _is_one_array(checkpoint: Checkpoint, folder: str) -> bool:
+    """Whether it is what ArrayCheckpointHandler wrote before it described its array."""
+    inside = {e.path.removeprefix(above(folder)).partition("/")[0] for e in checkpoint.listing.files(".zarray")}
+    return inside == {"checkpoint"}
+
+
+def tree_of(checkpoint: Checkpoint, folder: str) -> Mapping[str, object]:
+    """What the metadata of an item say; empty where they can't be read."""
+    path = f"{above(folder)}{_ITEM_MARKER}"
+    values = checkpoint.json(path).value if checkpoint.listing.has_file(path) else None
+    return values if isinstance(values, Mapping) else {}
+
+
+def array_names(checkpoint: Checkpoint, folder: str) -> list[str]:
+    """The arrays that the metadata of an item name, as their keys begin."""
+    leaves = tree_of(checkpoint, folder).get("tree_metadata")
+    return [name for leaf in leaves.values() if (name := _array_name(leaf))] if isinstance(leaves, Mapping) else []
 
 
 def _array_name(leaf: object) -> str | None:
     """The directory of one array of a tree; None where it is kept elsewhere."""
-    value, keys = (
-        (leaf.get(k) for k in ("value_metadata", "key_metadata")) if isinstance(leaf, Mapping) else (None, None)
-    )
+    value, keys = _of(leaf, "value_metadata"), _of(leaf, "key_metadata")
     if not isinstance(value, Mapping) or value.get("value_type") not in _ARRAYS or value.get("skip_deserialize"):
         return None
-    parts = [k.get("key") if isinstance(k, Mapping) else None for k in keys] if isinstance(keys, list) else []
+    parts = [_of(k, "key") for k in keys] if isinstance(keys, list) else []
     names = [p for p in parts if isinstance(p, str) and _NAME.fullmatch(p)]
     return ".".join(names) if names and len(names) == len(parts) else None
 
@@ -158,6 +203,6 @@ def item_folders(checkpoint: Checkpoint) -> list[str]:
         top, _, rest = entry.path.rpartition("/")
         if "/" in top:
             continue
-        if (rest == _MANIFEST and not top.rpartition("/")[2].startswith(_PARTS)) or rest.startswith(_PARTS):
+        if (rest == MANIFEST and not top.rpartition("/")[2].startswith(PARTS)) or rest.startswith(PARTS):
             found.add(top)
     return sorted(found)

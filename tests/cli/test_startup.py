@@ -19,6 +19,7 @@ HEAVY = [
     "unittest",
     "http",
     "multiprocessing",
+    "zstandard",
 ]
 
 

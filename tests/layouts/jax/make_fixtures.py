@@ -40,6 +40,37 @@ def orbax_zarr() -> None:
         checkpointer.save(FIXTURES / "zarr" / "4", sharded())
 
 
+def orbax_large() -> None:
+    """Arrays that lie in files of data, zarr 2 and 3, each in two chunks."""
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    values = np.random.default_rng(0).standard_normal((2, 24, 24)).astype(np.float32)
+    for name, three in (("large", False), ("zarr3", True)):
+        for step in (5, 6):
+            handler = ocp.PyTreeCheckpointHandler(use_zarr3=three)
+            tree = {"params": {"w": values * step}, "step": step}
+            args = ocp.args.PyTreeSave(
+                tree, save_args={"params": {"w": ocp.SaveArgs(chunk_byte_size=2_400)}, "step": ocp.SaveArgs()}
+            )
+            ocp.Checkpointer(handler).save(FIXTURES / name / str(step), args=args)
+
+
+def ocdbt() -> None:
+    """A tree of several levels, which Orbax's large nodes have only with a great many arrays; each value is its key again."""
+    import tensorstore as ts
+
+    for name, compression in (("packed", {"id": "zstd"}), ("plain", None)):
+        config = {"max_decoded_node_bytes": 400, "max_inline_value_bytes": 12, "compression": compression}
+        base = f"file://{FIXTURES}/ocdbt/{name}/"
+        store = ts.KvStore.open({"driver": "ocdbt", "base": base, "config": config}).result()
+        for step in range(2):
+            with ts.Transaction() as transaction:
+                for number in range(step * 30, step * 30 + 30):
+                    key = f"layer.{number:02}/" + "0." * (number % 5) + "0"
+                    store.with_transaction(transaction)[key] = key.encode()
+
+
 def sharded() -> dict[str, object]:
     import jax
     import jax.numpy as jnp
@@ -68,4 +99,6 @@ if __name__ == "__main__":
     orbax()
     orbax_items()
     orbax_zarr()
+    orbax_large()
+    ocdbt()
     keras()
