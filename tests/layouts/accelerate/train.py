@@ -62,11 +62,12 @@ def main() -> None:
     counter = Counter()
     if variant == "counted":
         accelerator.register_for_checkpointing(counter)
-    safe = variant != "pickled"
+    safe, unbroken = variant != "pickled", []
     for epoch in range(2):
         counter.epoch = epoch
         for index, batch in enumerate(data):
             counter.step = index + 1
+            unbroken.append(batch[:, 0].tolist())
             model(batch).pow(2).mean().backward()
             optimizer.step()
             if variant != "unscheduled":
@@ -83,8 +84,8 @@ def main() -> None:
     accelerator.load_state(str(out / "mid"))
     if accelerator.is_main_process:
         state = optimizer.state_dict()["state"]
-        first = next(iter(data))[:, 0].tolist()
-        seen = {"updates": state[0]["step"].item(), "first": first, "lr": optimizer.param_groups[0]["lr"]}
+        again = {"unbroken": unbroken, "resumed": [batch[:, 0].tolist() for batch in data]}
+        seen = {"updates": state[0]["step"].item(), "lr": optimizer.param_groups[0]["lr"], **again}
         (out / "resumed.json").write_text(json.dumps(seen))
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -84,6 +84,8 @@ def main() -> None:
         updates = next(iter(optimizer.state.values()))["step"].item()
         if dist.get_rank() == 0:
             seen = {"step": progress.step, "updates": updates, "last_epoch": loaded["lr_scheduler"]["last_epoch"]}
+            if variant != "titan":
+                seen["lr"] = optimizer.param_groups[0]["lr"]
             (out / "resumed.json").write_text(json.dumps(seen))
     dist.barrier()
     os._exit(0)  # gloo's threads can abort the interpreter while it shuts down
