@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 import torch.optim.lr_scheduler as lr
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from forking import fork
 from torch.utils.data import DataLoader
 
 BATCHES = 12
@@ -43,8 +43,7 @@ def warmed_up(optimizer):
 def main() -> None:
     out, variant = Path(sys.argv[1]), sys.argv[2]
     if variant == "ddp" and "LOCAL_RANK" not in os.environ:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        fork(2, main)
         return
     set_seed(0)
     accelerator = Accelerator(cpu=True)

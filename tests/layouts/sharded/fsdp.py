@@ -12,11 +12,11 @@ from __future__ import annotations
 import functools
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from forking import fork
 from watching import SAVED, Saves, watched
 
 BATCHES, HALFWAY = 8, 4
@@ -141,8 +141,7 @@ def trainer(out: Path, variant: str, saves: Saves):
 
 def main() -> None:
     if "LOCAL_RANK" not in os.environ:
-        launch = ["-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        fork(2, main)
         return
     on_cpu()
     out = Path(sys.argv[1])
