@@ -16,7 +16,10 @@ from filelock import FileLock
 from tests.layouts.killing import Survey
 
 SECONDS = 240
-SERVED = frozenset({"trainer/train.py", "trainer/families.py", "lightning/train.py"})
+SERVED = frozenset(
+    {"trainer/train.py", "trainer/families.py", "lightning/train.py", "accelerate/train.py", "dcp/train.py"}
+)
+BY_ITS_OWN_LAUNCHER = ("lightning/train.py", "ddp")  # Lightning starts its script again
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +34,7 @@ def made(tmp_path_factory):
     servers: dict[str, Server] = {}
 
     def run(script: str, path: Path, out: Path, *args: str) -> None:
-        if script not in SERVED or "ddp" in args:
+        if script not in SERVED or (script, *args) == BY_ITS_OWN_LAUNCHER:
             run_script(path, out, *args)
             return
         if script not in servers:
@@ -63,7 +66,7 @@ def environment(script: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    return {**os.environ, **offline, "PYTHONPATH": str(script.parent)}
+    return {**os.environ, **offline, "PYTHONPATH": os.pathsep.join([str(script.parent), str(Path(__file__).parent)])}
 
 
 class Server:

@@ -31,7 +31,7 @@ def test_the_plan_is_what_load_state_does(made):
     seen, inspected = json.loads((out / "resumed.json").read_text()), inspect(out / "mid")
     assert seen["updates"] == inspected.resume.from_update == 16
     assert seen["lr"] == inspected.optimizer.lrs[0]
-    assert seen["first"] == [0.0, 1.0]  # no batch is skipped
+    assert seen["resumed"] == seen["unbroken"][inspected.resume.skipped : 12]
     assert "it skips no data" in inspected.resume.sentence
 
 

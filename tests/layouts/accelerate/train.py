@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 import torch.optim.lr_scheduler as lr
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from forking import fork
 from torch.utils.data import DataLoader
 
 BATCHES = 12
@@ -43,8 +43,7 @@ def warmed_up(optimizer):
 def main() -> None:
     out, variant = Path(sys.argv[1]), sys.argv[2]
     if variant == "ddp" and "LOCAL_RANK" not in os.environ:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        fork(2, main)
         return
     set_seed(0)
     accelerator = Accelerator(cpu=True)
@@ -62,11 +61,12 @@ def main() -> None:
     counter = Counter()
     if variant == "counted":
         accelerator.register_for_checkpointing(counter)
-    safe = variant != "pickled"
+    safe, unbroken = variant != "pickled", []
     for epoch in range(2):
         counter.epoch = epoch
         for index, batch in enumerate(data):
             counter.step = index + 1
+            unbroken.append(batch[:, 0].tolist())
             model(batch).pow(2).mean().backward()
             optimizer.step()
             if variant != "unscheduled":
@@ -83,8 +83,8 @@ def main() -> None:
     accelerator.load_state(str(out / "mid"))
     if accelerator.is_main_process:
         state = optimizer.state_dict()["state"]
-        first = next(iter(data))[:, 0].tolist()
-        seen = {"updates": state[0]["step"].item(), "first": first, "lr": optimizer.param_groups[0]["lr"]}
+        again = {"unbroken": unbroken, "resumed": [batch[:, 0].tolist() for batch in data]}
+        seen = {"updates": state[0]["step"].item(), "lr": optimizer.param_groups[0]["lr"], **again}
         (out / "resumed.json").write_text(json.dumps(seen))
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

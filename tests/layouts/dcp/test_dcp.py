@@ -40,9 +40,10 @@ def test_what_dcp_saves_passes_in_strict_mode(made, variant, step):
 def test_what_is_read_is_what_torch_loads(made, variant):
     out = made(TRAIN, variant)
     seen, inspected = json.loads((out / "resumed.json").read_text()), inspect(out / "step-2")
-    assert seen["step"] == inspected.progress.global_step == 2
+    assert seen["step"] == inspected.progress.global_step == inspected.resume.from_update == 2
     assert seen["updates"] == inspected.optimizer.updates
     assert seen["last_epoch"] == inspected.scheduler.last_epoch
+    assert inspected.optimizer.lrs == (seen.get("lr", 0.001),)
     assert (inspected.weights.tensors, inspected.weights.parameters) == (4, 4 * 31 + 31 + 2 * 31 + 2)
     assert (inspected.optimizer.kind, inspected.optimizer.parameters, inspected.optimizer.lrs) == ("AdamW", 4, (0.001,))
 

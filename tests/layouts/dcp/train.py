@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from forking import fork
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 
 class Progress:
@@ -36,16 +38,12 @@ def main() -> None:
     out, variant = Path(sys.argv[1]), sys.argv[2]
     ranks = 2 if variant in ("fsdp2", "titan", "huggingface") else 1
     if "LOCAL_RANK" not in os.environ:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        fork(ranks, main)
         return
     dist.init_process_group("gloo")
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 31), torch.nn.Linear(31, 2))
     if ranks > 1:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
         fully_shard(model, mesh=init_device_mesh("cpu", (ranks,)))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
@@ -84,6 +82,8 @@ def main() -> None:
         updates = next(iter(optimizer.state.values()))["step"].item()
         if dist.get_rank() == 0:
             seen = {"step": progress.step, "updates": updates, "last_epoch": loaded["lr_scheduler"]["last_epoch"]}
+            if variant != "titan":
+                seen["lr"] = optimizer.param_groups[0]["lr"]
             (out / "resumed.json").write_text(json.dumps(seen))
     dist.barrier()
     os._exit(0)  # gloo's threads can abort the interpreter while it shuts down

@@ -134,9 +134,11 @@ class TestBrokenItem:
         return Path(shutil.copytree(FIXTURES / "large" / "5", tmp_path / "large" / "5"))
 
     def test_a_manifest_of_another_step(self, step):
-        shutil.copy2(FIXTURES / "orbax" / "1" / "state" / "manifest.ocdbt", step / "state")
+        other = FIXTURES / "orbax" / "1" / "state"
+        shutil.copy2(other / "manifest.ocdbt", step / "state")
+        (named,) = (other / "d").iterdir()
         run_rule(BrokenOrbaxItem(), step).assert_one(
-            path="state/d/c7283468de9995873dd0fc19bd86bc71", message="is missing, and state/manifest.ocdbt leads to it"
+            path=f"state/d/{named.name}", message="is missing, and state/manifest.ocdbt leads to it"
         )
 
     def test_a_manifest_that_was_cut(self, step):

@@ -23,7 +23,13 @@ def main() -> None:
     """Make every variant, or those that are named."""
     seen_before = FIXTURES / "resumed.json"
     seen = json.loads(seen_before.read_text()) if seen_before.exists() else {}
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {
+        **os.environ,
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(HERE.parent),
+    }
     for variant in [v for v in sys.argv[1:] if v in VARIANTS] or VARIANTS:
         with tempfile.TemporaryDirectory() as work:
             command = [sys.executable, "-W", "ignore", str(HERE / "strategies.py"), work, variant]

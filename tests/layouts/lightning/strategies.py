@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import lightning as pl
 import torch
+from forking import fork
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader
@@ -106,8 +106,7 @@ def trainer(out, variant, callbacks):
 def main() -> None:
     out, variant = Path(sys.argv[1]), sys.argv[2]
     if "LOCAL_RANK" not in os.environ:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
-        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        fork(RANKS, main)
         return
     pl.seed_everything(0, verbose=False)
     folder, every = out / "checkpoints", 4 // ACCUMULATED.get(variant, 1)

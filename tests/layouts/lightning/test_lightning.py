@@ -50,8 +50,8 @@ def test_the_plan_is_what_the_real_trainer_does(made, variant):
             inspected.progress.step if plan.trained is None else 0
         )
         assert index == inspected.progress.step
-        assert first_batch == [0.0, 1.0]  # the data always start anew
-        assert plan.skipped == 0
+        assert (seen["epoch"], seen["global_step"]) == (plan.epoch - 1, plan.from_update)
+        assert first_batch == [2.0 * plan.skipped, 2.0 * plan.skipped + 1]  # the data always start anew
         assert seen["rates"] == list(inspected.optimizer.lrs)
         checked += 1
     assert checked >= 5

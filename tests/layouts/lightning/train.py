@@ -159,7 +159,7 @@ def main() -> None:
             steps = {}
 
             class Watch(pl.Callback):
-                def on_train_epoch_start(self, trainer, module, steps=steps):
+                def on_train_batch_start(self, trainer, module, batch, index, steps=steps):
                     steps.setdefault("epoch", trainer.current_epoch)
                     steps.setdefault("global_step", trainer.global_step)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -35,20 +36,24 @@ def test_what_real_loaders_keep_passes_in_strict_mode(save):
 @pytest.mark.parametrize("variant", ["accelerate", "accelerate-workers"])
 def test_the_plan_says_where_load_state_goes_on(variant):
     seen = json.loads((FIXTURES / "resumed.json").read_text())[variant]
-    assert seen["mid"]["first"] == [[8.0, 9.0]]  # after four batches of two
-    plan = inspect(FIXTURES / variant / "mid").resume.sentence
-    assert "those of dl_state_dict.bin after batch 4" in plan
-    assert seen["last"]["first"] == seen["end"]["first"] == [[0.0, 1.0]]
+    plans = {save: inspect(FIXTURES / variant / save).resume.sentence for save in ("mid", "last", "end")}
+    (after,) = re.findall(r"those of dl_state_dict.bin after batch (\d+)", plans["mid"])
+    assert seen["mid"]["first"] == [batch_after(int(after))] == [[8.0, 9.0]]
     for save in ("last", "end"):
-        assert "those of dl_state_dict.bin with their first batch" in inspect(FIXTURES / variant / save).resume.sentence
+        assert "those of dl_state_dict.bin with their first batch" in plans[save]
+        assert seen[save]["first"] == [batch_after(0)]
+
+
+def batch_after(batches):
+    return [2.0 * batches, 2.0 * batches + 1]
 
 
 @pytest.mark.parametrize("variant", ["lightning", "lightning-workers"])
 def test_the_plan_says_where_lightning_goes_on(variant):
     seen = json.loads((FIXTURES / "resumed.json").read_text())[variant]
     mid, end = (inspect(FIXTURES / variant / f"{name}.ckpt").resume for name in ("mid", "end"))
-    assert seen["mid.ckpt"]["first"] == [[mid.epoch - 1, mid.skipped, [8.0, 9.0]]]
-    assert seen["end.ckpt"]["first"] == [[end.epoch - 1, end.skipped, [0.0, 1.0]]]
+    for name, plan in (("mid", mid), ("end", end)):
+        assert seen[f"{name}.ckpt"]["first"] == [[plan.epoch - 1, plan.skipped, batch_after(plan.skipped)]]
     # Saved within the last batch, the loader is at its end: Lightning found nothing to train in the second epoch.
     assert seen["last.ckpt"]["batches"] == 0
     assert (

@@ -61,11 +61,11 @@ def run(data: Path, saves: Path, *more: str) -> None:
     command(train.cli_main, str(data), *words, "--save-dir", str(saves), *more)
 
 
-def resumed(data: Path, saves: Path, file: str) -> dict[str, object]:
-    """The batch that is trained first: its epoch, how many of that epoch came before it, the updates done, the learning rate."""
+def watched(data: Path, saves: Path, *more: str, stops: bool) -> list[dict[str, object]]:
+    """The batches of three epochs: the epoch, how many of it came before, the updates done, the learning rate."""
     seen: list[dict[str, object]] = []
     iterators = []
-    build = Trainer.get_train_iterator
+    build, train = Trainer.get_train_iterator, Trainer.train_step
 
     def building(trainer, *args, **options):
         iterators.append(build(trainer, *args, **options))
@@ -75,14 +75,22 @@ def resumed(data: Path, saves: Path, file: str) -> dict[str, object]:
         items = [int(i) for sample in samples for i in sample["id"]]
         where = {"epoch": iterators[-1].epoch, "before": iterators[-1].iterations_in_epoch - 1}
         seen.append({**where, "items": items, "updates": trainer.get_num_updates(), "lr": trainer.get_lr()})
-        raise Stopped
+        if stops:
+            raise Stopped
+        return train(trainer, samples, raise_oom)
 
     with mock.patch.object(Trainer, "get_train_iterator", building), mock.patch.object(Trainer, "train_step", step):
         try:
-            run(data, saves.parent / "again", "--restore-file", str(saves / file), "--max-epoch", "3")
+            run(data, saves, "--max-epoch", "3", *more)
         except Stopped:
-            return seen[0]
-    raise SystemExit(f"{file} was not resumed")
+            return seen
+    return seen
+
+
+def resumed(data: Path, saves: Path, file: str, unbroken: list[dict[str, object]]) -> dict[str, object]:
+    """The batch that is trained first, and the items of each batch of an unbroken run, by the epoch."""
+    (first,) = watched(data, saves.parent / "again", "--restore-file", str(saves / file), stops=True)
+    return {**first, "unbroken": [batch["items"] for batch in unbroken if batch["epoch"] == first["epoch"]]}
 
 
 def main() -> None:
@@ -93,9 +101,10 @@ def main() -> None:
         run(data, saves)
         target = FIXTURES / "fairseq" / "run"
         target.mkdir(parents=True)
+        unbroken = watched(data, work / "unbroken", stops=False)
         for file in KEPT:
             shutil.copy2(saves / file, target)
-        write_seen("fairseq", "run", {file: resumed(data, saves, file) for file in KEPT})
+        write_seen("fairseq", "run", {file: resumed(data, saves, file, unbroken) for file in KEPT})
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from __future__ import annotations
 import functools
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from forking import fork
+from watching import SAVED, Saves, watched
 
 BATCHES, HALFWAY = 8, 4
 SMALL = {
@@ -72,7 +73,9 @@ def accelerated(out: Path, variant: str) -> dict[str, object]:
         models[0], optimizers[0], schedulers[0], data = accelerator.prepare(
             models[0], optimizers[0], schedulers[0], data
         )
+    batches = []
     for number, batch in enumerate(data, 1):
+        batches.append(batch[:, 0].tolist())
         for model, optimizer, scheduler in zip(models, optimizers, schedulers, strict=True):
             accelerator.backward(model(batch).pow(2).mean())
             optimizer.step()
@@ -83,31 +86,31 @@ def accelerated(out: Path, variant: str) -> dict[str, object]:
     accelerator.load_state(str(out / "mid"))
     states = next(iter(optimizers[0].optimizer.state.values()))
     rate, steps = optimizers[0].param_groups[0]["lr"], schedulers[0].scheduler.last_epoch
-    return {"updates": states["step"].item(), "lr": rate, "last_epoch": steps}
+    again = [batch[:, 0].tolist() for batch in data]
+    counters = {"updates": states["step"].item(), "lr": rate, "last_epoch": steps}
+    return {**counters, "unbroken": batches, "resumed": again}
 
 
 def trained(out: Path, variant: str) -> dict[str, object]:
-    """One epoch of the Trainer, and what it did when it resumed from the first save."""
-    trainer(out, variant).train()
-    if variant == "lora":
-        return {}
-    again, seen = trainer(out, variant), {}
-    original = again.training_step
+    """Two epochs of the Trainer, batch by batch, and those of runs that resumed in either."""
 
-    def step(model, inputs, *rest):
-        states = next(iter(again.optimizer.optimizer.state.values()))
-        seen.setdefault("updates", states["step"].item())
-        seen.setdefault("lr", again.optimizer.param_groups[0]["lr"])
-        seen.setdefault("first", inputs["input_ids"][:, 0].tolist())
-        seen.setdefault("global_step", again.state.global_step)
-        return original(model, inputs, *rest)
+    def run(updates: tuple[int, ...], checkpoint: str | None = None) -> list[dict[str, object]]:
+        running = trainer(out, variant, Saves(*updates))
 
-    again.training_step = step
-    again.train(resume_from_checkpoint=str(out / "checkpoint-2"))
-    return seen
+        def counters():
+            state = next(iter(running.optimizer.optimizer.state.values()), {"step": torch.tensor(0)})
+            return {"updates": state["step"].item(), "lr": running.optimizer.param_groups[0]["lr"]}
+
+        batches = watched(running, counters)
+        running.train(resume_from_checkpoint=checkpoint and str(out / checkpoint))
+        return batches
+
+    unbroken = run(SAVED)
+    resumes = () if variant == "lora" else ("checkpoint-2", "checkpoint-8")
+    return {"unbroken": unbroken, "resumed": {name: run((), name) for name in resumes}}
 
 
-def trainer(out: Path, variant: str):
+def trainer(out: Path, variant: str, saves: Saves):
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
     class Numbers(torch.utils.data.Dataset):
@@ -125,7 +128,7 @@ def trainer(out: Path, variant: str):
     }  # fmt: skip
     arguments = TrainingArguments(
         str(out), fsdp=True, fsdp_config=fsdp, per_device_train_batch_size=2, gradient_accumulation_steps=2, save_steps=2,
-        num_train_epochs=1, logging_steps=1, report_to=[], disable_tqdm=True, learning_rate=1e-3, warmup_steps=2,
+        num_train_epochs=2, logging_steps=1, report_to=[], disable_tqdm=True, learning_rate=1e-3, warmup_steps=2,
     )  # fmt: skip
     model = LlamaForCausalLM(LlamaConfig(**SMALL))
     if variant == "lora":
@@ -133,13 +136,12 @@ def trainer(out: Path, variant: str):
 
         config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
         model = get_peft_model(model, config)
-    return Trainer(model=model, args=arguments, train_dataset=Numbers())
+    return Trainer(model=model, args=arguments, train_dataset=Numbers(), callbacks=[saves])
 
 
 def main() -> None:
     if "LOCAL_RANK" not in os.environ:
-        launch = ["-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        fork(2, main)
         return
     on_cpu()
     out = Path(sys.argv[1])

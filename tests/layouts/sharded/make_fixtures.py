@@ -1,7 +1,7 @@
 """Trains with DeepSpeed on two CPU ranks, by the Trainer and by Accelerate, and resumes: `make fixtures` writes fixtures/.
 
 fixtures/trainer-* hold a run's checkpoint-N, fixtures/accelerate-* what `save_state` wrote; fixtures/resumed.json says what each did
-when it resumed from its first save. The scripts that DeepSpeed copies beside them are left out.
+batch by batch, unbroken and when it resumed. The scripts that DeepSpeed copies beside them are left out.
 
 Accelerate keeps DeepSpeed for GPUs. One stand-in makes it take gloo and the CPU in their place (`on_cpu`); all else is the libraries'
 own.
@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from watching import SAVED, Saves, watched
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STAGES = {"zero0-scheduled": 0, "zero1-scheduled": 1, "zero2": 2, "zero3": 3, "zero3-gathered": 3}
@@ -44,7 +45,7 @@ def main() -> None:
             shutil.rmtree(FIXTURES / variant, ignore_errors=True)
             shutil.copytree(Path(work) / "saves", FIXTURES / variant, ignore=shutil.ignore_patterns("*.py"))
             seen[variant] = json.loads((Path(work) / "resumed.json").read_text())
-    record.write_text(json.dumps(seen, indent=1, sort_keys=True) + "\n")
+    record.write_text(json.dumps(seen, sort_keys=True) + "\n")
 
 
 def launch(work: Path, variant: str) -> None:
@@ -79,25 +80,23 @@ def config_of(variant: str) -> dict[str, object]:
 
 
 def trained(work: Path, variant: str) -> dict[str, object]:
-    """Four updates of the Trainer, and what it did when it resumed after two."""
-    first = trainer(work, variant)
-    first.train()
-    again, seen = trainer(work, variant), {}
-    original = again.training_step
+    """Nine updates of the Trainer, six of them an epoch, batch by batch, and those of runs that resumed in either."""
 
-    def step(model, inputs, *rest):
-        seen.setdefault("global_step", again.state.global_step)
-        seen.setdefault("engine_steps", again.deepspeed.global_steps)
-        seen.setdefault("lr", again.deepspeed.get_lr()[0])
-        seen.setdefault("first", inputs["input_ids"][:, 0].tolist())
-        return original(model, inputs, *rest)
+    def run(updates: tuple[int, ...], checkpoint: str | None = None) -> list[dict[str, object]]:
+        running = trainer(work, variant, Saves(*updates))
 
-    again.training_step = step
-    again.train(resume_from_checkpoint=str(work / "saves" / "checkpoint-2"))
-    return seen
+        def counters():
+            return {"engine_steps": running.deepspeed.global_steps, "lr": running.deepspeed.get_lr()[0]}
+
+        batches = watched(running, counters)
+        running.train(resume_from_checkpoint=checkpoint and str(work / "saves" / checkpoint))
+        return batches
+
+    unbroken = run(SAVED)
+    return {"unbroken": unbroken, "resumed": {name: run((), name) for name in ("checkpoint-2", "checkpoint-8")}}
 
 
-def trainer(work: Path, variant: str):
+def trainer(work: Path, variant: str, saves: Saves):
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
     class Numbers(torch.utils.data.Dataset):
@@ -116,10 +115,11 @@ def trainer(work: Path, variant: str):
     }
     arguments = TrainingArguments(
         str(work / "saves"), deepspeed={**config_of(variant), **sizes}, per_device_train_batch_size=2,
-        gradient_accumulation_steps=2, save_steps=2, max_steps=5, logging_steps=1, report_to=[], disable_tqdm=True,
+        gradient_accumulation_steps=2, save_steps=2, max_steps=9, logging_steps=1, report_to=[], disable_tqdm=True,
         learning_rate=1e-3, warmup_steps=2, save_total_limit=None, save_strategy="steps",
     )  # fmt: skip
-    return Trainer(model=LlamaForCausalLM(LlamaConfig(**SMALL)), args=arguments, train_dataset=Numbers())
+    model = LlamaForCausalLM(LlamaConfig(**SMALL))
+    return Trainer(model=model, args=arguments, train_dataset=Numbers(), callbacks=[saves])
 
 
 def accelerated(work: Path, variant: str) -> dict[str, object]:
@@ -137,7 +137,9 @@ def accelerated(work: Path, variant: str) -> dict[str, object]:
     scheduler = DummyScheduler(optimizer) if "scheduled" in variant else own(optimizer, 5, 0.5)
     data = torch.utils.data.DataLoader([torch.full((5,), float(i)) for i in range(48)], batch_size=2)
     model, optimizer, scheduler, data = accelerator.prepare(model, optimizer, scheduler, data)
+    batches = []
     for number, batch in enumerate(data, 1):
+        batches.append(batch[:, 0].tolist())
         with accelerator.accumulate(model):
             accelerator.backward(model(batch).pow(2).mean())
             optimizer.step()
@@ -146,7 +148,9 @@ def accelerated(work: Path, variant: str) -> dict[str, object]:
         if number in (4, 8):
             accelerator.save_state(str(work / "saves" / ("mid" if number == 4 else "end")))
     accelerator.load_state(str(work / "saves" / "mid"))
-    return {"engine_steps": model.global_steps, "lr": optimizer.param_groups[0]["lr"], "micro_steps": accelerator.step}
+    counters = {"engine_steps": model.global_steps, "micro_steps": accelerator.step}
+    data_of = {"unbroken": batches, "resumed": [batch[:, 0].tolist() for batch in data]}
+    return {**counters, "lr": optimizer.param_groups[0]["lr"], **data_of}
 
 
 def rank(work: Path, variant: str) -> None:
@@ -154,7 +158,7 @@ def rank(work: Path, variant: str) -> None:
     seen = (trained if kind == "trainer" else accelerated)(work, rest)
     if torch.distributed.get_rank() == 0:
         (work / "resumed.json").write_text(json.dumps(seen))
-        kept = ("checkpoint-2", "checkpoint-4", "mid", "end")[:: 1 if variant in WITH_TWO else 2]
+        kept = ("checkpoint-2", "checkpoint-8", "mid", "end")[:: 1 if variant in WITH_TWO else 2]
         for save in (work / "saves").iterdir():
             if save.name not in kept:
                 shutil.rmtree(save)

@@ -50,14 +50,16 @@ def test_every_variant_is_there():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", ["zero1-scheduled", "zero2", "zero3", "zero3-gathered"])
-def test_what_the_trainer_resumed_is_what_is_read(variant):
-    did, inspected = seen(f"trainer-{variant}"), inspect(FIXTURES / f"trainer-{variant}" / "checkpoint-2")
-    assert inspected.resume.from_update == inspected.progress.global_step == did["global_step"] == 2
-    assert inspected.progress.expected_updates == did["engine_steps"]
-    assert inspected.optimizer.updates == 2
-    assert inspected.optimizer.lrs[0] == pytest.approx(did["lr"])
-    assert (inspected.resume.epoch, inspected.resume.skipped) == (1, 4)
+@pytest.mark.parametrize("save", [save for save in SAVES if save.startswith("trainer")])
+def test_the_plan_is_what_the_trainer_did(save):
+    variant, _, name = save.partition("/")
+    did, inspected = seen(variant), inspect(FIXTURES / save)
+    plan, resumed = inspected.resume, did["resumed"][name]
+    start = (plan.epoch - 1) * inspected.progress.total_batches + plan.skipped
+    assert resumed == did["unbroken"][start:]
+    assert resumed[0]["global_step"] == plan.from_update == inspected.progress.global_step
+    assert resumed[0]["engine_steps"] == inspected.progress.expected_updates == inspected.optimizer.updates
+    assert inspected.optimizer.lrs[0] == pytest.approx(resumed[0]["lr"])
 
 
 @pytest.mark.parametrize("variant", ["zero0-scheduled", "zero2", "zero3"])
@@ -66,6 +68,7 @@ def test_what_load_state_restored_is_what_is_read(variant):
     assert inspected.progress.global_step == inspected.resume.from_update == did["engine_steps"] == 2
     assert inspected.optimizer.lrs[0] == pytest.approx(did["lr"])
     assert "it skips no data" in inspected.resume.sentence
+    assert did["resumed"] == did["unbroken"][inspected.resume.skipped :]
 
 
 def test_weights_without_a_gathered_model_are_known_by_their_shapes():
@@ -96,12 +99,12 @@ class TestLatest:
         assert (found.place.path, found.severity.value, found.data) == ("latest", "error", {"target": "global_step9"})
 
     def test_is_older_than_another_save_beside(self, copied):
-        checkpoint = copied("trainer-zero2/checkpoint-4")
+        checkpoint = copied("trainer-zero2/checkpoint-8")
         shutil.copytree(FIXTURES / "trainer-zero2/checkpoint-2/global_step2", checkpoint / "global_step2")
         assert verify(checkpoint).passed
         (checkpoint / "latest").write_text("global_step2")
         report = verify(checkpoint)
-        assert the(report, "files/stale-pointer").data == {"target": "global_step2", "newer": "global_step4"}
+        assert the(report, "files/stale-pointer").data == {"target": "global_step2", "newer": "global_step8"}
         assert the(report, "optimizer/step-drift").data["updates"] == 2
 
     def test_is_not_read_by_load_state(self, copied):
@@ -172,13 +175,15 @@ class TestCounters:
     def test_the_save_of_another_step(self, copied):
         checkpoint = copied("trainer-zero3/checkpoint-2")
         shutil.rmtree(checkpoint / "global_step2")
-        shutil.copytree(FIXTURES / "trainer-zero3/checkpoint-4/global_step4", checkpoint / "global_step2")
-        assert the(verify(checkpoint), "optimizer/step-drift").data["updates"] == 4
+        shutil.copytree(FIXTURES / "trainer-zero3/checkpoint-8/global_step8", checkpoint / "global_step2")
+        assert the(verify(checkpoint), "optimizer/step-drift").data["updates"] == 8
 
-    @pytest.mark.parametrize("variant", ["trainer-zero3/checkpoint-{}/global_step{}", "accelerate-zero3"])
-    def test_a_partition_of_another_step(self, copied, variant):
+    @pytest.mark.parametrize(
+        ("variant", "later"), [("trainer-zero3/checkpoint-{}/global_step{}", "8"), ("accelerate-zero3", "4")]
+    )
+    def test_a_partition_of_another_step(self, copied, variant, later):
         own, other = (
-            (variant.format(n, n) for n in (2, 4))
+            (variant.format(n, n) for n in (2, 8))
             if "{" in variant
             else (f"{variant}/{n}/pytorch_model" for n in ("mid", "end"))
         )
@@ -186,7 +191,7 @@ class TestCounters:
         checkpoint = copied(above)
         shutil.copy(FIXTURES / other / PARTITION.format(1), checkpoint / folder / PARTITION.format(1))
         found = the(verify(checkpoint), "ranks/mixed-steps")
-        assert (found.place.path, found.data) == (f"{folder}/{PARTITION.format(1)}", {"steps": {"2": 3, "4": 1}})
+        assert (found.place.path, found.data) == (f"{folder}/{PARTITION.format(1)}", {"steps": {"2": 3, later: 1}})
 
 
 def test_partitions_of_another_model(copied):
@@ -206,6 +211,7 @@ NOT_READ = {
     "trainer_state.json cut by a byte": "the byte is a newline",
     "training_args.bin missing": "a resume does not read it",
 }
+RANDOM = {f"rng_state_{rank}.pth of another step": "random numbers tell no step" for rank in (0, 1)}
 OWN = {
     "latest missing": "load_state names the save itself",
     "random_states_0.pkl of another step": "what it counts, batches of one pass over the data, is on no other record",
@@ -214,10 +220,11 @@ OWN = {
 HARMLESS = {
     "trainer-zero2": {
         **NOT_READ,
+        **RANDOM,
         "model.safetensors missing": "under DeepSpeed a resume does not read it",
         "model.safetensors of another step": "under DeepSpeed a resume does not read it",
     },
-    "trainer-zero3": NOT_READ,
+    "trainer-zero3": {**NOT_READ, **RANDOM},
     "accelerate-zero2": OWN,
     "accelerate-zero3": OWN,
 }

@@ -119,12 +119,13 @@ def recipe_of(work: Path, run: str, epochs: int, *, resume: bool = False):
     return recipe
 
 
-def trained(work: Path, run: str, epochs: int, dies_after: int) -> None:
-    """Until the process dies within an epoch."""
-    recipe = recipe_of(work, run, epochs)
+def trained(work: Path, run: str, epochs: int, dies_after: int) -> list[list[list[int]]]:
+    """Until the process dies at the first batch of an epoch; what is in each batch, by the epoch."""
+    recipe, batches = recipe_of(work, run, epochs), [[] for _ in range(epochs)]
     step = recipe._loss_step
 
     def watched(batch):
+        batches[recipe.epochs_run].append(items_of(batch))
         if recipe.epochs_run == dies_after:
             raise Interrupted
         return step(batch)
@@ -133,7 +134,12 @@ def trained(work: Path, run: str, epochs: int, dies_after: int) -> None:
     try:
         recipe.train()
     except Interrupted:
-        return
+        return batches
+    return batches
+
+
+def items_of(batch) -> list[int]:
+    return [int(tokens[0]) for tokens in batch["tokens"]]
 
 
 def resumed(work: Path, run: str, epochs: int) -> dict[str, object]:
@@ -142,8 +148,7 @@ def resumed(work: Path, run: str, epochs: int) -> dict[str, object]:
 
     def watched(batch):
         updates = {int(state["step"]) for state in recipe._optimizer.state.values()}
-        items = [int(tokens[0]) for tokens in batch["tokens"]]
-        seen.update({"epoch": recipe.epochs_run, "items": items, "updates": updates.pop()})
+        seen.update({"epoch": recipe.epochs_run, "items": items_of(batch), "updates": updates.pop()})
         seen["lr"] = recipe._optimizer.param_groups[0]["lr"]
         raise Interrupted
 
@@ -164,10 +169,10 @@ def main() -> None:
         work = Path(temporary)
         base_in(work)
         for run, epochs, dies_after in (("full", 3, 2), ("ended", 2, 2), ("adapter", 2, 1)):
-            trained(work, run, epochs, dies_after)
+            batches = trained(work, run, epochs, dies_after)
             shutil.copytree(work / run, FIXTURES / run)
-            seen[run] = resumed(work, run, epochs)
-    (FIXTURES / "resumed.json").write_text(json.dumps(seen, indent=1, sort_keys=True) + "\n")
+            seen[run] = {**resumed(work, run, epochs), "unbroken": batches}
+    (FIXTURES / "resumed.json").write_text(json.dumps(seen, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

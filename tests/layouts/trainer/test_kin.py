@@ -47,8 +47,13 @@ def test_the_plan_is_what_the_real_trainer_does(variant):
     seen, done = record["resumed"]["checkpoint-8"], inspect(FIXTURES / variant / "checkpoint-8")
     assert (done.resume.from_update, done.resume.epoch, done.resume.skipped) == (8, 2, 2)
     assert (seen["started_at_step"], seen["first_step"], seen["last_step"]) == (8, 9, 12)
-    assert seen["first_batch"] == record["batches"][8]
+    assert seen["first_batch"] == record["batches"][start_of(done)]
     assert seen["rates"] == [done.optimizer.lrs[0]]
+
+
+def start_of(inspected):
+    """The batch, counted from the first of an unbroken run, with which the plan goes on."""
+    return (inspected.resume.epoch - 1) * inspected.progress.total_batches + inspected.resume.skipped
 
 
 def test_a_sequence_to_sequence_run_resumes_where_we_say(made):
@@ -56,8 +61,12 @@ def test_a_sequence_to_sequence_run_resumes_where_we_say(made):
     record = json.loads((out / "resumed.json").read_text())
     report = verify(out / "run" / "checkpoint-8", ruleset="deep", strict=True)
     assert (report.passed, report.findings) == (True, []), said(report)
-    seen, plan = record["resumed"]["checkpoint-8"], inspect(out / "run" / "checkpoint-8").resume
-    assert (seen["started_at_step"], seen["first_batch"]) == (plan.from_update, record["batches"][8])
+    seen, done = record["resumed"]["checkpoint-8"], inspect(out / "run" / "checkpoint-8")
+    assert (seen["started_at_step"], seen["first_batch"]) == (
+        done.resume.from_update,
+        record["batches"][start_of(done)],
+    )
+    assert (seen["first_step"], seen["rates"]) == (done.resume.from_update + 1, [done.optimizer.lrs[0]])
 
 
 class TestSentenceTransformers:

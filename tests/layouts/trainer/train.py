@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -166,8 +165,9 @@ def resumed_from_each(make: Callable[..., Trainer], run: Path) -> dict[str, obje
 def main() -> None:
     out, variant = Path(sys.argv[1]), sys.argv[2]
     if variant == "ddp" and "LOCAL_RANK" not in os.environ:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        subprocess.run([sys.executable, *launch, *sys.argv], check=True)
+        from forking import fork
+
+        fork(2, main)
         return
     first = trainer(out, variant)
     batches, _ = watched(first)
