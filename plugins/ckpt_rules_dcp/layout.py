@@ -38,7 +38,7 @@ from ckpt_rules_dcp.saved import METADATA, Small
 LOADER = re.compile(r"dataloader\.dp_rank_(\d{1,6})")
 WORLD = "dataloader.world_size"
 _CERTAIN, _LIKELY, _FAIR = 90, 80, 60
-_MOST_RANKS = 1_000_000
+_MOST_RANKS = 4_096
 _WHY_OF_RANK = (
     "each rank writes its own last where ranks save without talking to each other, so this rank never finished, and can load "
     "nothing"
@@ -166,11 +166,11 @@ class Distributed(Layout):
 
 
 def _ranks_alone(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """The ranks that each saved by itself, none between the first and the last left out; none where one wrote `.metadata`."""
+    """The ranks that each saved by itself, by their files, and those between them; none where one wrote `.metadata`."""
     tops = [e.name for e in checkpoint.listing if "/" not in e.path]
     found = {rank for name in tops if (rank := rank_of_metadata(name)) is not None}
-    every = found | ranks_of(tops).keys()
-    return tuple(range(min(every), max(every) + 1)) if found and max(every) < _MOST_RANKS else tuple(sorted(found))
+    between = range(min(found), min(max(found), min(found) + _MOST_RANKS)) if found else ()
+    return tuple(sorted({*found, *between, *ranks_of(tops)})) if found else ()
 
 
 def _path(checkpoint: Checkpoint) -> str:

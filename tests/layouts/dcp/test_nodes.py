@@ -143,6 +143,12 @@ class TestMetadataOfEachRank:
         found = [f.place.path for f in verify(checkpoint).findings if f.rule == "files/commit-marker"]
         assert found == ["__2.metadata"]
 
+    def test_a_rank_far_off(self, copied):
+        checkpoint = copied(RANKS, "alone/step-2")
+        shutil.copy2(checkpoint / "__0_0.distcp", checkpoint / "__999999_0.distcp")
+        found = [f.place.path for f in verify(checkpoint).findings if f.rule == "files/commit-marker"]
+        assert found == ["__999999.metadata"]
+
     def test_ranks_of_two_saves(self, copied, made):
         checkpoint = copied(RANKS, "alone/step-2")
         later = made(RANKS) / "alone" / "step-4"
