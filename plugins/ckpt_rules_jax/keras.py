@@ -13,6 +13,7 @@ from ckpt_rules import (
     Match,
     ModelConfig,
     Progress,
+    Requirement,
     ResumePlan,
     Weights,
     is_count,
@@ -36,6 +37,11 @@ class Keras(Layout):
             return None
         beside = (_METADATA,) if checkpoint.listing.has_file(_METADATA) else ()
         return Match(_SCORE, (*names[:2], *beside))
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """BackupAndRestore stops at a training_metadata.json that it can't parse, and does without one."""
+        there = checkpoint.listing.has_file(_METADATA)
+        return (Requirement((_METADATA,), "BackupAndRestore reads the epoch from it"),) if there else ()
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """In HDF5, which is not looked into."""

@@ -256,6 +256,21 @@ def test_each_damage_to_a_keras_file_is_found(tmp_path, survived):
     assert len(survey.killed) == 8
 
 
+BACKUP_HARMLESS = {
+    "latest.weights.h5 missing": "no file of Keras is left to tell the layout by",
+    "latest.weights.h5 of another step": "HDF5 is not looked into: only a digest could tell",
+    "training_metadata.json missing": "weights alone are a healthy save of save_weights",
+    "training_metadata.json of another step": "it is the only record of the epoch",
+}
+
+
+def test_each_damage_to_a_backup_is_found(tmp_path, survived):
+    backup = FIXTURES / "backup"
+    survey = survey_of(backup / "within", damages_of(backup / "within", backup / "epoch"), tmp_path)
+    survived(survey, BACKUP_HARMLESS)
+    assert len(survey.killed) == 8
+
+
 def test_an_archive_without_its_weights(tmp_path):
     import zipfile
 
