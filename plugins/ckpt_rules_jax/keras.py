@@ -13,6 +13,7 @@ from ckpt_rules import (
     Match,
     ModelConfig,
     Progress,
+    Requirement,
     ResumePlan,
     Weights,
     is_count,
@@ -37,6 +38,11 @@ class Keras(Layout):
         beside = (_METADATA,) if checkpoint.listing.has_file(_METADATA) else ()
         return Match(_SCORE, (*names[:2], *beside))
 
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """BackupAndRestore stops at a training_metadata.json that it can't parse, and does without one."""
+        there = checkpoint.listing.has_file(_METADATA)
+        return (Requirement((_METADATA,), "BackupAndRestore reads the epoch from it"),) if there else ()
+
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """In HDF5, which is not looked into."""
         raise FactUnavailable("the weights are in HDF5, which is not looked into")
@@ -46,20 +52,18 @@ class Keras(Layout):
         raise FactUnavailable("the configuration is inside the archive")
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
-        """By training_metadata.json, which BackupAndRestore writes; it counts from 0."""
+        """By training_metadata.json of BackupAndRestore, which counts from 0; a resume reads the epoch, and not the batch."""
         values = checkpoint.contents(_METADATA) if checkpoint.listing.has_file(_METADATA) else None
         epoch = values.get("epoch") if isinstance(values, Mapping) else None
         batch = values.get("batch") if isinstance(values, Mapping) else None
         if not is_count(epoch):
             raise FactUnavailable("a Keras file records no epoch")
-        step = int(batch) if is_count(batch) else 0
-        sentence = (
-            f"training goes on in epoch {int(epoch) + 1:,}, at batch {step:,}"
-            if step
-            else f"training starts epoch {int(epoch) + 1:,}"
-        )
+        step = int(batch) + 1 if is_count(batch) and batch else 0
+        sentence = f"training starts epoch {int(epoch) + 1:,} at its first batch"
+        if step:
+            sentence += f", for BackupAndRestore does not pass over the {step:,} that were trained"
         return Progress(
-            epoch=int(epoch) + bool(step), step=step, complete=not step, plan=ResumePlan(sentence, int(epoch) + 1, step)
+            epoch=int(epoch) + bool(step), step=step, complete=not step, plan=ResumePlan(sentence, int(epoch) + 1)
         )
 
 

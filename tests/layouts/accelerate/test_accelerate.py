@@ -160,6 +160,23 @@ class TestDiffusers:
             "unet/diffusion_pytorch_model.safetensors",
         )
 
+    @pytest.mark.parametrize(("run", "step"), [("run", 3), ("run", 6), ("lora", 2), ("lora", 4)])
+    def test_the_plan_is_what_the_scripts_do(self, made, run, step):
+        seen = json.loads((made(DIFFUSE) / "resumed.json").read_text())[run]
+        inspected = inspect(made(DIFFUSE) / run / f"checkpoint-{step}")
+        updates, sentence = inspected.resume.from_update, inspected.resume.sentence
+        resumed, unbroken = seen[f"checkpoint-{step}"], seen["unbroken"][step:]
+        batch, global_step, optimizer, average, lr = resumed[0]
+        assert global_step == optimizer == average == updates == step
+        assert lr == inspected.optimizer.lrs[0]
+        assert [met for _, *met in resumed[: len(unbroken)]] == [met for _, *met in unbroken]
+        if run == "run":
+            assert (batch, resumed[: len(unbroken)]) == (updates % seen["per_epoch"], unbroken)
+            assert "those for unconditional images and InstructPix2Pix pass over what was trained" in sentence
+        else:
+            assert batch == 0
+            assert "most scripts train the epoch under way again from its first batch" in sentence
+
     def test_another_name_is_another_step(self, made, tmp_path):
         shutil.copytree(made(DIFFUSE) / "run" / "checkpoint-3", tmp_path / "checkpoint-40")
         found = verify(tmp_path / "checkpoint-40").findings

@@ -1,9 +1,15 @@
-"""Saves with the real Orbax and Keras: `make_fixtures.py` writes tests/layouts/jax/fixtures anew; see `make fixtures`."""
+"""Saves with the real Orbax and Keras: `make_fixtures.py` writes tests/layouts/jax/fixtures anew; see `make fixtures`.
+
+fixtures/backup/resumed.json says what Keras did when it resumed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -93,6 +99,45 @@ def keras() -> None:
     model.save_weights(folder / "model.weights.h5")
 
 
+def keras_backup() -> None:
+    """BackupAndRestore after an epoch, within one, and at the last batch of one; each run is cut off and resumed.
+
+    What it did is a list of epoch, batch, the optimizer's updates and the learning rate, as each batch begins.
+    """
+    import keras as k
+    import numpy as np
+
+    class Seen(k.callbacks.Callback):
+        def __init__(self, stop=None):
+            super().__init__()
+            self.stop, self.rows = stop, []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if (self.epoch, batch) == self.stop:
+                raise InterruptedError
+            optimizer = self.model.optimizer
+            self.rows.append([self.epoch, batch, int(optimizer.iterations), float(optimizer.learning_rate)])
+
+    def fit(folder, frequency, seen):
+        model = k.Sequential([k.layers.Input((2,)), k.layers.Dense(1)])
+        model.compile(k.optimizers.SGD(k.optimizers.schedules.ExponentialDecay(0.1, 1, 0.9)), "mse")
+        backup = k.callbacks.BackupAndRestore(folder, save_freq=frequency)
+        model.fit(np.ones((10, 2)), np.ones((10, 1)), 2, epochs=4, verbose=0, callbacks=[backup, seen])
+
+    found = {}
+    for name, frequency, stop in (("epoch", "epoch", (2, 2)), ("within", 4, (2, 4)), ("last", 5, (1, 2))):
+        unbroken, resumed, folder = Seen(stop), Seen(), FIXTURES / "backup" / name
+        with contextlib.suppress(InterruptedError):
+            fit(folder, frequency, unbroken)
+        with tempfile.TemporaryDirectory() as work:  # Keras removes its backup at the end
+            fit(shutil.copytree(folder, Path(work) / name), frequency, resumed)
+        found[name] = {"unbroken": unbroken.rows, "resumed": resumed.rows[:6]}
+    (FIXTURES / "backup" / "resumed.json").write_text(json.dumps(found) + "\n")
+
+
 if __name__ == "__main__":
     shutil.rmtree(FIXTURES, ignore_errors=True)
     FIXTURES.mkdir()
@@ -102,3 +147,4 @@ if __name__ == "__main__":
     orbax_large()
     ocdbt()
     keras()
+    keras_backup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -34,14 +35,24 @@ def test_what_keras_saves_passes_in_strict_mode(tmp_path):
         assert (report.layout.name, report.passed, report.findings) == ("keras", True, []), said(report)
 
 
-def test_backup_and_restore_says_where_it_stands(tmp_path):
-    shutil.copy2(FIXTURES / "keras" / "model.weights.h5", tmp_path / "latest.weights.h5")
-    (tmp_path / "training_metadata.json").write_text('{"epoch": 2, "batch": 0}')
-    assert inspect(tmp_path).resume.sentence == "training starts epoch 3 at its first batch".removesuffix(
-        " at its first batch"
+@pytest.mark.parametrize(("name", "epoch", "trained"), [("epoch", 3, 0), ("within", 3, 2), ("last", 1, 5)])
+def test_the_plan_is_what_backup_and_restore_did(name, epoch, trained):
+    """It goes on with the weights, updates and rate of the save, at the first batch of the epoch whatever was trained of it."""
+    seen = json.loads((FIXTURES / "backup" / "resumed.json").read_text())[name]
+    report, inspected = (
+        verify(FIXTURES / "backup" / name, ruleset="deep", strict=True),
+        inspect(FIXTURES / "backup" / name),
     )
-    (tmp_path / "training_metadata.json").write_text('{"epoch": 2, "batch": 7}')
-    assert inspect(tmp_path).resume.sentence == "training goes on in epoch 3, at batch 7"
+    assert (report.layout.name, report.passed, report.findings) == ("keras", True, []), said(report)
+    plan, progress = inspected.resume, inspected.progress
+    first_epoch, first_batch, updates, rate = seen["resumed"][0]
+    assert (first_epoch + 1, first_batch) == (plan.epoch, plan.skipped) == (epoch, 0)
+    assert [updates, rate] == seen["unbroken"][updates][2:]
+    assert progress.step == trained
+    assert updates == 5 * (plan.epoch - 1) + progress.step
+    assert plan.sentence == f"training starts epoch {epoch} at its first batch" + (
+        f", for BackupAndRestore does not pass over the {trained} that were trained" if trained else ""
+    )
 
 
 class TestUnfinished:
@@ -242,6 +253,21 @@ def test_each_damage_to_a_keras_file_is_found(tmp_path, survived):
         FIXTURES / "keras", [d for d in damages_of(FIXTURES / "keras") if "missing" not in d.name], tmp_path
     )
     survived(survey, {})
+    assert len(survey.killed) == 8
+
+
+BACKUP_HARMLESS = {
+    "latest.weights.h5 missing": "no file of Keras is left to tell the layout by",
+    "latest.weights.h5 of another step": "HDF5 is not looked into: only a digest could tell",
+    "training_metadata.json missing": "weights alone are a healthy save of save_weights",
+    "training_metadata.json of another step": "it is the only record of the epoch",
+}
+
+
+def test_each_damage_to_a_backup_is_found(tmp_path, survived):
+    backup = FIXTURES / "backup"
+    survey = survey_of(backup / "within", damages_of(backup / "within", backup / "epoch"), tmp_path)
+    survived(survey, BACKUP_HARMLESS)
     assert len(survey.killed) == 8
 
 
