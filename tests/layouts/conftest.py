@@ -13,13 +13,33 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from ckpt_rules import api
 from tests.layouts.killing import Survey
 
 SECONDS = 240
+OURS = ("quick", "default", "deep", "inference", "publish")
+RESOLVED: dict[tuple[object, ...], api.ResolvedRuleset] = {}
 SERVED = frozenset(
     {"trainer/train.py", "trainer/families.py", "lightning/train.py", "accelerate/train.py", "dcp/train.py"}
 )
 BY_ITS_OWN_LAUNCHER = ("lightning/train.py", "ddp")  # Lightning starts its script again
+
+
+@pytest.fixture(autouse=True)
+def resolved_once(monkeypatch):
+    """A ruleset of ours is resolved once for all tests here, of which many verify hundreds of damaged copies."""
+    load = api.load_ruleset
+
+    def known(ruleset: str = "default", **given: object):
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        key = (ruleset, *given.items())
+        if ruleset not in OURS:
+            return load(ruleset, **given)
+        if key not in RESOLVED:
+            RESOLVED[key] = load(ruleset, **given)
+        return RESOLVED[key]
+
+    monkeypatch.setattr(api, "load_ruleset", known)
 
 
 @pytest.fixture(scope="session")
