@@ -57,6 +57,7 @@ _HOMES = {
     "ckpt_rules.inspection": ("Inspection",),
     "ckpt_rules.layout": ("Layout", "Match", "Requirement", "state_dicts"),
     "ckpt_rules.readers.sniff": ("expected_format",),
+    "ckpt_rules.readers.unmarked": ("calls_something", "looks_loadable"),
     "ckpt_rules.readers.zstd_frame": ("zstd_frame",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
@@ -159,6 +160,7 @@ if TYPE_CHECKING:
     from ckpt_rules.layout import Layout, Match, Requirement
     from ckpt_rules.readers import state_dicts
     from ckpt_rules.readers.sniff import expected_format
+    from ckpt_rules.readers.unmarked import calls_something, looks_loadable
     from ckpt_rules.readers.zstd_frame import zstd_frame
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
@@ -267,6 +269,8 @@ __all__ = [
     "counter_faults",
     "diff",
     "expected_format",
+    "calls_something",
+    "looks_loadable",
     "find_weights",
     "flatten",
     "hookimpl",

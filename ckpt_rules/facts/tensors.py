@@ -91,6 +91,8 @@ class GlobalRef(NamedTuple):
 
     offset:  the opcode's byte inside the pickle stream `stream`
     reached: whether the pickle gets at it with `getattr`; `builtins.getattr.__call__` where of what can't be told
+    called:  whether the pickle calls it, or builds an instance of it
+    given:   whether it calls it with arguments; an instance that is only filled is not called so
     """
 
     module: str
@@ -98,6 +100,8 @@ class GlobalRef(NamedTuple):
     stream: str
     offset: int
     reached: bool = False
+    called: bool = False
+    given: bool = False
 
     @property
     def dotted(self) -> str:

@@ -83,7 +83,10 @@ def unpickle(  # noqa: PLR0913 - a stretch of bytes, what is made of it, and wha
         problems.append(ReadProblem(code, error.reason, base + machine.at, stream))
         ended = isinstance(error, Ended)
     problems[:0] = [ReadProblem("pickle", message, base + at, stream) for message, at in machine.notes]
-    globals_ = tuple(g._replace(offset=g.offset - start) for g in machine.globals) if start else tuple(machine.globals)
+    globals_ = (
+        *(_as_called(g, machine, start) for g in machine.globals),
+        *(g._replace(offset=g.offset - start) for g in machine.inner),
+    )
     refused = None
     if machine.refused:
         what, at = machine.refused
@@ -99,6 +102,13 @@ def unpickle(  # noqa: PLR0913 - a stretch of bytes, what is made of it, and wha
         tuple(machine.enclosed),
         refused,
     )
+
+
+def _as_called(ref: GlobalRef, machine: Machine, start: int) -> GlobalRef:
+    """The name with what became of it, and its byte counted from the start of the pickle."""
+    known = None if ref.reached else machine.known.get((ref.module, ref.name))
+    called, given = (known.called, known.given) if known else (ref.reached, ref.reached)
+    return ref._replace(offset=ref.offset - start, called=called, given=given)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.readers.budget import LimitError
+from ckpt_rules.readers.joblib_arrays import WRAPPER, skip_array
 from ckpt_rules.readers.pickle_stack import CONTAINER, OBJECT, OPAQUE, PAIR, SLOT, Ended, FrameOpened, Machine, Stop
 
 HIGHEST_PROTOCOL = 5
@@ -294,6 +295,8 @@ def _build(m: Machine) -> None:
     target = m.stack[-1]
     if isinstance(target, Opaque):
         target.state = state
+        if target.type == WRAPPER and not skip_array(m, target):
+            m.run_inner()
     elif id(target) not in m.ordered or not isinstance(state, dict):
         # OrderedDict and the like have attributes, a plain dict has none.
         raise FormatError(f"a state is set in a {type(target).__name__}")

@@ -19,6 +19,7 @@ from ckpt_rules.readers.enclosed import Enclosed, is_loadable
 
 _GETATTR, _GETATTR_ARGS = ("builtins", "getattr"), 2
 _LOAD_BYTES = ("torch.storage", "_load_from_bytes")
+_FROM_TYPE = ("torch._tensor", "_rebuild_from_type_v2")  # calls its first argument with its third
 
 # Estimates of what CPython takes, in bytes.
 OBJECT, CONTAINER, SLOT, PAIR, OPAQUE, NAME = 44, 72, 9, 110, 360, 400
@@ -30,17 +31,24 @@ _LAST_MAPPED = 3
 
 
 class Global(str):
-    """An importable name that was asked for and not imported; its text is `module.name`."""
+    """An importable name that was asked for and not imported; its text is `module.name`.
 
-    __slots__ = ("module", "name")
+    called: whether the pickle calls it, or builds an instance of it
+    given:  whether it calls it with arguments, and does not only fill a new instance
+    """
+
+    __slots__ = ("called", "given", "module", "name")
 
     module: str
     name: str
+    called: bool
+    given: bool
 
     def __new__(cls, module: str, name: str) -> Self:
         """The name `name` of the module `module`, kept apart: a dot in either must not make it look like another."""
         self = super().__new__(cls, f"{module}.{name}")
         self.module, self.name = module, name
+        self.called = self.given = False
         return self
 
 
@@ -116,6 +124,7 @@ class Machine:
         "enclosed",
         "frame_end",
         "globals",
+        "inner",
         "keys",
         "known",
         "limits",
@@ -139,6 +148,7 @@ class Machine:
         self.under: list[list[Any]] = []
         self.memo: Memo = []
         self.globals: list[GlobalRef] = []
+        self.inner: list[GlobalRef] = []  # of pickles in the middle of this one
         self.known: dict[tuple[str, str], Global] = {}
         self.enclosed: list[Enclosed] = []
         self.notes: list[tuple[str, int]] = []
@@ -225,6 +235,20 @@ class Machine:
             raise FormatError(f"the pickle {self.stream} asks for value {index:,}, which was never stored")
         self.stack.append(value)
 
+    def run_inner(self) -> None:
+        """Step over a pickle that lies in the middle of this one, and note what it asks for."""
+        from ckpt_rules.readers.pickle_machine import unpickle
+
+        self.budget.room, room = self.room, self.budget.room
+        inner = unpickle(self.data, self.builder, stream=self.stream, budget=self.budget, start=self.pos)
+        self.room, self.budget.room = self.budget.room, room
+        self.inner.extend(g._replace(offset=g.offset + self.pos) for g in inner.globals)
+        self.enclosed.extend(inner.enclosed)
+        if not inner.readable:
+            fault = inner.problems[-1].message if inner.problems else "a pickle inside of it breaks"
+            raise Ended(fault) if inner.ended else FormatError(fault)
+        self.pos = inner.end
+
     def refuse(self, what: str) -> None:
         """Note what torch's weights-only loader does not do, though other unpicklers do: the first is enough."""
         if self.refused is None:
@@ -254,6 +278,8 @@ class Machine:
         if not isinstance(args, tuple):
             raise FormatError("something is called with arguments that are no tuple")
         if type(function) is Global:
+            function.called = True
+            function.given = function.given or (bool(args) and not new)
             self._note_call((function.module, function.name), args)
         if type(function) is Opaque:
             self.refuse("calls what another call returned")
@@ -272,6 +298,8 @@ class Machine:
             self._reach(args)
         elif function == _LOAD_BYTES and args and isinstance(args[0], bytes) and not is_loadable(args[0]):
             self.enclosed.append(Enclosed(self.stream, self.at, args[0]))
+        elif function == _FROM_TYPE and args and type(args[0]) is Global:
+            args[0].called = args[0].given = True
         if any(type(a) is Global and (a.module, a.name) == _GETATTR for a in args):
             self._reach(())
 

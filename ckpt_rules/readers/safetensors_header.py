@@ -21,6 +21,7 @@ from ckpt_rules.readers.strict_json import StrictJsonError, scan_member
 TENSOR_NBYTES = 400  # what a tensor takes in memory besides its name, with what rules note of it
 MAX_DESCRIPTIONS = 10_000
 MAX_PADDING = 4_096
+_UNSOUND = -(10**19)  # less than any difference of two offsets of 19 digits
 HIDDEN = "hidden"
 """Code of what the library accepts and no tensor needs."""
 U64 = 1 << 64
@@ -151,16 +152,16 @@ class HeaderParser:
         self._text.pos, self.last_end = pos, begin
 
     def _learn(self, described: str) -> tuple[str, tuple[int, ...], int]:
-        """The dtype, shape and bytes of a description that many tensors share; -1 bytes where it is not sound."""
+        """The dtype, shape and bytes of a description that many tensors share; `_UNSOUND` bytes where it is not sound."""
         try:
             _, fields, _ = scan_member(f'"": {{{described}0,0]}}}}', 0)
         except StrictJsonError:
-            return ("", (), -1)
+            return ("", (), _UNSOUND)
         (_, dtype), (_, sizes), _ = cast("Sequence[tuple[str, Any]]", fields)
         bits = _shape(sizes).numel * _BITS[dtype] if dtype in _BITS and _are_sizes(sizes) else -1
         if len(self._known) > MAX_DESCRIPTIONS:
             self._known.clear()
-        answer = (DTYPES.get(dtype, ""), tuple(sizes), bits // 8 if bits >= 0 and bits % 8 == 0 else -1)
+        answer = (DTYPES.get(dtype, ""), tuple(sizes), bits // 8 if bits >= 0 and bits % 8 == 0 else _UNSOUND)
         self._known[described] = answer
         return answer
 

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
-from ckpt_rules.facts.tensors import GlobalRef, ReadProblem, TorchFile
+from ckpt_rules.facts.tensors import GlobalRef, TorchFile
 from ckpt_rules.readers import torch_legacy
-from ckpt_rules.readers.budget import Budget, LimitError
+from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog
-from ckpt_rules.readers.disguises import numpy_pickle, tar_pickles, unpacked
+from ckpt_rules.readers.disguises import (
+    Packing,
+    all_pickles,
+    numpy_pickle,
+    packing_of,
+    pickles_at,
+    tar_pickles,
+    unpacked,
+)
 from ckpt_rules.readers.enclosed import Enclosed, Memory
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.torch_zip import read_zip
+from ckpt_rules.readers.unmarked import calls_something, is_tar, looks_loadable
 from ckpt_rules.readers.windows import FIRST_NBYTES, unpickle_window
 from ckpt_rules.storage import Source
 
-_USTAR, _USTAR_AT = b"ustar", 257
+HEAD_NBYTES = 1024
+_USTAR_AT = 257
 
 Reading = tuple[TorchFile, list[Enclosed]]
 Reader = Callable[[Source, str, Budget], Reading]
@@ -37,35 +48,57 @@ def read_torch_file(
         budget.opcodes = budget.limits.opcodes
     file, enclosed = (read or _read)(source, path, budget)
     inner = [_inside(each, budget, depth + 1) for each in enclosed] if depth < budget.limits.nesting else []
-    found = [(stream, part) for stream, part in inner if part.readable or part.globals]
-    globals_ = [g._replace(stream=f"{stream} > {g.stream}") for stream, part in found for g in part.globals]
-    nested = [n for stream, part in found for n in (stream, *(f"{stream} > {further}" for further in part.nested))]
-    return replace(file, globals=file.globals + tuple(globals_), nested=tuple(nested)) if nested else file
+    found = [each for each in inner if each.part.readable or each.part.globals]
+    globals_ = [g._replace(stream=f"{each.stream} > {g.stream}") for each in found for g in each.part.globals]
+    nested = [name for each in found for name in each.names()]
+    return replace(file, globals=file.globals + tuple(globals_), nested=tuple(nested)) if found else file
 
 
-def _inside(enclosed: Enclosed, budget: Budget, depth: int) -> tuple[str, TorchFile]:
+class _Inner(NamedTuple):
+    """What a part of a file holds, by the name under which it is reported."""
+
+    stream: str
+    part: TorchFile
+    usual: bool
+
+    def names(self) -> list[str]:
+        """Itself, unless archives of the kind hold such parts by design, and what is enclosed in it."""
+        return [*([] if self.usual else [self.stream]), *(f"{self.stream} > {further}" for further in self.part.nested)]
+
+
+def _inside(enclosed: Enclosed, budget: Budget, depth: int) -> _Inner:
     stream = f"{enclosed.where} at byte {enclosed.at:,}"
     room = budget.room
-    part = replace(read_torch_file(Memory(enclosed.raw), stream, budget, depth=depth), value=None)
+    source = Memory(enclosed.raw) if isinstance(enclosed.raw, bytes) else enclosed.raw
+    part = replace(read_torch_file(source, stream, budget, depth=depth), value=None)
     budget.room = room
-    return stream, part
+    return _Inner(stream, part, enclosed.usual)
 
 
 def _read(source: Source, path: str, budget: Budget) -> Reading:
-    head = source.read(0, _USTAR_AT + len(_USTAR))
+    head = source.read(0, HEAD_NBYTES)
     if head.startswith(b"PK"):
         return read_zip(source, path, budget)
-    if head[_USTAR_AT:] == _USTAR:
-        message = "the file is a tar archive, which torch.load has refused since torch 2.6"
-        return _disguised(source, path, message, tar_pickles(source, budget))
     if head.startswith(b"\x93NUMPY"):
         message = "the file is a NumPy array, which torch.load does not read"
         return _disguised(source, path, message, numpy_pickle(source, budget))
-    if head.startswith(b"\x1f\x8b"):
-        return _read_gzip(source, path, budget)
+    if is_tar(head):
+        return _read_tar(source, path, head, budget)
+    if packing := packing_of(head):
+        return _read_packed(source, path, packing, budget)
     if _is_legacy(source, budget):
         return torch_legacy.read_legacy(source, path, budget)
     return _read_bare(source, path, head, budget)
+
+
+def _read_tar(source: Source, path: str, head: bytes, budget: Budget) -> Reading:
+    """A tar archive, whose first bytes, the name of a member, may be a pickle of their own."""
+    message = "the file is a tar archive, which torch.load has refused since torch 2.6"
+    pickles, enclosed = tar_pickles(source, budget)
+    if looks_loadable(head[:_USTAR_AT], source.size):
+        pickles += [each for each in pickles_at(source, 0, "object", budget) if calls_something(each.globals)]
+    file, further = _disguised(source, path, message, pickles)
+    return file, [*further, *enclosed]
 
 
 def _is_legacy(source: Source, budget: Budget) -> bool:
@@ -79,7 +112,7 @@ def _is_legacy(source: Source, budget: Budget) -> bool:
 
 def _read_bare(source: Source, path: str, head: bytes, budget: Budget) -> Reading:
     """A pickle by `pickle.dump`, or several: a loader runs the first, another program may run them all."""
-    return bare_pickles(source, path, head, unpickle_window(source, 0, budget, lambda raw: _all(raw, budget))[1])
+    return bare_pickles(source, path, head, unpickle_window(source, 0, budget, lambda raw: all_pickles(raw, budget))[1])
 
 
 def bare_pickles(source: Source, path: str, head: bytes, pickles: list[Unpickled]) -> Reading:
@@ -103,26 +136,12 @@ def bare_pickles(source: Source, path: str, head: bytes, pickles: list[Unpickled
     return file, _enclosed(pickles)
 
 
-def _all(raw: bytes, budget: Budget) -> list[Unpickled]:
-    pickles = [unpickle(raw, PlainBuilder(budget.limits), stream="object", budget=budget)]
-    while pickles[-1].readable and pickles[-1].end < len(raw):
-        if len(pickles) > budget.limits.enclosed:
-            limit = LimitError.past("enclosed", f"more than {budget.limits.enclosed:,} pickles follow one another")
-            past = ReadProblem(limit.code, limit.reason, pickles[-1].end)
-            pickles[0] = replace(pickles[0], problems=(*pickles[0].problems, past))
-            break
-        stream = f"object {len(pickles) + 1}"
-        further = unpickle(raw, PlainBuilder(budget.limits), stream=stream, budget=budget, start=pickles[-1].end)
-        pickles.append(replace(further, value=None))
-    return pickles
-
-
-def _read_gzip(source: Source, path: str, budget: Budget) -> Reading:
+def _read_packed(source: Source, path: str, packing: Packing, budget: Budget) -> Reading:
     log = ProblemLog()
-    log.add("not-torch", "the file is compressed with gzip, which torch.load does not read", 0)
+    log.add("not-torch", f"the file is compressed with {packing.name}, which torch.load does not read", 0)
     enclosed = []
     try:
-        enclosed.append(Enclosed("gzip", 0, unpacked(source, budget)))
+        enclosed.append(Enclosed(packing.name, 0, unpacked(source, packing, budget)))
     except Damage as damage:
         log.note(damage)
     return TorchFile(path, source.size, "unknown", None, readable=False, problems=log.all()), enclosed

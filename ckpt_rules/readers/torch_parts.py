@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from ckpt_rules.facts.tensors import Archive, ReadProblem, TorchFile
 from ckpt_rules.readers.budget import Budget, LimitError
-from ckpt_rules.readers.enclosed import Memory
+from ckpt_rules.readers.enclosed import Memory, Window
 from ckpt_rules.readers.torch_file import read_torch_file
 from ckpt_rules.readers.zip_directory import read_archive
 from ckpt_rules.storage import Source
 
 MAX_KEPT_NBYTES = 64 << 10
-
-
-class _Window:
-    """A part of a file as a file."""
-
-    def __init__(self, source: Source, start: int, nbytes: int) -> None:
-        self._source, self._start = source, start
-        self.size = max(0, min(nbytes, source.size - start))
-
-    def read(self, offset: int, length: int) -> bytes:
-        """The bytes from `offset`, at most `length`."""
-        return self._source.read(self._start + offset, max(0, min(length, self.size - offset)))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The file is closed by whoever opened it."""
 
 
 def read_torch_parts(
@@ -40,7 +20,7 @@ def read_torch_parts(
     found = []
     for start, nbytes in spans:
         if nbytes > MAX_KEPT_NBYTES:
-            found.append(read_torch_file(_Window(source, start, nbytes), path, budget))
+            found.append(read_torch_file(Window(source, start, nbytes), path, budget))
             continue
         raw = source.read(start, nbytes)
         if raw not in small and len(small) >= budget.limits.parts:
@@ -60,4 +40,4 @@ def read_archive_parts(
     source: Source, path: str, spans: tuple[tuple[int, int], ...], budget: Budget
 ) -> tuple[Archive, ...]:
     """The entries of zip archives that lie in a file; offsets count from the start of each."""
-    return tuple(read_archive(_Window(source, start, nbytes), path, budget) for start, nbytes in spans)
+    return tuple(read_archive(Window(source, start, nbytes), path, budget) for start, nbytes in spans)

@@ -14,17 +14,20 @@ from ckpt_rules.facts.tensors import TorchFile
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
-from ckpt_rules.readers.enclosed import Enclosed, is_loadable
+from ckpt_rules.readers.disguises import may_hold_objects
+from ckpt_rules.readers.enclosed import Enclosed, Window
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.repeated import Pickle
 from ckpt_rules.readers.torch_cut_zip import read_cut_zip
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
+from ckpt_rules.readers.unmarked import looks_loadable
 from ckpt_rules.readers.zip_directory import DEFLATED, LOCAL_SIGNATURE, STORED, ZipEntry, read_zip_directory
 from ckpt_rules.readers.zip_oddities import AMBIGUOUS, COMPRESSED, note_name
 from ckpt_rules.storage import Source
 
 MAX_RECORD_NBYTES = 4_096
-HEAD_NBYTES = 16
+HEAD_NBYTES = 1024
+NUMPY = b"\x93NUMPY"
 MIN_VERSION, MAX_VERSION = 1, 10
 
 
@@ -32,7 +35,7 @@ MIN_VERSION, MAX_VERSION = 1, 10
 class _Archive:
     """The entries by lower-case name without their folder: torch looks names up without regard to case.
 
-    doubles: further entries of a name
+    others:  further entries of a name, and those in other folders
     """
 
     source: Source
@@ -40,7 +43,7 @@ class _Archive:
     entries: dict[str, ZipEntry]
     log: ProblemLog
     budget: Budget
-    doubles: list[ZipEntry]
+    others: list[ZipEntry]
 
     def record(self, name: str) -> bytes | None:
         """The content of a small entry; None where there is none."""
@@ -71,9 +74,9 @@ def read_zip(source: Source, path: str, budget: Budget) -> tuple[TorchFile, list
             log.add("not-torch", message, 0)
         archive = _open(source, entries, log, budget)
         container = "torchscript" if any(_is_constants(name) for name in archive.entries) else "zip"
-        result, byteorder = _read_pickle(archive)
-        if container == "zip":
-            enclosed = _others(archive)
+        result, byteorder, storages = _read_pickle(archive)
+        enclosed = _others(archive, storages, is_script=container == "torchscript")
+        if container == "zip" and result is not None:
             _check_compressed(archive)
     elif log.fatal:
         result = read_cut_zip(source, log, budget)
@@ -101,34 +104,35 @@ def _open(source: Source, entries: list[ZipEntry], log: ProblemLog, budget: Budg
     """The entries under the archive's one top folder, that of its first entry."""
     root = entries[0].name.partition("/")[0]
     found: dict[str, ZipEntry] = {}
-    doubles: list[ZipEntry] = []
+    others: list[ZipEntry] = []
     for entry in entries:
         note_name(entry.name, entry.header, log)
         folder, _, name = entry.name.partition("/")
         if folder != root:
             message = f"the entry '{entry.name}' lies outside of the folder '{root}' that holds all others"
             log.add("directory", message, entry.header, entry.name)
+            others.append(entry)
         elif name.lower() in found:
             message = f"the zip directory lists '{entry.name}' twice, and readers differ in which they take"
             log.add(AMBIGUOUS, message, entry.header, entry.name)
-            doubles.append(entry)
+            others.append(entry)
         else:
             found[name.lower()] = entry
-    return _Archive(source, root, found, log, budget, doubles)
+    return _Archive(source, root, found, log, budget, others)
 
 
-def _read_pickle(archive: _Archive) -> tuple[Unpickled | None, str]:
-    """What `data.pkl` holds, and the byte order of the storages."""
+def _read_pickle(archive: _Archive) -> tuple[Unpickled | None, str, Collection[str]]:
+    """What `data.pkl` holds, the byte order of the storages, and the names of those that it refers to."""
     log, entry = archive.log, archive.entries.get("data.pkl")
     if entry is None:
         log.add("no-pickle", f"the zip archive has no '{archive.root}/data.pkl', where torch.save keeps the object")
-        return None, "little"
+        return None, "little", ()
     byteorder = _check_records(archive)
     try:
         raw = _content(archive.source, entry, archive.budget)
     except Damage as damage:
         log.note(damage)
-        return None, byteorder
+        return None, byteorder, ()
     if entry.crc and zlib.crc32(raw) != entry.crc:
         message = f"the bytes of '{entry.name}' do not have the checksum 0x{entry.crc:08x} that was stored with them"
         log.add("crc", message, entry.data, entry.name, fatal=False)
@@ -141,7 +145,7 @@ def _read_pickle(archive: _Archive) -> tuple[Unpickled | None, str]:
             log.add("trailing-data", message, (entry.data or 0) + result.end, entry.name, fatal=False)
         _check_unused(archive, storages)
         _check_compressed_storages(archive, storages)
-    return result, byteorder
+    return result, byteorder, storages
 
 
 def _unpickled(archive: _Archive, raw: bytes, byteorder: str, base: int) -> tuple[Unpickled, Collection[str]]:
@@ -159,26 +163,46 @@ def _unpickled(archive: _Archive, raw: bytes, byteorder: str, base: int) -> tupl
     return result, builder.storages
 
 
-def _others(archive: _Archive) -> list[Enclosed]:
-    """Further entries that hold something loadable."""
-    found = []
-    names = [n for n in archive.entries if n not in _USUAL and not n.startswith("data/")]
-    entries = [*archive.doubles, *map(archive.entries.__getitem__, names)]
-    most = archive.budget.limits.enclosed
-    if len(entries) > most:
-        limit = LimitError.past(
-            "enclosed", f"the zip archive has {len(entries):,} entries beside those of torch.save, more than {most:,}"
-        )
-        archive.log.note(limit)
-    for entry in entries[:most]:
+def _others(archive: _Archive, storages: Collection[str], *, is_script: bool) -> list[Enclosed]:
+    """Entries that hold something loadable, but for `data.pkl` and the storages that it refers to."""
+    known = {*_USUAL, *(f"data/{key}".lower() for key in storages)}
+    entries = [*archive.others, *(entry for name, entry in archive.entries.items() if name not in known)]
+    is_torch, most = "data.pkl" in archive.entries, archive.budget.limits.enclosed
+    found = list[Enclosed]()
+    for entry in entries:
         try:
-            if entry.data is not None and is_loadable(_start(archive.source, entry)):
-                archive.budget.charge(entry.nbytes, f"'{entry.name}'")
-                raw = _content(archive.source, entry, archive.budget)
-                found.append(Enclosed(f"{entry.name}", entry.data, raw))
+            enclosed = None if entry.data is None else _loadable(archive, entry)
         except Damage as damage:
             archive.log.add(damage.code, damage.reason, damage.offset, entry.name, fatal=False)
+            continue
+        if enclosed is None:
+            continue
+        if len(found) >= most:
+            what = f"the zip archive has more than {most:,} entries beside those of torch.save that are loadable"
+            archive.log.note(LimitError.past("enclosed", what))
+            break
+        by_design = _is_of_a_script(entry.name) if is_script else not is_torch
+        found.append(enclosed._replace(usual=by_design))
     return found
+
+
+def _loadable(archive: _Archive, entry: ZipEntry) -> Enclosed | None:
+    """An entry that a loader could unpickle; one that is stored as it is stays in the file."""
+    head = _start(archive.source, entry)
+    if not looks_loadable(head, entry.nbytes) or (head.startswith(NUMPY) and not may_hold_objects(head)):
+        return None
+    if entry.method == STORED:
+        part: bytes | Window = Window(archive.source, entry.data or 0, entry.packed)
+    else:
+        archive.budget.charge(entry.nbytes, f"'{entry.name}'")
+        part = _content(archive.source, entry, archive.budget)
+    return Enclosed(entry.name, entry.data or 0, part)
+
+
+def _is_of_a_script(name: str) -> bool:
+    """Whether TorchScript writes a pickle of this name beside `data.pkl`."""
+    _, _, inside = name.partition("/")
+    return inside == "constants.pkl" or (inside.startswith("code/") and inside.endswith(".debug_pkl"))
 
 
 def _start(source: Source, entry: ZipEntry) -> bytes:

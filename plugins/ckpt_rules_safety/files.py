@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FactUnavailable, TorchFile, expected_format
+from ckpt_rules import (
+    Checkpoint,
+    Content,
+    Entry,
+    EntryKind,
+    FactUnavailable,
+    TorchFile,
+    calls_something,
+    expected_format,
+    looks_loadable,
+)
 from ckpt_rules_safety.distributed import object_files
 
 _LOADABLE = frozenset({Content.ZIP, Content.PICKLE, Content.TAR, Content.NUMPY, Content.GZIP})
@@ -26,11 +37,15 @@ def _pickled_files(checkpoint: Checkpoint) -> tuple[TorchFile, ...]:
 
 def _found(checkpoint: Checkpoint) -> Iterator[TorchFile]:
     for entry in checkpoint.listing.files():
-        if entry.kind is EntryKind.FILE and _may_hold_a_pickle(checkpoint, entry):
-            try:
+        if entry.kind is not EntryKind.FILE or entry.suffix in _CONCATENATED:
+            continue
+        try:
+            if _may_hold_a_pickle(checkpoint, entry):
                 yield checkpoint.torch_file(entry.path)
-            except FactUnavailable:
-                continue
+            elif file := _unmarked(checkpoint, entry):
+                yield file
+        except FactUnavailable:
+            continue
     yield from object_files(checkpoint)
 
 
@@ -46,8 +61,6 @@ def is_torch_named(checkpoint: Checkpoint, path: str) -> bool:
 
 
 def _may_hold_a_pickle(checkpoint: Checkpoint, entry: Entry) -> bool:
-    if entry.suffix in _CONCATENATED:
-        return False
     head = checkpoint.head(entry.path)
     if head.error is not None or head.content is Content.EMPTY:
         return False
@@ -56,3 +69,13 @@ def _may_hold_a_pickle(checkpoint: Checkpoint, entry: Entry) -> bool:
     expected = expected_format(entry.name)
     named = (expected is not None and expected.name == "torch") or entry.suffix in _PICKLE_SUFFIXES
     return named and head.content in (Content.BINARY, Content.TEXT)
+
+
+def _unmarked(checkpoint: Checkpoint, entry: Entry) -> TorchFile | None:
+    """A file that neither its name nor its first bytes call a pickle, and that calls something when it is unpickled."""
+    head = checkpoint.head(entry.path)
+    if head.error is not None or not looks_loadable(head.head, head.size):
+        return None
+    file = checkpoint.torch_file(entry.path)
+    # What is wrong with it as a pickle says nothing: it is meant to be something else.
+    return replace(file, problems=()) if calls_something(file.globals) else None
