@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ckpt_rules import Checkpoint, GlobalRef, Place, Problem, Rule, Severity
 from ckpt_rules_safety.files import matches, pickled_files
-from ckpt_rules_safety.known_globals import is_known
+from ckpt_rules_safety.known_globals import is_known, is_only_filled
 from ckpt_rules_safety.unsafe_globals import danger
 
 _SHOWN = 5
@@ -59,9 +59,10 @@ class UnknownGlobal(Rule):
     ## What it checks
     The same names as `pickle/unsafe-global`. Known are those on torch's own weights-only list, and what transformers,
     accelerate, sentence-transformers, TRL, Lightning, DeepSpeed, Megatron, mmengine, ultralytics, NumPy, OmegaConf and the
-    standard library's plain types really store. Whatever is neither known nor on the list of what is dangerous is reported here; as information
-    where it stands in a file that the trainer does not read again, such as `training_args.bin`, in which scripts keep a
-    class of their own.
+    standard library's plain types really store. Whatever is neither known nor on the list of what is dangerous is reported
+    here. As information where the file does nothing but fill an instance of a class of the project's own in a file that the
+    trainer does not read again, such as `training_args.bin`, in which scripts keep their arguments. And classes that are
+    known, but called with arguments, where real files only fill an instance: their code then runs on what the file says.
 
     ## Why it matters
     A class of your own project is harmless and still ties the checkpoint to the code of that day; a class that you have
@@ -83,14 +84,21 @@ class UnknownGlobal(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
         for file in pickled_files(checkpoint):
-            unknown = [ref for ref in _first_of_each(file.globals) if self._is_unknown(ref)]
-            if unknown:
-                yield _unknown(file.path, unknown, is_unread=matches(file.path, checkpoint.layout.unread))
+            first = list(_first_of_each(file.globals))
+            if unknown := [ref for ref in first if self._is_unknown(ref)]:
+                is_unread = matches(file.path, checkpoint.layout.unread)
+                yield _unknown(file.path, unknown, is_unread=is_unread and all(map(_is_own_arguments, unknown)))
+            for ref in first:
+                if ref.given and is_only_filled(ref.module, ref.name) and not self._is_allowed(ref):
+                    yield _called(file.path, ref)
 
     def _is_unknown(self, ref: GlobalRef) -> bool:
         if is_known(ref.module, ref.name) or danger(ref.module, ref.name):
             return False
-        return not any(fnmatchcase(ref.dotted, glob) for glob in self.allow)
+        return not self._is_allowed(ref)
+
+    def _is_allowed(self, ref: GlobalRef) -> bool:
+        return any(fnmatchcase(ref.dotted, glob) for glob in self.allow)
 
 
 def _unknown(path: str, unknown: list[GlobalRef], *, is_unread: bool) -> Problem:
@@ -107,9 +115,26 @@ def _unknown(path: str, unknown: list[GlobalRef], *, is_unread: bool) -> Problem
     )
 
 
+def _is_own_arguments(ref: GlobalRef) -> bool:
+    """Whether it is the class of a script's own arguments, as transformers' `HfArgumentParser` has the script define it."""
+    return ref.module == "__main__" and not ref.given
+
+
+def _called(path: str, ref: GlobalRef) -> Problem:
+    return Problem(
+        message=f"the pickle {ref.stream} calls {ref.dotted} with arguments, first asked for at its byte {ref.offset:,}; "
+        "files that a trainer writes only fill an instance of it",
+        place=Place(path=path, key=ref.stream),
+        help="do not load the file unless you know who wrote it: the code of the class runs on what the file says",
+        data={"called": ref.dotted, "byte": ref.offset},
+    )
+
+
 def _first_of_each(globals_: tuple[GlobalRef, ...]) -> Iterator[GlobalRef]:
-    seen = set()
+    """Each name once, as called with arguments where any of the pickles does so."""
+    first: dict[tuple[str, str], GlobalRef] = {}
     for ref in globals_:
-        if (ref.module, ref.name) not in seen:
-            seen.add((ref.module, ref.name))
-            yield ref
+        known = first.setdefault((ref.module, ref.name), ref)
+        if ref.given and not known.given:
+            first[ref.module, ref.name] = known._replace(given=True)
+    yield from first.values()
