@@ -93,6 +93,7 @@ class GlobalRef(NamedTuple):
     reached: whether the pickle gets at it with `getattr`; `builtins.getattr.__call__` where of what can't be told
     called:  whether the pickle calls it, or builds an instance of it
     given:   whether it calls it with arguments; an instance that is only filled is not called so
+    network: whether the instances that it fills are modules of torch, by what it fills them with
     """
 
     module: str
@@ -102,6 +103,7 @@ class GlobalRef(NamedTuple):
     reached: bool = False
     called: bool = False
     given: bool = False
+    network: bool = False
 
     @property
     def dotted(self) -> str:

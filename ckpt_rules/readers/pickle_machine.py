@@ -108,7 +108,8 @@ def _as_called(ref: GlobalRef, machine: Machine, start: int) -> GlobalRef:
     """The name with what became of it, and its byte counted from the start of the pickle."""
     known = None if ref.reached else machine.known.get((ref.module, ref.name))
     called, given = (known.called, known.given) if known else (ref.reached, ref.reached)
-    return ref._replace(offset=ref.offset - start, called=called, given=given)
+    network = not given and ref.dotted in machine.networks
+    return ref._replace(offset=ref.offset - start, called=called, given=given, network=network)
 
 
 @contextmanager

@@ -295,6 +295,8 @@ def _build(m: Machine) -> None:
     target = m.stack[-1]
     if isinstance(target, Opaque):
         target.state = state
+        if type(state) is dict and "_parameters" in state and "_modules" in state:
+            m.networks.add(target.type)
         if target.type == WRAPPER and not skip_array(m, target):
             m.run_inner()
     elif id(target) not in m.ordered or not isinstance(state, dict):

@@ -129,6 +129,7 @@ class Machine:
         "known",
         "limits",
         "memo",
+        "networks",
         "notes",
         "ordered",
         "pos",
@@ -153,6 +154,7 @@ class Machine:
         self.enclosed: list[Enclosed] = []
         self.notes: list[tuple[str, int]] = []
         self.refused: tuple[str, int] | None = None
+        self.networks: set[str] = set()  # types of what is filled as a module of torch is
         self.ordered: set[int] = set()
         self.protocol = 0
         self.frame_end = 0

@@ -5,13 +5,16 @@ Keys are exact (module, name) pairs: a name is never trusted for its module, nor
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque
-from ckpt_rules.limits import DEFAULT_LIMITS, Limits
+from ckpt_rules.limits import DEFAULT_LIMITS, MIB, Limits
+from ckpt_rules.readers.budget import LimitError
 from ckpt_rules.readers.pickle_stack import ByteArray, Global, KeyGuard
 from ckpt_rules.readers.scalars import decode_scalar, numpy_dtype
 
@@ -39,6 +42,7 @@ class PlainBuilder:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.known = CONSTRUCTORS
+        self.limits = limits
         self.keys = KeyGuard(limits)
 
     def build(self, function: object, args: tuple[object, ...]) -> object:
@@ -75,11 +79,29 @@ class PlainBuilder:
 
 def sequence(value: object) -> list[object]:
     """What a loop over a value would meet."""
+    if isinstance(value, Opaque) and value.type == _RANGE:
+        refuse_length(_range_length(value.args), f"{_RANGE}{value.args!r:.60}")
     if isinstance(value, Opaque) or (isinstance(value, str | bytes) and len(value) > MAX_LETTERS):
         raise CantTell
     if type(value) not in (list, tuple, set, frozenset, dict, str, bytes):
         raise TypeError
     return list(value)  # type: ignore[call-overload,no-any-return]
+
+
+def refuse_length(count: int, what: str, limits: Limits = DEFAULT_LIMITS) -> None:
+    """LimitError where something is to be made that is longer than any part of a file that is read."""
+    most = limits.structure * MIB
+    if count > most:
+        raise LimitError.past("structure", f"the pickle makes {count:,} elements of {what}, more than {most:,}")
+
+
+def _range_length(args: tuple[object, ...]) -> int:
+    numbers = [part for part in args if type(part) is int]
+    if len(numbers) != len(args) or not 1 <= len(numbers) <= 3 or numbers[2:] == [0]:
+        return 0
+    # Not len(): that of a range of more than 63 bits can't be had.
+    start, stop, step = (0, numbers[0], 1) if len(numbers) == 1 else (*numbers, 1)[:3]
+    return max(0, (stop - start + step - (1 if step > 0 else -1)) // step)
 
 
 def _mapping(builder: PlainBuilder, items: object = ()) -> dict[object, object]:
@@ -136,6 +158,7 @@ def _bytes(builder: PlainBuilder, raw: object = b"", encoding: object = None) ->
     if isinstance(raw, bytes):
         return raw
     if isinstance(raw, int) and raw >= 0:  # asks for that many bytes
+        refuse_length(raw, "one call of bytes or bytearray", builder.limits)
         raise CantTell
     if isinstance(raw, str):
         raise TypeError
@@ -164,6 +187,31 @@ def _numpy_scalar(_: PlainBuilder, dtype: object, raw: object) -> object:
     return number
 
 
+def _array(builder: PlainBuilder, *args: object) -> object:
+    """What takes memory by its shape, or by its first argument: it is not made here, and refused where it is huge."""
+    shape = args[0] if args and isinstance(args[0], tuple) else args
+    refuse_length(_product(shape), "one array or storage", builder.limits)
+    raise CantTell
+
+
+def _empty_array(builder: PlainBuilder, kind: object, shape: object = (), *rest: object) -> object:
+    refuse_length(_product(shape), "one array", builder.limits)
+    raise CantTell
+
+
+def _product(shape: object) -> int:
+    sizes = shape if isinstance(shape, tuple) else ()
+    return prod(size for size in sizes if type(size) is int and size > 0) if sizes else 0
+
+
+def _fraction(builder: PlainBuilder, *args: object) -> object:
+    """A fraction: of `1e999999999` Python computes every digit."""
+    exponents = [found[1] for text in args if isinstance(text, str) and (found := _EXPONENT.search(text))]
+    if exponents and int(exponents[0][:_MOST_DIGITS]) > _MOST_EXPONENT:
+        raise LimitError(f"the pickle makes a number with {exponents[0][:20]} digits")
+    raise CantTell
+
+
 def _reconstruct(_: PlainBuilder, kind: object, _base: object = None, state: object = None) -> Opaque:
     return Opaque(str(kind) if isinstance(kind, Global) else "", () if state is None else (state,))
 
@@ -172,6 +220,10 @@ def _new_object(builder: PlainBuilder, kind: object, *args: object) -> object:
     """`copyreg.__newobj__`: the class comes first."""
     return builder.new(kind, args)
 
+
+_RANGE = "builtins.range"
+_EXPONENT = re.compile(r"[eE]\+?([0-9]+)\s*\Z")
+_MOST_EXPONENT, _MOST_DIGITS = 10_000, 20
 
 _FUNCTIONS_ONLY = frozenset({"_codecs", "copyreg", "torch._utils", "torch._tensor", "torch.serialization"})
 _FILLED_LATER = frozenset(
@@ -195,6 +247,18 @@ CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("builtins", "bytes"): _bytes,
     ("builtins", "bytearray"): _bytearray,
     ("_codecs", "encode"): _encode,
+    ("fractions", "Fraction"): _fraction,
+    ("numpy", "ndarray"): _array,
+    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    **{
+        ("torch", f"{dtype}{kind}"): _array
+        for kind in ("Storage", "Tensor")
+        for dtype in ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
+    },
+    ("torch", "Tensor"): _array,
+    ("torch.storage", "TypedStorage"): _array,
+    ("torch.storage", "UntypedStorage"): _array,
     ("copyreg", "_reconstructor"): _reconstruct,
     ("copyreg", "__newobj__"): _new_object,
     ("numpy._core.multiarray", "scalar"): _numpy_scalar,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from ckpt_rules.facts.tensors import GlobalRef, TorchFile
+from ckpt_rules.facts.tensors import GlobalRef, ReadProblem, TorchFile
 from ckpt_rules.readers import torch_legacy
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog
@@ -28,6 +28,7 @@ from ckpt_rules.readers.windows import FIRST_NBYTES, unpickle_window
 from ckpt_rules.storage import Source
 
 HEAD_NBYTES = 1024
+LIMIT = "limit"
 _USTAR_AT = 257
 
 Reading = tuple[TorchFile, list[Enclosed]]
@@ -51,7 +52,10 @@ def read_torch_file(
     found = [each for each in inner if each.part.readable or each.part.globals]
     globals_ = [g._replace(stream=f"{each.stream} > {g.stream}") for each in found for g in each.part.globals]
     nested = [name for each in found for name in each.names()]
-    return replace(file, globals=file.globals + tuple(globals_), nested=tuple(nested)) if found else file
+    if not found:
+        return file
+    problems = (*file.problems, *(limit for each in found for limit in each.limits()))
+    return replace(file, globals=file.globals + tuple(globals_), nested=tuple(nested), problems=problems)
 
 
 class _Inner(NamedTuple):
@@ -64,6 +68,13 @@ class _Inner(NamedTuple):
     def names(self) -> list[str]:
         """Itself, unless archives of the kind hold such parts by design, and what is enclosed in it."""
         return [*([] if self.usual else [self.stream]), *(f"{self.stream} > {further}" for further in self.part.nested)]
+
+
+    def limits(self) -> Iterator[ReadProblem]:
+        """The limits that it came to, where it asks for something: other bytes only happen to look like a pickle."""
+        for fault in self.part.problems if self.part.globals else ():
+            if fault.code == LIMIT:
+                yield replace(fault, where=self.stream, offset=None, fatal=False)
 
 
 def _inside(enclosed: Enclosed, budget: Budget, depth: int) -> _Inner:
@@ -141,7 +152,7 @@ def _read_packed(source: Source, path: str, packing: Packing, budget: Budget) ->
     log.add("not-torch", f"the file is compressed with {packing.name}, which torch.load does not read", 0)
     enclosed = []
     try:
-        enclosed.append(Enclosed(packing.name, 0, unpacked(source, packing, budget)))
+        enclosed.append(Enclosed(packing.name, 0, unpacked(source, packing, budget), usual=True))
     except Damage as damage:
         log.note(damage)
     return TorchFile(path, source.size, "unknown", None, readable=False, problems=log.all()), enclosed
@@ -150,6 +161,7 @@ def _read_packed(source: Source, path: str, packing: Packing, budget: Budget) ->
 def _disguised(source: Source, path: str, message: str, pickles: list[Unpickled]) -> Reading:
     log = ProblemLog()
     log.add("not-torch", message, 0)
+    log.extend(p for pickle in pickles if pickle.globals for p in pickle.problems if p.code == LIMIT)
     file = TorchFile(path, source.size, "unknown", None, _globals(pickles), readable=False, problems=log.all())
     return file, _enclosed(pickles)
 

@@ -77,5 +77,7 @@ def _unmarked(checkpoint: Checkpoint, entry: Entry) -> TorchFile | None:
     if head.error is not None or not looks_loadable(head.head, head.size):
         return None
     file = checkpoint.torch_file(entry.path)
+    if not calls_something(file.globals):
+        return None
     # What is wrong with it as a pickle says nothing: it is meant to be something else.
-    return replace(file, problems=()) if calls_something(file.globals) else None
+    return replace(file, problems=tuple(fault for fault in file.problems if fault.code == "limit"))

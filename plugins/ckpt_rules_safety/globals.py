@@ -60,8 +60,8 @@ class UnknownGlobal(Rule):
     The same names as `pickle/unsafe-global`. Known are those on torch's own weights-only list, and what transformers,
     accelerate, sentence-transformers, TRL, Lightning, DeepSpeed, Megatron, mmengine, ultralytics, NumPy, OmegaConf and the
     standard library's plain types really store. Whatever is neither known nor on the list of what is dangerous is reported
-    here. As information where the file does nothing but fill an instance of a class of the project's own in a file that the
-    trainer does not read again, such as `training_args.bin`, in which scripts keep their arguments. And classes that are
+    here; as information where it is a network's class, filled as torch fills a module, or a class of the script itself in a
+    file that the trainer does not read again, such as `training_args.bin`, in which scripts keep their arguments. And classes that are
     known, but called with arguments, where real files only fill an instance: their code then runs on what the file says.
 
     ## Why it matters
@@ -87,7 +87,8 @@ class UnknownGlobal(Rule):
             first = list(_first_of_each(file.globals))
             if unknown := [ref for ref in first if self._is_unknown(ref)]:
                 is_unread = matches(file.path, checkpoint.layout.unread)
-                yield _unknown(file.path, unknown, is_unread=is_unread and all(map(_is_own_arguments, unknown)))
+                is_harmless = all(ref.network or (is_unread and _is_own_arguments(ref)) for ref in unknown)
+                yield _unknown(file.path, unknown, is_harmless=is_harmless)
             for ref in first:
                 if ref.given and is_only_filled(ref.module, ref.name) and not self._is_allowed(ref):
                     yield _called(file.path, ref)
@@ -101,7 +102,7 @@ class UnknownGlobal(Rule):
         return any(fnmatchcase(ref.dotted, glob) for glob in self.allow)
 
 
-def _unknown(path: str, unknown: list[GlobalRef], *, is_unread: bool) -> Problem:
+def _unknown(path: str, unknown: list[GlobalRef], *, is_harmless: bool) -> Problem:
     names = [ref.dotted for ref in unknown]
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
     first = unknown[0]
@@ -111,7 +112,7 @@ def _unknown(path: str, unknown: list[GlobalRef], *, is_unread: bool) -> Problem
         place=Place(path=path, key=first.stream),
         help="if they are your own, name them in the rule's option `allow`; if not, do not load the file",
         data={"globals": names},
-        severity=Severity.INFO if is_unread else None,
+        severity=Severity.INFO if is_harmless else None,
     )
 
 

@@ -25,6 +25,7 @@ _NAMES = {
     "deepspeed.runtime.zero.config": "ZeroStageEnum",
     "deepspeed.utils.tensor_fragment": "fragment_address",
     "fractions": "Fraction",
+    "joblib.numpy_pickle": "NumpyArrayWrapper",
     "lightning.fabric.utilities.data": "AttributeDict",
     "lightning.pytorch.utilities.parsing": "AttributeDict",
     "lightning_fabric.utilities.data": "AttributeDict",
@@ -86,6 +87,7 @@ _NAMES = {
     "torch.optim.adamw": "AdamW",
     "torch.optim.sgd": "SGD",
     "torch.storage": "_load_from_bytes",
+    "torch.torch_version": "TorchVersion",
     "transformers.trainer_pt_utils": "AcceleratorConfig LayerWiseDummyOptimizer",
     "transformers.trainer_utils": (
         "EvaluationStrategy FSDPOption HubStrategy IntervalStrategy SaveStrategy SchedulerType ShardedDDPOption"
@@ -101,7 +103,12 @@ KNOWN = frozenset((module, name) for module, names in _NAMES.items() for name in
 """(module, name) of each."""
 
 CLASSES = (
+    "gym.spaces",
+    "gymnasium.spaces",
+    "models.common",
+    "models.yolo",
     "numpy.dtypes",
+    "stable_baselines3.common",
     "torch.ao.nn",
     "torch.nn.modules",
     "torch.optim.lr_scheduler",
@@ -114,6 +121,28 @@ CLASSES = (
 )
 """Modules, with those below them, whose classes a checkpoint may hold: whole networks, samplers, configurations."""
 
+_ONLY_FILLED = frozenset((module, name) for module, names in {
+    "accelerate.state": "PartialState",
+    "accelerate.utils.dataclasses": "DeepSpeedPlugin FullyShardedDataParallelPlugin",
+    "argparse": "Namespace",
+    "megatron.core.optimizer": "OptimizerConfig",
+    "megatron.core.optimizer.optimizer_config": "OptimizerConfig",
+    "mmengine.logging.history_buffer": "HistoryBuffer",
+    "omegaconf.dictconfig": "DictConfig",
+    "omegaconf.listconfig": "ListConfig",
+    "random": "Random",
+    "torch.nn.parallel.distributed": "DistributedDataParallel",
+    "torch.optim.adam": "Adam",
+    "torch.optim.adamw": "AdamW",
+    "torch.optim.sgd": "SGD",
+    "transformers.integrations.deepspeed": "HfDeepSpeedConfig HfTrainerDeepSpeedConfig",
+    "transformers.trainer_pt_utils": "AcceleratorConfig LayerWiseDummyOptimizer",
+    "types": "SimpleNamespace",
+}.items() for name in names.split())  # fmt: skip
+_ARGUMENTS = re.compile(r"\w*TrainingArguments")
+_ENUMERATION = re.compile(r"\w*(?:Level|Method|Mode|Names|Strategy|Type)")
+_NOT_FILLED = ("gym.spaces", "gymnasium.spaces", "numpy.dtypes")
+
 _CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]*")
 
 
@@ -123,4 +152,20 @@ def is_known(module: str, name: str) -> bool:
         return True
     if module.partition(".")[0] == "__torch__":
         return True
-    return _CLASS.fullmatch(name) is not None and any(module == m or module.startswith(f"{m}.") for m in CLASSES)
+    return _CLASS.fullmatch(name) is not None and _lies_in(module, CLASSES)
+
+
+def is_only_filled(module: str, name: str) -> bool:
+    """Whether it is a known class that pickles of real files make without arguments, and then fill.
+
+    Members of enumerations, dates, paths and the like are made by a call.
+    """
+    if (module, name) in _ONLY_FILLED or (_ARGUMENTS.fullmatch(name) and (module, name) in KNOWN):
+        return True
+    if (module, name) in KNOWN or (module, name) in ALLOWED_PAIRS or _ENUMERATION.fullmatch(name):
+        return False
+    return is_known(module, name) and _lies_in(module, CLASSES) and not _lies_in(module, _NOT_FILLED)
+
+
+def _lies_in(module: str, modules: tuple[str, ...]) -> bool:
+    return any(module == m or module.startswith(f"{m}.") for m in modules)

@@ -230,6 +230,7 @@ def seen_unknown(result):
 def test_the_lists_do_not_contradict_each_other():
     exceptions = {(m, n) for m, n in KNOWN | ALLOWED_PAIRS if listed_danger(m, n)}
     assert exceptions == {
+        ("joblib.numpy_pickle", "NumpyArrayWrapper"),
         ("signal", "Signals"),
         ("torch._dynamo.decorators", "_DimRange"),
         ("torch.serialization", "_get_layout"),
