@@ -34,7 +34,7 @@ def open_checkpoint(
 
     layout: the name of the one to choose, whatever others make of the directory
 
-    A path that is a file is a checkpoint where a layout recognises it as one.
+    A path that is a file is listed as a directory that holds nothing else, whether or not a layout recognises it.
     """
     checkpoint = Checkpoint(storage, limits)
     notices = [_crashed(f"the plugin {p} could not be loaded", p.crash) for p in plugins.broken if p.crash]
@@ -45,8 +45,6 @@ def open_checkpoint(
         layouts = tuple(each for each in plugins.layouts if each.one_file or not one_file)
         matches = [(_asked(each, checkpoint, plugins, timeout, notices), each) for each in layouts]
         _choose(checkpoint, matches, layout, plugins, notices)
-    if one_file and checkpoint.match is None:
-        checkpoint = Checkpoint(storage, limits)
     return checkpoint, notices
 
 

@@ -189,7 +189,8 @@ class WrongFormat(Rule):
 
     ## What it checks
     The first bytes of files with a suffix that promises a format: a pickle named `.safetensors`, a tar or 7z archive
-    named `.pth`, a safetensors file named `.bin`. Stand-ins and empty files are reported by their own rules.
+    named `.pth`, a safetensors file named `.bin`. Stand-ins and empty files are reported by their own rules; SpeechBrain,
+    whose `CKPT.yaml` lies beside them, calls text `.ckpt` as well.
 
     ## Why it matters
     Loaders choose their parser by the name. The error that follows speaks of a damaged file where only the name, or the
@@ -208,10 +209,17 @@ class WrongFormat(Rule):
             expected = expected_format(entry.name)
             if expected is None or not expected.certain or head.content in (*expected.contents, Content.EMPTY):
                 continue
-            if _stand_in(entry, head) is None:
+            if _stand_in(entry, head) is None and not _is_of_speechbrain(checkpoint, entry, head):
                 yield Problem(
                     message=f"the file is named as a {expected.name} file and its content is {head.content.value}",
                     place=Place(path=entry.path),
                     help=f"rename it to what it is, or write it again as {expected.name}",
                     data={"expected": expected.name, "content": head.content.value},
                 )
+
+
+def _is_of_speechbrain(checkpoint: Checkpoint, entry: Entry, head: FileHead) -> bool:
+    """Whether SpeechBrain wrote it: each part of its state by its own hook, counters and the like as text or YAML."""
+    beside = f"{entry.path.removesuffix(entry.name)}CKPT.yaml"
+    is_text = head.content in (Content.TEXT, Content.JSON)
+    return is_text and entry.suffix == ".ckpt" and checkpoint.listing.get(beside) is not None

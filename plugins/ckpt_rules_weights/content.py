@@ -11,6 +11,9 @@ _SHOWN = 5
 _FORMATS = frozenset({
     ".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".distcp", ".h5", ".keras", ".gguf", ".npz", ".msgpack", ".ocdbt",
 })  # fmt: skip
+_FORMATS_OF_OTHERS = _FORMATS | {
+    ".gz", ".joblib", ".keras", ".mar", ".model", ".nemo", ".npy", ".onnx", ".p", ".pickle", ".pkl", ".pt2", ".tflite", ".zip",
+}  # fmt: skip
 _NOT_LOOKED_INTO = frozenset({".h5", ".keras", ".ocdbt"})
 _ZARR = frozenset({".zarray", "zarr.json"})
 _NO_WEIGHTS = re.compile(r"(?:optim|sched|rng|random_state|training_args|scaler)", re.IGNORECASE)
@@ -63,10 +66,13 @@ class Missing(Rule):
 
 def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
     """A file that a trainer of its own may keep weights in: any in a directory of no known layout, else in one below."""
-    unknown = checkpoint.layout.name == "files"
+    unknown = checkpoint.match is None
     files = [e for e in checkpoint.listing.files() if unknown or "/" in e.path or e.suffix in _NOT_LOOKED_INTO]
+    if unknown and checkpoint.is_one_file:
+        return next((e.path for e in files), None)  # whatever else belongs to it lies elsewhere
+    formats = _FORMATS_OF_OTHERS if unknown else _FORMATS
     return next(
-        (e.path for e in files if e.name in _ZARR or (e.suffix in _FORMATS and not _NO_WEIGHTS.match(e.name))), None
+        (e.path for e in files if e.name in _ZARR or (e.suffix in formats and not _NO_WEIGHTS.match(e.name))), None
     )
 
 
