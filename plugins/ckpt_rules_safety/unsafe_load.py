@@ -12,6 +12,7 @@ from ckpt_rules_safety.files import matches
 from ckpt_rules_safety.torch_globals import ALLOWED
 from ckpt_rules_safety.unsafe_globals import danger
 
+TORCHSCRIPT = "torchscript"
 _LAST_PROTOCOL = 3
 _REFUSED = "weights-only"
 _SHOWN = 5
@@ -24,8 +25,8 @@ class NeedsUnsafeLoad(Rule):
     ## What it checks
     The importable names that the pickles of the training state and of the weights ask for, against the exact list that
     torch lets through with `weights_only=True`, its default since 2.6; and the pickle protocol, of which that loader reads
-    2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive. Nothing is imported or run
-    to find out. Files that a trainer reads with a loader of its own, which lets through what it has saved
+    2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive, which is an error where the
+    state of an optimizer, a schedule or a random generator belongs. Nothing is imported or run to find out. Files that a trainer reads with a loader of its own, which lets through what it has saved
     (`rng_state.pth`, DeepSpeed's optimizer states), or does not read at all (`training_args.bin`), are left alone.
 
     ## Why it matters
@@ -50,15 +51,21 @@ class NeedsUnsafeLoad(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
-        allowed = ALLOWED.union(self.allow)
+        for path in _own_files(checkpoint):
+            if checkpoint.torch_file(path).container == TORCHSCRIPT:
+                yield _no_state(path)
+        allowed, weights = ALLOWED.union(self.allow), _weights(checkpoint)
         for path in files_of_a_resume(checkpoint):
-            if problem := refused_by_default(checkpoint.torch_file(path), allowed):
+            file = checkpoint.torch_file(path)
+            if file.container == TORCHSCRIPT and path not in weights:
+                yield _no_state(path)
+            elif problem := refused_by_default(file, allowed):
                 yield problem
 
 
 def refused_by_default(file: TorchFile, allowed: frozenset[str] = ALLOWED) -> Problem | None:
     """What `torch.load` refuses in a file that is sound otherwise; `allowed` are the globals that it lets through."""
-    if file.container == "torchscript":
+    if file.container == TORCHSCRIPT:
         return _script(file)
     asked = {_modern(g.module, g.name): danger(g.module, g.name) for g in file.globals if not g.reached}
     refused = sorted(asked.keys() - allowed)
@@ -86,6 +93,18 @@ def files_of_a_resume(checkpoint: Checkpoint) -> list[str]:
     if not found:
         raise FactUnavailable("no torch file is needed to resume or to load the weights")
     return found
+
+
+def _own_files(checkpoint: Checkpoint) -> list[str]:
+    """Torch files that the trainer reads with a loader of its own, such as random states."""
+    return [e.path for e in checkpoint.files_in("torch") if matches(e.path, tuple(checkpoint.layout.own_loader))]
+
+
+def _weights(checkpoint: Checkpoint) -> frozenset[str]:
+    try:
+        return frozenset(file.path for file in checkpoint.weights.files)
+    except FactUnavailable:
+        return frozenset()
 
 
 def _is_left_alone(checkpoint: Checkpoint, path: str) -> bool:
@@ -132,6 +151,16 @@ def _unknown(path: str, fault: ReadProblem) -> Problem:
         place=Place(path=path, key=fault.where, offset=fault.offset),
         help="load it with weights_only=False if you trust its source, and save it again with torch.save",
         data={"code": fault.code},
+    )
+
+
+def _no_state(path: str) -> Problem:
+    return Problem(
+        message=f"{path} is a TorchScript archive, a program, where the state of training belongs: no trainer takes it",
+        place=Place(path=path),
+        help="restore the file from where the save was written; do not load it if you do not know who put it there",
+        severity=Severity.ERROR,
+        data={"container": TORCHSCRIPT},
     )
 
 
