@@ -438,3 +438,17 @@ def test_every_flipped_byte_of_a_header_is_judged_as_the_library_does():
             spoiled = bytearray(data)
             spoiled[at] ^= mask
             assert fatal(read(bytes(spoiled))) == refused(bytes(spoiled)), (at, mask)
+
+
+def test_a_dtype_that_is_not_known_is_refused_whatever_its_offsets_span():
+    entries = {
+        "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        "b": {"dtype": "NOPE", "shape": [1], "data_offsets": [4, 3]},
+        "c": {"dtype": "F32", "shape": [1], "data_offsets": [3, 7]},
+    }
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    data = struct.pack("<Q", len(header)) + header + bytes(7)
+    found = read(data)
+    assert refused(data)
+    assert [(p.code, p.where) for p in found.problems if p.fatal][0] == ("dtype", "b")
+    assert "b" not in found.tensors

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
+
+_SAVE = Path(__file__).parents[2] / 'layouts/trainer/fixtures/sft-lora/checkpoint-8'
 
 
 @pytest.fixture
@@ -16,3 +21,14 @@ def put(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def make_trainer_save():
+    """`make_trainer_save(folder)`: a copy of a save of transformers' Trainer."""
+
+    def make(folder):
+        shutil.copytree(_SAVE, folder)
+        return folder
+
+    return make
