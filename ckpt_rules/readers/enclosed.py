@@ -9,7 +9,8 @@ from typing import NamedTuple, Self
 from ckpt_rules.storage import Source
 
 _LOADABLE = re.compile(
-    rb"\x80[\x02-\x05]|PK\x03\x04|\x93NUMPY|\x1f\x8b|\xfd7zXZ\x00|BZh[1-9]1AY&SY|\x5d\x00\x00|x[\x01\x5e\x9c\xda]", re.DOTALL
+    rb"\x80[\x02-\x05]|PK\x03\x04|\x93NUMPY|\x1f\x8b|\xfd7zXZ\x00|BZh[1-9]1AY&SY|\x5d\x00\x00|x[\x01\x5e\x9c\xda]",
+    re.DOTALL,
 )
 _ZLIB_NBYTES = 64
 

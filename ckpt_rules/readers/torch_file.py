@@ -69,7 +69,6 @@ class _Inner(NamedTuple):
         """Itself, unless archives of the kind hold such parts by design, and what is enclosed in it."""
         return [*([] if self.usual else [self.stream]), *(f"{self.stream} > {further}" for further in self.part.nested)]
 
-
     def limits(self) -> Iterator[ReadProblem]:
         """The limits that it came to, where it asks for something: other bytes only happen to look like a pickle."""
         for fault in self.part.problems if self.part.globals else ():

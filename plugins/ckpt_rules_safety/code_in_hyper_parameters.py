@@ -33,7 +33,11 @@ def _named(path: str, name: str, values: Mapping[object, object]) -> Iterator[Na
     instantiator, kind = values.get("_instantiator"), values.get("_class_path")
     if isinstance(instantiator, str) and instantiator not in _INSTANTIATORS:
         yield NamedCode(path, f"{name}._instantiator", instantiator, _INSTANTIATOR)
-    if isinstance(kind, str) and not is_of(kind, _LIBRARIES) and (instantiator not in _INSTANTIATORS or _is_harmful(kind)):
+    if (
+        isinstance(kind, str)
+        and not is_of(kind, _LIBRARIES)
+        and (instantiator not in _INSTANTIATORS or _is_harmful(kind))
+    ):
         yield NamedCode(path, f"{name}._class_path", kind, _CLASS)
 
 

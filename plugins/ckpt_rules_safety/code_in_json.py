@@ -23,7 +23,17 @@ _PIPELINE = "diffusers imports that file of the checkpoint"
 
 _SENTENCE = frozenset({"sentence_transformers", "torch"})
 _LIBRARIES = frozenset(
-    {"__main__", "diffusers", "open_clip", "peft", "sentence_transformers", "timm", "torch", "torchvision", "transformers"}
+    {
+        "__main__",
+        "diffusers",
+        "open_clip",
+        "peft",
+        "sentence_transformers",
+        "timm",
+        "torch",
+        "torchvision",
+        "transformers",
+    }
 )
 _ACTIVATIONS = frozenset({"activation_fn", "activation_function", "sbert_ce_default_activation_function"})
 _LEVELS = 4
@@ -47,7 +57,7 @@ def named_in_json(checkpoint: Checkpoint) -> Iterator[NamedCode]:
             yield NamedCode(entry.path, key, code, does)
 
 
-def _config(value: object, entry: Entry, checkpoint: Checkpoint) -> Found:
+def _config(value: object, *_: object) -> Found:
     if isinstance(value, dict):
         yield from _of_transformers(value, "", _LEVELS)
         yield from _activations(value, "")
@@ -80,8 +90,8 @@ def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:
             yield from _texts(part, f"{key}.{number}")
 
 
-def _tokenizer(value: object, entry: Entry, checkpoint: Checkpoint) -> Found:
-    yield from _config(value, entry, checkpoint)
+def _tokenizer(value: object, *_: object) -> Found:
+    yield from _config(value)
     templates = value.get("chat_template") if isinstance(value, dict) else None
     for number, template in enumerate(templates if isinstance(templates, list) else ()):
         name = template.get("name") if isinstance(template, dict) else None
@@ -89,7 +99,7 @@ def _tokenizer(value: object, entry: Entry, checkpoint: Checkpoint) -> Found:
             yield f"chat_template.{number}.name", name, _TEMPLATE
 
 
-def _modules(value: object, entry: Entry, checkpoint: Checkpoint) -> Found:
+def _modules(value: object, *_: object) -> Found:
     for number, module in enumerate(value if isinstance(value, list) else ()):
         kind = module.get("type") if isinstance(module, dict) else None
         if isinstance(kind, str) and not kind.startswith("sentence_transformers."):
@@ -104,8 +114,8 @@ def _activations(config: Mapping[object, object], above: str) -> Found:
             yield from _activations(value, f"{name}.")
 
 
-def _adapter(value: object, entry: Entry, checkpoint: Checkpoint) -> Found:
-    yield from _config(value, entry, checkpoint)
+def _adapter(value: object, *_: object) -> Found:
+    yield from _config(value)
     mapping = value.get("auto_mapping") if isinstance(value, dict) else None
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
     if isinstance(library, str) and not is_of(library, _LIBRARIES):

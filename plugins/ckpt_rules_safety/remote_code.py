@@ -39,7 +39,8 @@ class RemoteCode(Rule):
     tags = frozenset({"safety", "load"})
 
     allow: tuple[str, ...] = Field(
-        default=(), description="Names of code that are no finding: a module, with all that lies below it, or a repository."
+        default=(),
+        description="Names of code that are no finding: a module, with all that lies below it, or a repository.",
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:

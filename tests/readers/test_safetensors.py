@@ -450,5 +450,5 @@ def test_a_dtype_that_is_not_known_is_refused_whatever_its_offsets_span():
     data = struct.pack("<Q", len(header)) + header + bytes(7)
     found = read(data)
     assert refused(data)
-    assert [(p.code, p.where) for p in found.problems if p.fatal][0] == ("dtype", "b")
+    assert next((p.code, p.where) for p in found.problems if p.fatal) == ("dtype", "b")
     assert "b" not in found.tensors

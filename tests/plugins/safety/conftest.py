@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_SAVE = Path(__file__).parents[2] / 'layouts/trainer/fixtures/sft-lora/checkpoint-8'
+_SAVE = Path(__file__).parents[2] / "layouts/trainer/fixtures/sft/checkpoint-8"
 
 
 @pytest.fixture

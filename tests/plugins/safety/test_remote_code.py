@@ -157,7 +157,9 @@ def test_what_sentence_transformers_writes_is_silent(tmp_path, run_rule):
     if words is None:
         pytest.skip("this version has no module that needs no network")
     bow = modules.BoW(vocab=["a", "b"])
-    sentence_transformers.SentenceTransformer(modules=[bow, modules.Dense(2, 2)], device="cpu").save(str(tmp_path / "ck"))
+    sentence_transformers.SentenceTransformer(modules=[bow, modules.Dense(2, 2)], device="cpu").save(
+        str(tmp_path / "ck")
+    )
     run_rule(RemoteCode(), tmp_path / "ck").assert_passed()
 
 
@@ -179,7 +181,11 @@ def test_code_is_named_by_hyper_parameters(values, key, code, tmp_path, run_rule
 
 
 def test_what_the_command_line_of_lightning_writes_is_silent(tmp_path, run_rule):
-    values = {"_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": "project.models.Net", "lr": 0.1}
+    values = {
+        "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        "_class_path": "project.models.Net",
+        "lr": 0.1,
+    }
     torch.save({"state_dict": {}, "hyper_parameters": values}, tmp_path / "last.ckpt")
     torch.save({"state_dict": {}, "hyper_parameters": [1]}, tmp_path / "other.ckpt")
     run_rule(RemoteCode(), tmp_path).assert_passed()
