@@ -194,8 +194,9 @@ def _array(builder: PlainBuilder, *args: object) -> object:
     raise CantTell
 
 
-def _empty_array(builder: PlainBuilder, kind: object, shape: object = (), *rest: object) -> object:
-    refuse_length(_product(shape), "one array", builder.limits)
+def _empty_array(builder: PlainBuilder, *args: object) -> object:
+    """The same of a function that takes the class first, and then the shape."""
+    refuse_length(_product(args[1] if len(args) > 1 else ()), "one array", builder.limits)
     raise CantTell
 
 
@@ -204,7 +205,7 @@ def _product(shape: object) -> int:
     return prod(size for size in sizes if type(size) is int and size > 0) if sizes else 0
 
 
-def _fraction(builder: PlainBuilder, *args: object) -> object:
+def _fraction(_: PlainBuilder, *args: object) -> object:
     """A fraction: of `1e999999999` Python computes every digit."""
     exponents = [found[1] for text in args if isinstance(text, str) and (found := _EXPONENT.search(text))]
     if exponents and int(exponents[0][:_MOST_DIGITS]) > _MOST_EXPONENT:

