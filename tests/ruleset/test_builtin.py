@@ -60,6 +60,7 @@ def test_where_an_earlier_save_is_named_the_rules_that_compare_headers_run_with_
 def test_inference_asks_for_nothing_that_only_a_resume_needs(ours):
     asked = in_force("inference", ours)
     assert {i.partition("/")[0] for i in asked} == {
+        "config",
         "files",
         "pickle",
         "ranks",
