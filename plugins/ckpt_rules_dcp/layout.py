@@ -124,10 +124,11 @@ class Distributed(Layout):
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """The global step, or the optimizer's count of updates."""
         recorded = checkpoint.recorded
-        if any(not is_count(r.value) for r in recorded):
+        steps = [int(r.value) for r in recorded if is_count(r.value)]
+        if len(steps) < len(recorded):
             raise FactUnavailable(f"{recorded[0].key} makes no sense", path=recorded[0].path, blocked=True)
         updates = max(saved.update_counters(_small(checkpoint)).values(), default=None)
-        step = int(str(recorded[0].value)) if recorded else None
+        step = steps[0] if steps else None
         done = updates if step is None else step
         if done is None:
             raise FactUnavailable("neither a step nor an optimizer's counter is recorded")
