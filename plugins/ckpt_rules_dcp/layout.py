@@ -98,11 +98,12 @@ class Distributed(Layout):
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """Put together from its entries; parameters go by name."""
         state = saved.optimizer_state(checkpoint, _small(checkpoint))
-        return state_dicts.optimizer(state, _path(checkpoint), "optimizer")
+        return state_dicts.optimizer(state, _path(checkpoint), None if state is None else "optimizer")
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Put together from its entries."""
-        return state_dicts.scheduler(saved.scheduler_state(_small(checkpoint)), _path(checkpoint), "lr_scheduler")
+        state = saved.scheduler_state(_small(checkpoint))
+        return state_dicts.scheduler(state, _path(checkpoint), None if state is None else "lr_scheduler")
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """Under a name such as `scaler`."""
