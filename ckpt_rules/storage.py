@@ -149,7 +149,7 @@ class LocalStorage:
             if path.startswith(_BESIDE) and not self._limits.outside_links and os.path.islink(self.path / path):
                 return None
             info = os.stat(self.path / path)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
             return None
         except OSError as error:
             return Entry(path, EntryKind.UNREADABLE, error=reason(error))
