@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -97,8 +98,10 @@ class Distributed(Layout):
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """Put together from its entries; parameters go by name."""
-        state = saved.optimizer_state(checkpoint, _small(checkpoint))
-        return state_dicts.optimizer(state, _path(checkpoint), None if state is None else "optimizer")
+        small = _small(checkpoint)
+        state = saved.optimizer_state(checkpoint, small)
+        found = state_dicts.optimizer(state, _path(checkpoint), None if state is None else "optimizer")
+        return replace(found, grouped=not saved.is_flattened(small))
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Put together from its entries."""

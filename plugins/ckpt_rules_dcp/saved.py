@@ -27,6 +27,7 @@ MODEL = re.compile(r"(?:model|module|state_dict)\.(.+)")
 _OTHERS = re.compile(r"(?:train_state|trainer|dataloader|rng|rng_state|progress|extra_state|client_state)\b.*")
 _COUNTER = re.compile(r"(?:.*\.)?(?P<name>step|global_step|iteration|iter_num|epoch)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_OPTION = re.compile(r"param_groups\.[^.]+\.")
 _WHOLE_MODEL = ("model", "module", "state_dict")
 _WHOLE_OPTIMIZER = ("optimizer", "optim", "optimizers")
 _WHOLE_SCHEDULER = ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")
@@ -191,8 +192,22 @@ def folded(values: Mapping[str, object]) -> Mapping[object, object] | None:
             groups[int(owner)][field] = value
         elif kind == "param_groups" and owner:
             owners[owner][field] = value
-    listed = [groups[n] for n in sorted(groups)] or [{**fields, "params": [owner]} for owner, fields in owners.items()]
+    listed = [groups[n] for n in sorted(groups)] or _alike(owners)
     return {"state": _by_parameter(state, listed), "param_groups": listed} if state or listed else None
+
+
+def _alike(owners: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
+    """Parameters with equal options as one group: a flattened `state_dict` keeps the options of each by itself."""
+    groups: dict[str, tuple[Mapping[str, object], list[str]]] = {}
+    for owner, fields in owners.items():
+        groups.setdefault(repr(sorted(fields.items(), key=lambda f: f[0])), (fields, []))[1].append(owner)
+    return [{**fields, "params": params} for fields, params in groups.values()]
+
+
+def is_flattened(small: Small) -> bool:
+    """Whether the optimizer's options were saved by parameter, as `flatten_optimizer_state_dict` does."""
+    options = (m[1].split(".")[1] for n in small.values if (m := OPTIMIZER.fullmatch(small.bare(n))) and _OPTION.match(m[1]))
+    return not all(map(_NUMBER.fullmatch, options))
 
 
 def _unflattened(whole: Mapping[object, object]) -> Mapping[object, object]:

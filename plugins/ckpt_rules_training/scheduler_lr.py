@@ -17,7 +17,7 @@ from ckpt_rules import (
     Severity,
 )
 from ckpt_rules_training.maybe import maybe
-from ckpt_rules_training.scheduler_owner import PLATEAU, differ, disagreeing, number, owner
+from ckpt_rules_training.scheduler_owner import PLATEAU, differ, disagreeing, number, owner, strange_rates
 from ckpt_rules_training.scheduler_parts import is_last, part_rates
 from ckpt_rules_training.words import count, inside
 
@@ -65,6 +65,12 @@ class LrMismatch(Rule):
                 yield from self._between(scheduler, optimizer)
 
     def _between(self, scheduler: SchedulerState, optimizer: OptimizerState) -> Iterator[Problem]:
+        if not optimizer.grouped:
+            for index, lr in strange_rates(scheduler, optimizer, self.tolerance):
+                scheduled = (a for a in map(number, scheduler.last_lr) if a is not None)
+                nearest = min(scheduled, key=lambda a, lr=lr: abs(a - lr))
+                yield _lrs_differ(scheduler, optimizer, index, nearest, lr)
+            return
         if len(scheduler.last_lr) != len(optimizer.groups):
             yield _numbers_differ(scheduler, optimizer)
             return

@@ -50,7 +50,16 @@ def disagreeing(checkpoint: Checkpoint, scheduler: SchedulerState, tolerance: fl
     return optimizers[place] if optimizers[place] in alike else next(iter(alike), None)
 
 
+def strange_rates(scheduler: SchedulerState, optimizer: OptimizerState, tolerance: float) -> list[tuple[int, float]]:
+    """Rates of an optimizer whose own groups are not known that the scheduler has set for none, each with its group's index."""
+    scheduled = [a for a in map(number, scheduler.last_lr) if a is not None]
+    rates = ((i, b) for i, lr in enumerate(optimizer.lrs) if (b := number(lr)) is not None)
+    return [(i, b) for i, b in rates if scheduled and all(differ(a, b, tolerance) for a in scheduled)]
+
+
 def _fits(scheduler: SchedulerState, optimizer: OptimizerState, tolerance: float) -> bool:
+    if not optimizer.grouped:
+        return not strange_rates(scheduler, optimizer, tolerance)
     if len(scheduler.last_lr) != len(optimizer.groups):
         return False
     pairs = zip(map(number, scheduler.last_lr), map(number, optimizer.lrs), strict=True)
