@@ -22,7 +22,7 @@ from ckpt_rules import (
 
 METADATA = ".metadata"
 OPTIMIZER = re.compile(r"(?:optimizers?|optim)\.(?:0\.)?(.+)")
-SCHEDULER = re.compile(r"(?:lr_)?schedulers?\.(.+)")
+SCHEDULER = re.compile(r"(?:lr_)?schedulers?\.(?:0\.)?(.+)")
 MODEL = re.compile(r"(?:model|module|state_dict)\.(.+)")
 _OTHERS = re.compile(r"(?:train_state|trainer|dataloader|rng|rng_state|progress|extra_state|client_state)\b.*")
 _COUNTER = re.compile(r"(?:.*\.)?(?P<name>step|global_step|iteration|iter_num|epoch)")
