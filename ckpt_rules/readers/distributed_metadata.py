@@ -14,7 +14,14 @@ from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import ProblemLog
 from ckpt_rules.readers.metadata_names import ItemTable, Names
-from ckpt_rules.readers.metadata_objects import is_object, planned_names, state_of, stored_item, stored_tensor, transforms_of
+from ckpt_rules.readers.metadata_objects import (
+    is_object,
+    planned_names,
+    state_of,
+    stored_item,
+    stored_tensor,
+    transforms_of,
+)
 from ckpt_rules.readers.pickle_machine import unpickle
 from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.torch_file import Reading, bare_pickles, read_torch_file

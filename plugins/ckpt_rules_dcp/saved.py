@@ -206,7 +206,9 @@ def _alike(owners: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]
 
 def is_flattened(small: Small) -> bool:
     """Whether the optimizer's options were saved by parameter, as `flatten_optimizer_state_dict` does."""
-    options = (m[1].split(".")[1] for n in small.values if (m := OPTIMIZER.fullmatch(small.bare(n))) and _OPTION.match(m[1]))
+    options = (
+        m[1].split(".")[1] for n in small.values if (m := OPTIMIZER.fullmatch(small.bare(n))) and _OPTION.match(m[1])
+    )
     return not all(map(_NUMBER.fullmatch, options))
 
 

@@ -36,7 +36,10 @@ class UntrainedParameter(Rule):
     tags = frozenset({"resume"})
 
     most: float = Field(
-        default=0.5, ge=0, le=1, description="Share of parameters without state up to which they are not taken for frozen."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of parameters without state up to which they are not taken for frozen.",
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -55,7 +58,13 @@ def _problem(checkpoint: Checkpoint, optimizer: OptimizerState, bare: list[str],
     shown = ", ".join(bare[:_SHOWN]) + (f" and {len(bare) - _SHOWN:,} more" if len(bare) > _SHOWN else "")
     shapes = {n: t.shape for n, t in checkpoint.fact(saved.model_tensors).items() if n in bare}
     empty = sum(0 in shape for shape in shapes.values())
-    hollow = f", {empty:,} of them without an element" if empty and len(bare) > 1 else ", which has no element" if empty else ""
+    hollow = (
+        f", {empty:,} of them without an element"
+        if empty and len(bare) > 1
+        else ", which has no element"
+        if empty
+        else ""
+    )
     return Problem(
         message=f"the optimizer has no state for {len(bare):,} of its {of:,} parameters: {shown}{hollow}; if they are trainable, "
         "set_state_dict stops with 'Missing key in checkpoint state_dict'",

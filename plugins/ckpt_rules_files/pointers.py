@@ -32,7 +32,9 @@ class DanglingPointer(Rule):
         """One problem for each pointer to nowhere."""
         for pointer in _pointers(checkpoint):
             if not pointer.exists and pointer.needed in _SEVERITIES:
-                what = f"names '{pointer.target}', which is not there" if pointer.target else _nothing(checkpoint, pointer)
+                what = (
+                    f"names '{pointer.target}', which is not there" if pointer.target else _nothing(checkpoint, pointer)
+                )
                 yield Problem(
                     message=f"{_name(pointer)} {what}: {pointer.why}",
                     place=Place(path=pointer.path, key=pointer.key),

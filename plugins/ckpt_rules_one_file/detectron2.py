@@ -30,7 +30,9 @@ class Detectron2(Dialect):
     pointer = "last_checkpoint"
     without_target = "detectron2 stops, for it asserts that the file is there"
     of_a_run = re.compile(r"model_\d{7}\.pth|metrics\.json")
-    without_pointer = "detectron2 with --resume finds no save, and starts from the first weights with one line in the log"
+    without_pointer = (
+        "detectron2 with --resume finds no save, and starts from the first weights with one line in the log"
+    )
     weight_keys = ("model",)
     counters = (("global_step", "iteration"),)
     named = ((re.compile(r"model_(\d{7})\.pth"), "iteration"),)

@@ -167,7 +167,6 @@ class Dialect(Layout):
         newer = own if _number(own) > _number(named) else None
         return (Pointer(path, target, bool(named and there), self.without_target, newer=newer),)
 
-
     def _is_in_a_run(self, checkpoint: Checkpoint) -> bool:
         """Whether the file lies where the trainer wrote it, and is not a copy alone in a directory."""
         tops = (e.path for e in checkpoint.listing if "/" not in e.path)

@@ -274,7 +274,9 @@ class TestPointers:
         (saves / "latest").write_text("")
         assert the(verify(saves / "global_step4"), "files/dangling-pointer").severity.value == "error"
 
-    @pytest.mark.parametrize("content", [b"global_step4\0", "global_step4".encode("utf-16"), b"x" * 4_097, "fifo", "directory"])
+    @pytest.mark.parametrize(
+        "content", [b"global_step4\0", "global_step4".encode("utf-16"), b"x" * 4_097, "fifo", "directory"]
+    )
     def test_latest_can_not_be_read(self, copied, content):
         saves = copied("zero2")
         latest = saves / "latest"

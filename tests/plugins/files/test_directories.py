@@ -22,11 +22,15 @@ def test_a_directory_in_place_of_a_file(make_checkpoint, run_rule, name):
     ck = make_checkpoint()
     (ck / name).unlink(missing_ok=True)
     os.mkdir(ck / name)
-    found = run_rule(DirectoryInPlace(), ck).assert_one(path=name, message=f"{name} is an empty directory, where a file")
+    found = run_rule(DirectoryInPlace(), ck).assert_one(
+        path=name, message=f"{name} is an empty directory, where a file"
+    )
     assert found.severity is Severity.ERROR
 
 
-@pytest.mark.parametrize("name", ["optimizer_0", "pytorch_model_fsdp_0", "global_step10", "last.ckpt", "mine.pt", "weights"])
+@pytest.mark.parametrize(
+    "name", ["optimizer_0", "pytorch_model_fsdp_0", "global_step10", "last.ckpt", "mine.pt", "weights"]
+)
 def test_directories_of_trainers(make_checkpoint, run_rule, name):
     ck = make_checkpoint()
     os.mkdir(ck / name)
