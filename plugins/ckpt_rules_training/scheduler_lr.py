@@ -66,9 +66,7 @@ class LrMismatch(Rule):
 
     def _between(self, scheduler: SchedulerState, optimizer: OptimizerState) -> Iterator[Problem]:
         if not optimizer.grouped:
-            for index, lr in strange_rates(scheduler, optimizer, self.tolerance):
-                scheduled = (a for a in map(number, scheduler.last_lr) if a is not None)
-                nearest = min(scheduled, key=lambda a, lr=lr: abs(a - lr))
+            for index, lr, nearest in strange_rates(scheduler, optimizer, self.tolerance):
                 yield _lrs_differ(scheduler, optimizer, index, nearest, lr)
             return
         if len(scheduler.last_lr) != len(optimizer.groups):

@@ -50,11 +50,20 @@ def disagreeing(checkpoint: Checkpoint, scheduler: SchedulerState, tolerance: fl
     return optimizers[place] if optimizers[place] in alike else next(iter(alike), None)
 
 
-def strange_rates(scheduler: SchedulerState, optimizer: OptimizerState, tolerance: float) -> list[tuple[int, float]]:
-    """Rates of an optimizer whose own groups are not known that the scheduler has set for none, each with its group's index."""
+def strange_rates(
+    scheduler: SchedulerState, optimizer: OptimizerState, tolerance: float
+) -> list[tuple[int, float, float]]:
+    """Rates that the scheduler has set for no group, where the optimizer's own groups are not known.
+
+    Each as the group's index, the rate, and the scheduler's nearest.
+    """
     scheduled = [a for a in map(number, scheduler.last_lr) if a is not None]
-    rates = ((i, b) for i, lr in enumerate(optimizer.lrs) if (b := number(lr)) is not None)
-    return [(i, b) for i, b in rates if scheduled and all(differ(a, b, tolerance) for a in scheduled)]
+    found = []
+    for index, lr in enumerate(map(number, optimizer.lrs)):
+        if lr is not None and scheduled and all(differ(a, lr, tolerance) for a in scheduled):
+            distances = [abs(a - lr) for a in scheduled]
+            found.append((index, lr, scheduled[distances.index(min(distances))]))
+    return found
 
 
 def _fits(scheduler: SchedulerState, optimizer: OptimizerState, tolerance: float) -> bool:
