@@ -66,8 +66,8 @@ class LrMismatch(Rule):
 
     def _between(self, scheduler: SchedulerState, optimizer: OptimizerState) -> Iterator[Problem]:
         if not optimizer.grouped:
-            for index, lr, nearest in strange_rates(scheduler, optimizer, self.tolerance):
-                yield _lrs_differ(scheduler, optimizer, index, nearest, lr)
+            for index, rate, nearest in strange_rates(scheduler, optimizer, self.tolerance):
+                yield _lrs_differ(scheduler, optimizer, index, nearest, rate)
             return
         if len(scheduler.last_lr) != len(optimizer.groups):
             yield _numbers_differ(scheduler, optimizer)
