@@ -205,6 +205,10 @@ class Checkpoint:
         """
         return self.fact(file_facts.note, path)
 
+    def note_fault(self, path: str) -> str | None:
+        """Why what lies at a path is no such file, `it is a FIFO, not a file`; None where it is one, or nothing lies there."""
+        return self.fact(file_facts.note_fault, path)
+
     def beside(self, path: str) -> Entry | None:
         """What lies at a path in the directory above the checkpoint, `step-20/.metadata`; None where nothing does."""
         return self.fact(file_facts.beside, path)

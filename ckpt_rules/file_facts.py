@@ -156,16 +156,36 @@ def _metadata(checkpoint: Checkpoint, path: str) -> tuple[TorchFile, Distributed
 
 
 def note(checkpoint: Checkpoint, path: str) -> str | None:
-    """The text of a short file in the checkpoint or beside it (`../latest`); None where there is none."""
-    is_beside = path.startswith("../")
-    entry = checkpoint.beside(path.removeprefix("../")) if is_beside else checkpoint.listing.get(path)
-    if entry is None or entry.kind is not EntryKind.FILE or entry.size > _NOTE_NBYTES:
-        return None
+    """The text of a short file in the checkpoint or beside it (`../latest`); None where there is none, or it can't be read."""
+    return checkpoint.fact(_short_text, path)[0]
+
+
+def note_fault(checkpoint: Checkpoint, path: str) -> str | None:
+    """Why what lies at a path is no short text; None where it is one, or nothing lies there."""
+    return checkpoint.fact(_short_text, path)[1]
+
+
+def _short_text(checkpoint: Checkpoint, path: str) -> tuple[str | None, str | None]:
+    entry = checkpoint.beside(path.removeprefix("../")) if path.startswith("../") else checkpoint.listing.get(path)
+    if entry is None:
+        return None, None
+    if entry.kind is not EntryKind.FILE:
+        return None, f"it can't be read: {entry.error}" if entry.error else f"it is a {entry.kind.value}, not a file"
+    if entry.size > _NOTE_NBYTES:
+        return None, f"it has {entry.size:,} bytes, and no name has more than {_NOTE_NBYTES:,}"
     try:
         with checkpoint.storage.open(path) as source:
-            return source.read(0, _NOTE_NBYTES).decode("utf-8", "replace").strip()
-    except OSError:
-        return None
+            raw = source.read(0, _NOTE_NBYTES)
+    except OSError as error:
+        return None, f"it can't be read: {reason(error)}"
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return None, "it is UTF-16, and trainers read UTF-8"
+    if b"\0" in raw:
+        return None, f"it has a NUL at byte {raw.index(0):,}, and no name has one"
+    try:
+        return raw.decode("utf-8").strip(), None
+    except UnicodeDecodeError as error:
+        return None, f"it is not UTF-8 from byte {error.start:,} on"
 
 
 def beside(checkpoint: Checkpoint, path: str) -> Entry | None:

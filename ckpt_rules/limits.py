@@ -52,6 +52,7 @@ class Limits(BaseModel):
         ge=1,
         description="Files of a checkpoint, and records of one zip archive or members of one tar.",
     )
+    seconds: float = Field(default=60, gt=0, description="Seconds that the listing of a checkpoint may take.")
     outside_links: bool = Field(
         default=True, description="Whether links are followed out of the checkpoint, as the hub's cache needs it."
     )

@@ -149,6 +149,13 @@ class Report(_Model):
         """The exit code that this report calls for."""
         return self.verdict.exit_code
 
+    def brief(self) -> Report:
+        """The same with no finding but the gravest, and no other outcome: what is kept of each of thousands of saves."""
+        worst = next(iter(self.findings), None)
+        kept = next((o for o in self.outcomes if worst in o.findings), None)
+        outcomes = () if kept is None else (kept.model_copy(update={"findings": (worst,)}),)
+        return self.model_copy(update={"outcomes": outcomes})
+
     def headline(self) -> str:
         """One line for a log: the path, the verdict and the first finding, with nothing that a terminal would obey."""
         worst = next(iter(self.findings), None)

@@ -10,7 +10,9 @@ import difflib
 import errno
 import os
 import stat
+import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -20,6 +22,12 @@ from ckpt_rules.facts.files import Entry, EntryKind, Listing, Root, RootKind
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 
 _BESIDE = "../"
+
+_LINKED, _LINKED_DEPTH = 2_000, 3
+"""Entries, and levels of directories, that are listed behind one link to a directory: more than any trainer puts there."""
+
+_OF_THE_SYSTEM = ("/proc", "/sys", "/dev", "/run")
+_NOT_LISTED = "which is not looked into"
 
 
 class Source(Protocol):
@@ -129,7 +137,7 @@ class LocalStorage:
         return Root(name, kind, (str(self.path.parent),) if kind is RootKind.FILE else ())
 
     def list(self) -> Listing:
-        """Walk the directory, following links to directories unless they lead back into the walk."""
+        """Walk the directory; what little lies behind links to directories is listed, too."""
         walk = _Walk(self.path, self._limits)
         walk.directory("", 0, ())
         entries = tuple(sorted(walk.entries, key=lambda e: e.path))
@@ -141,7 +149,7 @@ class LocalStorage:
             if path.startswith(_BESIDE) and not self._limits.outside_links and os.path.islink(self.path / path):
                 return None
             info = os.stat(self.path / path)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
             return None
         except OSError as error:
             return Entry(path, EntryKind.UNREADABLE, error=reason(error))
@@ -223,20 +231,25 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 
 class _Walk:
-    """One pass over a directory tree, bounded in entries and depth."""
+    """One pass over a directory tree, bounded in entries, depth and time.
+
+    A link to a directory may lead to all there is on the machine: behind it much less is listed, or nothing at all.
+    """
 
     def __init__(self, top: Path, limits: Limits) -> None:
         self.top = top
         self.most, self.depth = limits.entries, limits.depth
+        self.seconds, self.end = limits.seconds, time.monotonic() + limits.seconds
         self.inside = None if limits.outside_links else os.path.realpath(top)
         self.entries: list[Entry] = []
         self.truncated: str | None = None
 
     def directory(self, relative: str, depth: int, above: tuple[tuple[int, int], ...]) -> None:
+        """List a directory and those in it."""
         path = self.top / relative
         try:
             info = os.stat(path)
-            found = sorted(os.scandir(path), key=lambda item: item.name)
+            found = self._scanned(path)
         except OSError as error:
             if not relative:
                 raise
@@ -244,18 +257,51 @@ class _Walk:
             return
         here = (*above, (info.st_dev, info.st_ino))
         for item in found:
-            if len(self.entries) >= self.most:
-                self.truncated = (
-                    f"there are more than {self.most:,} (a ruleset can raise this: `limits: {{entries: …}}`)"
-                )
+            if self._is_full():
                 return
             name = f"{relative}/{item.name}" if relative else item.name
             entry, inside = self.entry(item, name, here)
             self.entries.append(entry)
             if inside and depth >= self.depth:
                 self.truncated = f"directories are nested deeper than {self.depth} (a ruleset can raise this: `limits: {{depth: …}}`)"
+            elif inside and entry.link is not None:
+                self._behind(entry, depth, here)
             elif inside:
                 self.directory(name, depth + 1, here)
+
+    def _scanned(self, path: Path) -> list[os.DirEntry[str]]:
+        """What lies in a directory, and no more of it than may be listed."""
+        with os.scandir(path) as items:
+            found = list(islice(items, self.most - len(self.entries) + 1))
+        return sorted(found, key=lambda item: item.name)
+
+    def _is_full(self) -> bool:
+        if len(self.entries) >= self.most:
+            self.truncated = f"there are more than {self.most:,} (a ruleset can raise this: `limits: {{entries: …}}`)"
+        elif time.monotonic() > self.end:
+            self.truncated = (
+                f"listing it takes longer than {self.seconds:g} seconds, and {len(self.entries):,} entries were seen by then "
+                "(a ruleset can raise this: `limits: {seconds: …}`)"
+            )
+        else:
+            return False
+        return True
+
+    def _behind(self, link: Entry, depth: int, above: tuple[tuple[int, int], ...]) -> None:
+        """List what a link to a directory leads to, unless that is part of the system, or too much for a checkpoint."""
+        start, most, deepest, truncated = len(self.entries), self.most, self.depth, self.truncated
+        real = os.path.realpath(self.top / link.path)
+        if real == "/" or any(real == each or real.startswith(f"{each}/") for each in _OF_THE_SYSTEM):
+            self.entries[-1] = replace(link, error=f"it leads to {real}, {_NOT_LISTED}")
+            return
+        self.most, self.depth = min(most, start + _LINKED), min(deepest, depth + _LINKED_DEPTH)
+        self.directory(link.path, depth + 1, above)
+        if self.truncated != truncated and time.monotonic() <= self.end:
+            del self.entries[start:]
+            words = f"more than {_LINKED:,} files, or directories more than {_LINKED_DEPTH} deep"
+            self.entries[-1] = replace(link, error=f"it leads to {real}, a directory with {words}, {_NOT_LISTED}")
+            self.truncated = truncated
+        self.most, self.depth = most, deepest
 
     def _is_inside(self, path: str) -> bool:
         return os.path.commonpath([os.path.realpath(path), str(self.inside)]) == self.inside

@@ -175,6 +175,76 @@ def test_links_out_of_the_checkpoint_are_followed_where_that_is_allowed(tmp_path
     }
 
 
+class TestLinksToDirectories:
+    """Behind a link to a directory lies what a checkpoint may hold, or all there is on the machine."""
+
+    @pytest.mark.parametrize("target", ["/proc", "/proc/self", "/sys", "/dev", "/"])
+    def test_one_to_the_system_is_not_looked_into(self, tmp_path, target):
+        (tmp_path / "model.safetensors").write_bytes(b"1")
+        (tmp_path / "p").symlink_to(target)
+        listing = LocalStorage(tmp_path).list()
+        assert [e.path for e in listing] == ["model.safetensors", "p"]
+        entry = listing.get("p")
+        assert (entry.kind, entry.link, listing.truncated) == (EntryKind.DIRECTORY, target, None)
+        assert "which is not looked into" in entry.error
+
+    @pytest.mark.parametrize(("files", "deep"), [(2_001, 0), (1, 5)])
+    def test_one_to_more_than_a_checkpoint_holds_is_not_looked_into(self, tmp_path, files, deep):
+        folder = (tmp_path / "other").joinpath(*"abcde"[:deep])
+        folder.mkdir(parents=True)
+        for number in range(files):
+            (folder / f"{number}").touch()
+        (tmp_path / "ck").mkdir()
+        (tmp_path / "ck" / "z").write_bytes(b"1")
+        (tmp_path / "ck" / "p").symlink_to("../other")
+        listing = LocalStorage(tmp_path / "ck").list()
+        assert [e.path for e in listing] == ["p", "z"]
+        assert "with more than 2,000 files, or directories more than 3 deep" in listing.get("p").error
+        assert listing.truncated is None
+
+    def test_a_checkpoint_that_is_a_link_itself(self, tmp_path):
+        (tmp_path / "step-5").mkdir()
+        (tmp_path / "step-5" / "model.safetensors").write_bytes(b"1")
+        (tmp_path / "last").symlink_to("step-5")
+        assert [e.path for e in LocalStorage(tmp_path / "last").list()] == ["model.safetensors"]
+
+
+def test_a_listing_that_takes_too_long_says_so(tmp_path):
+    for number in range(20):
+        (tmp_path / f"{number}").touch()
+    listing = LocalStorage(tmp_path, Limits(seconds=1e-9)).list()
+    assert listing.truncated.startswith("listing it takes longer than 1e-09 seconds, and 0 entries were seen")
+
+
+class TestUnreadableNotes:
+    """A pointer that is no short text of UTF-8 says why, and nothing waits for it or crashes."""
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            (b"step-5\0x", "it has a NUL at byte 6"),
+            ("step-5".encode("utf-16"), "it is UTF-16"),
+            (b"s\xe9p", "it is not UTF-8 from byte 1 on"),
+            (b"x" * 4_097, "it has 4,097 bytes, and no name has more than 4,096"),
+        ],
+    )
+    def test_a_file_of_something_else(self, tmp_path, content, why):
+        (tmp_path / "latest").write_bytes(content)
+        checkpoint = Checkpoint(LocalStorage(tmp_path))
+        assert checkpoint.note("latest") is None
+        assert checkpoint.note_fault("latest").startswith(why)
+
+    def test_a_fifo_a_directory_and_nothing(self, tmp_path):
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "directory").mkdir()
+        checkpoint = Checkpoint(LocalStorage(tmp_path))
+        said = [checkpoint.note_fault(name) for name in ("fifo", "directory", "nothing")]
+        assert said == ["it is a FIFO, not a file", "it is a directory, not a file", None]
+
+    def test_a_name_with_a_nul_leads_nowhere(self, tmp_path):
+        assert LocalStorage(tmp_path).look_again("../step\0") is None
+
+
 class TestBeside:
     """Pointers that lie beside a checkpoint are read; a link among them only where links may lead out."""
 

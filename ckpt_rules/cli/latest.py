@@ -31,7 +31,11 @@ def latest(
     passed_over: list[Report] = []
     with stdout_kept_clean():
         found = newest_checkpoint(
-            path, ruleset=ruleset, strict=strict, no_plugins=no_plugin or (), passed_over=passed_over.append
+            path,
+            ruleset=ruleset,
+            strict=strict,
+            no_plugins=no_plugin or (),
+            passed_over=lambda report: passed_over.append(report.brief()),
         )
     for report in passed_over:
         say(_why(report))

@@ -180,10 +180,11 @@ def _verified(  # noqa: PLR0913 - what `run` is told
 
 
 def _run(paths: Sequence[str], verified: Callable[[str], Report], reports: list[Report]) -> Iterator[Report]:
-    """Verify each path when its report is asked for, and keep it in `reports`."""
+    """Verify each path when its report is asked for, and keep the verdict in `reports`."""
     for path in paths:
-        reports.append(verified(path))
-        yield reports[-1]
+        report = verified(path)
+        reports.append(report.brief())
+        yield report
 
 
 def _renderer(form: str, ruleset: ResolvedRuleset, text: Render, as_json: Render) -> Render:
@@ -207,7 +208,7 @@ def _text(reports: Iterable[Report], *, newest: Newest, style: Style, verbose: b
     seen: list[Report] = []
     gap = ""
     for report in reports:
-        seen.append(report)
+        seen.append(report.brief())
         if text := render(report, style, verbose=verbose, quiet=quiet):
             yield gap + text
             gap = "\n\n"

@@ -145,6 +145,7 @@ class DistributedMetadata:
     items:   in the order of the file
     transforms: stream extensions through which any item was written, as `stream.zstd`: its bytes are then not torch.save's
     problem: why it can't be made sense of, or None
+    planned: names that the save was planned with, as its planner noted them; none where it did not, or of very many
     """
 
     path: str
@@ -153,3 +154,4 @@ class DistributedMetadata:
     items: StoredItems
     transforms: frozenset[str] = frozenset()
     problem: ReadProblem | None = None
+    planned: frozenset[str] = frozenset()

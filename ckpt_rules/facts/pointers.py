@@ -16,6 +16,7 @@ class Pointer:
     key:    where in the file, or None for the whole of it
     needed: `error` or `warning` where a resume goes wrong with a pointer to nowhere, else `info`
     newer:  the name of a newer complete save that it should name, or None
+    fault:  why what lies there can't be read as a name, or None
     """
 
     path: str
@@ -25,3 +26,4 @@ class Pointer:
     key: str | None = None
     needed: str = "error"
     newer: str | None = None
+    fault: str | None = None

@@ -109,6 +109,7 @@ class OptimizerState:
     path, key: where it is stored
     kind:      what its state looks like: `Adam`, `AMSGrad`, `SGD`, `SGD with momentum`, `Adafactor`, …, or `unknown`
     states:    by parameter id
+    grouped:   False where the save keeps options by parameter: the groups are then of parameters with equal options
     """
 
     path: str
@@ -116,6 +117,7 @@ class OptimizerState:
     kind: str
     groups: tuple[ParamGroup, ...]
     states: Mapping[object, ParamState]
+    grouped: bool = True
     _steps: Counter[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

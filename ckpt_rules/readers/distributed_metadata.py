@@ -14,7 +14,14 @@ from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import ProblemLog
 from ckpt_rules.readers.metadata_names import ItemTable, Names
-from ckpt_rules.readers.metadata_objects import is_object, state_of, stored_item, stored_tensor, transforms_of
+from ckpt_rules.readers.metadata_objects import (
+    is_object,
+    planned_names,
+    state_of,
+    stored_item,
+    stored_tensor,
+    transforms_of,
+)
 from ckpt_rules.readers.pickle_machine import unpickle
 from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.torch_file import Reading, bare_pickles, read_torch_file
@@ -56,7 +63,10 @@ def distributed_metadata(file: TorchFile) -> DistributedMetadata:
         if item := stored_item(*pair):
             table.append(item)
             table.transforms.update(transforms_of(pair[1]))
-    return DistributedMetadata(file.path, tensors, objects, table.beside(file.path), frozenset(table.transforms))
+    planned = planned_names(state.get("planner_data"))
+    return DistributedMetadata(
+        file.path, tensors, objects, table.beside(file.path), frozenset(table.transforms), planned=planned
+    )
 
 
 def together(parts: Sequence[DistributedMetadata]) -> DistributedMetadata:
@@ -78,7 +88,8 @@ def together(parts: Sequence[DistributedMetadata]) -> DistributedMetadata:
     tensors |= {name: tensors[name]._replace(chunks=tuple(chunks)) for name, chunks in pieces.items()}
     objects = frozenset().union(*(part.objects for part in parts)) - tensors.keys()
     transforms = frozenset().union(*(part.transforms for part in parts))
-    return DistributedMetadata(broken.path, tensors, objects, table.items, transforms, broken.problem)
+    planned = frozenset().union(*(part.planned for part in parts))
+    return DistributedMetadata(broken.path, tensors, objects, table.items, transforms, broken.problem, planned)
 
 
 def _read_large(source: Source, path: str, budget: Budget) -> tuple[TorchFile, DistributedMetadata] | None:

@@ -38,6 +38,16 @@ def is_object(value: object) -> bool:
     return isinstance(value, Opaque) and value.type.endswith(_BYTES)
 
 
+def planned_names(value: object) -> frozenset[str]:
+    """The names in `planner_data`, where it is what torch's own planner notes: each with the path that it was flattened from."""
+    pairs = value.items() if isinstance(value, Mapping) else ()
+    return frozenset(
+        name
+        for name, path in pairs
+        if isinstance(name, str) and isinstance(path, list | tuple) and ".".join(map(str, path)) == name
+    )
+
+
 def stored_item(index: object, info: object) -> StoredItem | None:
     """Where a pair of `storage_data` says that a chunk lies, in a file beside the `.metadata`; None where it does not."""
     named, place = state_of(index), state_of(info)

@@ -47,7 +47,7 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
     for name, tell in _PARTS.items():
         part = getattr(found, name)
         why = sentence(found.unavailable.get(name, "no reason given"))
-        texts = [f"not known: {why}"] if part is None else list(tell(part))
+        texts = [f"not known: {why}"] if part is None else list(tell(part)) or ["nothing is recorded"]
         if name == "scheduler" and found.schedulers:
             texts = [f"{_place(each)}: {text}" for each in found.schedulers for text in _scheduler(each)]
         yield from zip([name, *[""] * (len(texts) - 1)], texts, strict=True)

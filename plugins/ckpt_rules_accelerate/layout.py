@@ -203,6 +203,8 @@ class Accelerate(Layout):
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """DeepSpeed's `latest`, which load_state does not read."""
         tag = checkpoint.note("latest") if checkpoint.fact(zero_saves) else None
+        if checkpoint.fact(zero_saves) and (fault := checkpoint.note_fault("latest")):
+            return (Pointer("latest", "", exists=False, why=_CONVERTER_STOPS, needed="warning", fault=fault),)
         if tag is None:
             return ()
         entry = checkpoint.listing.get(tag) if tag else None

@@ -17,7 +17,8 @@ def ckpt_rules_layouts() -> list[Layout]:
 
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
-    """Whether what `.metadata` promises is in the files; in whichever layout it lies."""
+    """Whether what `.metadata` promises is in the files, in whichever layout it lies; and what a load would ask for."""
     from ckpt_rules_dcp.coverage import ChunkCoverage, UnreferencedFile
+    from ckpt_rules_dcp.untrained import UntrainedParameter
 
-    return [ChunkCoverage, UnreferencedFile]
+    return [ChunkCoverage, UnreferencedFile, UntrainedParameter]

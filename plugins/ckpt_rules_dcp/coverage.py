@@ -22,11 +22,12 @@ from ckpt_rules import (
     StoredTensor,
     rank_of_metadata,
 )
+from ckpt_rules_dcp.entries import lost, misplaced, undescribed
 from ckpt_rules_dcp.nodes import absent_ranks, is_a_node, named, ranks_of
 from ckpt_rules_dcp.saved import METADATA, small_values
 from ckpt_rules_dcp.tiling import fault_in
 
-_SHOWN = 3
+_SHOWN, _MOST = 3, 20
 
 
 class ChunkCoverage(Rule):
@@ -34,8 +35,9 @@ class ChunkCoverage(Rule):
 
     ## What it checks
     Every file that `.metadata` refers to is there, and as long as the last range in it; ranges of one file don't overlap;
-    the chunks of each tensor lie within it, don't overlap and fill it; every tensor and object has a place. Objects and
-    numbers, which are read whole, are what they should be. Wherever in the checkpoint a `.metadata` lies; where each rank
+    the chunks of each tensor lie within it, don't overlap and fill it; every tensor and object has a place, and whatever has a
+    place is described; what the save was planned with is there. Objects and numbers, which are read whole, are what they
+    should be; each place is long enough for its chunk, and small ones hold a tensor of its shape. Wherever in the checkpoint a `.metadata` lies; where each rank
     wrote one of its own, `__R.metadata`, for each, and the pieces of a tensor together.
 
     Where nodes have disks of their own, a directory holds the files of some ranks. Those of a node's equal share of all, with
@@ -69,6 +71,7 @@ class ChunkCoverage(Rule):
             passed_over = {p for paths in absent.values() for p in paths} if is_a_node(metadata, absent) else set()
             yield from _files(checkpoint, metadata, passed_over)
             yield from _tensors(metadata)
+            yield from _entries(checkpoint, metadata)
             yield from _objects(checkpoint, metadata)
             if passed_over:
                 unknown.append(_elsewhere(metadata, absent, min(passed_over)))
@@ -154,8 +157,23 @@ def _tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
             yield _of_tensor(metadata.path, name, tensor, fault)
     absent = sorted(n for n in metadata.objects if not placed[n])
     if absent:
-        words = f"{len(absent):,} objects have no place in any file: {', '.join(absent[:_SHOWN])}"
+        have = "object has" if len(absent) == 1 else "objects have"
+        words = f"{len(absent):,} {have} no place in any file: {', '.join(absent[:_SHOWN])}"
         yield _problem(words, metadata.path, data={"objects": absent[:100]})
+
+
+def _entries(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[Problem]:
+    for name in islice(undescribed(metadata), _MOST):
+        words = f"{metadata.path} has a place for {name}, and no description of it: a load stops with 'Missing key'"
+        yield _problem(words, metadata.path, tensor=name)
+    if gone := lost(metadata):
+        words = (
+            f"{metadata.path} lacks {len(gone):,} of the {len(metadata.planned):,} entries that the save was planned with: "
+            f"{', '.join(gone[:_SHOWN])}{' …' if len(gone) > _SHOWN else ''}; a load that asks for them stops with 'Missing key'"
+        )
+        yield _problem(words, metadata.path, data={"names": gone[:100]}, tensor=gone[0])
+    for item, fault in islice(misplaced(checkpoint, metadata), _MOST):
+        yield _problem(f"{item.name} {fault}: other bytes lie there", item.path, item)
 
 
 def _of_tensor(path: str, name: str, tensor: StoredTensor, fault: str) -> Problem:
@@ -222,8 +240,9 @@ def _problem(
     item: StoredItem | None = None,
     data: Mapping[str, object] | None = None,
     help_: str = _HELP,
+    tensor: str | None = None,
 ) -> Problem:
-    place = Place(path=path, tensor=item.name, offset=item.offset) if item else Place(path=path)
+    place = Place(path=path, tensor=item.name, offset=item.offset) if item else Place(path=path, tensor=tensor)
     return Problem(message=message, place=place, help=help_, data=dict(data or {}))
 
 

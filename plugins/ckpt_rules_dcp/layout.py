@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -97,12 +98,15 @@ class Distributed(Layout):
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """Put together from its entries; parameters go by name."""
-        state = saved.optimizer_state(checkpoint, _small(checkpoint))
-        return state_dicts.optimizer(state, _path(checkpoint), "optimizer")
+        small = _small(checkpoint)
+        state = saved.optimizer_state(checkpoint, small)
+        found = state_dicts.optimizer(state, _path(checkpoint), None if state is None else "optimizer")
+        return replace(found, grouped=not saved.is_flattened(small))
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Put together from its entries."""
-        return state_dicts.scheduler(saved.scheduler_state(_small(checkpoint)), _path(checkpoint), "lr_scheduler")
+        state = saved.scheduler_state(_small(checkpoint))
+        return state_dicts.scheduler(state, _path(checkpoint), None if state is None else "lr_scheduler")
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """Under a name such as `scaler`."""
@@ -124,10 +128,11 @@ class Distributed(Layout):
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """The global step, or the optimizer's count of updates."""
         recorded = checkpoint.recorded
-        if any(not is_count(r.value) for r in recorded):
+        steps = [int(r.value) for r in recorded if is_count(r.value)]
+        if len(steps) < len(recorded):
             raise FactUnavailable(f"{recorded[0].key} makes no sense", path=recorded[0].path, blocked=True)
         updates = max(saved.update_counters(_small(checkpoint)).values(), default=None)
-        step = int(str(recorded[0].value)) if recorded else None
+        step = steps[0] if steps else None
         done = updates if step is None else step
         if done is None:
             raise FactUnavailable("neither a step nor an optimizer's counter is recorded")

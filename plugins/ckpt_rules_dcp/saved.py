@@ -22,13 +22,19 @@ from ckpt_rules import (
 
 METADATA = ".metadata"
 OPTIMIZER = re.compile(r"(?:optimizers?|optim)\.(?:0\.)?(.+)")
-SCHEDULER = re.compile(r"(?:lr_)?schedulers?\.(.+)")
-MODEL = re.compile(r"(?:model|module|state_dict|app\.model)\.(.+)")
+SCHEDULER = re.compile(r"(?:lr_)?schedulers?\.(?:0\.)?(.+)")
+MODEL = re.compile(r"(?:model|module|state_dict)\.(.+)")
 _OTHERS = re.compile(r"(?:train_state|trainer|dataloader|rng|rng_state|progress|extra_state|client_state)\b.*")
 _COUNTER = re.compile(r"(?:.*\.)?(?P<name>step|global_step|iteration|iter_num|epoch)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_OPTION = re.compile(r"param_groups\.[^.]+\.")
 _WHOLE_MODEL = ("model", "module", "state_dict")
-_WHOLE_OPTIMIZER = ("optimizer", "optim")
+_WHOLE_OPTIMIZER = ("optimizer", "optim", "optimizers")
+_WHOLE_SCHEDULER = ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")
+_WRAPPED = re.compile(
+    r"((?:[^.]+\.){1,2}?)(?:(?:optimizers?|optim)\.(?:0\.)?(?:state|param_groups)\.|(?:optimizers?|optim|model)$)"
+)
+_PARTS = frozenset({"model", "module", "state_dict", "optimizer", "optimizers", "optim"})
 _MOST_STEPS = 256
 TRANSFORMED = "the entries of {} were written through {}, and are not read"
 
@@ -39,6 +45,7 @@ class Small:
 
     transformed: why values are not read, where a save wrote them through a stream extension; None where it did not
     absent:      a file that is not there and should hold some of them; None where all are there
+    lead:        what the names of model and optimizer begin with, `app.`; '' where nothing wraps them
     """
 
     values: Mapping[str, object]
@@ -46,6 +53,23 @@ class Small:
     damaged: Mapping[str, StoredItem]
     transformed: str | None = None
     absent: str | None = None
+    lead: str = ""
+
+    def bare(self, name: str) -> str:
+        """A full name without the wrapper of model and optimizer."""
+        return name.removeprefix(self.lead)
+
+
+def lead_of(checkpoint: Checkpoint, path: str = METADATA) -> str:
+    """The wrapper that model and optimizer were saved in, with its dot: `app.` of `{"app": AppState(model, optimizer)}`."""
+    metadata = checkpoint.distributed(path)
+    for names in (metadata.objects, metadata.tensors):
+        found = {m[1] for name in names if (m := _WRAPPED.match(name)) and m[1].partition(".")[0] not in _PARTS}
+        if found:
+            return min(found) if len(found) == 1 else ""
+    first = next(iter(metadata.tensors), "").partition(".")[0]
+    inside = f"{first}.model."
+    return f"{first}." if first not in _PARTS and all(n.startswith(inside) for n in metadata.tensors) else ""
 
 
 def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
@@ -60,8 +84,9 @@ def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
         if not is_step or steps <= _MOST_STEPS:
             wanted[item.path].append(item)
     values, paths, damaged = {}, {}, {}
+    lead = checkpoint.fact(lead_of, path)
     if transformed := why_unread(metadata, next(iter(wanted), path)):
-        return Small({}, {}, {}, transformed)
+        return Small({}, {}, {}, transformed, lead=lead)
     absent = next((file for file in sorted(wanted) if checkpoint.listing.get(file) is None), None)
     for file, items in wanted.items():
         for item, value in _read(checkpoint, file, items):
@@ -69,7 +94,7 @@ def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
                 damaged[item.name] = item
             else:
                 values[item.name], paths[item.name] = value, file
-    return Small(values, paths, damaged, absent=absent)
+    return Small(values, paths, damaged, absent=absent, lead=lead)
 
 
 def all_small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
@@ -105,7 +130,9 @@ def model_tensors(checkpoint: Checkpoint, path: str = METADATA) -> dict[str, Ten
     """The model's tensors at their full shapes, by the names that the model knows."""
     found, plain_names = {}, {}
     infos: dict[tuple[str, tuple[int, ...]], TensorInfo] = {}  # layers repeat, and there may be a million
-    for name, tensor in checkpoint.distributed(path).tensors.items():
+    lead = checkpoint.fact(lead_of, path)
+    for full, tensor in checkpoint.distributed(path).tensors.items():
+        name = full.removeprefix(lead)
         match = MODEL.fullmatch(name)
         if not match and any(other.fullmatch(name) for other in (OPTIMIZER, SCHEDULER, _OTHERS)):
             continue
@@ -129,7 +156,13 @@ def whole_model(small: Small) -> dict[str, TensorInfo]:
 
 
 def _whole(small: Small, names: Iterable[str]) -> Mapping[object, object] | None:
-    return next((v for name in names if isinstance(v := small.values.get(name), Mapping)), None)
+    found = (small.values.get(f"{small.lead}{name}", small.values.get(name)) for name in names)
+    return next((v for value in found if isinstance(v := _only(value), Mapping)), None)
+
+
+def _only(value: object) -> object:
+    """What a list of one holds, as trainers keep their only scheduler."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def optimizer_state(
@@ -142,7 +175,7 @@ def optimizer_state(
     if whole := _whole(small, _WHOLE_OPTIMIZER):
         return _unflattened(whole)
     values = _values(checkpoint, small, path, named)
-    return folded({match[1]: v for name, v in values.items() if (match := named.fullmatch(name))})
+    return folded({match[1]: v for name, v in values.items() if (match := named.fullmatch(small.bare(name)))})
 
 
 def folded(values: Mapping[str, object]) -> Mapping[object, object] | None:
@@ -159,8 +192,24 @@ def folded(values: Mapping[str, object]) -> Mapping[object, object] | None:
             groups[int(owner)][field] = value
         elif kind == "param_groups" and owner:
             owners[owner][field] = value
-    listed = [groups[n] for n in sorted(groups)] or [{**fields, "params": [owner]} for owner, fields in owners.items()]
+    listed = [groups[n] for n in sorted(groups)] or _alike(owners)
     return {"state": _by_parameter(state, listed), "param_groups": listed} if state or listed else None
+
+
+def _alike(owners: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
+    """Parameters with equal options as one group: a flattened `state_dict` keeps the options of each by itself."""
+    groups: dict[str, tuple[Mapping[str, object], list[str]]] = {}
+    for owner, fields in owners.items():
+        groups.setdefault(repr(sorted(fields.items(), key=lambda f: f[0])), (fields, []))[1].append(owner)
+    return [{**fields, "params": params} for fields, params in groups.values()]
+
+
+def is_flattened(small: Small) -> bool:
+    """Whether the optimizer's options were saved by parameter, as `flatten_optimizer_state_dict` does."""
+    options = (
+        m[1].split(".")[1] for n in small.values if (m := OPTIMIZER.fullmatch(small.bare(n))) and _OPTION.match(m[1])
+    )
+    return not all(map(_NUMBER.fullmatch, options))
 
 
 def _unflattened(whole: Mapping[object, object]) -> Mapping[object, object]:
@@ -182,29 +231,32 @@ def _values(checkpoint: Checkpoint, small: Small, path: str, named: re.Pattern[s
     tensors = {
         name: TensorInfo(t.dtype, t.shape, 0)
         for name, t in checkpoint.distributed(path).tensors.items()
-        if t.shape and named.fullmatch(name)
+        if t.shape and named.fullmatch(small.bare(name))
     }
-    return {**tensors, **{n: v for n, v in small.values.items() if named.fullmatch(n)}}
+    return {**tensors, **{n: v for n, v in small.values.items() if named.fullmatch(small.bare(n))}}
 
 
-def scheduler_state(small: Small) -> dict[str, object] | None:
-    """The scheduler's `state_dict`, put together again; None where there is none."""
-    found = {m[1]: v for n, v in small.values.items() if (m := SCHEDULER.fullmatch(n))}
-    return found or None
+def scheduler_state(small: Small) -> Mapping[object, object] | None:
+    """The scheduler's `state_dict`, in one object or put together again; None where there is none."""
+    found: dict[object, object] = {
+        m[1]: v for n, v in small.values.items() if (m := SCHEDULER.fullmatch(small.bare(n)))
+    }
+    return found or _whole(small, _WHOLE_SCHEDULER)
 
 
 def counters(small: Small) -> dict[str, str]:
     """The full name of each counter of all training, by what it counts: `global_step`, `epoch`."""
     found: dict[str, str] = {}
-    for name in small.values:
+    for full in small.values:
+        name = small.bare(full)
         match = _COUNTER.fullmatch(name)
         inside = OPTIMIZER.fullmatch(name) or SCHEDULER.fullmatch(name) or MODEL.fullmatch(name)
         if match and not inside and not name.startswith(("dataloader", "rng")):
-            found.setdefault("epoch" if match["name"] == "epoch" else "global_step", name)
+            found.setdefault("epoch" if match["name"] == "epoch" else "global_step", full)
     return found
 
 
 def update_counters(small: Small, named: re.Pattern[str] = OPTIMIZER) -> dict[str, int]:
     """The update counter of each parameter that has one, by its full name."""
-    steps = {n: plain(v) for n, v in small.values.items() if named.fullmatch(n) and n.endswith(".step")}
+    steps = {n: plain(v) for n, v in small.values.items() if n.endswith(".step") and named.fullmatch(small.bare(n))}
     return {n: int(v) for n, v in steps.items() if is_count(v)}

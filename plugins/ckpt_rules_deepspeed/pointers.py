@@ -22,6 +22,8 @@ def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
     above = "" if saved.folder else "../"
     tag = checkpoint.note(f"{above}{name}")
     here = os.path.basename(os.path.abspath(checkpoint.path))
+    if fault := checkpoint.note_fault(f"{above}{name}"):
+        return (Pointer(f"{above}{name}", "", exists=False, why=_why_unread(fault), fault=fault),)
     if tag is None and not _is_missed(checkpoint, name, above, here):
         return ()
     if not tag:
@@ -36,6 +38,11 @@ def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
 def _is_missed(checkpoint: Checkpoint, name: str, above: str, here: str) -> bool:
     there = checkpoint.beside(name) if above else checkpoint.listing.get(name)
     return there is None and name == "latest" and _COMMON_TAG.fullmatch(here) is not None
+
+
+def _why_unread(fault: str) -> str:
+    """What follows: what is not a file DeepSpeed takes for absent."""
+    return _SILENT if fault.endswith("not a file") else "load_checkpoint without a tag stops"
 
 
 def _weight(tag: str | None) -> str:

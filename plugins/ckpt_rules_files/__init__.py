@@ -11,6 +11,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_files.changes import ChangedWhileRead
     from ckpt_rules_files.content import Empty, Placeholder, Unreadable, WrongFormat
     from ckpt_rules_files.copies import DuplicateFormat
+    from ckpt_rules_files.directories import DirectoryInPlace
     from ckpt_rules_files.families import IncompleteFamily
     from ckpt_rules_files.mixtures import MixedArtifacts, SizeOutlier
     from ckpt_rules_files.pointers import DanglingPointer, StalePointer
@@ -21,6 +22,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         ChangedWhileRead,
         CommitMarker,
         DanglingPointer,
+        DirectoryInPlace,
         DuplicateFormat,
         Empty,
         IncompleteFamily,

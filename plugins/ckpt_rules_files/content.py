@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FileHead, Place, Problem, Rule, expected_format
+from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FileHead, Place, Problem, Rule, Severity, expected_format
 from ckpt_rules_files.loaded import LOGS, is_loaded
 
 _STAND_INS = {
@@ -21,6 +21,7 @@ _ERROR_KEYS = frozenset({"error", "errors", "message", "detail"})
 _ERROR_BODY = re.compile(rb"\s*<(?:Error|ErrorResponse)>")
 _LFS_SIZE = re.compile(rb"^size (\d+)$", re.MULTILINE)
 _CHECK = "grant read permission, or check the mount"
+_NOT_FOLLOWED = "remove the link, or put a copy of what belongs to the checkpoint in its place"
 
 
 def _heads(checkpoint: Checkpoint) -> Iterator[tuple[Entry, FileHead]]:
@@ -68,7 +69,8 @@ class Unreadable(Rule):
     ## What it checks
     Permissions and I/O errors on every file, also those that came up while another rule read it; pipes, sockets and
     devices; links that are broken, circular, or lead out of the checkpoint to a place that does not exist; a directory with
-    more files than are listed.
+    more files than are listed, or that takes too long to list; as a warning, a link to a directory of the system (`/proc`), or
+    to one with far more in it than a checkpoint has.
 
     ## Why it matters
     A pipe makes a loader wait for ever. A snapshot copied without the cache that its links point to has all the names
@@ -102,14 +104,18 @@ class Unreadable(Rule):
                 continue
             if why := self._fault(checkpoint, entry):
                 yield Problem(
-                    message=why[0], place=Place(path=entry.path), help=why[1], data={"kind": entry.kind.value}
+                    message=why[0],
+                    place=Place(path=entry.path),
+                    help=why[1],
+                    severity=Severity.WARNING if entry.kind is EntryKind.DIRECTORY else None,
+                    data={"kind": entry.kind.value},
                 )
 
     def _fault(self, checkpoint: Checkpoint, entry: Entry) -> tuple[str, str] | None:
         link = f"the link to '{entry.link}'"
         match entry.kind:
             case EntryKind.DIRECTORY:
-                return None
+                return (f"{link} was not followed: {entry.error}", _NOT_FOLLOWED) if entry.error else None
             case EntryKind.FILE:
                 error = checkpoint.head(entry.path).error or checkpoint.read_errors.get(entry.path)
                 return (f"the file can't be read: {error}", _CHECK) if error else None

@@ -15,7 +15,8 @@ class DanglingPointer(Rule):
     ## What it checks
     Every file by which the layout's trainer finds a save (`latest`, `last_checkpoint`,
     `latest_checkpointed_iteration.txt`), in the checkpoint and beside it, and every entry of its state that names one: what it
-    names exists. A path that went stale because the whole run was moved is let pass where its last part is there.
+    names exists; and that the file can be read: it is a file, of text in UTF-8, of no more bytes than a name may have. Where the
+    trainer starts from scratch without such a file, a missing one is a warning. A path that went stale because the whole run was moved is let pass where its last part is there.
 
     ## Why it matters
     The trainer follows the pointer to nowhere. Many then start from scratch, without a word.
@@ -31,7 +32,9 @@ class DanglingPointer(Rule):
         """One problem for each pointer to nowhere."""
         for pointer in _pointers(checkpoint):
             if not pointer.exists and pointer.needed in _SEVERITIES:
-                what = f"names '{pointer.target}', which is not there" if pointer.target else "names nothing"
+                what = (
+                    f"names '{pointer.target}', which is not there" if pointer.target else _nothing(checkpoint, pointer)
+                )
                 yield Problem(
                     message=f"{_name(pointer)} {what}: {pointer.why}",
                     place=Place(path=pointer.path, key=pointer.key),
@@ -76,6 +79,15 @@ def _pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
     if not pointers:
         raise FactUnavailable("no file here names a save")
     return pointers
+
+
+def _nothing(checkpoint: Checkpoint, pointer: Pointer) -> str:
+    """What is wrong with a pointer that names nothing."""
+    if pointer.fault:
+        return f"does not name a save: {pointer.fault}"
+    beside = pointer.path.startswith("../")
+    there = checkpoint.beside(pointer.path[3:]) if beside else checkpoint.listing.get(pointer.path)
+    return "names nothing" if there else "is missing"
 
 
 def _name(pointer: Pointer) -> str:

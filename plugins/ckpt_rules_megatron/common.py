@@ -124,6 +124,9 @@ def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
     if own is None:
         return ()
     path, said = f"../{TRACKER}", checkpoint.note(f"../{TRACKER}")
+    if fault := checkpoint.note_fault(path):
+        why = _SILENT if fault.endswith("not a file") else "Megatron stops, or starts from nothing"
+        return (Pointer(path, "", exists=False, why=why, fault=fault),)
     if said is None and checkpoint.beside(_BRIDGES_TRACKER) is not None:
         return ()
     if said is None:

@@ -29,6 +29,10 @@ class Detectron2(Dialect):
     names = re.compile(r"model_(?:\d{7}|final)\.pth")
     pointer = "last_checkpoint"
     without_target = "detectron2 stops, for it asserts that the file is there"
+    of_a_run = re.compile(r"model_\d{7}\.pth|metrics\.json")
+    without_pointer = (
+        "detectron2 with --resume finds no save, and starts from the first weights with one line in the log"
+    )
     weight_keys = ("model",)
     counters = (("global_step", "iteration"),)
     named = ((re.compile(r"model_(\d{7})\.pth"), "iteration"),)

@@ -47,6 +47,8 @@ class Dialect(Layout):
     named:    names that say a counter, their number in a group, and the key that must hold just that
     newest:   the file that a resume takes whatever lies beside it, or None
     pointer:  the file that names the newest save, or None; and what the trainer does where it names nothing
+    without_pointer: what the trainer does where that file is not there, beside names that only a run has
+    of_a_run: those names
     """
 
     one_file = True
@@ -59,6 +61,8 @@ class Dialect(Layout):
     newest: ClassVar[str | None] = None
     pointer: ClassVar[str | None] = None
     without_target: ClassVar[str] = ""
+    without_pointer: ClassVar[str] = ""
+    of_a_run: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By the keys of its dictionary; a file that can't be read, faintly, by its name."""
@@ -149,14 +153,26 @@ class Dialect(Layout):
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The file that names the newest save, in the directory; its last part counts, for whole runs are moved."""
-        lead = "../" if checkpoint.is_one_file else ""
-        target = checkpoint.note(f"{lead}{self.pointer}") if self.pointer else None
-        if target is None:
+        if self.pointer is None:
             return ()
+        path = f"../{self.pointer}" if checkpoint.is_one_file else self.pointer
+        target, fault = checkpoint.note(path), checkpoint.note_fault(path)
+        if fault:
+            return (Pointer(path, "", exists=False, why=self.without_target, fault=fault),)
+        if target is None:
+            missed = self.names.fullmatch(self.path(checkpoint)) and self._is_in_a_run(checkpoint)
+            return (Pointer(path, "", exists=False, why=self.without_pointer, needed="warning"),) if missed else ()
         named, own = target.rpartition("/")[2], self.path(checkpoint)
         there = checkpoint.beside(named) if checkpoint.is_one_file else checkpoint.listing.get(named)
         newer = own if _number(own) > _number(named) else None
-        return (Pointer(f"{lead}{self.pointer}", target, bool(named and there), self.without_target, newer=newer),)
+        return (Pointer(path, target, bool(named and there), self.without_target, newer=newer),)
+
+    def _is_in_a_run(self, checkpoint: Checkpoint) -> bool:
+        """Whether the file lies where the trainer wrote it, and is not a copy alone in a directory."""
+        tops = (e.path for e in checkpoint.listing if "/" not in e.path)
+        beside = checkpoint.listing.siblings if checkpoint.is_one_file else tops
+        own = self.path(checkpoint)
+        return any(name != own and self.of_a_run.fullmatch(name) for name in beside)
 
 
 def _number(name: str) -> int:

@@ -23,6 +23,10 @@ class MMEngine(Dialect):
     names = re.compile(r"(?:epoch|iter)_\d+\.pth")
     pointer = "last_checkpoint"
     without_target = "mmengine stops, for it can't load what the file names"
+    of_a_run = re.compile(r"(?:epoch|iter)_\d+\.pth|\d{8}_\d{6}")
+    without_pointer = (
+        "mmengine with --resume and no file named finds no save, and starts from scratch with one line in the log"
+    )
     weight_keys = ("state_dict",)
     counters: ClassVar = (("epoch", "meta.epoch"), ("global_step", "meta.iter"))
     named = (

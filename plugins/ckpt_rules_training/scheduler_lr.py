@@ -17,7 +17,7 @@ from ckpt_rules import (
     Severity,
 )
 from ckpt_rules_training.maybe import maybe
-from ckpt_rules_training.scheduler_owner import PLATEAU, differ, disagreeing, number, owner
+from ckpt_rules_training.scheduler_owner import PLATEAU, differ, disagreeing, number, owner, strange_rates
 from ckpt_rules_training.scheduler_parts import is_last, part_rates
 from ckpt_rules_training.words import count, inside
 
@@ -65,6 +65,10 @@ class LrMismatch(Rule):
                 yield from self._between(scheduler, optimizer)
 
     def _between(self, scheduler: SchedulerState, optimizer: OptimizerState) -> Iterator[Problem]:
+        if not optimizer.grouped:
+            for index, rate, nearest in strange_rates(scheduler, optimizer, self.tolerance):
+                yield _lrs_differ(scheduler, optimizer, index, nearest, rate)
+            return
         if len(scheduler.last_lr) != len(optimizer.groups):
             yield _numbers_differ(scheduler, optimizer)
             return

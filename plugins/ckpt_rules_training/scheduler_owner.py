@@ -50,7 +50,25 @@ def disagreeing(checkpoint: Checkpoint, scheduler: SchedulerState, tolerance: fl
     return optimizers[place] if optimizers[place] in alike else next(iter(alike), None)
 
 
+def strange_rates(
+    scheduler: SchedulerState, optimizer: OptimizerState, tolerance: float
+) -> list[tuple[int, float, float]]:
+    """Rates that the scheduler has set for no group, where the optimizer's own groups are not known.
+
+    Each as the group's index, the rate, and the scheduler's nearest.
+    """
+    scheduled = [a for a in map(number, scheduler.last_lr) if a is not None]
+    found = []
+    for index, lr in enumerate(map(number, optimizer.lrs)):
+        if lr is not None and scheduled and all(differ(a, lr, tolerance) for a in scheduled):
+            distances = [abs(a - lr) for a in scheduled]
+            found.append((index, lr, scheduled[distances.index(min(distances))]))
+    return found
+
+
 def _fits(scheduler: SchedulerState, optimizer: OptimizerState, tolerance: float) -> bool:
+    if not optimizer.grouped:
+        return not strange_rates(scheduler, optimizer, tolerance)
     if len(scheduler.last_lr) != len(optimizer.groups):
         return False
     pairs = zip(map(number, scheduler.last_lr), map(number, optimizer.lrs), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -272,6 +273,23 @@ class TestPointers:
         saves = copied("zero2")
         (saves / "latest").write_text("")
         assert the(verify(saves / "global_step4"), "files/dangling-pointer").severity.value == "error"
+
+    @pytest.mark.parametrize(
+        "content", [b"global_step4\0", "global_step4".encode("utf-16"), b"x" * 4_097, "fifo", "directory"]
+    )
+    def test_latest_can_not_be_read(self, copied, content):
+        saves = copied("zero2")
+        latest = saves / "latest"
+        latest.unlink()
+        if isinstance(content, bytes):
+            latest.write_bytes(content)
+        else:
+            (os.mkfifo if content == "fifo" else os.mkdir)(latest)
+        report = verify(saves / "global_step4")
+        assert not any(o.crash for o in report.outcomes)
+        found = the(report, "files/dangling-pointer")
+        assert (found.place.path, found.severity.value) == ("../latest", "error")
+        assert "../latest does not name a save: it " in found.message
 
     def test_latest_is_older(self, copied):
         saves = copied("zero2")

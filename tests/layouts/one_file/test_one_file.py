@@ -88,6 +88,42 @@ def test_alone_in_its_directory_it_passes_as_well(trainer, saved, tmp_path):
     silent(tmp_path, trainer)
 
 
+class TestWithoutItsPointer:
+    """A run whose `last_checkpoint` is gone: the trainer finds no save and starts from scratch."""
+
+    @pytest.mark.parametrize(
+        ("trainer", "file", "name", "beside"),
+        [
+            ("mmengine", None, "epoch_2.pth", "20260101_120000"),
+            ("mmengine", None, "epoch_2.pth", "epoch_1.pth"),
+            ("detectron2", None, "model_0000004.pth", "metrics.json"),
+        ],
+    )
+    def test_it_is_a_warning_where_the_file_lies_in_a_run(self, trainer, file, name, beside, saved, tmp_path):
+        shutil.copy2(saved(trainer, file), tmp_path / name)
+        assert not dangling(tmp_path / name)
+        (tmp_path / beside).mkdir()
+        (found,) = dangling(tmp_path / name)
+        assert (found.severity, found.place.path) == ("warning", "../last_checkpoint")
+        assert "last_checkpoint is missing" in found.message
+
+    @pytest.mark.parametrize("content", [b"epoch_2\0", "epoch_2.pth".encode("utf-16"), b"x" * 4_097, None])
+    def test_one_that_can_not_be_read_is_an_error(self, content, saved, tmp_path):
+        shutil.copy2(saved("mmengine", None), tmp_path / "epoch_2.pth")
+        if content is None:
+            (tmp_path / "last_checkpoint").mkdir()
+        else:
+            (tmp_path / "last_checkpoint").write_bytes(content)
+        (found,) = dangling(tmp_path / "epoch_2.pth")
+        assert (found.severity, found.place.path) == ("error", "../last_checkpoint")
+
+
+def dangling(path):
+    report = verify(path)
+    assert not any(o.crash for o in report.outcomes), said(report)
+    return [f for f in report.findings if f.rule == "files/dangling-pointer"]
+
+
 class TestResumes:
     """The plan is what the trainer did."""
 

@@ -1,0 +1,71 @@
+"""Whether `.metadata` agrees with itself, and with the headers of what lies in the files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from math import prod
+
+from ckpt_rules import DTYPE_BITS, Checkpoint, Chunk, DistributedMetadata, FactUnavailable, StoredItem, TensorInfo
+
+_LOOKED_AT = 256
+_SMALL_NBYTES = 1 << 16
+_MOST_ITEMS = 200_000
+
+
+def undescribed(metadata: DistributedMetadata) -> Iterator[str]:
+    """Names that have bytes in a file, and of which `state_dict_metadata` does not say what they are."""
+    known = metadata.items.names
+    return (n for n in known if n not in metadata.tensors and n not in metadata.objects)
+
+
+def lost(metadata: DistributedMetadata) -> list[str]:
+    """Names that the save was planned with, and of which nothing is left: neither a description nor bytes."""
+    if not metadata.planned:
+        return []
+    placed = set(metadata.items.names)
+    return sorted(
+        n for n in metadata.planned if n not in metadata.tensors and n not in metadata.objects and n not in placed
+    )
+
+
+def misplaced(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[tuple[StoredItem, str]]:
+    """Chunks at whose place something else lies, and what is wrong, to follow the name: by length, and of some by header."""
+    if metadata.transforms or len(metadata.items) > _MOST_ITEMS:
+        return
+    small: dict[str, list[tuple[StoredItem, Chunk]]] = defaultdict(list)
+    for item, chunk, dtype in _chunks(metadata):
+        needed = prod(chunk.sizes) * DTYPE_BITS.get(dtype, 0) // 8
+        if item.nbytes < needed:
+            yield item, f"takes {needed:,} bytes, and its place in {item.path} has {item.nbytes:,}"
+        elif item.nbytes <= _SMALL_NBYTES:
+            small[item.path].append((item, chunk))
+    for path, items in small.items():
+        yield from _other_headers(checkpoint, path, list(islice(items, _LOOKED_AT)))
+
+
+def _chunks(metadata: DistributedMetadata) -> Iterator[tuple[StoredItem, Chunk, str]]:
+    """Each item that is a chunk of a tensor, with the chunk and its dtype."""
+    for item in metadata.items:
+        tensor = metadata.tensors.get(item.name)
+        if tensor is None:
+            continue
+        if len(tensor.chunks) == 1:
+            yield item, tensor.chunks[0], tensor.dtype
+        elif (chunk := next((c for c in tensor.chunks if c.offsets == item.corner), None)) is not None:
+            yield item, chunk, tensor.dtype
+
+
+def _other_headers(
+    checkpoint: Checkpoint, path: str, items: list[tuple[StoredItem, Chunk]]
+) -> Iterator[tuple[StoredItem, str]]:
+    try:
+        parts = checkpoint.torch_parts(path, tuple((i.offset, i.nbytes) for i, _ in items))
+    except FactUnavailable:
+        return
+    for (item, chunk), part in zip(items, parts, strict=True):
+        value = part.value if part.readable else None
+        if isinstance(value, TensorInfo) and value.shape != chunk.sizes:
+            shapes = f"a tensor of shape {list(value.shape)} lies, not one of {list(chunk.sizes)}"
+            yield item, f"has a place in {path} where {shapes}"
