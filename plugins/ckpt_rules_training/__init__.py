@@ -18,6 +18,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_training.progress_dataloader import DataLoaderPosition
     from ckpt_rules_training.progress_invalid import InvalidProgress
     from ckpt_rules_training.progress_name import NameMismatch
+    from ckpt_rules_training.rng_state import BadRngState
     from ckpt_rules_training.scaler_collapsed import CollapsedScaler
     from ckpt_rules_training.scheduler_lr import Exhausted, LrMismatch
     from ckpt_rules_training.scheduler_steps import StepMismatch
@@ -29,5 +30,5 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         InvalidProgress, CountersDisagree, NameMismatch, DataLoaderPosition, Finished,
         OptimizerMissing, EmptyOptimizerState, StepDrift, UnevenSteps, ParamMismatch, BadHyperparameter, MomentDtype,
         SchedulerMissing, StepMismatch, LrMismatch, Exhausted,
-        ScalerMissing, CollapsedScaler, RngMissing, EmaMissing,
+        ScalerMissing, CollapsedScaler, RngMissing, BadRngState, EmaMissing,
     ]  # fmt: skip
