@@ -28,7 +28,9 @@ class ParamMismatch(Rule):
     """The optimizer's state does not fit the weights, or not its own groups.
 
     ## What it checks
-    Every entry of the state belongs to a parameter of exactly one group. The moments of one parameter have one shape. For
+    Every entry of the state belongs to a parameter of exactly one group, and numbered parameters stand in the order in which
+    torch numbers them. The moments of one parameter have one shape. Flat moments that have fewer elements than the weights,
+    in a file that ought to hold all of them, are one rank's shard. For
     optimizers that keep moments of their parameter's shape (Adam, SGD, RMSprop, …): where parameter names were saved, each
     moment has the shape of the weight of that name; else there are not more moments of any shape than weights
     of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch, nor are those that
@@ -55,6 +57,7 @@ class ParamMismatch(Rule):
 
 def _within(optimizer: OptimizerState) -> Iterator[Problem]:
     yield from _stray_states(optimizer)
+    yield from _out_of_order(optimizer)
     yield from _shared_parameters(optimizer)
     yield from _half_moments(optimizer)
     yield from _uneven_moments(optimizer)
@@ -63,6 +66,9 @@ def _within(optimizer: OptimizerState) -> Iterator[Problem]:
 def _against_weights(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterator[Problem]:
     shapes = _moment_shapes(optimizer)
     pool = _pool(checkpoint, optimizer)
+    if _is_one_shard(checkpoint, optimizer, shapes, pool):
+        yield _one_shard(optimizer, shapes, pool)
+        return
     surplus = list(_too_many_parameters(optimizer, shapes, pool))
     yield from surplus
     if shapes and not surplus:
@@ -82,6 +88,29 @@ def _stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
             help=_HELP,
             data={"parameters": [str(s) for s in strays[:100]], "count": len(strays)},
         )
+
+
+def _out_of_order(optimizer: OptimizerState) -> Iterator[Problem]:
+    """torch numbers parameters from 0 through all groups, and loads by position: any other order exchanges their states."""
+    params = [p for g in optimizer.groups for p in g.params]
+    numbers = [p for p in params if isinstance(p, int) and not isinstance(p, bool)]
+    if len(numbers) < len(params) or numbers == sorted(numbers) or sorted(numbers) != list(range(len(numbers))):
+        return
+    place, key = next((i, p) for i, p in enumerate(numbers) if i != p)
+    start = 0
+    for group in optimizer.groups:
+        if place < start + len(group.params):
+            yield Problem(
+                message=f"parameter {key} stands at place {place:,} of the parameter groups, where torch writes parameter {place}: "
+                "groups or parameters are in another order, and each gets the state of another",
+                place=Place(
+                    path=optimizer.path, key=inside(optimizer.key, f"param_groups[{group.index}].params[{place - start}]")
+                ),
+                help=_HELP,
+                data={"parameter": key, "expected": place},
+            )
+            return
+        start += len(group.params)
 
 
 def _shared_parameters(optimizer: OptimizerState) -> Iterator[Problem]:
@@ -204,6 +233,38 @@ def _is_regrouped(shapes: Mapping[object, Shape], pool: list[Shape]) -> bool:
     if shapes and all(len(s) == 1 for s in shapes.values()) and any(len(s) > 1 for s in pool):
         return not set(shapes.values()) <= set(pool)
     return len(shapes) != len(pool) and sum(map(prod, shapes.values())) == sum(map(prod, pool))
+
+
+def _is_one_shard(
+    checkpoint: Checkpoint, optimizer: OptimizerState, shapes: Mapping[object, Shape], pool: list[Shape]
+) -> bool:
+    """Whether all moments are flat, fit no weights, and have fewer elements, in a file that is not one of several ranks'."""
+    flat = bool(shapes) and all(len(s) == 1 for s in shapes.values())
+    if not flat or all(len(s) <= 1 for s in pool) or len(checkpoint.optimizers) > 1 or _named(optimizer):
+        return False
+    known = set(pool)
+    strange = sum(prod(s) for s in shapes.values() if s not in known)
+    if not strange or sum(map(prod, shapes.values())) >= sum(map(prod, pool)):
+        return False
+    ranks = maybe(lambda: checkpoint.ranks)
+    paths = {p for family in ranks.families for p in family.paths.values()} if ranks else set()
+    return optimizer.path not in paths and not optimizer.path.endswith(".metadata")
+
+
+def _named(optimizer: OptimizerState) -> bool:
+    return any(isinstance(p, str) for g in optimizer.groups for p in g.params)
+
+
+def _one_shard(optimizer: OptimizerState, shapes: Mapping[object, Shape], pool: list[Shape]) -> Problem:
+    have, there = sum(map(prod, shapes.values())), sum(map(prod, pool))
+    key = next(k for k, s in shapes.items() if s not in set(pool))
+    return Problem(
+        message=f"all moments are flat and have {have:,} elements, the weights have {there:,}: this is one rank's shard of the "
+        "optimizer of an FSDP or ZeRO run",
+        place=_place(optimizer, key),
+        help="gather the whole optimizer before saving, as FSDP's full_optim_state_dict does, or save each rank's shard",
+        data={"moments": have, "weights": there},
+    )
 
 
 def _by_name(

@@ -17,7 +17,7 @@ class BaseLrMismatch(Rule):
     """The first learning rates that the scheduler keeps can't be those of its optimizer.
 
     ## What it checks
-    `base_lrs` of each scheduler: finite numbers, one for each parameter group of the optimizer, which are errors; and the same
+    `base_lrs` of each scheduler: finite numbers, one for each rate that the scheduler sets, which are errors; and the same
     as `initial_lr` of the group, which torch writes together with it. Another rate, or the same rates in another order, is a
     warning: some scripts set `base_lrs` by hand where a run goes on with another rate. CyclicLR, whose base is its lower
     bound, is left alone.
@@ -54,14 +54,15 @@ def _of(scheduler: SchedulerState, optimizer: OptimizerState | None) -> Iterator
         value = plain(bases[bad])
         said = f"base_lrs[{bad}] of the scheduler is {shown(value)}, where a finite number belongs"
         yield _problem(scheduler, f"base_lrs[{bad}]", said, Severity.ERROR, {"value": str(value)})
-    elif optimizer is not None and len(bases) != len(optimizer.groups):
+    elif scheduler.last_lr and len(bases) != len(scheduler.last_lr):
+        # Where both differ from the optimizer's groups, scheduler/lr-mismatch says so.
         said = (
-            f"the scheduler keeps {count(len(bases), 'first learning rate')} (base_lrs), "
-            f"the optimizer has {count(len(optimizer.groups), 'parameter group')}"
+            f"the scheduler keeps {count(len(bases), 'first learning rate')} (base_lrs), and has set "
+            f"{count(len(scheduler.last_lr), 'rate')} (_last_lr)"
         )
-        numbers = {"rates": len(bases), "groups": len(optimizer.groups)}
+        numbers = {"rates": len(bases), "groups": len(scheduler.last_lr)}
         yield _problem(scheduler, "base_lrs", said, Severity.ERROR, numbers)
-    elif optimizer is not None:
+    elif optimizer is not None and len(bases) == len(optimizer.groups):
         yield from _unlike_initial(scheduler, optimizer)
 
 
