@@ -25,6 +25,7 @@ class Field:
     needed:  `error` or `warning` where resuming goes wrong without it, `info` where it may, `optional` where it does not
     why:     what happens without it, one sentence
     path:    the file of its own in which it belongs, where it is no entry of the state's file
+    inside:  keys that lead from its dictionary to what a resume needs in it; where that is missing or empty, so is the field
     """
 
     name: str
@@ -32,6 +33,7 @@ class Field:
     needed: str = "optional"
     why: str = ""
     path: str | None = None
+    inside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
