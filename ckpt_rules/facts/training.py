@@ -234,11 +234,13 @@ class Contradiction:
 
     path, key: the counter that is probably wrong
     sentence:  what it says and what the other says, lower case, without a full stop
+    severity:  `error`, or `warning` where data of another length in each epoch would explain it
     """
 
     path: str
     key: str
     sentence: str
+    severity: str = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,12 @@ from ckpt_rules.readers.resemblance import RANDOM, resemblance
 _PYTHON_PARTS, _PYTHON_NUMBERS = 3, 625
 _NUMPY_NUMBERS = 624
 _LEAST_OF_GPU = 16
-_WORDS = (("cuda", ("cuda",)), ("numpy", ("numpy", "np")), ("torch", ("torch", "cpu")), ("python", ("python", "random")))
+_WORDS = (
+    ("cuda", ("cuda",)),
+    ("numpy", ("numpy", "np")),
+    ("torch", ("torch", "cpu")),
+    ("python", ("python", "random")),
+)
 _OTHER_DEVICES = frozenset({"xpu", "mlu", "musa", "npu", "hpu", "sdaa", "neuron", "xla", "xm", "mps"})
 
 
@@ -35,9 +40,7 @@ def faults_of(value: object, key: str, needed: Mapping[str, str]) -> tuple[RngFa
     return tuple(_in_dictionary(value, key, needed))
 
 
-def _in_dictionary(
-    value: Mapping[object, object], key: str, needed: Mapping[str, str]
-) -> Iterator[RngFault]:
+def _in_dictionary(value: Mapping[object, object], key: str, needed: Mapping[str, str]) -> Iterator[RngFault]:
     stops = not needed.keys() & value.keys()  # some of them: a person must judge what wrote the file
     for name, source in needed.items():
         if name not in value:
@@ -94,7 +97,7 @@ def _numpy_fault(value: object, *, sure: bool) -> str | None:
     numbers = _length(value[1]) if len(value) > 1 else 0
     if numbers is not None and numbers != _NUMPY_NUMBERS:
         return f"holds {numbers:,} numbers, where the state of numpy's generator has 624"
-    return "ends before the position of numpy's generator" if len(value) < 3 else None  # noqa: PLR2004
+    return "ends before the position of numpy's generator" if len(value) < 3 else None
 
 
 def _length(array: object) -> int | None:

@@ -65,7 +65,7 @@ class LightningState(Layout):
             loops = read_loops(state.values)
             made = loops.scheduled["completed"] if loops else 0
             if made:
-                message = f"lr_schedulers is empty, although schedulers have made {made:,} step{'s' if made > 1 else ''}"
+                message = f"lr_schedulers is empty, although schedulers have made {made:,} step{'s' if made > 1 else ''}: Lightning restores none"
                 raise FactUnavailable(message, path=state.path, blocked=True)
             raise FactUnavailable("training uses no scheduler")
         return super().scheduler(checkpoint)

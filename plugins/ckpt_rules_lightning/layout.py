@@ -71,7 +71,7 @@ class Lightning(LightningState):
             loops = read_loops(state.values)
             made = (loops.updates["completed"] or loops.manual["completed"]) if loops else 0
             if made:
-                message = f"optimizer_states is empty, although {made:,} optimizer step{'s were' if made > 1 else ' was'} made"
+                message = f"optimizer_states is empty, although {made:,} optimizer step{'s were' if made > 1 else ' was'} made: Lightning restores none"
                 raise FactUnavailable(message, path=state.path, blocked=True)
             raise FactUnavailable("training uses no optimizer")
         return super().optimizer(checkpoint)

@@ -165,7 +165,8 @@ def _problem(
     own = field.path if field else None
     path = absent.path if absent.blocked and absent.path else own or state.path
     key = (state.key_of(name) or (field.keys[0] if field else None)) if path == state.path else None
-    why = f": {field.why}" if field and field.why else ""
+    # What lies in its place has a sentence of its own; the layout's is about a field that is not there.
+    why = f": {field.why}" if field and field.why and not absent.blocked else ""
     return Problem(
         message=f"{absent.reason}{why}",
         place=Place(path=path, key=key),

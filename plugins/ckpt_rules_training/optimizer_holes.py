@@ -48,7 +48,9 @@ def _odd(optimizer: OptimizerState) -> Iterator[Problem]:
     odd = [(k, s.odd) for k, s in optimizer.states.items() if s.odd]
     if odd:
         key, said = odd[0]
-        yield _problem(optimizer, [k for k, _ in odd], f"the state of parameter {key} is {said}, where a dictionary belongs")
+        yield _problem(
+            optimizer, [k for k, _ in odd], f"the state of parameter {key} is {said}, where a dictionary belongs"
+        )
 
 
 def _without_step(optimizer: OptimizerState) -> Iterator[Problem]:
@@ -88,7 +90,9 @@ def _without_state(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterato
     bare = [p for p in params if p not in held]
     if not bare or len(bare) == len(params) or explains_unused(checkpoint, optimizer, len(bare)):
         return
-    updates = "" if optimizer.updates is None else f", although the others have made {count(optimizer.updates, 'update')}"
+    updates = (
+        "" if optimizer.updates is None else f", although the others have made {count(optimizer.updates, 'update')}"
+    )
     yield Problem(
         message=f"{len(bare):,} of {count(len(params), 'parameter')} ({listed(bare)}) have no state{updates}: their moments "
         "start again from zero",

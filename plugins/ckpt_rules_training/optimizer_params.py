@@ -8,6 +8,7 @@ from math import prod
 
 from ckpt_rules import Checkpoint, FactUnavailable, Opaque, OptimizerState, ParamState, Place, Problem, Rule, TensorInfo
 from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.optimizer_order import HELP, exchanged, out_of_order
 from ckpt_rules_training.words import count, inside, listed
 
 Shape = tuple[int, ...]
@@ -57,7 +58,7 @@ class ParamMismatch(Rule):
 
 def _within(optimizer: OptimizerState) -> Iterator[Problem]:
     yield from _stray_states(optimizer)
-    yield from _out_of_order(optimizer)
+    yield from out_of_order(optimizer)
     yield from _shared_parameters(optimizer)
     yield from _half_moments(optimizer)
     yield from _uneven_moments(optimizer)
@@ -73,7 +74,8 @@ def _against_weights(checkpoint: Checkpoint, optimizer: OptimizerState) -> Itera
     yield from surplus
     if shapes and not surplus:
         named = _by_name(checkpoint, optimizer, shapes)
-        yield from _by_shape(optimizer, shapes, pool) if named is None else named
+        found = list(_by_shape(optimizer, shapes, pool) if named is None else named)
+        yield from found or exchanged(checkpoint, optimizer, shapes)
 
 
 def _stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
@@ -85,32 +87,9 @@ def _stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
             message=f"the state has {'entries' if many else 'an entry'} for {listed(strays)}, {'which are' if many else 'which is'} "
             f"no parameter of any of its {count(len(optimizer.groups), 'group')}",
             place=_place(optimizer, strays[0]),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [str(s) for s in strays[:100]], "count": len(strays)},
         )
-
-
-def _out_of_order(optimizer: OptimizerState) -> Iterator[Problem]:
-    """torch numbers parameters from 0 through all groups, and loads by position: any other order exchanges their states."""
-    params = [p for g in optimizer.groups for p in g.params]
-    numbers = [p for p in params if isinstance(p, int) and not isinstance(p, bool)]
-    if len(numbers) < len(params) or numbers == sorted(numbers) or sorted(numbers) != list(range(len(numbers))):
-        return
-    place, key = next((i, p) for i, p in enumerate(numbers) if i != p)
-    start = 0
-    for group in optimizer.groups:
-        if place < start + len(group.params):
-            yield Problem(
-                message=f"parameter {key} stands at place {place:,} of the parameter groups, where torch writes parameter {place}: "
-                "groups or parameters are in another order, and each gets the state of another",
-                place=Place(
-                    path=optimizer.path, key=inside(optimizer.key, f"param_groups[{group.index}].params[{place - start}]")
-                ),
-                help=_HELP,
-                data={"parameter": key, "expected": place},
-            )
-            return
-        start += len(group.params)
 
 
 def _shared_parameters(optimizer: OptimizerState) -> Iterator[Problem]:
@@ -120,7 +99,7 @@ def _shared_parameters(optimizer: OptimizerState) -> Iterator[Problem]:
         yield Problem(
             message=f"{count(len(twice), 'parameter')} ({listed(twice)}) stand in more than one place of the parameter groups",
             place=Place(path=optimizer.path, key=inside(optimizer.key, "param_groups")),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [str(p) for p in twice[:100]]},
         )
 
@@ -136,7 +115,7 @@ def _half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
         yield Problem(
             message=f"the state of parameter {key} has no {' and no '.join(sorted(absent))}, which others have{more}",
             place=_place(optimizer, key),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [str(k) for k, _ in halves[:100]]},
         )
 
@@ -155,7 +134,7 @@ def _uneven_moments(optimizer: OptimizerState) -> Iterator[Problem]:
         yield Problem(
             message=f"the moments of parameter {key} differ in shape ({moments}){more}",
             place=_place(optimizer, key),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [str(k) for k, _ in uneven[:100]]},
         )
 
@@ -223,7 +202,7 @@ def _too_many_parameters(
         yield Problem(
             message=f"the optimizer has {count(params, 'parameter')}, but there are only {count(len(pool), 'weight tensor')}",
             place=Place(path=optimizer.path, key=inside(optimizer.key, "param_groups")),
-            help=_HELP,
+            help=HELP,
             data={"parameters": params, "weights": len(pool)},
         )
 
@@ -292,7 +271,7 @@ def _name_problems(optimizer: OptimizerState, pairs: list[tuple[object, str, Sha
         yield Problem(
             message=f"the moments of {name} have the shape {list(moment)}, the weight has {list(weight)}{more}",
             place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}]"), tensor=name),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [n for _, n, _, _ in wrong[:100]], "count": len(wrong)},
         )
 
@@ -312,13 +291,10 @@ def _by_shape(optimizer: OptimizerState, shapes: Mapping[object, Shape], pool: l
     yield Problem(
         message=f"there are more moments than weights of the same shape: {listed(parts, 3)}",
         place=_place(optimizer, next(k for k, s in shapes.items() if s in excess)),
-        help=_HELP,
+        help=HELP,
         data={"shapes": [{"shape": list(s), "moments": have[s], "weights": there[s]} for s in list(excess)[:100]]},
     )
 
 
 def _place(optimizer: OptimizerState, parameter: object) -> Place:
     return Place(path=optimizer.path, key=inside(optimizer.key, f"state[{parameter}]"))
-
-
-_HELP = "take weights and optimizer from the same save; if the model was changed, start with a fresh optimizer"

@@ -95,9 +95,7 @@ def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=_SAME)
 
 
-def _problem(
-    scheduler: SchedulerState, key: str, said: str, severity: Severity, data: dict[str, object]
-) -> Problem:
+def _problem(scheduler: SchedulerState, key: str, said: str, severity: Severity, data: dict[str, object]) -> Problem:
     return Problem(
         message=said,
         place=Place(path=scheduler.path, key=inside(scheduler.key, key)),

@@ -93,8 +93,10 @@ class StepMismatch(Rule):
 
 
 def _has_lost_count(scheduler: SchedulerState) -> bool:
-    """Whether a scheduler of torch, which keeps its first rates, has no count of its steps."""
-    return scheduler.last_epoch is None and "base_lrs" in scheduler.values and not scheduler.parts
+    """Whether a scheduler of torch, which counts its calls as well, has no count of its steps."""
+    return (
+        scheduler.last_epoch is None and scheduler.values.keys() >= {"base_lrs", "_step_count"} and not scheduler.parts
+    )
 
 
 def _lost_count(scheduler: SchedulerState) -> Problem:

@@ -18,7 +18,9 @@ Shape = tuple[int, ...]
 Shapes = Counter[Shape]
 
 _NUMBER = re.compile(r"(?:^|\.)\d+(?=\.)")
-_BUFFERS = re.compile(r".*(?:running_mean|running_var|num_batches_tracked|position_ids|inv_freq|attn\.bias|masked_bias)")
+_BUFFERS = re.compile(
+    r".*(?:running_mean|running_var|num_batches_tracked|position_ids|inv_freq|attn\.bias|masked_bias)"
+)
 _MOMENTS = frozenset({"exp_avg", "momentum_buffer", "square_avg", "sum", "exp_inf"})
 _MOST_TRIED = 4_000
 _MOST_WEIGHTS = 20_000
