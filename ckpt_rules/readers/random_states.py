@@ -46,12 +46,11 @@ def _in_dictionary(value: Mapping[object, object], key: str, needed: Mapping[str
         if name not in value:
             sentence = f"is missing, where the state of {source}'s generator belongs"
             yield RngFault(_join(key, name), sentence, stops=stops)
-    for name, state in value.items():
-        sure = isinstance(name, str) and name in needed
-        source_ = needed[str(name)] if sure else _source(str(name))
-        fault = _fault(source_, state, sure=sure) if source_ else None
+    for name, state in ((str(n), s) for n, s in value.items()):
+        generator = needed.get(name) or _source(name)
+        fault = _fault(generator, state, sure=name in needed) if generator else None
         if fault:
-            yield RngFault(_join(key, str(name)), fault, stops=True)
+            yield RngFault(_join(key, name), fault, stops=True)
 
 
 def _source(name: str) -> str | None:

@@ -36,6 +36,6 @@ def resemblance(value: object) -> str | None:
     tensors = [v for v in value.values() if isinstance(v, TensorInfo)]
     if len(tensors) < len(value):
         return None
-    if any(t.dtype == "uint8" and t.shape in ((n,) for n in TORCH_STATE_BYTES) for t in tensors):
+    if any(t.dtype == "uint8" and len(t.shape) == 1 and t.shape[0] in TORCH_STATE_BYTES for t in tensors):
         return RANDOM
     return WEIGHTS if any(t.shape and "float" in t.dtype for t in tensors) else None

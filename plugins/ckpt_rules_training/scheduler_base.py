@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, OptimizerState, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, plain
 from ckpt_rules_training.scheduler_owner import PLATEAU, number, owner
@@ -95,7 +95,7 @@ def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=_SAME)
 
 
-def _problem(scheduler: SchedulerState, key: str, said: str, severity: Severity, data: dict[str, object]) -> Problem:
+def _problem(scheduler: SchedulerState, key: str, said: str, severity: Severity, data: Mapping[str, object]) -> Problem:
     return Problem(
         message=said,
         place=Place(path=scheduler.path, key=inside(scheduler.key, key)),
