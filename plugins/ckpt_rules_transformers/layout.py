@@ -175,14 +175,11 @@ class TransformersTrainer(Layout):
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
         """rng_state.pth, or the one of the first rank."""
-        return checkpoint.rngs[0]
+        return _rng(checkpoint, _random_states(checkpoint)[0])
 
     def rngs(self, checkpoint: Checkpoint) -> tuple[RngState, ...]:
         """rng_state.pth, or those of all ranks: a resume with as many processes reads the latter, and else the former."""
-        found = [p for p in ("rng_state.pth", *_rng_files(checkpoint).values()) if _has(checkpoint, p)]
-        if not found:
-            raise FactUnavailable("there is no rng_state.pth")
-        return tuple(state_dicts.rng(_contents(checkpoint, p), p, "", _GENERATORS) for p in found)
+        return tuple(_rng(checkpoint, path) for path in _random_states(checkpoint))
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The counters as they are written."""
@@ -318,6 +315,17 @@ def _contents(checkpoint: Checkpoint, path: str) -> object:
     if not _has(checkpoint, path):
         raise FactUnavailable(f"there is no {path}")
     return checkpoint.contents(path)
+
+
+def _random_states(checkpoint: Checkpoint) -> list[str]:
+    found = [p for p in ("rng_state.pth", *_rng_files(checkpoint).values()) if _has(checkpoint, p)]
+    if not found:
+        raise FactUnavailable("there is no rng_state.pth")
+    return found
+
+
+def _rng(checkpoint: Checkpoint, path: str) -> RngState:
+    return state_dicts.rng(_contents(checkpoint, path), path, "", _GENERATORS)
 
 
 def _rng_files(checkpoint: Checkpoint) -> dict[int, str]:
