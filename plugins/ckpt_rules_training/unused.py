@@ -22,7 +22,7 @@ _BUFFERS = re.compile(
     r".*(?:running_mean|running_var|num_batches_tracked|position_ids|inv_freq|attn\.bias|masked_bias)"
 )
 _MOMENTS = frozenset({"exp_avg", "momentum_buffer", "square_avg", "sum", "exp_inf"})
-_MOST_TRIED = 4_000
+_MOST_TRIED = 1_000
 _MOST_WEIGHTS = 20_000
 _DEEPEST = 200
 
