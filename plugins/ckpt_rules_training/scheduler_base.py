@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, OptimizerState, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, plain
+from ckpt_rules_training.maybe import maybe
 from ckpt_rules_training.scheduler_owner import PLATEAU, number, owner
 from ckpt_rules_training.words import count, inside, shown
 
-_OWN_BASES = frozenset({"CyclicLR", PLATEAU})
+_OWN_BASES = frozenset({"CyclicLR", "OneCycleLR", PLATEAU})
 _SAME = 1e-6
 
 
@@ -19,8 +20,8 @@ class BaseLrMismatch(Rule):
     ## What it checks
     `base_lrs` of each scheduler: finite numbers, one for each rate that the scheduler sets, which are errors; and the same
     as `initial_lr` of the group, which torch writes together with it. Another rate, or the same rates in another order, is a
-    warning: some scripts set `base_lrs` by hand where a run goes on with another rate. CyclicLR, whose base is its lower
-    bound, is left alone.
+    warning: some scripts set `base_lrs` by hand where a run goes on with another rate. CyclicLR and OneCycleLR, whose base is
+    their lower bound, are left alone.
 
     ## Why it matters
     Most schedules multiply these rates by a factor. With NaN the next update turns every weight into NaN; with too few the
@@ -38,9 +39,12 @@ class BaseLrMismatch(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem for each scheduler, or part of one."""
+        sizes = {len(o.groups) for o in maybe(lambda: checkpoint.optimizers) or ()}
         for scheduler in checkpoint.schedulers:
+            if sizes and scheduler.last_lr and len(scheduler.last_lr) not in sizes:
+                continue  # scheduler/lr-mismatch says so
             if isinstance(scheduler.values.get("base_lrs"), list | tuple) or scheduler.parts:
-                yield from _of(scheduler, owner(checkpoint, scheduler))
+                yield from _of(scheduler, owner(checkpoint, scheduler) if sizes else None)
 
 
 def _of(scheduler: SchedulerState, optimizer: OptimizerState | None) -> Iterator[Problem]:
@@ -55,7 +59,6 @@ def _of(scheduler: SchedulerState, optimizer: OptimizerState | None) -> Iterator
         said = f"base_lrs[{bad}] of the scheduler is {shown(value)}, where a finite number belongs"
         yield _problem(scheduler, f"base_lrs[{bad}]", said, Severity.ERROR, {"value": str(value)})
     elif scheduler.last_lr and len(bases) != len(scheduler.last_lr):
-        # Where both differ from the optimizer's groups, scheduler/lr-mismatch says so.
         said = (
             f"the scheduler keeps {count(len(bases), 'first learning rate')} (base_lrs), and has set "
             f"{count(len(scheduler.last_lr), 'rate')} (_last_lr)"
