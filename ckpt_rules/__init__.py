@@ -47,7 +47,7 @@ _HOMES = {
     ),
     "ckpt_rules.facts.training": (
         "Contradiction", "Field", "ModelConfig", "OptimizerState", "ParamGroup", "ParamState", "Progress", "Recorded", "ResumePlan",
-        "RngState", "ScalerState", "SchedulerState", "TrainingState", "is_count", "plain",
+        "RngFault", "RngState", "ScalerState", "SchedulerState", "TrainingState", "is_count", "plain",
     ),
     "ckpt_rules.facts.values": (
         "Block", "BytesRead", "Cast", "Digest", "Located", "Master", "Measure", "Measured", "Spot", "Values", "Wanted", "ZipMember",
@@ -133,6 +133,7 @@ if TYPE_CHECKING:
         Progress,
         Recorded,
         ResumePlan,
+        RngFault,
         RngState,
         ScalerState,
         SchedulerState,
@@ -231,6 +232,7 @@ __all__ = [
     "Reports",
     "Requirement",
     "ResumePlan",
+    "RngFault",
     "RngState",
     "Root",
     "RootKind",

@@ -334,6 +334,11 @@ class Checkpoint:
         return self._ask(self.layout.rng)
 
     @property
+    def rngs(self) -> tuple[RngState, ...]:
+        """The state of the random-number generators of every rank."""
+        return self._ask(self.layout.rngs)
+
+    @property
     def config(self) -> ModelConfig:
         """The model's configuration."""
         return self._ask(self.layout.config)

@@ -134,6 +134,10 @@ class Layout:
         state = checkpoint.state
         return state_dicts.rng(state.get("rng"), state.path, state.key_of("rng"))
 
+    def rngs(self, checkpoint: Checkpoint) -> tuple[RngState, ...]:
+        """That of every rank, where a trainer keeps one for each; `rng` is the first."""
+        return (checkpoint.rng,)
+
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """The model's configuration."""
         return state_dicts.config_file(checkpoint.json("config.json"))

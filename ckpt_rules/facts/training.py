@@ -12,6 +12,9 @@ from ckpt_rules.facts.tensors import TensorInfo
 
 _DICTIONARIES = frozenset({"optimizer", "scheduler", "scaler", "rng"})
 
+TORCH_STATE_BYTES = (5056, 5048)
+"""How long the state of torch's generator on the CPU is: today, and before torch 1.5."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -22,6 +25,7 @@ class Field:
     needed:  `error` or `warning` where resuming goes wrong without it, `info` where it may, `optional` where it does not
     why:     what happens without it, one sentence
     path:    the file of its own in which it belongs, where it is no entry of the state's file
+    inside:  keys that lead from its dictionary to what a resume needs in it; where that is missing or empty, so is the field
     """
 
     name: str
@@ -29,6 +33,7 @@ class Field:
     needed: str = "optional"
     why: str = ""
     path: str | None = None
+    inside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +101,12 @@ class ParamState:
 
     step:    optimizer updates made to it, as stored (a number of any kind), or None where the optimizer counts none
     tensors: moments and the like by name, the step left out
+    odd:     what lies there in a few words, where it is no dictionary, else None
     """
 
     step: object
     tensors: Mapping[str, TensorInfo]
+    odd: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +188,33 @@ class ScalerState:
 
 
 @dataclass(frozen=True, slots=True)
+class RngFault:
+    """One thing that is wrong with random-number state.
+
+    key:      where it lies in the file; '' is the whole of it
+    sentence: what is wrong, a predicate without its subject
+    stops:    whether setting the state raises; else nothing is restored
+    """
+
+    key: str
+    sentence: str
+    stops: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RngState:
-    """Random-number state. `sources` is a subset of python, numpy, torch, cuda."""
+    """Random-number state.
+
+    sources: a subset of python, numpy, torch, cuda
+    faults:  what no generator takes
+    logged:  whether the trainer only logs what it can't restore, and goes on
+    """
 
     path: str
     key: str
     sources: frozenset[str]
+    faults: tuple[RngFault, ...] = ()
+    logged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +236,13 @@ class Contradiction:
 
     path, key: the counter that is probably wrong
     sentence:  what it says and what the other says, lower case, without a full stop
+    severity:  `error`, or `warning` where data of another length in each epoch would explain it
     """
 
     path: str
     key: str
     sentence: str
+    severity: str = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,22 +24,28 @@ from ckpt_rules.facts.training import (
     plain,
 )
 from ckpt_rules.readers.kinds import optimizer_kind, scheduler_kind
+from ckpt_rules.readers.random_states import faults_of
+from ckpt_rules.readers.resemblance import OPTIMIZER, SCALER, SCHEDULER, resemblance
 
 _MOST_NESTED = 4
 _SOURCES = {"python": ("python", "random"), "numpy": ("numpy", "np"), "torch": ("torch", "cpu"), "cuda": ("cuda",)}
 
 
-def optimizer(value: object, path: str, key: str | None) -> OptimizerState:
-    """An optimizer's `state_dict`; a list or dictionary that holds one optimizer stands for that one."""
-    value, key = _only(value, "optimizer", path, key)
+def optimizer(value: object, path: str, key: str | None, *, alone: bool = False) -> OptimizerState:
+    """An optimizer's `state_dict`; a list or dictionary that holds one optimizer stands for that one, unless `alone`."""
+    value, key = _only(value, "optimizer", path, key, alone=alone)
+    if (looks := resemblance(value)) not in (None, OPTIMIZER):
+        _unlike("optimizer", f"looks like {looks}", path, key)
     groups = _groups(value.get("param_groups"), path, key)
     states = _states(value.get("state"), groups, path, key)
     return OptimizerState(path, key, optimizer_kind(groups, states.values()), groups, states)
 
 
-def scheduler(value: object, path: str, key: str | None) -> SchedulerState:
+def scheduler(value: object, path: str, key: str | None, *, alone: bool = False) -> SchedulerState:
     """A scheduler's `state_dict`. What a chain of schedulers does not count itself, its first one does."""
-    value, key = _only(value, "scheduler", path, key)
+    value, key = _only(value, "scheduler", path, key, alone=alone)
+    if (looks := resemblance(value)) not in (None, SCHEDULER):
+        _unlike("scheduler", f"looks like {looks}", path, key)
     return _scheduler(value, path, key)
 
 
@@ -70,6 +76,8 @@ def _scheduler(value: Mapping[object, object], path: str, key: str, depth: int =
 def scaler(value: object, path: str, key: str | None) -> ScalerState:
     """A gradient scaler's `state_dict`, or apex's, which holds one dictionary for each loss."""
     value, key = _only(value, "gradient scaler", path, key)
+    if (looks := resemblance(value)) not in (None, SCALER):
+        _unlike("gradient scaler", f"looks like {looks}", path, key)
     if not value:
         return ScalerState(path, key, enabled=False)
     if "scale" not in value and isinstance(loss := value.get("loss_scaler0"), Mapping):
@@ -90,20 +98,29 @@ def data_loader(value: object, path: str, key: str) -> LoaderState:
     return LoaderState(path, key, plain(given), finished if isinstance(finished, bool) else None)
 
 
-def rng(value: object, path: str, key: str | None) -> RngState:
-    """RNG state: a dictionary with an entry for each generator, or the state of torch's or python's alone."""
-    if value is None or key is None:
+def rng(
+    value: object, path: str, key: str | None, needed: Mapping[str, str] | None = None, *, logged: bool = False
+) -> RngState:
+    """RNG state: a dictionary with an entry for each generator, or the state of torch's or python's alone.
+
+    needed: the keys that the trainer reads, each with its generator; logged: whether it goes on where it can't
+    """
+    if key is None or (value is None and key):
         _absent("random-number state", key)
+    if (needed and not isinstance(value, Mapping)) or not isinstance(value, Mapping | TensorInfo | list | tuple):
+        message = f"{_place(path, key)} is {described(value)}, not random-number state"
+        raise FactUnavailable(message, path=path, blocked=True)
+    return RngState(path, key, _sources(value), faults_of(value, key, needed or {}), logged)
+
+
+def _sources(value: object) -> frozenset[str]:
+    """The generators whose state this is."""
     if isinstance(value, Mapping):
         words = {word for k, v in value.items() if v is not None for word in str(k).lower().replace("_", " ").split()}
-        return RngState(path, key, frozenset(s for s, names in _SOURCES.items() if words.intersection(names)))
-    if isinstance(value, TensorInfo):
-        return RngState(path, key, frozenset({"torch"}))
-    if isinstance(value, list | tuple):
-        return RngState(
-            path, key, frozenset({"cuda" if isinstance(value[0], TensorInfo) else "python"} if value else ())
-        )
-    raise FactUnavailable(f"'{key}' is {described(value)}, not random-number state", path=path, blocked=True)
+        return frozenset(s for s, names in _SOURCES.items() if words.intersection(names))
+    if isinstance(value, list | tuple) and not isinstance(value, TensorInfo):
+        return frozenset({"cuda" if isinstance(value[0], TensorInfo) else "python"} if value else ())
+    return frozenset({"torch"})
 
 
 def config_file(file: JsonFile) -> ModelConfig:
@@ -142,20 +159,26 @@ def described(value: object) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def _only(value: object, what: str, path: str, key: str | None) -> tuple[Mapping[object, object], str]:
-    """The one `state_dict`, and its key, of a value that may be a list or a dictionary of such."""
-    if key is None or value is None:
+def _only(
+    value: object, what: str, path: str, key: str | None, *, alone: bool = False
+) -> tuple[Mapping[object, object], str]:
+    """The one `state_dict`, and its key, of a value that may be a list or a dictionary of such, unless it is `alone`."""
+    if key is None or (value is None and key):
         _absent(f"{what} state", key)
-    several = _several(value, key)
+    several = {} if alone else _several(value, key)
     if len(several) > 1:
         raise FactUnavailable(f"'{key}' holds {len(several):,} {what}s, which are not told apart")
     for inner, only in several.items():
         return only, inner
     if not isinstance(value, Mapping):
-        message = f"{_place(path, key)} is {described(value)}, where the state_dict of {_a(what)} belongs"
         # A whole pickled optimizer can be resumed from; it just can't be looked into without running it.
-        raise FactUnavailable(message, path=path, blocked=not isinstance(value, Opaque))
+        _unlike(what, f"is {described(value)}", path, key, blocked=not isinstance(value, Opaque))
     return value, key
+
+
+def _unlike(what: str, said: str, path: str, key: str, *, blocked: bool = True) -> NoReturn:
+    message = f"{_place(path, key)} {said}, where the state_dict of {_a(what)} belongs"
+    raise FactUnavailable(message, path=path, blocked=blocked)
 
 
 def _several(value: object, key: str) -> dict[str, Mapping[object, object]]:
@@ -208,7 +231,7 @@ def _states(value: object, groups: tuple[ParamGroup, ...], path: str, key: str) 
 
 def _state(value: object, shared: object) -> ParamState:
     if not isinstance(value, Mapping):
-        return ParamState(None, {})
+        return ParamState(None, {}, described(value))
     tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, TensorInfo) and k != "step"}
     return ParamState(plain(value.get("step", shared)), tensors)
 

@@ -50,6 +50,7 @@ _NUMBERED = re.compile(
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
 _OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
 _FIRST = {"custom_checkpoint": 0}
+_GENERATORS = {"random_state": "python", "numpy_random_seed": "numpy", "torch_manual_seed": "torch"}
 _COUNTERS = ("epoch", "step", "global_step", "completed_steps", "completed_epochs")
 _CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
 _TRAINERS = ("trainer_state.json", "scheduler.pt")
@@ -126,7 +127,7 @@ class Accelerate(Layout):
                 raise FactUnavailable(f"there are {len(parts) + len(saves):,} optimizers, which are not told apart")
             return checkpoint.optimizers[0]
         path = _only(checkpoint, "optimizer")
-        return state_dicts.optimizer(checkpoint.contents(path), path, "")
+        return state_dicts.optimizer(checkpoint.contents(path), path, "", alone=True)
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
         """Each prepared optimizer; those that are kept in pieces, of each rank."""
@@ -137,7 +138,7 @@ class Accelerate(Layout):
         paths = _of(checkpoint, "optimizer")
         if len(paths) < 2:
             return (checkpoint.optimizer,)
-        return tuple(state_dicts.optimizer(checkpoint.contents(p), p, "") for p in paths)
+        return tuple(state_dicts.optimizer(checkpoint.contents(p), p, "", alone=True) for p in paths)
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """The only scheduler, which DeepSpeed may keep; FactUnavailable where there are none or several."""
@@ -145,14 +146,14 @@ class Accelerate(Layout):
         if saves and not _of(checkpoint, "scheduler"):
             return zero.scheduler_in(checkpoint, saves)
         path = _only(checkpoint, "scheduler")
-        return state_dicts.scheduler(checkpoint.contents(path), path, "")
+        return state_dicts.scheduler(checkpoint.contents(path), path, "", alone=True)
 
     def schedulers(self, checkpoint: Checkpoint) -> tuple[SchedulerState, ...]:
         """Each prepared scheduler."""
         paths = _of(checkpoint, "scheduler")
         if len(paths) < 2:
             return (checkpoint.scheduler,)
-        return tuple(state_dicts.scheduler(checkpoint.contents(p), p, "") for p in paths)
+        return tuple(state_dicts.scheduler(checkpoint.contents(p), p, "", alone=True) for p in paths)
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""
@@ -165,7 +166,13 @@ class Accelerate(Layout):
     def rng(self, checkpoint: Checkpoint) -> RngState:
         """In the random states of the first rank."""
         state = checkpoint.state
-        return state_dicts.rng(dict(state.values), state.path, "")
+        return state_dicts.rng(dict(state.values), state.path, "", _GENERATORS, logged=True)
+
+    def rngs(self, checkpoint: Checkpoint) -> tuple[RngState, ...]:
+        """In the random states of each rank."""
+        paths = [path for _, path in sorted(_random_states(checkpoint).items())]
+        others = (state_dicts.rng(checkpoint.contents(p), p, "", _GENERATORS, logged=True) for p in paths[1:])
+        return (checkpoint.rng, *others)
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """save_state writes none; scripts may."""

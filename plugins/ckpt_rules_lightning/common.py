@@ -37,7 +37,13 @@ ONLY_WEIGHTS = (
 )
 FIELDS = (
     Field("version", (VERSION,), "error", f"Lightning stops with KeyError: '{VERSION}'"),
-    Field("loops", ("loops",), "error", "Lightning starts again at epoch 0 with the old optimizer, without a word"),
+    Field(
+        "loops",
+        ("loops",),
+        "error",
+        "Lightning starts again at epoch 0 with the old optimizer, without a word",
+        inside=("fit_loop", "epoch_progress"),
+    ),
     Field("scheduler", ("lr_schedulers",), "warning", ONLY_WEIGHTS.format("learning rate scheduler")),
     Field("scaler", SCALERS),
     Field("epoch", ("epoch",)),
@@ -54,7 +60,13 @@ class LightningState(Layout):
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """The only scheduler; FactUnavailable where there are several, or training uses none."""
-        if checkpoint.state.get("scheduler") == []:
+        state = checkpoint.state
+        if state.get("scheduler") == []:
+            loops = read_loops(state.values)
+            made = loops.scheduled["completed"] if loops else 0
+            if made:
+                message = f"lr_schedulers is empty, although schedulers have made {made:,} step{'s' if made > 1 else ''}: Lightning restores none"
+                raise FactUnavailable(message, path=state.path, blocked=True)
             raise FactUnavailable("training uses no scheduler")
         return super().scheduler(checkpoint)
 

@@ -19,6 +19,7 @@ from ckpt_rules import (
     weights_in,
 )
 from ckpt_rules_lightning.common import NAME, ONLY_WEIGHTS, VERSION, LightningState, keys_in, read_state
+from ckpt_rules_lightning.loops import read_loops
 
 _CERTAIN, _LIKELY, _BY_NAME = 93, 75, 40
 _FIELDS = (
@@ -43,8 +44,8 @@ class Lightning(LightningState):
             values = checkpoint.contents(file.path)
         except FactUnavailable:
             return Match(_BY_NAME, (file.path,)) if NAME.fullmatch(file.name) else None
-        if not isinstance(values, Mapping):
-            return None
+        if not isinstance(values, Mapping) or not values:
+            return Match(_BY_NAME, (file.path,)) if NAME.fullmatch(file.name) else None
         found = tuple(f"'{key}' in {file.path}" for key in keys_in(values))
         if VERSION in values:
             return Match(_CERTAIN, found[:4])
@@ -67,6 +68,11 @@ class Lightning(LightningState):
         """The only optimizer; FactUnavailable where there are several, or training uses none."""
         state = checkpoint.state
         if state.get("optimizer") == []:
+            loops = read_loops(state.values)
+            made = (loops.updates["completed"] or loops.manual["completed"]) if loops else 0
+            if made:
+                message = f"optimizer_states is empty, although {made:,} optimizer step{'s were' if made > 1 else ' was'} made: Lightning restores none"
+                raise FactUnavailable(message, path=state.path, blocked=True)
             raise FactUnavailable("training uses no optimizer")
         return super().optimizer(checkpoint)
 

@@ -99,7 +99,20 @@ def contradictions(path: str, state: Mapping[object, object], loops: Loops) -> I
             f"{loops.total['ready']:,} batches were fetched in all and {loops.batches['ready']:,} in the first epoch"
         )
         yield Contradiction(path, loops.total.key, f"{words}, which is still under way")
+    yield from _one_too_many(path, loops)
     yield from _tops(path, state, loops)
+
+
+def _one_too_many(path: str, loops: Loops) -> Iterator[Contradiction]:
+    """A resume at the end of an epoch that trained one more batch of the epoch that was complete."""
+    length, finished = loops.batches["ready"], loops.epochs["ready"] - 1
+    before = loops.total["ready"] - length
+    if loops.epoch_complete and finished > 0 and before == finished * length + 1:
+        words = (
+            f"{loops.total['ready']:,} batches were fetched in {finished + 1:,} epochs, of which the last had {length:,}: a "
+            "resume has trained one batch too many, unless epochs differ in length"
+        )
+        yield Contradiction(path, loops.total.key, words, "warning")
 
 
 def _out_of_order(counter: Counter) -> str | None:

@@ -11,6 +11,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_training.ema import EmaMissing
     from ckpt_rules_training.empty_state import EmptyOptimizerState
     from ckpt_rules_training.missing_parts import OptimizerMissing, RngMissing, ScalerMissing, SchedulerMissing
+    from ckpt_rules_training.optimizer_holes import IncompleteState
     from ckpt_rules_training.optimizer_params import ParamMismatch
     from ckpt_rules_training.optimizer_steps import StepDrift, UnevenSteps
     from ckpt_rules_training.optimizer_values import BadHyperparameter, MomentDtype
@@ -18,7 +19,9 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_training.progress_dataloader import DataLoaderPosition
     from ckpt_rules_training.progress_invalid import InvalidProgress
     from ckpt_rules_training.progress_name import NameMismatch
+    from ckpt_rules_training.rng_state import BadRngState
     from ckpt_rules_training.scaler_collapsed import CollapsedScaler
+    from ckpt_rules_training.scheduler_base import BaseLrMismatch
     from ckpt_rules_training.scheduler_lr import Exhausted, LrMismatch
     from ckpt_rules_training.scheduler_steps import StepMismatch
     from ckpt_rules_training.state_fields import MissingField, MisspelledField
@@ -27,7 +30,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     return [
         UnreadableState, MissingField, MisspelledField,
         InvalidProgress, CountersDisagree, NameMismatch, DataLoaderPosition, Finished,
-        OptimizerMissing, EmptyOptimizerState, StepDrift, UnevenSteps, ParamMismatch, BadHyperparameter, MomentDtype,
-        SchedulerMissing, StepMismatch, LrMismatch, Exhausted,
-        ScalerMissing, CollapsedScaler, RngMissing, EmaMissing,
+        OptimizerMissing, EmptyOptimizerState, StepDrift, UnevenSteps, ParamMismatch, IncompleteState, BadHyperparameter, MomentDtype,
+        SchedulerMissing, StepMismatch, LrMismatch, BaseLrMismatch, Exhausted,
+        ScalerMissing, CollapsedScaler, RngMissing, BadRngState, EmaMissing,
     ]  # fmt: skip

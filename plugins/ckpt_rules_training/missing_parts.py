@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, SchedulerState, Severity
 from ckpt_rules_training.maybe import maybe
 from ckpt_rules_training.soundness import is_sound
 
@@ -41,9 +41,10 @@ class SchedulerMissing(Rule):
     """The checkpoint has no state of the learning-rate scheduler.
 
     ## What it checks
-    That there is a scheduler's `state_dict` where the layout always has one. An explicit None says that training uses no
-    scheduler. Where the optimizer's groups show no sign that a scheduler was ever attached (`initial_lr`), this is
-    information only.
+    That there is a scheduler's `state_dict` where the layout always has one, or where the optimizer's groups show that a
+    scheduler was attached (`initial_lr`). An explicit None says that training uses no scheduler. Where the layout expects
+    one and nothing shows that it was there, this is information only. Something else in its place is an error, and so is a
+    list of schedulers or a `state_dict` that is empty although schedulers were stepped: loaders then restore nothing.
 
     ## Why it matters
     A new scheduler starts from its first step: the warm-up again, or a learning rate a hundred times too high for where
@@ -59,12 +60,15 @@ class SchedulerMissing(Rule):
     tags = frozenset({"resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """At most one problem."""
-        absent = _absence(checkpoint, "scheduler")
+        """At most one problem, or one for each scheduler without content."""
+        absent = _absence(checkpoint, "scheduler", always=_is_expected(checkpoint))
         if absent:
-            severity = None if absent.blocked or _was_scheduled(checkpoint) else Severity.INFO
+            severity = None if _was_scheduled(checkpoint) else Severity.INFO
             help_ = "save scheduler.state_dict(), or None under its key where training uses no scheduler"
-            yield _problem(checkpoint, "scheduler", absent, help_, severity)
+            yield _problem(checkpoint, "scheduler", absent, help_, Severity.ERROR if absent.blocked else severity)
+            return
+        if _was_scheduled(checkpoint):
+            yield from map(_hollow, (s for s in maybe(lambda: checkpoint.schedulers) or () if not s.values))
 
 
 class ScalerMissing(Rule):
@@ -161,7 +165,8 @@ def _problem(
     own = field.path if field else None
     path = absent.path if absent.blocked and absent.path else own or state.path
     key = (state.key_of(name) or (field.keys[0] if field else None)) if path == state.path else None
-    why = f": {field.why}" if field and field.why else ""
+    # What lies in its place has a sentence of its own; the layout's is about a field that is not there.
+    why = f": {field.why}" if field and field.why and not absent.blocked else ""
     return Problem(
         message=f"{absent.reason}{why}",
         place=Place(path=path, key=key),
@@ -171,10 +176,26 @@ def _problem(
     )
 
 
+def _hollow(scheduler: SchedulerState) -> Problem:
+    where = f"'{scheduler.key}'" if scheduler.key else scheduler.path
+    return Problem(
+        message=f"{where} is an empty dictionary, where the state_dict of a scheduler belongs: the schedule starts again",
+        place=Place(path=scheduler.path, key=scheduler.key or None),
+        severity=Severity.ERROR,
+        help="take it from another copy of the save, or step a new scheduler to where training stands",
+        data={"field": "scheduler"},
+    )
+
+
+def _is_expected(checkpoint: Checkpoint) -> bool:
+    """Whether a scheduler was attached in a layout that keeps its state where there is one."""
+    return checkpoint.state.field("scheduler") is not None and _was_scheduled(checkpoint)
+
+
 def _was_scheduled(checkpoint: Checkpoint) -> bool:
     """Whether a scheduler was ever attached to the optimizer: torch then notes each group's first learning rate."""
-    optimizer = maybe(lambda: checkpoint.optimizer)
-    return optimizer is not None and any("initial_lr" in g.options for g in optimizer.groups)
+    optimizers = maybe(lambda: checkpoint.optimizers) or ()
+    return any("initial_lr" in g.options for o in optimizers for g in o.groups)
 
 
 def _in_bfloat16(checkpoint: Checkpoint) -> bool:

@@ -8,6 +8,7 @@ from math import prod
 
 from ckpt_rules import Checkpoint, FactUnavailable, Opaque, OptimizerState, ParamState, Place, Problem, Rule, TensorInfo
 from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.optimizer_order import HELP, exchanged, out_of_order
 from ckpt_rules_training.words import count, inside, listed
 
 Shape = tuple[int, ...]
@@ -28,7 +29,9 @@ class ParamMismatch(Rule):
     """The optimizer's state does not fit the weights, or not its own groups.
 
     ## What it checks
-    Every entry of the state belongs to a parameter of exactly one group. The moments of one parameter have one shape. For
+    Every entry of the state belongs to a parameter of exactly one group, and numbered parameters stand in the order in which
+    torch numbers them. The moments of one parameter have one shape. Flat moments that have fewer elements than the weights,
+    in a file that ought to hold all of them, are one rank's shard. For
     optimizers that keep moments of their parameter's shape (Adam, SGD, RMSprop, …): where parameter names were saved, each
     moment has the shape of the weight of that name; else there are not more moments of any shape than weights
     of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch, nor are those that
@@ -55,6 +58,7 @@ class ParamMismatch(Rule):
 
 def _within(optimizer: OptimizerState) -> Iterator[Problem]:
     yield from _stray_states(optimizer)
+    yield from out_of_order(optimizer)
     yield from _shared_parameters(optimizer)
     yield from _half_moments(optimizer)
     yield from _uneven_moments(optimizer)
@@ -63,11 +67,15 @@ def _within(optimizer: OptimizerState) -> Iterator[Problem]:
 def _against_weights(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterator[Problem]:
     shapes = _moment_shapes(optimizer)
     pool = _pool(checkpoint, optimizer)
+    if _is_one_shard(checkpoint, optimizer, shapes, pool):
+        yield _one_shard(optimizer, shapes, pool)
+        return
     surplus = list(_too_many_parameters(optimizer, shapes, pool))
     yield from surplus
     if shapes and not surplus:
         named = _by_name(checkpoint, optimizer, shapes)
-        yield from _by_shape(optimizer, shapes, pool) if named is None else named
+        found = list(_by_shape(optimizer, shapes, pool) if named is None else named)
+        yield from found or exchanged(checkpoint, optimizer, shapes)
 
 
 def _stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
@@ -79,7 +87,7 @@ def _stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
             message=f"the state has {'entries' if many else 'an entry'} for {listed(strays)}, {'which are' if many else 'which is'} "
             f"no parameter of any of its {count(len(optimizer.groups), 'group')}",
             place=_place(optimizer, strays[0]),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [str(s) for s in strays[:100]], "count": len(strays)},
         )
 
@@ -91,7 +99,7 @@ def _shared_parameters(optimizer: OptimizerState) -> Iterator[Problem]:
         yield Problem(
             message=f"{count(len(twice), 'parameter')} ({listed(twice)}) stand in more than one place of the parameter groups",
             place=Place(path=optimizer.path, key=inside(optimizer.key, "param_groups")),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [str(p) for p in twice[:100]]},
         )
 
@@ -107,7 +115,7 @@ def _half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
         yield Problem(
             message=f"the state of parameter {key} has no {' and no '.join(sorted(absent))}, which others have{more}",
             place=_place(optimizer, key),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [str(k) for k, _ in halves[:100]]},
         )
 
@@ -126,7 +134,7 @@ def _uneven_moments(optimizer: OptimizerState) -> Iterator[Problem]:
         yield Problem(
             message=f"the moments of parameter {key} differ in shape ({moments}){more}",
             place=_place(optimizer, key),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [str(k) for k, _ in uneven[:100]]},
         )
 
@@ -194,7 +202,7 @@ def _too_many_parameters(
         yield Problem(
             message=f"the optimizer has {count(params, 'parameter')}, but there are only {count(len(pool), 'weight tensor')}",
             place=Place(path=optimizer.path, key=inside(optimizer.key, "param_groups")),
-            help=_HELP,
+            help=HELP,
             data={"parameters": params, "weights": len(pool)},
         )
 
@@ -203,7 +211,41 @@ def _is_regrouped(shapes: Mapping[object, Shape], pool: list[Shape]) -> bool:
     """Whether weights are the same elements in other tensors: fused or split experts, or flat pieces of all of them."""
     if shapes and all(len(s) == 1 for s in shapes.values()) and any(len(s) > 1 for s in pool):
         return not set(shapes.values()) <= set(pool)
-    return len(shapes) != len(pool) and sum(map(prod, shapes.values())) == sum(map(prod, pool))
+    whole = [s for s in pool if s]  # scores and counters lie beside, and are no weights
+    kept = [s for s in shapes.values() if s]
+    return len(kept) != len(whole) and sum(map(prod, kept)) == sum(map(prod, whole))
+
+
+def _is_one_shard(
+    checkpoint: Checkpoint, optimizer: OptimizerState, shapes: Mapping[object, Shape], pool: list[Shape]
+) -> bool:
+    """Whether all moments are flat, fit no weights, and have fewer elements, in a file that is not one of several ranks'."""
+    flat = bool(shapes) and all(len(s) == 1 for s in shapes.values())
+    if not flat or all(len(s) <= 1 for s in pool) or len(checkpoint.optimizers) > 1 or _named(optimizer):
+        return False
+    known = set(pool)
+    strange = sum(prod(s) for s in shapes.values() if s not in known)
+    if not strange or sum(map(prod, shapes.values())) >= sum(map(prod, pool)):
+        return False
+    ranks = maybe(lambda: checkpoint.ranks)
+    paths = {p for family in ranks.families for p in family.paths.values()} if ranks else set()
+    return optimizer.path not in paths and not optimizer.path.endswith(".metadata")
+
+
+def _named(optimizer: OptimizerState) -> bool:
+    return any(isinstance(p, str) for g in optimizer.groups for p in g.params)
+
+
+def _one_shard(optimizer: OptimizerState, shapes: Mapping[object, Shape], pool: list[Shape]) -> Problem:
+    have, there = sum(map(prod, shapes.values())), sum(map(prod, pool))
+    key = next(k for k, s in shapes.items() if s not in set(pool))
+    return Problem(
+        message=f"all moments are flat and have {have:,} elements, the weights have {there:,}: this is one rank's shard of the "
+        "optimizer of an FSDP or ZeRO run",
+        place=_place(optimizer, key),
+        help="gather the whole optimizer before saving, as FSDP's full_optim_state_dict does, or save each rank's shard",
+        data={"moments": have, "weights": there},
+    )
 
 
 def _by_name(
@@ -229,7 +271,7 @@ def _name_problems(optimizer: OptimizerState, pairs: list[tuple[object, str, Sha
         yield Problem(
             message=f"the moments of {name} have the shape {list(moment)}, the weight has {list(weight)}{more}",
             place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}]"), tensor=name),
-            help=_HELP,
+            help=HELP,
             data={"parameters": [n for _, n, _, _ in wrong[:100]], "count": len(wrong)},
         )
 
@@ -249,13 +291,10 @@ def _by_shape(optimizer: OptimizerState, shapes: Mapping[object, Shape], pool: l
     yield Problem(
         message=f"there are more moments than weights of the same shape: {listed(parts, 3)}",
         place=_place(optimizer, next(k for k, s in shapes.items() if s in excess)),
-        help=_HELP,
+        help=HELP,
         data={"shapes": [{"shape": list(s), "moments": have[s], "weights": there[s]} for s in list(excess)[:100]]},
     )
 
 
 def _place(optimizer: OptimizerState, parameter: object) -> Place:
     return Place(path=optimizer.path, key=inside(optimizer.key, f"state[{parameter}]"))
-
-
-_HELP = "take weights and optimizer from the same save; if the model was changed, start with a fresh optimizer"

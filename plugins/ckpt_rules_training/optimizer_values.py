@@ -18,10 +18,11 @@ from ckpt_rules import (
     plain,
 )
 from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.optimizer_groups import ABSENT, absences
 from ckpt_rules_training.words import count, inside, listed, shown
 
 _MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum"})
-_ABSURD = 1e300
+_ABSURD = 1e4
 _MASTERS = ("master", "fp32")
 
 
@@ -30,7 +31,9 @@ class BadHyperparameter(Rule):
 
     ## What it checks
     Of every group: the learning rate, betas (0 up to, not including, 1), eps, weight decay and momentum must be finite
-    numbers and not negative. A learning rate of 0 is a warning, unless the scheduler has set it.
+    numbers, not negative, and below 10,000. A learning rate of 0 is a warning, unless the scheduler has set it. What torch's
+    own optimizers read at every update must be there and not None, for a load takes the saved groups as they are; and so must
+    what other groups of the same optimizer have. betas are two numbers for them.
 
     ## Why it matters
     Loading a `state_dict` overwrites the hyper-parameters that the optimizer was built with. NaN in one of them turns every
@@ -47,7 +50,7 @@ class BadHyperparameter(Rule):
         """One problem for each value."""
         scheduled = _scheduled(checkpoint)
         for optimizer, group in ((o, g) for o in checkpoint.optimizers for g in o.groups):
-            for name, value, fault in _faults(group):
+            for name, value, fault in (*_faults(group), *absences(optimizer, group)):
                 yield _bad(optimizer, group, name, value, fault)
             if _is_zero(group.options.get("lr")) and not _sets_zero(scheduled, group.index) and optimizer.updates != 0:
                 yield _bad(optimizer, group, "lr", 0, "so its parameters don't train", Severity.WARNING)
@@ -99,8 +102,10 @@ def _fault(value: object, below: float) -> str | None:
 def _bad(
     optimizer: OptimizerState, group: ParamGroup, name: str, value: object, fault: str, severity: Severity | None = None
 ) -> Problem:
+    said = "is missing" if value is ABSENT else f"is {shown(plain(value))}"
+    value = None if value is ABSENT else value
     return Problem(
-        message=f"{name} of parameter group {group.index} is {shown(plain(value))}, {fault}",
+        message=f"{name} of parameter group {group.index} {said}, {fault}",
         place=Place(path=optimizer.path, key=inside(optimizer.key, f"param_groups[{group.index}].{name}")),
         help="set it to what the run's configuration says, in the file or after loading",
         severity=severity,

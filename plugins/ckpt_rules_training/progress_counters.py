@@ -35,7 +35,10 @@ class CountersDisagree(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each contradiction that the layout knows of, and one for the global step."""
         for found in checkpoint.contradictions:
-            yield Problem(message=found.sentence, place=Place(path=found.path, key=found.key), help=_HELP)
+            severity = Severity.WARNING if found.severity == "warning" else None
+            yield Problem(
+                message=found.sentence, place=Place(path=found.path, key=found.key), severity=severity, help=_HELP
+            )
         progress = checkpoint.progress
         recorded = next((r for r in checkpoint.recorded if r.name == "global_step"), None)
         if recorded is None or progress.global_step is None or progress.batches_done is None:

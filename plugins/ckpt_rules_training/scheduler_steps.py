@@ -37,7 +37,8 @@ class StepMismatch(Rule):
     """The scheduler has made another number of steps than training.
 
     ## What it checks
-    The scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
+    That a scheduler of torch has a `last_epoch`, without which it starts again from its first step, an error. Then the
+    scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
     batches, the global step, and finished epochs. It must agree with one of them. `_step_count` ought to be
     `last_epoch` plus 1. ReduceLROnPlateau counts evaluations, SWALR counts from where averaging began; both are left alone.
     Where the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless the option
@@ -64,6 +65,11 @@ class StepMismatch(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for `last_epoch`, or one for `_step_count`."""
         schedulers = checkpoint.schedulers
+        lost = [s for s in schedulers if _has_lost_count(s)]
+        yield from map(_lost_count, lost)
+        schedulers = tuple(s for s in schedulers if s not in lost)
+        if lost and not schedulers:
+            return
         unknown = [why for s in schedulers if (why := _uncounted(s))]
         if len(unknown) == len(schedulers):
             raise FactUnavailable(unknown[0])
@@ -84,6 +90,24 @@ class StepMismatch(Rule):
             yield from list(part_steps(scheduler)) or _step_count(scheduler, steps, tolerance)
         else:
             yield _mismatch(scheduler, steps, candidates)
+
+
+def _has_lost_count(scheduler: SchedulerState) -> bool:
+    """Whether a scheduler of torch, which counts its calls as well, has no count of its steps."""
+    return (
+        scheduler.last_epoch is None and scheduler.values.keys() >= {"base_lrs", "_step_count"} and not scheduler.parts
+    )
+
+
+def _lost_count(scheduler: SchedulerState) -> Problem:
+    what = "is None" if "last_epoch" in scheduler.values else "is missing"
+    return Problem(
+        message=f"last_epoch of the scheduler ({scheduler.kind}) {what}: it starts again from its first step, or stops",
+        place=Place(path=scheduler.path, key=counter_key(scheduler)),
+        severity=Severity.ERROR,
+        help="set it to the steps that were made, or step a new scheduler to where training stands",
+        data={"last_epoch": None},
+    )
 
 
 def _uncounted(scheduler: SchedulerState) -> str | None:

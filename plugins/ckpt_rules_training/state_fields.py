@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Field, Place, Problem, Rule, Severity, TrainingState, misspelling_of
+from ckpt_rules_training.words import shown
 
 _PARTS = frozenset({"optimizer", "scheduler", "scaler", "rng"})
 _SEVERITIES = {"error": Severity.ERROR, "warning": Severity.WARNING}
@@ -16,7 +17,8 @@ class MissingField(Rule):
     ## What it checks
     Each layout says which fields its training state ought to have. In the plain layout those are `epoch` and `step`
     (errors) and `total_batches` (a warning) where the convention of `training_state.pth` is followed, and at least one
-    counter of any name elsewhere. Optimizer, scheduler, scaler and random-number state have rules of their own
+    counter of any name elsewhere. Where a trainer restores from a dictionary in such a field, as Lightning does from its loops,
+    that must hold something. Optimizer, scheduler, scaler and random-number state have rules of their own
     (`optimizer/missing`, `scheduler/missing`, …). A misspelt key is left to `state/misspelled-field`.
 
     ## Why it matters
@@ -36,6 +38,8 @@ class MissingField(Rule):
         state = checkpoint.state
         misspelt = None
         for field in state.fields:
+            if field.needed in _SEVERITIES and field.inside and state.get(field.name) is not None:
+                yield from _hollow(state, field)
             if field.needed in _SEVERITIES and field.name not in _PARTS and state.get(field.name) is None:
                 misspelt = misspelt or state.misspelt(field.name)
                 if not state.misspelt(field.name):
@@ -56,6 +60,24 @@ def _missing(state: TrainingState, field: Field) -> Problem:
         help=f"set '{field.keys[0]}' to the value that the training log shows, or resume from a checkpoint that has it",
         data={"field": field.name, "looked_for": list(field.keys)},
     )
+
+
+def _hollow(state: TrainingState, field: Field) -> Iterator[Problem]:
+    """A problem where a dictionary lacks what a resume needs in it, or holds nothing there."""
+    key, value = state.key_of(field.name) or field.keys[0], state.get(field.name)
+    for name in ("", *field.inside):
+        if name:
+            key, value = f"{key}.{name}", value.get(name) if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping) or not value:
+            said = "missing" if value is None else "empty" if isinstance(value, Mapping) else shown(value)
+            yield Problem(
+                message=f"'{key}' in the training state is {said}: {field.why}",
+                place=Place(path=state.path, key=key),
+                severity=_SEVERITIES[field.needed],
+                help="resume from a checkpoint that has it",
+                data={"field": field.name, "looked_for": [*field.keys, *field.inside]},
+            )
+            return
 
 
 class MisspelledField(Rule):

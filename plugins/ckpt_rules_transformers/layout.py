@@ -46,6 +46,7 @@ _RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
 _NAME = re.compile(r"checkpoint-(\d+)")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin)")
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
+_GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
 _CERTAIN, _LIKELY = 95, 70
 _FIELDS = (
     Field("global_step", ("global_step",), "error", "the Trainer then counts from zero, and trains all batches again"),
@@ -139,7 +140,11 @@ class TransformersTrainer(Layout):
             _SCALER,
         )
         rng = Field(
-            "rng", (), "optional", "shuffling and dropout differ from those of an uninterrupted run", "rng_state.pth"
+            "rng",
+            (),
+            "optional" if run.is_on("save_only_model") else "warning",  # else the Trainer always writes it
+            "shuffling and dropout differ from those of an uninterrupted run",
+            "rng_state.pth",
         )
         return TrainingState(STATE, values, (*_FIELDS, scaler, rng))
 
@@ -147,7 +152,7 @@ class TransformersTrainer(Layout):
         """optimizer.pt; or, as the first rank has it, that of FSDP or DeepSpeed."""
         if is_sharded(checkpoint):
             return checkpoint.optimizers[0]
-        return state_dicts.optimizer(_contents(checkpoint, _OPTIMIZER), _OPTIMIZER, "")
+        return state_dicts.optimizer(_contents(checkpoint, _OPTIMIZER), _OPTIMIZER, "", alone=True)
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
         """The one, or its pieces on each rank."""
@@ -160,7 +165,7 @@ class TransformersTrainer(Layout):
         saves = checkpoint.fact(zero_saves)
         if saves and not _has(checkpoint, _SCHEDULER):
             return zero.scheduler_in(checkpoint, saves)
-        return state_dicts.scheduler(_contents(checkpoint, _SCHEDULER), _SCHEDULER, "")
+        return state_dicts.scheduler(_contents(checkpoint, _SCHEDULER), _SCHEDULER, "", alone=True)
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""
@@ -170,10 +175,11 @@ class TransformersTrainer(Layout):
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
         """rng_state.pth, or the one of the first rank."""
-        path = next((p for p in ("rng_state.pth", *_rng_files(checkpoint).values()) if _has(checkpoint, p)), None)
-        if path is None:
-            raise FactUnavailable("there is no rng_state.pth")
-        return state_dicts.rng(_contents(checkpoint, path), path, "")
+        return _rng(checkpoint, _random_states(checkpoint)[0])
+
+    def rngs(self, checkpoint: Checkpoint) -> tuple[RngState, ...]:
+        """rng_state.pth, or those of all ranks: a resume with as many processes reads the latter, and else the former."""
+        return tuple(_rng(checkpoint, path) for path in _random_states(checkpoint))
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The counters as they are written."""
@@ -309,6 +315,17 @@ def _contents(checkpoint: Checkpoint, path: str) -> object:
     if not _has(checkpoint, path):
         raise FactUnavailable(f"there is no {path}")
     return checkpoint.contents(path)
+
+
+def _random_states(checkpoint: Checkpoint) -> list[str]:
+    found = [p for p in ("rng_state.pth", *_rng_files(checkpoint).values()) if _has(checkpoint, p)]
+    if not found:
+        raise FactUnavailable("there is no rng_state.pth")
+    return found
+
+
+def _rng(checkpoint: Checkpoint, path: str) -> RngState:
+    return state_dicts.rng(_contents(checkpoint, path), path, "", _GENERATORS)
 
 
 def _rng_files(checkpoint: Checkpoint) -> dict[int, str]:

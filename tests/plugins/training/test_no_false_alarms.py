@@ -176,7 +176,12 @@ def test_several_groups_and_named_parameters(kit, tmp_path):
     kit.assert_silent(
         kit.save_one_file(
             tmp_path / "ddp",
-            {"model": nn.DataParallel(run.model).state_dict(), "epoch": 2, "optimizer": run.optimizer.state_dict()},
+            {
+                "model": nn.DataParallel(run.model).state_dict(),
+                "epoch": 2,
+                "optimizer": run.optimizer.state_dict(),
+                "lr_scheduler": run.scheduler.state_dict(),
+            },
         )
     )
 
@@ -430,12 +435,16 @@ def test_a_warm_up_beside_the_scheduler(kit, tmp_path):
     kit.assert_silent(path, infos=[])
 
 
-def test_flat_pieces_of_a_sharded_optimizer(kit, tmp_path):
+def test_flat_pieces_of_a_sharded_optimizer_are_one_ranks(kit, tmp_path):
     run = kit.train(optimizer=lambda p: torch.optim.AdamW([nn.Parameter(torch.zeros(50))]), epochs=0)
     run.optimizer.param_groups[0]["params"][0].grad = torch.ones(50)
     run.optimizer.step()
     state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "global_step": 1}
-    kit.assert_silent(kit.save_one_file(tmp_path / "ck", state), infos=["rng/missing"])
+    found = kit.verify(kit.save_one_file(tmp_path / "ck", state)).findings
+    assert {f.rule for f in found} == {"optimizer/param-mismatch", "rng/missing"}
+    pieces = torch.zeros(run.optimizer.param_groups[0]["params"][0].numel() * 3)  # all of them together
+    state["optimizer"]["state"][0] |= {"exp_avg": pieces, "exp_avg_sq": pieces}
+    kit.assert_silent(kit.save_one_file(tmp_path / "whole", state), infos=["rng/missing"])
 
 
 def test_a_number_that_counts_saves(kit, tmp_path):

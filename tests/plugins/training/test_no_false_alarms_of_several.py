@@ -79,7 +79,7 @@ COUNTED = {
 
 @pytest.mark.parametrize("trainer", COUNTED)
 def test_counters_as_other_trainers_keep_them(trainer, kit, tmp_path):
-    run = kit.train(scheduler=kit.cosine)
+    run = kit.train()
     parts = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict()}
     path = kit.save_one_file(tmp_path / "ck", {**parts, **COUNTED[trainer]}, "state.ckpt")
     report = kit.assert_silent(path, infos=["rng/missing"])

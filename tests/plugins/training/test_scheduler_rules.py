@@ -42,7 +42,7 @@ def test_scheduler_present(make_checkpoint, run_rule):
 def test_something_else_in_the_schedulers_place(value, make_checkpoint, run_rule, kit):
     ck = make_checkpoint().set_key(STATE, SCHED, value)
     run_rule(SchedulerMissing(), ck).assert_one(
-        path=STATE, key=SCHED, severity="warning", message="where the state_dict of a scheduler belongs"
+        path=STATE, key=SCHED, severity="error", message="where the state_dict of a scheduler belongs"
     )
     assert [f.rule for f in kit.verify(ck.path).findings] == ["scheduler/missing"]
 

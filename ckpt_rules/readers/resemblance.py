@@ -1,0 +1,41 @@
+"""What a stored value looks like, for one that lies where another belongs: told by the keys that its writer always uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ckpt_rules.facts.tensors import TensorInfo
+from ckpt_rules.facts.training import TORCH_STATE_BYTES
+
+OPTIMIZER = "the state_dict of an optimizer"
+SCHEDULER = "the state_dict of a learning-rate scheduler"
+SCALER = "the state_dict of a gradient scaler"
+RANDOM = "the states of random-number generators"
+PARTITION = "one rank's partition of a DeepSpeed ZeRO optimizer"
+WEIGHTS = "a model's weights"
+
+_PARTITIONED = frozenset({"zero_stage", "partition_count", "single_partition_of_fp32_groups", "fp32_flat_groups"})
+_GENERATORS = ({"python", "cpu"}, {"random_state", "torch_manual_seed"})
+
+
+def resemblance(value: object) -> str | None:
+    """One of the constants above; None for what resembles none of them, and for an empty dictionary."""
+    if not isinstance(value, Mapping) or not value:
+        return None
+    if "param_groups" in value and "state" in value:
+        return OPTIMIZER
+    inner = value.get("optimizer_state_dict")
+    if any(_PARTITIONED & v.keys() for v in (value, inner) if isinstance(v, Mapping)):
+        return PARTITION
+    if "base_lrs" in value or ("last_epoch" in value and "_step_count" in value):
+        return SCHEDULER
+    if "growth_factor" in value and "scale" in value:
+        return SCALER
+    if any(names <= value.keys() for names in _GENERATORS):
+        return RANDOM
+    tensors = [v for v in value.values() if isinstance(v, TensorInfo)]
+    if len(tensors) < len(value):
+        return None
+    if any(t.dtype == "uint8" and len(t.shape) == 1 and t.shape[0] in TORCH_STATE_BYTES for t in tensors):
+        return RANDOM
+    return WEIGHTS if any(t.shape and "float" in t.dtype for t in tensors) else None

@@ -1,0 +1,113 @@
+"""optimizer/incomplete-state: parameters whose state lacks what the optimizer reads, or that have none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, OptimizerState, ParamState, Place, Problem, Rule, Severity, plain
+from ckpt_rules_training.unused import explains_unused
+from ckpt_rules_training.words import count, inside, listed
+
+_ADAM = frozenset({"exp_avg", "exp_avg_sq"})
+_TORCHS_OWN = frozenset({"foreach", "maximize"})
+_LARGEST = "max_exp_avg_sq"
+
+
+class IncompleteState(Rule):
+    """The optimizer's state of a parameter lacks something, or is not there at all.
+
+    ## What it checks
+    The state of each parameter is a dictionary; it has the counter `step` where others have one, or where torch's own Adam
+    reads it; and with `amsgrad` it has `max_exp_avg_sq`. These are errors. A parameter without any state, while others have
+    some, is a warning, unless it may never have had a gradient: where the weights without state make up whole layers, whole
+    experts, the same parameter of every layer, or modules outside of layers, they were frozen or unused.
+
+    ## Why it matters
+    Where a part is missing, the next update stops with a KeyError. Where all of it is missing, torch starts this parameter's
+    moments again from zero and says nothing: its first updates have the size of the learning rate, whatever its gradients
+    were before.
+
+    ## How to repair
+    Resume from a checkpoint that has all of the state. Where a save gathers it from several ranks, look for the rank whose
+    part was lost.
+    """
+
+    id = "optimizer/incomplete-state"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem of each kind for each optimizer."""
+        for optimizer in checkpoint.optimizers:
+            yield from _odd(optimizer)
+            yield from _without_step(optimizer)
+            yield from _without_largest(optimizer)
+            yield from _without_state(checkpoint, optimizer)
+
+
+def _odd(optimizer: OptimizerState) -> Iterator[Problem]:
+    odd = [(k, s.odd) for k, s in optimizer.states.items() if s.odd]
+    if odd:
+        key, said = odd[0]
+        yield _problem(
+            optimizer, [k for k, _ in odd], f"the state of parameter {key} is {said}, where a dictionary belongs"
+        )
+
+
+def _without_step(optimizer: OptimizerState) -> Iterator[Problem]:
+    states = {k: s for k, s in optimizer.states.items() if s.tensors}
+    counted = [s for s in states.values() if s.step is not None]
+    lacking = [k for k, s in states.items() if s.step is None and _is_like(s, counted)]
+    if not counted:  # no other counts: only torch's own classes are known to need it
+        lacking = [k for k, s in states.items() if s.tensors.keys() >= _ADAM and _is_torchs(optimizer, k)]
+    if lacking:
+        others = "which others have" if counted else "which the optimizer reads at every update"
+        yield _problem(optimizer, lacking, f"the state of parameter {lacking[0]} has no step, {others}")
+
+
+def _is_like(state: ParamState, others: list[ParamState]) -> bool:
+    """Whether others with the same moments count: a composite optimizer keeps a counter for some kinds only."""
+    return any(state.tensors.keys() == other.tensors.keys() for other in others)
+
+
+def _is_torchs(optimizer: OptimizerState, key: object) -> bool:
+    own = next((g.options for g in optimizer.groups if key in g.params), {})
+    return own.keys() >= _TORCHS_OWN and "step" not in own
+
+
+def _without_largest(optimizer: OptimizerState) -> Iterator[Problem]:
+    wanted = [p for g in optimizer.groups if plain(g.options.get("amsgrad")) is True for p in g.params]
+    states = [(p, optimizer.states[p].tensors.keys()) for p in wanted if p in optimizer.states]
+    lacking = [p for p, names in states if names >= _ADAM and _LARGEST not in names]
+    if lacking:
+        group = next(g for g in optimizer.groups if lacking[0] in g.params)
+        words = f"the state of parameter {lacking[0]} has no {_LARGEST}, although amsgrad of parameter group {group.index} is True"
+        yield _problem(optimizer, lacking, words)
+
+
+def _without_state(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterator[Problem]:
+    params = [p for g in optimizer.groups for p in g.params]
+    held = {k for k, s in optimizer.states.items() if s.tensors or s.step is not None or s.odd}
+    bare = [p for p in params if p not in held]
+    if not bare or len(bare) == len(params) or explains_unused(checkpoint, optimizer, len(bare)):
+        return
+    updates = (
+        "" if optimizer.updates is None else f", although the others have made {count(optimizer.updates, 'update')}"
+    )
+    yield Problem(
+        message=f"{len(bare):,} of {count(len(params), 'parameter')} ({listed(bare)}) have no state{updates}: their moments "
+        "start again from zero",
+        place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{bare[0]}]")),
+        severity=Severity.WARNING,
+        help="resume from a checkpoint that has the state of all; parameters that never had a gradient have none",
+        data={"parameters": [str(p) for p in bare[:100]], "count": len(bare), "of": len(params)},
+    )
+
+
+def _problem(optimizer: OptimizerState, keys: list[object], words: str) -> Problem:
+    more = f", and likewise for {len(keys) - 1:,} more" if len(keys) > 1 else ""
+    return Problem(
+        message=words + more,
+        place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{keys[0]}]")),
+        help="resume from a checkpoint that has the whole state; the next update stops with this one",
+        data={"parameters": [str(k) for k in keys[:100]], "count": len(keys)},
+    )

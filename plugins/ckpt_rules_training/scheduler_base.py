@@ -1,0 +1,108 @@
+"""scheduler/base-lr-mismatch: the rates that a schedule is computed from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import Checkpoint, OptimizerState, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, plain
+from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.scheduler_owner import PLATEAU, number, owner
+from ckpt_rules_training.words import count, inside, shown
+
+_OWN_BASES = frozenset({"CyclicLR", "OneCycleLR", PLATEAU})
+_SAME = 1e-6
+
+
+class BaseLrMismatch(Rule):
+    """The first learning rates that the scheduler keeps can't be those of its optimizer.
+
+    ## What it checks
+    `base_lrs` of each scheduler: finite numbers, one for each rate that the scheduler sets, which are errors; and the same
+    as `initial_lr` of the group, which torch writes together with it. Another rate, or the same rates in another order, is a
+    warning: some scripts set `base_lrs` by hand where a run goes on with another rate. CyclicLR and OneCycleLR, whose base is
+    their lower bound, are left alone.
+
+    ## Why it matters
+    Most schedules multiply these rates by a factor. With NaN the next update turns every weight into NaN; with too few the
+    scheduler stops, or leaves the last groups without a schedule; with others the learning rate jumps at the first step
+    after the resume.
+
+    ## How to repair
+    Set `base_lrs` in the scheduler's state to the rates that the run began with, or build the scheduler again and step it
+    to where training stands.
+    """
+
+    id = "scheduler/base-lr-mismatch"
+    severity = Severity.ERROR
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem for each scheduler, or part of one."""
+        sizes = {len(o.groups) for o in maybe(lambda: checkpoint.optimizers) or ()}
+        for scheduler in checkpoint.schedulers:
+            if sizes and scheduler.last_lr and len(scheduler.last_lr) not in sizes:
+                continue  # scheduler/lr-mismatch says so
+            if isinstance(scheduler.values.get("base_lrs"), list | tuple) or scheduler.parts:
+                yield from _of(scheduler, owner(checkpoint, scheduler) if sizes else None)
+
+
+def _of(scheduler: SchedulerState, optimizer: OptimizerState | None) -> Iterator[Problem]:
+    for part in scheduler.parts:
+        yield from _of(part, optimizer)
+    if "base_lrs" not in scheduler.values or scheduler.kind in _OWN_BASES:
+        return
+    bases = scheduler.base_lrs
+    bad = next((i for i, value in enumerate(bases) if _is_bad(value)), None)
+    if bad is not None:
+        value = plain(bases[bad])
+        said = f"base_lrs[{bad}] of the scheduler is {shown(value)}, where a finite number belongs"
+        yield _problem(scheduler, f"base_lrs[{bad}]", said, Severity.ERROR, {"value": str(value)})
+    elif scheduler.last_lr and len(bases) != len(scheduler.last_lr):
+        said = (
+            f"the scheduler keeps {count(len(bases), 'first learning rate')} (base_lrs), and has set "
+            f"{count(len(scheduler.last_lr), 'rate')} (_last_lr)"
+        )
+        numbers = {"rates": len(bases), "groups": len(scheduler.last_lr)}
+        yield _problem(scheduler, "base_lrs", said, Severity.ERROR, numbers)
+    elif optimizer is not None and len(bases) == len(optimizer.groups):
+        yield from _unlike_initial(scheduler, optimizer)
+
+
+def _is_bad(value: object) -> bool:
+    if isinstance(value, TensorInfo) and value.value is None:
+        return False  # a tensor of one element that lies where headers don't show it
+    value = plain(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value != value or abs(value) == math.inf  # noqa: PLR0124 - NaN; math.isnan can't take an integer of any size
+    return True
+
+
+def _unlike_initial(scheduler: SchedulerState, optimizer: OptimizerState) -> Iterator[Problem]:
+    initial = [number(g.options.get("initial_lr")) for g in optimizer.groups]
+    pairs = list(zip(map(number, scheduler.base_lrs), initial, strict=True))
+    odd = next((i for i, (a, b) in enumerate(pairs) if a is not None and b is not None and not _same(a, b)), None)
+    if odd is None:
+        return
+    base, first = pairs[odd]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    turned = len(known) > 1 and sorted(a for a, _ in known) == sorted(b for _, b in known)
+    order = ": the same rates stand in another order" if turned else ""
+    said = f"the scheduler's first learning rate of parameter group {odd} is {base:g}, the optimizer's (initial_lr) {first:g}{order}"
+    yield _problem(
+        scheduler, f"base_lrs[{odd}]", said, Severity.WARNING, {"group": odd, "scheduler": base, "optimizer": first}
+    )
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=_SAME)
+
+
+def _problem(scheduler: SchedulerState, key: str, said: str, severity: Severity, data: Mapping[str, object]) -> Problem:
+    return Problem(
+        message=said,
+        place=Place(path=scheduler.path, key=inside(scheduler.key, key)),
+        severity=severity,
+        help="set base_lrs to the rates that the run began with, or step a new scheduler to where training stands",
+        data=data,
+    )
