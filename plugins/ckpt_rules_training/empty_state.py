@@ -34,7 +34,7 @@ class EmptyOptimizerState(Rule):
         """At most one problem for each optimizer."""
         for optimizer in checkpoint.optimizers:
             params = sum(len(g.params) for g in optimizer.groups)
-            if not params or optimizer.kind in _STATELESS or _has_state(optimizer):
+            if not params or _may_be_stateless(optimizer) or _has_state(optimizer):
                 continue
             if not (evidence := _evidence(checkpoint)):
                 return
@@ -44,6 +44,13 @@ class EmptyOptimizerState(Rule):
                 help="resume from a checkpoint whose optimizer has its state; with this one its moments start from zero",
                 data={"parameters": params, "kind": optimizer.kind},
             )
+
+
+def _may_be_stateless(optimizer: OptimizerState) -> bool:
+    """Whether it can be SGD; one with `betas` averages gradients, as fused optimizers outside of torch do, and keeps state."""
+    if optimizer.kind == "unknown" and any(g.options.get("betas") is not None for g in optimizer.groups):
+        return False
+    return optimizer.kind in _STATELESS
 
 
 def _has_state(optimizer: OptimizerState) -> bool:
