@@ -75,6 +75,12 @@ def arguments(values: Mapping[object, object]) -> Mapping[object, object]:
     return state if isinstance(state, Mapping) else {}
 
 
+def is_begun(values: Mapping[object, object]) -> bool:
+    """Whether any iteration was made: a model that was converted stands at iteration 0, or names none."""
+    step = values.get("iteration")
+    return is_count(step) and step > 0
+
+
 def recorded(values: Mapping[object, object], path: str) -> tuple[Recorded, ...]:
     """The iteration, and the planned end."""
     found = []

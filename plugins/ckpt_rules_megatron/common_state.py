@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, DistributedMetadata, FactUnavailable, StoredItem, is_count
+from ckpt_rules import Checkpoint, DistributedMetadata, FactUnavailable, StoredItem
 from ckpt_rules_megatron.common import arguments
 
 COMMON, MARKER, METADATA = "common.pt", "metadata.json", ".metadata"
@@ -58,12 +58,6 @@ def needs_common_file(checkpoint: Checkpoint) -> bool:
         return _item(checkpoint) is None
     except FactUnavailable:
         return False  # .metadata is reported, and would say which form this is
-
-
-def is_begun(values: Mapping[object, object]) -> bool:
-    """Whether any iteration was made: a model that was converted stands at iteration 0, or names none."""
-    step = values.get("iteration")
-    return is_count(step) and step > 0
 
 
 def generators(checkpoint: Checkpoint) -> tuple[str, frozenset[str]] | None:

@@ -31,7 +31,6 @@ from ckpt_rules_megatron.common_state import (
     common_state,
     folder_of,
     generators,
-    is_begun,
     needs_common_file,
     saves_generators,
     sharded,
@@ -120,7 +119,7 @@ class MegatronDistributed(common.Megatron):
 def _fields(checkpoint: Checkpoint, values: Mapping[object, object]) -> Iterator[Field]:
     """The iteration; and of a run that has begun, but not of NeMo, whose Lightning keeps the rest, what Megatron stops without."""
     yield _STEP
-    if folder_of(checkpoint) or not is_begun(values):
+    if folder_of(checkpoint) or not common.is_begun(values):
         return
     yield Field(
         "optimizer",

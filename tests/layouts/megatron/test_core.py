@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import DefaultSavePlanner
 
 from ckpt_rules import inspect, newest_checkpoint, verify
 from tests.layouts.killing import said
@@ -37,6 +38,15 @@ def values(iteration=100, skipped=0, **args):
     }
 
 
+def write(folder, state):
+    """Megatron-core's planner leaves lists and dictionaries whole."""
+    planner = DefaultSavePlanner(flatten_state_dict=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save(state, checkpoint_id=folder, planner=planner, no_dist=True)
+    (folder / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist", "sharded_backend_version": 1}))
+
+
 def save(folder, common, state=None, *, old=False):
     """As Megatron-core 0.19 writes it; up to 0.18 with common.pt."""
     folder.mkdir(parents=True)
@@ -48,10 +58,7 @@ def save(folder, common, state=None, *, old=False):
         torch.save(common, folder / "common.pt")
     else:
         state["common_state/shard_0_1"] = [common]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dcp.save(state, checkpoint_id=folder, no_dist=True)
-    (folder / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist", "sharded_backend_version": 1}))
+    write(folder, state)
     number = folder.name.removeprefix("iter_").lstrip("0")
     (folder.parent / "latest_checkpointed_iteration.txt").write_text(number)
     return folder
@@ -81,7 +88,7 @@ class TestWithoutCommonFile:
         )
         assert shown.progress.global_step == 100
         assert shown.progress.planned_updates == 500
-        assert shown.rng.sources == {"python"}
+        assert shown.rng.sources == ("python",)
         assert newest_checkpoint(folder.parent) == str(folder)
 
     def test_the_scheduler_against_the_samples(self, folder):
@@ -98,18 +105,13 @@ class TestWithoutCommonFile:
 
     def test_another_iteration_than_the_name_says(self, folder):
         (problem,) = found(save(folder, values(iteration=90)))
-        assert problem[:3] == ("progress/name-mismatch", "__0_0.distcp", "iteration")
+        assert problem[:3] == ("progress/name-mismatch", ".", None)
 
     @pytest.mark.parametrize("wrong", [None, [], [[]], "x", {}, [None]])
     def test_an_item_of_another_kind_is_found(self, folder, wrong):
-        path = save(folder, values())
-        rewritten = path.with_name("iter_0000101")
-        rewritten.mkdir()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dcp.save({**tensors(), "common_state/shard_0_1": wrong}, checkpoint_id=rewritten, no_dist=True)
-        (rewritten / "metadata.json").write_text((path / "metadata.json").read_text())
-        report = verify(rewritten)
+        folder.mkdir(parents=True)
+        write(folder, {**tensors(), "common_state/shard_0_1": wrong})
+        report = verify(folder)
         assert not report.passed, said(report)
 
     def test_neither_file_nor_item(self, folder):
@@ -173,6 +175,15 @@ class TestParts:
         assert problem[:3] == ("optimizer/missing", "common.pt" if old else "__0_0.distcp", "optimizer")
         assert "neither its param_groups nor its moments" in problem[3]
 
+    def test_no_optimizer_in_the_file_of_a_rank(self, folder):
+        (folder / "mp_rank_00").mkdir(parents=True)
+        common = {k: v for k, v in values(num_layers=None).items() if k != "optimizer"}
+        model = {"language_model": {"encoder": {"layers.0.weight": torch.randn(4, 4)}}}
+        torch.save({**common, "model": model, "rng_state": []}, folder / "mp_rank_00" / "model_optim_rng.pt")
+        (folder.parent / "latest_checkpointed_iteration.txt").write_text("100")
+        problems = [p[:3] for p in found(folder) if p[0] != "rng/missing"]
+        assert problems == [("optimizer/missing", "mp_rank_00/model_optim_rng.pt", "optimizer")]
+
     def test_moments_without_groups(self, folder):
         common = {k: v for k, v in values().items() if k != "optimizer"}
         (problem,) = found(save(folder, common))
@@ -188,16 +199,9 @@ class TestParts:
         assert found(path) == []
 
     def test_no_random_state_where_it_is_saved(self, folder):
-        path = save(folder, values(no_save_rng=False))
-        other = path.with_name("iter_0000200")
-        other.mkdir()
-        common = values(iteration=200, no_save_rng=False)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dcp.save({**tensors(), "common_state/shard_0_1": [common]}, checkpoint_id=other, no_dist=True)
-        (other / "metadata.json").write_text((path / "metadata.json").read_text())
-        (path.parent / "latest_checkpointed_iteration.txt").write_text("200")
-        ((rule, file, key, _),) = found(other)
+        save(folder, values())
+        write(folder, {**tensors(), "common_state/shard_0_1": [values(no_save_rng=False)]})
+        ((rule, file, key, _),) = found(folder)
         assert (rule, file, key) == ("rng/missing", "__0_0.distcp", "rng_state")
 
     @pytest.mark.parametrize("kind", ["exp_avg", "exp_avg_sq"])
