@@ -206,11 +206,13 @@ class Contradiction:
 
     path, key: the counter that is probably wrong
     sentence:  what it says and what the other says, lower case, without a full stop
+    needed:    `error` where a resume goes wrong by it, `info` where no resume reads the counter
     """
 
     path: str
     key: str
     sentence: str
+    needed: str = "error"
 
 
 @dataclass(frozen=True, slots=True)
