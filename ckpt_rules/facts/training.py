@@ -96,10 +96,12 @@ class ParamState:
 
     step:    optimizer updates made to it, as stored (a number of any kind), or None where the optimizer counts none
     tensors: moments and the like by name, the step left out
+    hidden:  names of what can't be looked into, as moments of 4 or 8 bits that are tensors of a class of their own
     """
 
     step: object
     tensors: Mapping[str, TensorInfo]
+    hidden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +208,13 @@ class Contradiction:
 
     path, key: the counter that is probably wrong
     sentence:  what it says and what the other says, lower case, without a full stop
-    needed:    `error` where a resume goes wrong by it, `info` where no resume reads the counter
+    severity:  `error`, or `info` where no resume reads the counter
     """
 
     path: str
     key: str
     sentence: str
-    needed: str = "error"
+    severity: str = "error"
 
 
 @dataclass(frozen=True, slots=True)

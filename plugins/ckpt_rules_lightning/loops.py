@@ -121,7 +121,7 @@ def _tops(path: str, state: Mapping[object, object], loops: Loops) -> Iterator[C
             )
             said = f"{int(value):,}" if is_count(value) else repr(value)[:40]
             words = f"{name} is {said}, which Lightning does not read; by {key}, from which it restores, {began}"
-            yield Contradiction(path, name, words, needed="info")
+            yield Contradiction(path, name, words, "info")
 
 
 def agrees(name: str, value: object, loops: Loops) -> bool:

@@ -86,6 +86,12 @@ _NAMES = {
     "torch.optim.adamw": "AdamW",
     "torch.optim.sgd": "SGD",
     "torch.storage": "_load_from_bytes",
+    "torchao.optim.subclass_4bit": "OptimState4bit",
+    "torchao.optim.subclass_8bit": "OptimState8bit",
+    "torchao.optim.subclass_fp8": "OptimStateFp8",
+    "torchao.prototype.low_bit_optim.subclass_4bit": "OptimState4bit",
+    "torchao.prototype.low_bit_optim.subclass_8bit": "OptimState8bit",
+    "torchao.prototype.low_bit_optim.subclass_fp8": "OptimStateFp8",
     "transformers.trainer_pt_utils": "AcceleratorConfig LayerWiseDummyOptimizer",
     "transformers.trainer_utils": (
         "EvaluationStrategy FSDPOption HubStrategy IntervalStrategy SaveStrategy SchedulerType ShardedDDPOption"
@@ -124,3 +130,7 @@ def is_known(module: str, name: str) -> bool:
     if module.partition(".")[0] == "__torch__":
         return True
     return _CLASS.fullmatch(name) is not None and any(module == m or module.startswith(f"{m}.") for m in CLASSES)
+
+
+REGISTERED = frozenset(f"{m}.{n}" for m, names in _NAMES.items() if m.startswith("torchao.") for n in names.split())
+"""Names that a package lets through by itself as it is imported, which whoever resumes with its optimizer has done."""

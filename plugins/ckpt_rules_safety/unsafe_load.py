@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, ReadProblem, Rule, Severity, TorchFile
 from ckpt_rules_safety.files import matches
+from ckpt_rules_safety.known_globals import REGISTERED
 from ckpt_rules_safety.torch_globals import ALLOWED
 from ckpt_rules_safety.unsafe_globals import danger
 
@@ -26,7 +27,8 @@ class NeedsUnsafeLoad(Rule):
     torch lets through with `weights_only=True`, its default since 2.6; and the pickle protocol, of which that loader reads
     2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive. Nothing is imported or run
     to find out. Files that a trainer reads with a loader of its own, which lets through what it has saved
-    (`rng_state.pth`, DeepSpeed's optimizer states), or does not read at all (`training_args.bin`), are left alone.
+    (`rng_state.pth`, DeepSpeed's optimizer states), or does not read at all (`training_args.bin`), are left alone; so are names that a package lets through as it is imported, as
+    torchao does with its optimizers' moments.
 
     ## Why it matters
     `torch.load` stops with `Weights only load failed … Unsupported global`. NumPy's random state, an
@@ -50,7 +52,7 @@ class NeedsUnsafeLoad(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
-        allowed = ALLOWED.union(self.allow)
+        allowed = ALLOWED.union(self.allow, REGISTERED)
         for path in files_of_a_resume(checkpoint):
             if problem := refused_by_default(checkpoint.torch_file(path), allowed):
                 yield problem

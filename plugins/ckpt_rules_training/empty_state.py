@@ -56,7 +56,7 @@ def _may_be_stateless(optimizer: OptimizerState) -> bool:
 def _has_state(optimizer: OptimizerState) -> bool:
     """Whether there is state, of these parameters or of strangers, which optimizer/param-mismatch reports."""
     known = {p for g in optimizer.groups for p in g.params}
-    return any(s.tensors or s.step is not None or k not in known for k, s in optimizer.states.items())
+    return any(s.tensors or s.hidden or s.step is not None or k not in known for k, s in optimizer.states.items())
 
 
 def _evidence(checkpoint: Checkpoint) -> str | None:

@@ -114,6 +114,8 @@ def _half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
 
 def _is_half(state: ParamState) -> bool:
     """One moment of two, or a counter and no moment; other parameters may have another optimizer's state."""
+    if state.hidden & _ADAM:
+        return False
     return len(_ADAM & state.tensors.keys()) == 1 or (not state.tensors and state.step is not None)
 
 

@@ -35,7 +35,7 @@ class CountersDisagree(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each contradiction that the layout knows of, and one for the global step."""
         for found in checkpoint.contradictions:
-            severity = None if found.needed == "error" else Severity(found.needed)
+            severity = None if found.severity == "error" else Severity(found.severity)
             place = Place(path=found.path, key=found.key)
             yield Problem(message=found.sentence, place=place, help=_HELP, severity=severity)
         progress = checkpoint.progress
