@@ -25,6 +25,8 @@ _NAMES = {
     "deepspeed.runtime.zero.config": "ZeroStageEnum",
     "deepspeed.utils.tensor_fragment": "fragment_address",
     "fractions": "Fraction",
+    "galore_torch.galore_projector": "GaLoreProjector",
+    "galore_torch.galore_projector_tensor": "GaLoreProjectorTensor",
     "lightning.fabric.utilities.data": "AttributeDict",
     "lightning.pytorch.utilities.parsing": "AttributeDict",
     "lightning_fabric.utilities.data": "AttributeDict",

@@ -139,7 +139,7 @@ def _shapes(state: ParamState) -> set[Shape]:
 
 def _moment_shapes(optimizer: OptimizerState) -> dict[object, Shape]:
     """The shape that each parameter's moments have; nothing where the optimizer keeps other things as well."""
-    names = {n for s in optimizer.states.values() for n in s.tensors}
+    names = {n for s in optimizer.states.values() for n in (*s.tensors, *s.hidden)}
     if not names <= _ELEMENTWISE | _SCALARS:
         return {}
     found = {k: _shapes(s) for k, s in optimizer.states.items()}
