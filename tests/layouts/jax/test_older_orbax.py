@@ -41,7 +41,9 @@ def test_an_array_that_the_store_lacks(step):
     assert problem.message.endswith("leads to no array params.dense.shift, which default/checkpoint names")
 
 
-@pytest.mark.parametrize("content", [b"", b"PLACEHOLDER://", b"\xd9\xffPLACEHOLDER://a", b"\xda", b"\xae" + b"PLACEHOLDER://"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PLACEHOLDER://", b"\xd9\xffPLACEHOLDER://a", b"\xda", b"\xae" + b"PLACEHOLDER://"]
+)
 def test_a_tree_that_makes_no_sense(step, content):
     (step / "default" / "checkpoint").write_bytes(content)
     assert not [o for o in verify(step).outcomes if o.status == "crashed"]
