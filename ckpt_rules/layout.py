@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from ckpt_rules.errors import FactUnavailable
@@ -82,11 +83,16 @@ class Layout:
     there."""
 
     unread: ClassVar[tuple[str, ...]] = ()
-    """Globs of files that neither a resume nor a loading of the weights reads, such as the arguments of the run."""
+    """Globs of files that neither a resume nor a loading of the weights needs, such as the arguments of the run: damage to
+    them is a warning."""
 
     resumable: ClassVar[bool] = True
     """Whether such a directory can hold a training state. One that can't, a final model or adapter, is often written above the
     checkpoints of its run, and does not hide them."""
+
+    def severity_of_damage(self, path: str) -> Severity | None:
+        """A warning for damage to a file that nothing needs; None, which leaves it to the rule, for any other."""
+        return Severity.WARNING if any(fnmatchcase(path, glob) for glob in self.unread) else None
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""

@@ -102,11 +102,13 @@ class ParamState:
     step:    optimizer updates made to it, as stored (a number of any kind), or None where the optimizer counts none
     tensors: moments and the like by name, the step left out
     odd:     what lies there in a few words, where it is no dictionary, else None
+    hidden:  names of what can't be looked into, as moments of 4 or 8 bits that are tensors of a class of their own
     """
 
     step: object
     tensors: Mapping[str, TensorInfo]
     odd: str | None = None
+    hidden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,8 @@ class Contradiction:
 
     path, key: the counter that is probably wrong
     sentence:  what it says and what the other says, lower case, without a full stop
-    severity:  `error`, or `warning` where data of another length in each epoch would explain it
+    severity:  `error`, `warning` where data of another length in each epoch would explain it, or `info` where no resume
+               reads the counter
     """
 
     path: str

@@ -233,7 +233,8 @@ def _state(value: object, shared: object) -> ParamState:
     if not isinstance(value, Mapping):
         return ParamState(None, {}, described(value))
     tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, TensorInfo) and k != "step"}
-    return ParamState(plain(value.get("step", shared)), tensors)
+    hidden = frozenset(k for k, v in value.items() if isinstance(k, str) and isinstance(v, Opaque))
+    return ParamState(plain(value.get("step", shared)), tensors, hidden=hidden)
 
 
 def _list(value: object) -> list[object]:

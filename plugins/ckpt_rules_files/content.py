@@ -59,6 +59,7 @@ class Empty(Rule):
                     message="the file is empty: 0 bytes",
                     place=Place(path=entry.path),
                     help="copy it again, or resume from an earlier save",
+                    severity=checkpoint.layout.severity_of_damage(entry.path),
                     data={"nbytes": 0},
                 )
 
@@ -156,6 +157,7 @@ class Placeholder(Rule):
                     message=f"the file is {what}, {head.size:,} bytes long, and not what its name says",
                     place=Place(path=entry.path),
                     help=fetch,
+                    severity=checkpoint.layout.severity_of_damage(entry.path),
                     data={"content": head.content.value, "nbytes": head.size},
                 )
         for entry in checkpoint.listing.files("*.icloud"):
@@ -220,6 +222,7 @@ class WrongFormat(Rule):
                     message=f"the file is named as a {expected.name} file and its content is {head.content.value}",
                     place=Place(path=entry.path),
                     help=f"rename it to what it is, or write it again as {expected.name}",
+                    severity=checkpoint.layout.severity_of_damage(entry.path),
                     data={"expected": expected.name, "content": head.content.value},
                 )
 

@@ -33,11 +33,11 @@ class DigestDiffers(Rule):
     """A file is not what it was when its digest was written down.
 
     ## What it checks
-    Every file that the seal of the checkpoint (`ckpt-rules seal`), a list by `sha256sum` (`SHA256SUMS`, `*.sha256`) or the
-    metadata of the Hugging Face hub promises something about, in a local directory or in its cache: its size, then its
-    digest. Of a sealed checkpoint also which files vanished, and, as a warning, which appeared; what git and the hub's client
-    keep for themselves (`.git`, `.gitattributes`, `.cache/huggingface`) does not count. A file that was written after the hub
-    downloaded it was edited by its owner: a warning.
+    Every file that the seal of the checkpoint (`ckpt-rules seal`), a list by `sha256sum` (`SHA256SUMS`, `*.sha256`),
+    Megatron-core's `integrity.json` or the metadata of the Hugging Face hub promises something about, in a local directory
+    or in its cache: its size, then its digest. Of a sealed checkpoint also which files vanished, and, as a warning, which
+    appeared; what git and the hub's client keep for themselves (`.git`, `.gitattributes`, `.cache/huggingface`) does not
+    count. A file that was written after the hub downloaded it was edited by its owner: a warning.
 
     ## Why it matters
     A digest notices any change: a bit that flipped, a copy that stopped half-way, a file that somebody replaced. No other

@@ -1,9 +1,9 @@
-"""What files of a checkpoint promise about others: our seal, lists of checksums, and what the hub noted when it downloaded."""
+"""What files of a checkpoint promise about others: our seal, lists of checksums, Megatron's manifest, and what the hub noted when it downloaded."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt_rules import SEAL_NAME, Checkpoint, Entry, EntryKind, FactUnavailable
@@ -14,6 +14,7 @@ _BSD = re.compile(r"(?P<escaped>\\?)SHA256 \((?P<path>.+)\) = (?P<digest>[0-9a-f
 _ESCAPE = re.compile(r"\\([\\nr])")
 _ESCAPED = {"\\": "\\", "n": "\n", "r": "\r"}
 _BARE = re.compile(r"[0-9a-fA-F]{64}")
+_MANIFEST = "integrity.json"
 _HUB = ".cache/huggingface/download/"
 _BLOB = re.compile(r"(?:\.\./)+blobs/(?P<digest>[0-9a-f]{64}|[0-9a-f]{40})")
 _ETAGS = {64: "sha256", 40: "git-sha1"}
@@ -43,7 +44,13 @@ class Promise:
 
 def promises(checkpoint: Checkpoint) -> tuple[Promise, ...]:
     """All of them, the seal's first. A fact. Those of a seal that can't be read are left out."""
-    return (*_sealed(checkpoint), *_listed(checkpoint), *_downloaded(checkpoint), *_linked(checkpoint))
+    return (
+        *_sealed(checkpoint),
+        *_listed(checkpoint),
+        *_in_manifests(checkpoint),
+        *_downloaded(checkpoint),
+        *_linked(checkpoint),
+    )
 
 
 def _sealed(checkpoint: Checkpoint) -> Iterator[Promise]:
@@ -88,6 +95,21 @@ def _place(checkpoint: Checkpoint, entry: Entry, name: str) -> str | None:
         return None  # a list can't hold its own digest; it was there, empty, when the shell began to write it
     listing = checkpoint.listing
     return name if listing.get(beside) is None and listing.get(name) is not None else beside
+
+
+def _in_manifests(checkpoint: Checkpoint) -> Iterator[Promise]:
+    """Megatron-core's `integrity.json`: the digest of each file beside it, by its name."""
+    for entry in checkpoint.listing.files(_MANIFEST):
+        try:
+            said = checkpoint.contents(entry.path)
+        except FactUnavailable:
+            continue
+        files = said.get("files") if isinstance(said, Mapping) and said.get("algorithm", "sha256") == "sha256" else None
+        for name, digest in files.items() if isinstance(files, Mapping) else ():
+            if isinstance(name, str) and isinstance(digest, str) and _BARE.fullmatch(digest):
+                path = _place(checkpoint, entry, name)
+                if path is not None:
+                    yield Promise(path, "sha256", digest.lower(), entry.path)
 
 
 def _downloaded(checkpoint: Checkpoint) -> Iterator[Promise]:

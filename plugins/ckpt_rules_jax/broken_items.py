@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, Entry, FactUnavailable, OcdbtDatabase, Place, Problem, Rule, Severity
+from ckpt_rules_jax.aggregate import FILE
 from ckpt_rules_jax.chunks import chunk_faults
 from ckpt_rules_jax.orbax import (
     JSON_ITEM,
@@ -37,8 +38,8 @@ class BrokenOrbaxItem(Rule):
     ## What it checks
     That the metadata of the step and of each item is JSON. Of OCDBT, the manifest and every node of its tree: their
     checksums, and that each file that the tree refers to, in whichever `d/`, is there and as long as the furthest reference.
-    Of zarr, versions 2 and 3, in OCDBT or in files: that the arrays that `_METADATA` names are there with all their chunks, and
-    that each chunk is packed as it should be, by its headers: zstd, or none. Nothing is unpacked; a chunk in which a
+    Of zarr, versions 2 and 3, in OCDBT or in files: that the arrays that `_METADATA`, or before it `checkpoint`, names are
+    there with all their chunks, and that each chunk is packed as it should be, by its headers: zstd, or none. Nothing is unpacked; a chunk in which a
     byte was changed is not seen. What the tree does not lead to, and the trees that single processes wrote, a restore does
     not read: damage there is a warning.
 
@@ -160,7 +161,9 @@ def _arrays(checkpoint: Checkpoint, store: Store) -> Iterator[Problem]:
     for name in array_names(checkpoint, store.folder) if store.database else ():
         if not any(f"{name}/{file}" in store.values for file in DESCRIBES):
             path = store.path(name)
-            yield _problem(path, f"{path} leads to no array {name}, which {above(store.folder)}{_TREE} names")
+            newer = checkpoint.listing.has_file(f"{above(store.folder)}{_TREE}")
+            tree = f"{above(store.folder)}{_TREE if newer else FILE}"
+            yield _problem(path, f"{path} leads to no array {name}, which {tree} names")
     # Where chunks of nothing but the fill value may be left out, none is missed.
     if tree_of(checkpoint, store.folder).get("store_array_data_equal_to_fill_value") is not True:
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from ckpt_rules import (
     Checkpoint,
@@ -20,6 +21,7 @@ from ckpt_rules import (
     Weights,
     saves_among,
 )
+from ckpt_rules_jax import aggregate
 
 _STEP_MARKER, _ITEM_MARKER = "_CHECKPOINT_METADATA", "_METADATA"
 _COMMITTED = "commit_success.txt"
@@ -32,6 +34,8 @@ _DESCRIBES = "arrays can't be restored without what describes them"
 _UNCOMMITTED = (
     "other parts of the save have theirs; on an object store Orbax takes what has none for unfinished and deletes it"
 )
+_NEVER_COMMITTED = "other steps of the run have theirs, so this save was never committed, and Orbax passes it over"
+_STEP, _MOST_SIBLINGS = re.compile(r"(?:.*_)?\d{1,18}"), 100
 _SHARDING = "_sharding"
 _SPREAD = "a restore that does not say how arrays are to be spread over devices fails without it"
 MANIFEST, PARTS = "manifest.ocdbt", "ocdbt.process_"
@@ -64,16 +68,16 @@ class Orbax(Layout):
         folders = item_folders(checkpoint)
         for folder in folders:
             why = f"the item {folder or 'at the top'} can't be restored without it"
-            found += [
-                Requirement((f"{above(folder)}{name}",), why, purposes=_BOTH) for name in (_ITEM_MARKER, MANIFEST)
-            ]
+            tree = (f"{above(folder)}{_ITEM_MARKER}", f"{above(folder)}{aggregate.FILE}")
+            found.append(Requirement(tree, why, purposes=_BOTH))
+            found.append(Requirement((f"{above(folder)}{MANIFEST}",), why, purposes=_BOTH))
             found.append(Requirement((f"{above(folder)}d/*",), f"{why}: it holds the arrays", purposes=_BOTH))
         items = named_items(checkpoint)
         named = sorted(items.keys() - folders)
         found += [Requirement((f"{name}/{items[name]}",), _NAMED, purposes=_BOTH) for name in named]
         found += [Requirement((path,), _DESCRIBES, purposes=_BOTH) for path in _of_zarr(checkpoint)]
         found += _shardings(checkpoint, {*folders, *zarr_folders(checkpoint)})
-        return (*found, *_commits(checkpoint, {"", *folders, *named}))
+        return (*found, *_commits(checkpoint, {"", *folders, *named}), *_commit_of_siblings(checkpoint))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """In a format that is not looked into."""
@@ -113,6 +117,14 @@ def _commits(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
     if listing.get(_STEP_MARKER) is None or listing.has_file(_OF_V1) or not any(map(listing.has_file, paths)):
         return []
     return [Requirement((path,), _UNCOMMITTED, Severity.INFO, purposes=_BOTH) for path in paths]
+
+
+def _commit_of_siblings(checkpoint: Checkpoint) -> Iterator[Requirement]:
+    """Where other steps of the run say that they were committed, as on a store without renames, an unfinished one does not."""
+    listing = checkpoint.listing
+    others = (f"{name}/{_COMMITTED}" for name in islice(listing.siblings, _MOST_SIBLINGS) if _STEP.fullmatch(name))
+    if not listing.files(_COMMITTED) and any(checkpoint.beside(path) is not None for path in others):
+        yield Requirement((_COMMITTED,), _NEVER_COMMITTED, commits=True, purposes=_BOTH)
 
 
 def _shardings(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
@@ -157,7 +169,8 @@ def _of_zarr(checkpoint: Checkpoint) -> list[str]:
     """What describes arrays in zarr: the metadata of their item, and one file for each array that those name."""
     found = set()
     for folder in zarr_folders(checkpoint):
-        if not _is_one_array(checkpoint, folder):
+        older = checkpoint.listing.has_file(f"{above(folder)}{aggregate.FILE}")
+        if not older and not _is_one_array(checkpoint, folder):
             found.add(f"{above(folder)}{_ITEM_MARKER}")
         describes = "zarr.json" if tree_of(checkpoint, folder).get("use_zarr3") else ".zarray"
         found |= {f"{above(folder)}{name}/{describes}" for name in array_names(checkpoint, folder)}
@@ -178,7 +191,9 @@ def tree_of(checkpoint: Checkpoint, folder: str) -> Mapping[str, object]:
 
 
 def array_names(checkpoint: Checkpoint, folder: str) -> list[str]:
-    """The arrays that the metadata of an item name, as their keys begin."""
+    """The arrays that the metadata of an item name, or the tree of one from before there were any, as their keys begin."""
+    if not checkpoint.listing.has_file(f"{above(folder)}{_ITEM_MARKER}"):
+        return aggregate.placeholders(checkpoint, f"{above(folder)}{aggregate.FILE}")
     leaves = tree_of(checkpoint, folder).get("tree_metadata")
     return [name for leaf in leaves.values() if (name := _array_name(leaf))] if isinstance(leaves, Mapping) else []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from ckpt_rules import (
@@ -23,7 +23,7 @@ from ckpt_rules import (
     is_count,
     state_dicts,
 )
-from ckpt_rules_lightning.loops import LOADERS, contradictions, read_loops
+from ckpt_rules_lightning.loops import LOADERS, Loops, agrees, contradictions, of_loops, read_loops
 from ckpt_rules_lightning.progress import progress_of
 
 VERSION = "pytorch-lightning_version"
@@ -92,18 +92,18 @@ class LightningState(Layout):
         self._none("configuration of a known architecture")
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
-        """`epoch`, counted from 0, and `global_step`, as they are written at the top."""
+        """`epoch`, counted from 0, and `global_step`: at the top where the loops, which alone are read, say the same."""
         state = checkpoint.state
-        named = (("epoch", "epoch"), ("global_step", "global_step"))
-        return tuple(Recorded(n, state.values[k], state.path, k) for n, k in named if state.values.get(k) is not None)
+        return tuple(_recorded(state, read_loops(state.values)))
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
-        """From the loops; FactUnavailable where a counter at the top is no count."""
+        """From the loops; FactUnavailable where there are none and a counter at the top is no count."""
         state = checkpoint.state
-        for counter in checkpoint.recorded:
+        loops = read_loops(state.values)
+        for counter in checkpoint.recorded if loops is None else ():
             if not is_count(counter.value):
                 raise FactUnavailable(f"{counter.key} in {state.path} makes no sense", path=state.path, blocked=True)
-        return progress_of(read_loops(state.values), self.held(checkpoint))
+        return progress_of(loops, self.held(checkpoint))
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """The counters of the loops among each other, and against those at the top."""
@@ -122,6 +122,16 @@ class LightningState(Layout):
 
     def _none(self, what: str) -> NoReturn:
         raise FactUnavailable(f"the layout {self.name} holds no {what}")
+
+
+def _recorded(state: TrainingState, loops: Loops | None) -> Iterator[Recorded]:
+    for name in ("epoch", "global_step"):
+        value = state.values.get(name)
+        if value is not None and (loops is None or agrees(name, value, loops)):
+            yield Recorded(name, value, state.path, name)
+        elif loops is not None:
+            count, key = of_loops(name, loops)
+            yield Recorded(name, count, state.path, key)
 
 
 def read_state(checkpoint: Checkpoint, path: str, *fields: Field) -> TrainingState:

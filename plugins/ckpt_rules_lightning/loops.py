@@ -124,12 +124,31 @@ def _out_of_order(counter: Counter) -> str | None:
 
 
 def _tops(path: str, state: Mapping[object, object], loops: Loops) -> Iterator[Contradiction]:
-    steps = loops.updates["completed"] or loops.manual["completed"]
-    step, epoch = state.get("global_step"), state.get("epoch")
-    if is_count(step) and step != steps:
-        source = loops.updates if loops.updates["completed"] else loops.manual
-        words = f"global_step is {int(step):,}, and {source.key} has completed {steps:,} optimizer steps, from which Lightning"
-        yield Contradiction(path, "global_step", f"{words} restores")
-    if is_count(epoch) and not loops.epochs["ready"] - 1 <= epoch <= loops.epochs["ready"]:
-        words = f"epoch is {int(epoch):,}, counted from 0, and the loop has begun {loops.epochs['ready']:,}, from which Lightning"
-        yield Contradiction(path, "epoch", f"{words} restores")
+    """What the top says otherwise, which Lightning does not read: others may."""
+    for name in ("epoch", "global_step"):
+        value = state.get(name)
+        if value is not None and not agrees(name, value, loops):
+            count, key = of_loops(name, loops)
+            began = (
+                f"the loop is in epoch {count:,}" if name == "epoch" else f"{count:,} optimizer steps were completed"
+            )
+            said = f"{int(value):,}" if is_count(value) else repr(value)[:40]
+            words = f"{name} is {said}, which Lightning does not read; by {key}, from which it restores, {began}"
+            yield Contradiction(path, name, words, "info")
+
+
+def agrees(name: str, value: object, loops: Loops) -> bool:
+    """Whether `epoch`, counted from 0, or `global_step` at the top is what the loops say."""
+    if not is_count(value) or isinstance(value, bool):
+        return False
+    if name == "epoch":
+        return loops.epochs["ready"] - 1 <= value <= loops.epochs["ready"]
+    return value == of_loops(name, loops)[0]
+
+
+def of_loops(name: str, loops: Loops) -> tuple[int, str]:
+    """The same by the loops, and the key that it lies under there."""
+    if name == "epoch":
+        return max(loops.epochs["ready"] - 1, 0), f"{loops.epochs.key}.ready"
+    source = loops.updates if loops.updates["completed"] else loops.manual
+    return source["completed"], f"{source.key}.completed"

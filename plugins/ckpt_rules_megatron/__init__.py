@@ -16,7 +16,8 @@ def ckpt_rules_layouts() -> list[Layout]:
 
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
-    """What only pipeline stages can be asked."""
+    """What only pipeline stages, and the tensors of a distributed save, can be asked."""
     from ckpt_rules_megatron.layers import LayerRange
+    from ckpt_rules_megatron.sharded_parts import MissingMoment
 
-    return [LayerRange]
+    return [LayerRange, MissingMoment]

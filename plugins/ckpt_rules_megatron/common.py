@@ -20,6 +20,7 @@ from ckpt_rules import (
     Recorded,
     ResumePlan,
     is_count,
+    plain,
 )
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -74,6 +75,12 @@ def arguments(values: Mapping[object, object]) -> Mapping[object, object]:
     return state if isinstance(state, Mapping) else {}
 
 
+def is_begun(values: Mapping[object, object]) -> bool:
+    """Whether any iteration was made: a model that was converted stands at iteration 0, or names none."""
+    step = values.get("iteration")
+    return is_count(step) and step > 0
+
+
 def recorded(values: Mapping[object, object], path: str) -> tuple[Recorded, ...]:
     """The iteration, and the planned end."""
     found = []
@@ -93,7 +100,7 @@ def progress(values: Mapping[object, object]) -> Progress:
     where = f", after {int(samples):,} samples" if is_count(samples) else ""
     return Progress(
         global_step=done,
-        expected_updates=done,
+        expected_updates=None if counts_rollouts(args) else done,
         planned_updates=int(planned) if is_count(planned) and planned else None,
         plan=ResumePlan(
             f"training continues at iteration {done + 1:,}{where}; Megatron keeps no epochs", from_update=done
@@ -105,16 +112,45 @@ def contradictions(values: Mapping[object, object], path: str) -> tuple[Contradi
     """Samples consumed against iterations, where the batch never grew; and against the scheduler, which counts samples."""
     args, found = arguments(values), []
     step, samples, batch = values.get("iteration"), args.get("consumed_train_samples"), args.get("global_batch_size")
+    if not is_count(samples) or counts_rollouts(args):
+        return ()
     constant = args.get("rampup_batch_size") in (None, [], 0)
-    if constant and is_count(step) and is_count(samples) and is_count(batch) and samples != step * batch:
+    if constant and is_count(step) and is_count(batch) and samples != step * batch:
         words = f"{int(samples):,} samples were consumed, and {int(step):,} iterations of {int(batch):,} are {int(step * batch):,}"
         found.append(Contradiction(path, "args.consumed_train_samples", words))
     scheduler = values.get("opt_param_scheduler")
-    steps = scheduler.get("num_steps") if isinstance(scheduler, Mapping) else None
-    if is_count(steps) and is_count(samples) and steps != samples:
+    steps = plain(scheduler.get("num_steps")) if isinstance(scheduler, Mapping) else None
+    size = int(batch) if constant and is_count(batch) and batch else 1
+    if is_count(steps) and steps != samples and not (_may_skip(values) and _is_skipped(int(samples - steps), size)):
         words = f"the scheduler is at {int(steps):,} samples, and {int(samples):,} were consumed"
         found.append(Contradiction(path, "opt_param_scheduler.num_steps", words))
     return tuple(found)
+
+
+def counts_rollouts(args: Mapping[object, object]) -> bool:
+    """Whether an iteration is a rollout, as slime counts them: of several updates, and without a count of samples."""
+    return args.get("num_rollout") is not None
+
+
+def _is_skipped(missing: int, batch: int) -> bool:
+    """Whether so many samples can be those of iterations whose update was skipped, which the scheduler does not count."""
+    return missing > 0 and missing % batch == 0
+
+
+def _may_skip(values: Mapping[object, object]) -> bool:
+    """Whether updates are skipped without harm: where gradients overflow under a loss scale, and where the run was told to."""
+    args = arguments(values)
+    told = args.get("iterations_to_skip"), args.get("skipped_train_samples")
+    return args.get("fp16") is True or any(told) or _has_scaler(values.get("optimizer"), 0)
+
+
+def _has_scaler(value: object, depth: int) -> bool:
+    """Whether an optimizer, or one of several that are chained, keeps a gradient scaler."""
+    if isinstance(value, list | tuple):
+        return any(_has_scaler(inner, depth) for inner in value)
+    if not isinstance(value, Mapping):
+        return False
+    return "grad_scaler" in value or (depth < 1 and any(_has_scaler(inner, depth + 1) for inner in value.values()))
 
 
 def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:

@@ -1,9 +1,10 @@
-"""Megatron-core's distributed form: `iter_N/` with common.pt, metadata.json and DCP's files; NeMo's `weights/` is the same."""
+"""Megatron-core's distributed form: `iter_N/` with metadata.json and DCP's files; NeMo's `weights/` is the same."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -23,29 +24,40 @@ from ckpt_rules import (
     Weights,
 )
 from ckpt_rules_megatron import common
+from ckpt_rules_megatron.common_state import (
+    COMMON,
+    MARKER,
+    METADATA,
+    common_state,
+    folder_of,
+    generators,
+    needs_common_file,
+    saves_generators,
+    sharded,
+)
 
-_COMMON, _MARKER, _METADATA = "common.pt", "metadata.json", ".metadata"
 _CERTAIN, _LIKELY = 94, 91
-_FIELDS = (Field("global_step", ("iteration",), "error", "Megatron then counts from zero, and trains all data again"),)
+_STEP = Field("global_step", ("iteration",), "error", "Megatron then counts from zero, and trains all data again")
+_STOPS = "a resume stops at the missing key, or starts with empty moments where the run says that none are saved"
 
 
 class MegatronDistributed(common.Megatron):
-    """common.pt, metadata.json, .metadata and `.distcp` files, at the top or in NeMo's `weights/`."""
+    """metadata.json, .metadata and `.distcp` files, before version 0.19 also common.pt; at the top or in NeMo's `weights/`."""
 
     name = "megatron"
     title = "Megatron-core distributed checkpoint"
-    own_loader: ClassVar[tuple[str, ...]] = (_COMMON, "*.distcp", _METADATA, "*train_dataloader_dprank*.pt")
+    own_loader: ClassVar[tuple[str, ...]] = (COMMON, "*.distcp", METADATA, "*train_dataloader_dprank*.pt")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By common.pt beside DCP's files, or metadata.json that names a backend; NeMo's by its two directories as well."""
-        folder = _folder(checkpoint)
+        folder = folder_of(checkpoint)
         listing = checkpoint.listing
-        signs = [f"{folder}{name}" for name in (_COMMON, _MARKER, _METADATA) if listing.get(f"{folder}{name}")]
+        signs = [f"{folder}{name}" for name in (COMMON, MARKER, METADATA) if listing.get(f"{folder}{name}")]
         if any(e.path.startswith(folder) and e.suffix == ".distcp" for e in listing):
             signs.append(f"{folder}*.distcp")
         if folder and any(e.path.startswith("context/") for e in listing):
             signs.append("context/")
-        own = f"{folder}{_COMMON}" in signs or (f"{folder}{_MARKER}" in signs and _names_backend(checkpoint, folder))
+        own = f"{folder}{COMMON}" in signs or (f"{folder}{MARKER}" in signs and _names_backend(checkpoint, folder))
         if own and common.NAME.fullmatch(os.path.basename(os.path.abspath(checkpoint.path))):
             signs.append("the directory's name")
         if not own or len(signs) < 2:
@@ -54,26 +66,21 @@ class MegatronDistributed(common.Megatron):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """metadata.json commits the save; DCP's own metadata and the arguments lie beside it."""
-        folder, both = _folder(checkpoint), frozenset({"resume", "load"})
+        folder, both = folder_of(checkpoint), frozenset({"resume", "load"})
         marker = "it is written last; without it Megatron takes the directory for no distributed checkpoint"
+        holds = "it holds the iteration, the arguments and the state of the scheduler"
         return (
-            Requirement((f"{folder}{_MARKER}",), marker, commits=True, purposes=both),
+            Requirement((f"{folder}{MARKER}",), marker, commits=True, purposes=both),
             Requirement(
-                (f"{folder}{_METADATA}",), "without it nothing in the .distcp files can be found", purposes=both
+                (f"{folder}{METADATA}",), "without it nothing in the .distcp files can be found", purposes=both
             ),
-            Requirement(
-                (f"{folder}{_COMMON}",), "it holds the iteration, the arguments and the state of the scheduler"
-            ),
+            *((Requirement((f"{folder}{COMMON}",), holds),) if checkpoint.fact(needs_common_file) else ()),
         )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model's tensors at their full shapes."""
-        path = f"{_folder(checkpoint)}{_METADATA}"
-        if checkpoint.listing.get(path) is None:
-            raise FactUnavailable(f"there is no {path}", path=path, blocked=True)
-        metadata = checkpoint.distributed(path)
-        if metadata.problem is not None:
-            raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
+        metadata = sharded(checkpoint)
+        path = metadata.path
         tensors = {}
         for name, tensor in metadata.tensors.items():
             if not name.startswith(("optimizer.", "rng_state", "chained_")):
@@ -84,18 +91,13 @@ class MegatronDistributed(common.Megatron):
         return Weights((WeightFile(path, "dcp", tensors),))
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
-        """common.pt."""
-        path = f"{_folder(checkpoint)}{_COMMON}"
-        if checkpoint.listing.get(path) is None:
-            raise FactUnavailable(f"there is no {path}")
-        values = checkpoint.contents(path)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
-        return TrainingState(path, values, _FIELDS)
+        """What is not sharded: common.pt, or the item `common_state`."""
+        path, values = checkpoint.fact(common_state)
+        return TrainingState(path, values, tuple(_fields(checkpoint, values)))
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
-        """Spread over the ranks in flat pieces that are not put together here."""
-        raise FactUnavailable("the optimizer's state is spread over the ranks in flat pieces")
+        """Spread over the ranks in pieces that are not put together here."""
+        raise FactUnavailable(_why_not_put_together(checkpoint))
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Of Megatron's own kind: its counter is compared with the samples consumed."""
@@ -106,20 +108,57 @@ class MegatronDistributed(common.Megatron):
         raise FactUnavailable("the loss scale is part of the optimizer's state")
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
-        """Objects of the distributed checkpoint."""
-        raise FactUnavailable("random-number states are objects of the distributed checkpoint")
+        """Objects of the distributed checkpoint, one for each rank of a stage."""
+        found = generators(checkpoint)
+        if found is None:
+            raise FactUnavailable("no rank's random-number state was saved")
+        path, sources = found
+        return RngState(path, "rng_state", sources)
 
 
-def _folder(checkpoint: Checkpoint) -> str:
-    """Where Megatron's files lie: NeMo keeps them in `weights/`."""
-    listing = checkpoint.listing
-    nemo = any(listing.get(f"weights/{name}") for name in (_COMMON, _MARKER, _METADATA))
-    return "weights/" if nemo and listing.get(_COMMON) is None else ""
+def _fields(checkpoint: Checkpoint, values: Mapping[object, object]) -> Iterator[Field]:
+    """The iteration; and of a run that has begun, but not of NeMo, whose Lightning keeps the rest, what Megatron stops without."""
+    yield _STEP
+    if folder_of(checkpoint) or not common.is_begun(values):
+        return
+    yield Field(
+        "optimizer",
+        ("optimizer", "optimizer_states"),
+        "error" if _has_no_optimizer(checkpoint, values) else "optional",
+        _STOPS,
+    )
+    if saves_generators(values):
+        yield Field("rng", ("rng_state",), "warning", "Megatron stops with 'Unable to load rng state from checkpoint'")
+
+
+def _moments(checkpoint: Checkpoint) -> bool:
+    """Whether anything in the save could be an optimizer's: in DCP, or in files of each rank's own."""
+    metadata = sharded(checkpoint)
+    names = chain(metadata.tensors, metadata.objects)
+    return any("optim" in name for name in names) or any("optim" in e.name for e in checkpoint.listing)
+
+
+def _has_no_optimizer(checkpoint: Checkpoint, values: Mapping[object, object]) -> bool:
+    """Whether its groups are missing; no more than the groups where nothing is held for any parameter."""
+    try:
+        names = sharded(checkpoint).objects
+    except FactUnavailable:
+        return False
+    return not any(key in values for key in ("optimizer", "optimizer_states")) and not any("optim" in n for n in names)
+
+
+def _why_not_put_together(checkpoint: Checkpoint) -> str:
+    _, values = checkpoint.fact(common_state)
+    if not _has_no_optimizer(checkpoint, values):
+        return "the optimizer's state is spread over the ranks in pieces"
+    if _moments(checkpoint):
+        return "the optimizer's param_groups, with its rates and its count of steps, are missing, although its moments are there"
+    return "there is no optimizer: neither its param_groups nor its moments"
 
 
 def _names_backend(checkpoint: Checkpoint, folder: str) -> bool:
     try:
-        values = checkpoint.contents(f"{folder}{_MARKER}")
+        values = checkpoint.contents(f"{folder}{MARKER}")
     except FactUnavailable:
         return False
     return isinstance(values, Mapping) and "sharded_backend" in values

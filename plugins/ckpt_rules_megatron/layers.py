@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, TensorInfo, is_count
-from ckpt_rules_megatron.common import arguments
+from ckpt_rules_megatron.common import Megatron, arguments
 from ckpt_rules_megatron.ranks import contents, rank_files
+from ckpt_rules_megatron.sharded_parts import wrong_layers
 
 _LAYER = re.compile(r"(?:.*\.)?layers\.(\d{1,5})\..+")
 _MOST_NESTED = 6
@@ -19,10 +20,12 @@ class LayerRange(Rule):
 
     ## What it checks
     In Megatron's form of a file for each rank: the layers of all pipeline stages of one tensor rank, together, against
-    `num_layers` in the saved arguments; and that all tensor ranks of a stage hold the same number.
+    `num_layers` in the saved arguments; and that all tensor ranks of a stage hold the same number. In the distributed form:
+    the layers of `decoder.layers`, each by itself or all stacked in one tensor, against `num_layers`.
 
     ## Why it matters
-    A stage of another split of the model lies among the others. What loads has layers twice, or lacks some.
+    A stage of another split of the model lies among the others, or stages wrote the same names over each other. What loads
+    has layers twice, or lacks some.
 
     ## How to repair
     Resume from a directory into which only one save was written, by one layout of the pipeline.
@@ -33,9 +36,12 @@ class LayerRange(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each tensor rank whose stages hold another number of layers."""
+        if not isinstance(checkpoint.layout, Megatron):
+            raise FactUnavailable("only Megatron's pipeline stages are added up")
         files = rank_files(checkpoint)
         if not files:
-            raise FactUnavailable("there are no pipeline stages in files of their own")
+            yield from wrong_layers(checkpoint)
+            return
         held: dict[int, dict[str, int]] = defaultdict(dict)
         planned = None
         for (tensor, _, _), path in files.items():

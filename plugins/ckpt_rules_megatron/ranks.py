@@ -42,6 +42,9 @@ _FIELDS = (
     Field("rng", ("rng_state",)),
     Field("weights", ("model", "model0")),
 )
+_OPTIMIZER_FIELD = Field(
+    "optimizer", ("optimizer",), "error", "Megatron stops with 'Unable to load optimizer from checkpoint'"
+)
 
 
 class MegatronRanks(common.Megatron):
@@ -80,7 +83,8 @@ class MegatronRanks(common.Megatron):
         values = checkpoint.contents(path)
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
-        return TrainingState(path, values, _FIELDS)
+        begun = tuple(_OPTIMIZER_FIELD if f.name == "optimizer" else f for f in _FIELDS)
+        return TrainingState(path, values, begun if common.is_begun(values) else _FIELDS)
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """That of the first rank, bare or beside its float32 copies; a distributed one is in flat pieces elsewhere."""

@@ -25,6 +25,8 @@ _NAMES = {
     "deepspeed.runtime.zero.config": "ZeroStageEnum",
     "deepspeed.utils.tensor_fragment": "fragment_address",
     "fractions": "Fraction",
+    "galore_torch.galore_projector": "GaLoreProjector",
+    "galore_torch.galore_projector_tensor": "GaLoreProjectorTensor",
     "joblib.numpy_pickle": "NumpyArrayWrapper",
     "lightning.fabric.utilities.data": "AttributeDict",
     "lightning.pytorch.utilities.parsing": "AttributeDict",
@@ -90,6 +92,12 @@ _NAMES = {
     "torch.optim.sgd": "SGD",
     "torch.storage": "_load_from_bytes",
     "torch.torch_version": "TorchVersion",
+    "torchao.optim.subclass_4bit": "OptimState4bit",
+    "torchao.optim.subclass_8bit": "OptimState8bit",
+    "torchao.optim.subclass_fp8": "OptimStateFp8",
+    "torchao.prototype.low_bit_optim.subclass_4bit": "OptimState4bit",
+    "torchao.prototype.low_bit_optim.subclass_8bit": "OptimState8bit",
+    "torchao.prototype.low_bit_optim.subclass_fp8": "OptimStateFp8",
     "transformers.trainer_pt_utils": "AcceleratorConfig LayerWiseDummyOptimizer",
     "transformers.trainer_utils": (
         "EvaluationStrategy FSDPOption HubStrategy IntervalStrategy SaveStrategy SchedulerType ShardedDDPOption"
@@ -171,3 +179,7 @@ def is_only_filled(module: str, name: str) -> bool:
 
 def _lies_in(module: str, modules: tuple[str, ...]) -> bool:
     return any(module == m or module.startswith(f"{m}.") for m in modules)
+
+
+REGISTERED = frozenset(f"{m}.{n}" for m, names in _NAMES.items() if m.startswith("torchao.") for n in names.split())
+"""Names that a package lets through by itself as it is imported, which whoever resumes with its optimizer has done."""

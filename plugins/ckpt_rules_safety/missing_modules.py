@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
 from ckpt_rules_safety.unsafe_load import files_of_a_resume
 
 _NEW_NUMPY = "numpy._core"
@@ -20,7 +20,7 @@ class MissingModule(Rule):
     ## What it checks
     The top-level package of every global in the training state and the weights: whether Python would find it, which is looked
     up without importing anything; and `numpy._core`, which NumPy before 2 does not have. Information, because a checkpoint is
-    often verified on another machine than the one that trains.
+    often verified on another machine than the one that trains; on one without torch nothing is said.
 
     ## Why it matters
     `torch.load` stops with ModuleNotFoundError where the checkpoint was saved by code that is not on the path: classes of the
@@ -36,6 +36,8 @@ class MissingModule(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file and package."""
+        if not _is_found("torch"):
+            raise FactUnavailable("torch is not installed here, so this is not where training is resumed")
         for path in files_of_a_resume(checkpoint):
             asked = {g.module for g in checkpoint.torch_file(path).globals if not g.reached}
             absent = {m.partition(".")[0]: m for m in sorted(asked) if not _is_found(m.partition(".")[0])}

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, ReadProblem, Rule, Severity, TorchFile
 from ckpt_rules_safety.files import matches
+from ckpt_rules_safety.known_globals import REGISTERED
 from ckpt_rules_safety.torch_globals import ALLOWED
 from ckpt_rules_safety.unsafe_globals import danger
 
@@ -26,8 +27,10 @@ class NeedsUnsafeLoad(Rule):
     The importable names that the pickles of the training state and of the weights ask for, against the exact list that
     torch lets through with `weights_only=True`, its default since 2.6; and the pickle protocol, of which that loader reads
     2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive, which is an error where the
-    state of an optimizer, a schedule or a random generator belongs. Nothing is imported or run to find out. Files that a trainer reads with a loader of its own, which lets through what it has saved
-    (`rng_state.pth`, DeepSpeed's optimizer states), or does not read at all (`training_args.bin`), are left alone.
+    state of an optimizer, a schedule or a random generator belongs. Nothing is imported or run to find out. Files that a
+    trainer reads with a loader of its own, which lets through what it has saved (`rng_state.pth`, DeepSpeed's optimizer
+    states), or does not read at all (`training_args.bin`), are left alone; so are names that a package lets through as it
+    is imported, as torchao does with its optimizers' moments.
 
     ## Why it matters
     `torch.load` stops with `Weights only load failed … Unsupported global`. NumPy's random state, an
@@ -54,7 +57,7 @@ class NeedsUnsafeLoad(Rule):
         for path in _own_files(checkpoint):
             if checkpoint.torch_file(path).container == TORCHSCRIPT:
                 yield _no_state(path)
-        allowed, weights = ALLOWED.union(self.allow), _weights(checkpoint)
+        allowed, weights = ALLOWED.union(self.allow, REGISTERED), _weights(checkpoint)
         for path in files_of_a_resume(checkpoint):
             file = checkpoint.torch_file(path)
             if file.container == TORCHSCRIPT and path not in weights:

@@ -55,6 +55,7 @@ class PlainTorch(Layout):
             return _in_one_file(checkpoint, file)
         if file is None:
             strange = any(names.TRAINER_FILES.fullmatch(e.name) for e in listing if "/" not in e.path)
+            strange = strange or listing.first_file(names.PART_FILES["optimizer"]) is not None
             return Match(_FAINT, beside) if weights and not strange else None
         if file.path in names.STATE_FILES:
             return Match(_CERTAIN, (file.path, *beside))

@@ -67,16 +67,18 @@ def _verdict(checkpoint: Checkpoint, path: str) -> bool | None:
         value = checkpoint.contents(path)
     except FactUnavailable:
         return None
-    return isinstance(value, Mapping) and _holds_state(value)
+    apart = checkpoint.listing.first_file(names.PART_FILES["optimizer"]) is not None
+    return isinstance(value, Mapping) and _holds_state(value, apart)
 
 
-def _holds_state(value: Mapping[object, object]) -> bool:
+def _holds_state(value: Mapping[object, object], apart: bool) -> bool:
+    """Whether a dictionary is a training state; `apart` where the optimizer lies in a file of its own."""
     if any(marks <= value.keys() for marks in names.FOREIGN_KEYS):
         return False
     if first(value, names.OPTIMIZER) or any(map(is_optimizer, value.values())):
         return True
     counted = any(is_number(value.get(n)) for n in (*names.EPOCH, *names.STEP, *names.GLOBAL_STEP))
-    return counted and any(map(is_weights, value.values()))
+    return counted and (apart or any(map(is_weights, value.values())))
 
 
 def _json_state(checkpoint: Checkpoint) -> StateFile | None:

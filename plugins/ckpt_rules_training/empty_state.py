@@ -34,7 +34,7 @@ class EmptyOptimizerState(Rule):
         """At most one problem for each optimizer."""
         for optimizer in checkpoint.optimizers:
             params = sum(len(g.params) for g in optimizer.groups)
-            if not params or optimizer.kind in _STATELESS or _has_state(optimizer):
+            if not params or _may_be_stateless(optimizer) or _has_state(optimizer):
                 continue
             if not (evidence := _evidence(checkpoint)):
                 return
@@ -46,10 +46,17 @@ class EmptyOptimizerState(Rule):
             )
 
 
+def _may_be_stateless(optimizer: OptimizerState) -> bool:
+    """Whether it can be SGD; one with `betas` averages gradients, as fused optimizers outside of torch do, and keeps state."""
+    if optimizer.kind == "unknown" and any(g.options.get("betas") is not None for g in optimizer.groups):
+        return False
+    return optimizer.kind in _STATELESS
+
+
 def _has_state(optimizer: OptimizerState) -> bool:
     """Whether there is state, of these parameters or of strangers, which optimizer/param-mismatch reports."""
     known = {p for g in optimizer.groups for p in g.params}
-    return any(s.tensors or s.step is not None or k not in known for k, s in optimizer.states.items())
+    return any(s.tensors or s.hidden or s.step is not None or k not in known for k, s in optimizer.states.items())
 
 
 def _evidence(checkpoint: Checkpoint) -> str | None:

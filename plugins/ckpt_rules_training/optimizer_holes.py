@@ -54,7 +54,7 @@ def _odd(optimizer: OptimizerState) -> Iterator[Problem]:
 
 
 def _without_step(optimizer: OptimizerState) -> Iterator[Problem]:
-    states = {k: s for k, s in optimizer.states.items() if s.tensors}
+    states = {k: s for k, s in optimizer.states.items() if s.tensors and not s.hidden}
     counted = [s for s in states.values() if s.step is not None]
     lacking = [k for k, s in states.items() if s.step is None and _is_like(s, counted)]
     if not counted:  # no other counts: only torch's own classes are known to need it
@@ -76,7 +76,11 @@ def _is_torchs(optimizer: OptimizerState, key: object) -> bool:
 
 def _without_largest(optimizer: OptimizerState) -> Iterator[Problem]:
     wanted = [p for g in optimizer.groups if plain(g.options.get("amsgrad")) is True for p in g.params]
-    states = [(p, optimizer.states[p].tensors.keys()) for p in wanted if p in optimizer.states]
+    states = [
+        (p, optimizer.states[p].tensors.keys())
+        for p in wanted
+        if p in optimizer.states and not optimizer.states[p].hidden
+    ]
     lacking = [p for p, names in states if names >= _ADAM and _LARGEST not in names]
     if lacking:
         group = next(g for g in optimizer.groups if lacking[0] in g.params)
@@ -86,7 +90,7 @@ def _without_largest(optimizer: OptimizerState) -> Iterator[Problem]:
 
 def _without_state(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterator[Problem]:
     params = [p for g in optimizer.groups for p in g.params]
-    held = {k for k, s in optimizer.states.items() if s.tensors or s.step is not None or s.odd}
+    held = {k for k, s in optimizer.states.items() if s.tensors or s.hidden or s.step is not None or s.odd}
     bare = [p for p in params if p not in held]
     if not bare or len(bare) == len(params) or explains_unused(checkpoint, optimizer, len(bare)):
         return

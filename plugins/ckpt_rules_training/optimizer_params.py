@@ -122,6 +122,8 @@ def _half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
 
 def _is_half(state: ParamState) -> bool:
     """One moment of two, or a counter and no moment; other parameters may have another optimizer's state."""
+    if state.hidden & _ADAM:
+        return False
     return len(_ADAM & state.tensors.keys()) == 1 or (not state.tensors and state.step is not None)
 
 
@@ -145,7 +147,7 @@ def _shapes(state: ParamState) -> set[Shape]:
 
 def _moment_shapes(optimizer: OptimizerState) -> dict[object, Shape]:
     """The shape that each parameter's moments have; nothing where the optimizer keeps other things as well."""
-    names = {n for s in optimizer.states.values() for n in s.tensors}
+    names = {n for s in optimizer.states.values() for n in (*s.tensors, *s.hidden)}
     if not names <= _ELEMENTWISE | _SCALARS:
         return {}
     found = {k: _shapes(s) for k, s in optimizer.states.items()}

@@ -18,7 +18,7 @@ class CountersDisagree(Rule):
     The global step against the batches that epoch, step and batches per epoch add up to, against the optimizer updates
     that these imply, and against the updates that the optimizer has counted. It must agree with one of them, to within 1:
     trainers count batches or updates, and save before or after they count. Further counters that a layout's trainer keeps
-    (the Trainer's fractional `epoch`, Lightning's loops) are compared by that trainer's own arithmetic.
+    (the Trainer's fractional `epoch`, Lightning's loops) are compared by that trainer's own arithmetic; a counter that no resume reads is information only.
 
     ## Why it matters
     After a resume the loop takes its position in the data from one counter, and schedules, logging, saving and the end of
@@ -35,10 +35,9 @@ class CountersDisagree(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each contradiction that the layout knows of, and one for the global step."""
         for found in checkpoint.contradictions:
-            severity = Severity.WARNING if found.severity == "warning" else None
-            yield Problem(
-                message=found.sentence, place=Place(path=found.path, key=found.key), severity=severity, help=_HELP
-            )
+            severity = None if found.severity == "error" else Severity(found.severity)
+            place = Place(path=found.path, key=found.key)
+            yield Problem(message=found.sentence, place=place, help=_HELP, severity=severity)
         progress = checkpoint.progress
         recorded = next((r for r in checkpoint.recorded if r.name == "global_step"), None)
         if recorded is None or progress.global_step is None or progress.batches_done is None:

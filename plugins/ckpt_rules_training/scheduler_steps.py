@@ -150,9 +150,10 @@ def _in_turns(checkpoint: Checkpoint) -> tuple[int, ...]:
 
 
 def _made(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """Updates of each optimizer that counts any, each number once."""
+    """Updates of each optimizer that counts any, each number once; of several, one may not have begun."""
     optimizers = maybe(lambda: checkpoint.optimizers) or ()
-    return tuple(dict.fromkeys(o.updates for o in optimizers if o.updates is not None))
+    made = (0 if len(optimizers) > 1 and not o.states else o.updates for o in optimizers)
+    return tuple(dict.fromkeys(n for n in made if n is not None))
 
 
 def _told_by_trainer(checkpoint: Checkpoint, scheduler: SchedulerState) -> Iterator[_Candidate]:

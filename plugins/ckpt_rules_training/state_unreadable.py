@@ -53,16 +53,16 @@ def _json_problems(checkpoint: Checkpoint, path: str) -> Iterator[Problem]:
         file = checkpoint.json(path)
     except FactUnavailable:
         return  # it can't be opened: files/unreadable says so
+    severity = checkpoint.layout.severity_of_damage(path)
     fatal = next((p for p in file.problems if p.fatal), None)
     if fatal:
+        place, data = Place(path=path, offset=fatal.offset), {"code": fatal.code}
         message = f"{path} can't be parsed: {fatal.message}"
-        yield Problem(
-            message=message, place=Place(path=path, offset=fatal.offset), help=_HELP, data={"code": fatal.code}
-        )
+        yield Problem(message=message, place=place, help=_HELP, severity=severity, data=data)
     elif not isinstance(file.value, Mapping) and path not in _LISTS:
         kind = type(file.value).__name__
         message = f"{path} holds a JSON value of type {kind}, where a dictionary belongs"
-        yield Problem(message=message, place=Place(path=path), help=_HELP, data={"type": kind})
+        yield Problem(message=message, place=Place(path=path), help=_HELP, severity=severity, data={"type": kind})
 
 
 def _state_problems(checkpoint: Checkpoint) -> Iterator[Problem]:

@@ -48,6 +48,13 @@ _SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
 _CERTAIN, _LIKELY = 95, 70
+_KEYS = frozenset(
+    {
+        "global_step", "log_history", "max_steps", "num_train_epochs", "is_world_process_zero", "is_local_process_zero",
+        "best_metric", "best_model_checkpoint", "total_flos", "train_batch_size", "logging_steps", "save_steps",
+        "stateful_callbacks", "trial_params",
+    }
+)  # fmt: skip
 _FIELDS = (
     Field("global_step", ("global_step",), "error", "the Trainer then counts from zero, and trains all batches again"),
     Field("total_steps", ("max_steps",)),
@@ -64,7 +71,7 @@ class TransformersTrainer(Layout):
         "rng_state*.pth", "*.distcp", ".metadata", "*/*model_states.pt", "*/*optim_states.pt",
         "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
     )  # fmt: skip
-    unread: ClassVar[tuple[str, ...]] = (ARGUMENTS,)
+    unread: ClassVar[tuple[str, ...]] = (ARGUMENTS, "generation_config.json")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By trainer_state.json; without it by two of the other files that only a Trainer writes, or one and the name."""
@@ -75,10 +82,11 @@ class TransformersTrainer(Layout):
             return None
         if any(map(_NAME.fullmatch, names)) and _OPTIMIZER not in names:
             return None  # the run's own directory, in which the final model lies
+        named = ["the name checkpoint-N"] if _NAME.fullmatch(_own_name(checkpoint)) else []
         if STATE in names:
-            return Match(_CERTAIN, (STATE, *signs))
-        if _NAME.fullmatch(_own_name(checkpoint)):
-            signs.append("the name checkpoint-N")
+            foreign = not named and len(signs) < 2 and checkpoint.fact(_is_foreign)
+            return None if foreign else Match(_CERTAIN, (STATE, *signs))
+        signs += named
         return Match(_LIKELY, tuple(signs)) if len(signs) >= 2 else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
@@ -226,6 +234,15 @@ class TransformersTrainer(Layout):
         """The best checkpoint, and DeepSpeed's `latest`."""
         own = [found for saved in checkpoint.fact(zero_saves) for found in pointers_of(checkpoint, saved)]
         return (*own, *_best(checkpoint))
+
+
+def _is_foreign(checkpoint: Checkpoint) -> bool:
+    """Whether trainer_state.json is of another trainer, which calls its own so: a dictionary without the Trainer's keys."""
+    try:
+        values = checkpoint.contents(STATE)
+    except FactUnavailable:
+        return False
+    return isinstance(values, Mapping) and bool(values) and len(_KEYS & values.keys()) < 2
 
 
 def _trained_only(checkpoint: Checkpoint, weights: Weights) -> tuple[tuple[int, ...], ...]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ckpt_rules import Checkpoint, Place, Problem, ReadProblem, Rule
+from ckpt_rules import Checkpoint, Place, Problem, ReadProblem, Rule, Severity
 
 _SHOWN = 20
 _AGAIN = "copy the file again if the original is whole, or resume from an earlier save"
 
 
-def _problems(path: str, found: Sequence[ReadProblem], *, tensor: bool) -> Iterator[Problem]:
+def _problems(
+    path: str, found: Sequence[ReadProblem], *, tensor: bool, severity: Severity | None = None
+) -> Iterator[Problem]:
     fatal = [p for p in found if p.fatal]
     for number, p in enumerate(fatal[:_SHOWN]):
         last = number == _SHOWN - 1 and len(fatal) > _SHOWN
@@ -19,6 +21,7 @@ def _problems(path: str, found: Sequence[ReadProblem], *, tensor: bool) -> Itera
             message=p.message + more,
             place=Place(path=path, offset=p.offset, **{"tensor" if tensor else "key": p.where}),
             help=_AGAIN,
+            severity=severity,
             data={"code": p.code},
         )
 
@@ -72,4 +75,5 @@ class BrokenTorchFile(Rule):
         """One problem for each fault, 20 at the most in one file; what `pickle/limit` and `zip/ambiguous` report is left out."""
         for entry in checkpoint.files_in("torch"):
             faults = tuple(p for p in checkpoint.torch_file(entry.path).problems if p.code not in _OTHERS)
-            yield from _problems(entry.path, faults, tensor=False)
+            severity = checkpoint.layout.severity_of_damage(entry.path)
+            yield from _problems(entry.path, faults, tensor=False, severity=severity)

@@ -163,6 +163,27 @@ def test_weights_alone_are_nothing_to_resume_from(made):
     assert "save_weights_only" in found.message
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("global_step", 21, "global_step is 21, which Lightning does not read"),
+        ("global_step", -1, "from which it restores, 20 optimizer steps were completed"),
+        ("epoch", 5, "from which it restores, the loop is in epoch 1"),
+        ("epoch", "one", "epoch is 'one', which Lightning does not read"),
+    ],
+)
+def test_counters_at_the_top_are_not_read(made, tmp_path, key, value, words):
+    """A resume of the real Trainer goes by the loops alone."""
+    whole = torch.load(made(TRAIN, "plain") / MID, weights_only=False)
+    torch.save({**whole, key: value}, tmp_path / "epoch=1-step=20.ckpt")
+    report = verify(tmp_path / "epoch=1-step=20.ckpt", strict=True)
+    assert report.passed, said(report)
+    (found,) = report.findings
+    assert (found.rule, found.severity, found.place.key) == ("progress/counters-disagree", "info", key)
+    assert words in found.message
+    assert inspect(tmp_path / "epoch=1-step=20.ckpt").progress.epoch == 2
+
+
 COUNTERS = (
     ((*FIT, "epoch_progress", "current", "ready"), 4),
     ((*FIT, "epoch_loop.batch_progress", "current", "processed"), 3),

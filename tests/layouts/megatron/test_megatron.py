@@ -27,6 +27,7 @@ def common(iteration=100, **args):
         "args": values,
         "checkpoint_version": 3.0,
         "iteration": iteration,
+        "optimizer": {"optimizer": {"param_groups": [{"lr": 1e-4, "step": iteration, "params": [0]}]}},
         "opt_param_scheduler": {"num_steps": iteration * 8},
     }
 
