@@ -10,7 +10,7 @@ from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.finding import Severity
-from ckpt_rules.layout import Match, PlainFiles
+from ckpt_rules.layout import ANY, AnyFiles, Match, PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.report import Crash, LayoutSummary, Notice
@@ -34,7 +34,7 @@ def open_checkpoint(
 
     layout: the name of the one to choose, whatever others make of the directory
 
-    A path that is a file is a checkpoint where a layout recognises it as one.
+    A path that is a file is listed as a directory that holds nothing else, whether or not a layout recognises it.
     """
     checkpoint = Checkpoint(storage, limits)
     notices = [_crashed(f"the plugin {p} could not be loaded", p.crash) for p in plugins.broken if p.crash]
@@ -45,8 +45,6 @@ def open_checkpoint(
         layouts = tuple(each for each in plugins.layouts if each.one_file or not one_file)
         matches = [(_asked(each, checkpoint, plugins, timeout, notices), each) for each in layouts]
         _choose(checkpoint, matches, layout, plugins, notices)
-    if one_file and checkpoint.match is None:
-        checkpoint = Checkpoint(storage, limits)
     return checkpoint, notices
 
 
@@ -96,12 +94,15 @@ def _choose(
             message = f"the layouts {names} fit equally well, and the first was taken; --layout settles it"
             notices.append(Notice(severity=Severity.WARNING, message=message))
         return
-    known = {each.name: each for each in (PlainFiles(), *plugins.layouts)}
+    known = {each.name: each for each in (PlainFiles(), AnyFiles(), *plugins.layouts)}
     if name not in known:
         near = get_close_matches(name, known, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(f"there is no layout {name!r}{meant}; there are {', '.join(sorted(known))}")
     found = next((match for match, each in matches if each is known[name] and match), None)
+    if name == ANY:
+        checkpoint.layout, checkpoint.match = known[name], None
+        return
     if found is None and not known[name].one_file and isinstance(checkpoint.storage, OneFile):
         raise UsageError(f"{checkpoint.path} is a file, and a checkpoint of the layout {name!r} is a directory")
     if found is None and name != PlainFiles.name:

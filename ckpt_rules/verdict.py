@@ -17,12 +17,16 @@ class Situation:
     narrowed:     whether rules of the ruleset were left out on purpose
     resume:       where training would start again, in words, or None
     purpose:      what a pass is to mean: `resume`, `load` or `publish`
+    unknown:      why nobody understood the training state, or None
+    files_alone:  whether the user asked that the files alone be judged
     """
 
     is_directory: bool = True
     narrowed: bool = False
     resume: str | None = None
     purpose: str = "resume"
+    unknown: str | None = None
+    files_alone: bool = False
 
     @property
     def nothing(self) -> str:
@@ -56,7 +60,8 @@ def judge(
     if counts.errors:
         nothing = f"there is nothing to {situation.nothing}"
         bad = f"not safe to {situation.purpose}" if situation.is_directory else nothing
-        return Verdict.FAILED, f"{bad}: {_found(counts)}"
+        unknown = f"; {situation.unknown}" if situation.unknown else ""
+        return Verdict.FAILED, f"{bad}: {_found(counts)}{unknown}"
     if blocked := _unexplained(outcomes):
         return Verdict.UNKNOWN, f"cannot tell whether it is safe to {situation.purpose}: {blocked[0].reason}"
     if counts.skipped == len(outcomes):
@@ -64,6 +69,9 @@ def judge(
             Verdict.UNKNOWN,
             f"cannot tell whether it is safe to {situation.purpose}: every selected rule was skipped",
         )
+    if situation.unknown:
+        warned = f", with {number(counts.warnings, 'warning')} to look at" if counts.warnings else ""
+        return Verdict.UNKNOWN, f"cannot tell whether it is safe to {situation.purpose}: {situation.unknown}{warned}"
     if any(n.severity is Severity.ERROR for n in notices):
         return Verdict.FAILED, "the checkpoint passed, but the ruleset has warnings, and strict mode makes them errors"
     return Verdict.PASSED, _pass(counts, situation)
@@ -91,6 +99,8 @@ def _pass(counts: Counts, situation: Situation) -> str:
     warned = f", with {number(counts.warnings, 'warning')} to look at" if counts.warnings else ""
     if situation.narrowed:
         return f"nothing wrong in what the {number(counts.passed + counts.failed, 'selected rule')} checked{warned}"
+    if situation.files_alone and situation.purpose == "resume":
+        return f"files are sound{warned}; whether training can be resumed was not asked"
     if situation.purpose != "resume":
         return f"safe to {situation.purpose}{warned}"
     if situation.resume:

@@ -63,7 +63,7 @@ class Missing(Rule):
 
 def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
     """A file that a trainer of its own may keep weights in: any in a directory of no known layout, else in one below."""
-    unknown = checkpoint.layout.name == "files"
+    unknown = checkpoint.match is None
     files = [e for e in checkpoint.listing.files() if unknown or "/" in e.path or e.suffix in _NOT_LOOKED_INTO]
     return next(
         (e.path for e in files if e.name in _ZARR or (e.suffix in _FORMATS and not _NO_WEIGHTS.match(e.name))), None
