@@ -28,7 +28,7 @@ from ckpt_rules.printable import shortened
 from ckpt_rules.report import Notice, Outcome, Report, RulesetSummary, Status
 from ckpt_rules.rule import Reads
 from ckpt_rules.time_limit import TimeLimitExceeded, limited
-from ckpt_rules.understanding import ADVICE, not_understood
+from ckpt_rules.understanding import advice, not_understood
 from ckpt_rules.verdict import Situation, count, judge
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run(
     resume = _resume(checkpoint, rule_timeout)
     unknown = _not_understood(checkpoint, ruleset.purpose, rule_timeout)
     if unknown:
-        notices.append(Notice(severity=Severity.INFO, message=ADVICE))
+        notices.append(Notice(severity=Severity.INFO, message=advice(checkpoint)))
     situation = Situation(
         checkpoint.root.kind is RootKind.DIRECTORY,
         ruleset.narrowed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,17 @@ from ckpt_rules.layout import ANY
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
 
-ADVICE = (
-    "name its layout with --layout NAME (`ckpt-rules plugins` lists them) or install a plugin that brings one; to judge the "
+_ADVICE = (
+    "name its layout with --layout NAME (`ckpt-rules plugins -v` lists them) or install a plugin that brings one; to judge the "
     "weights alone, verify with --ruleset inference; to judge the files alone, with --layout any"
 )
-"""What to do where the training state was not understood."""
+
+
+def advice(checkpoint: Checkpoint) -> str:
+    """What to do where the training state was not understood."""
+    if not checkpoint.is_one_file:
+        return _ADVICE
+    return f"most checkpoints are directories: if this file is a part of one, verify '{os.path.dirname(checkpoint.path) or '.'}'; else {_ADVICE}"
 
 
 def not_understood(checkpoint: Checkpoint, purpose: str) -> str | None:
@@ -48,5 +55,6 @@ _PARTS: tuple[Callable[[Checkpoint], object], ...] = (
     lambda checkpoint: checkpoint.state.values,
     lambda checkpoint: checkpoint.optimizers,
     lambda checkpoint: checkpoint.recorded,
+    lambda checkpoint: checkpoint.progress,
 )
 """Any of them is a training state that its layout found."""

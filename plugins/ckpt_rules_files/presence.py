@@ -32,7 +32,7 @@ class MissingCheckpoint(Rule):
     """There is no checkpoint at the path that was given.
 
     ## What it checks
-    That the path exists, is a directory that can be listed, and holds files of its own. A directory without
+    That the path exists, is a file or a directory that can be listed, and holds files of its own. A directory without
     any weights or state that holds others, named like saves, is a run and no checkpoint.
 
     ## Why it matters
@@ -53,10 +53,6 @@ class MissingCheckpoint(Rule):
         near = _or(root.candidates)
         if root.kind is RootKind.MISSING:
             yield Problem(message=f"'{root.path}' does not exist", help=near and f"did you mean {near}?")
-        elif root.kind is RootKind.FILE:
-            yield Problem(
-                message=f"'{root.path}' is a file, and a checkpoint is a directory", help=near and f"verify {near}"
-            )
         elif root.kind is RootKind.UNREADABLE:
             yield Problem(
                 message=f"'{root.path}' can't be listed: {root.error}", help="grant read permission, or check the mount"

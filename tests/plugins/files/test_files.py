@@ -35,13 +35,6 @@ class TestMissingCheckpoint:
         found = run_rule(MissingCheckpoint(), tmp_path / "step-50").assert_one(path=".", message="does not exist")
         assert found.help == f"did you mean '{tmp_path / 'step-500'}'?"
 
-    def test_a_file_names_the_directory_that_it_lies_in(self, make_checkpoint, run_rule):
-        ck = make_checkpoint()
-        found = run_rule(MissingCheckpoint(), ck / WEIGHTS).assert_one(
-            message="is a file, and a checkpoint is a directory"
-        )
-        assert found.help == f"verify '{ck.path}'"
-
     def test_a_pipe(self, tmp_path, run_rule):
         os.mkfifo(tmp_path / "ck")
         run_rule(MissingCheckpoint(), tmp_path / "ck").assert_one(message="is no directory")
