@@ -20,6 +20,7 @@ from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.facts.values import Wanted
 from ckpt_rules.finding import Finding, Problem, Severity
+from ckpt_rules.layout import ANY
 from ckpt_rules.observers import Observers
 from ckpt_rules.opening import layout_summary, open_checkpoint
 from ckpt_rules.plugin import crash_of
@@ -27,6 +28,7 @@ from ckpt_rules.printable import shortened
 from ckpt_rules.report import Notice, Outcome, Report, RulesetSummary, Status
 from ckpt_rules.rule import Reads
 from ckpt_rules.time_limit import TimeLimitExceeded, limited
+from ckpt_rules.understanding import advice, not_understood
 from ckpt_rules.verdict import Situation, count, judge
 
 if TYPE_CHECKING:
@@ -59,7 +61,9 @@ def run(
     previous:     finds the save to compare with, when a rule first asks for it; see `Checkpoint.find_previous`
     """
     started = perf_counter()
-    checkpoint, notices = open_checkpoint(storage, ruleset.plugins, ruleset.limits, rule_timeout, layout)
+    checkpoint, notices = open_checkpoint(
+        storage, ruleset.plugins, ruleset.limits, rule_timeout, layout or ruleset.layout
+    )
     observers = Observers(ruleset.plugins.manager)
     observers.tell("ckpt_rules_run_started", checkpoint=checkpoint, rules=tuple(s.rule for s in ruleset.rules))
     outcomes: list[Outcome] = []
@@ -82,10 +86,21 @@ def run(
         notices = [n.model_copy(update={"severity": _promoted(n.severity)}) for n in notices]
 
     resume = _resume(checkpoint, rule_timeout)
+    unknown = _not_understood(checkpoint, ruleset.purpose, rule_timeout)
+    if unknown:
+        notices.append(Notice(severity=Severity.INFO, message=advice(checkpoint)))
+    situation = Situation(
+        checkpoint.root.kind is RootKind.DIRECTORY,
+        ruleset.narrowed,
+        resume,
+        ruleset.purpose,
+        unknown,
+        checkpoint.layout.name == ANY,
+    )
 
     def report() -> Report:
         seconds = perf_counter() - started
-        return _report(checkpoint, ruleset, outcomes, [*notices, *observers.notices], resume, seconds)
+        return _report(checkpoint, ruleset, outcomes, [*notices, *observers.notices], situation, seconds)
 
     finished, noted = report(), len(observers.notices)
     observers.tell("ckpt_rules_run_finished", checkpoint=checkpoint, report=finished)
@@ -249,11 +264,10 @@ def _report(
     ruleset: ResolvedRuleset,
     outcomes: Sequence[Outcome],
     notices: Sequence[Notice],
-    resume: str | None,
+    situation: Situation,
     seconds: float,
 ) -> Report:
     counts = count(outcomes)
-    situation = Situation(checkpoint.root.kind is RootKind.DIRECTORY, ruleset.narrowed, resume, ruleset.purpose)
     verdict, reason = judge(outcomes, notices, counts, situation)
     return Report(
         tool_version=__version__,
@@ -262,7 +276,7 @@ def _report(
         ruleset=RulesetSummary(name=ruleset.name, strict=ruleset.strict, narrowed=ruleset.narrowed),
         verdict=verdict,
         reason=reason,
-        resume=resume,
+        resume=situation.resume,
         counts=counts,
         outcomes=tuple(outcomes),
         notices=tuple(notices),
@@ -279,3 +293,11 @@ def _resume(checkpoint: Checkpoint, timeout: float | None) -> str | None:
     except BaseException as error:  # noqa: BLE001 - the rule that asked for the same fact has been counted as crashed
         crash_of(error)
         return None
+
+
+def _not_understood(checkpoint: Checkpoint, purpose: str, timeout: float | None) -> str | None:
+    try:
+        return limited(timeout, partial(not_understood, checkpoint, purpose))
+    except BaseException as error:  # noqa: BLE001 - a layout's fault; what it says is unknown then
+        crash = crash_of(error)
+        return f"the layout {checkpoint.layout.name} crashed: {crash.type}: {crash.message}"

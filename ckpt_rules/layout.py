@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.values import Master
 
 
+ANY = "any"
+"""The name by which a user asks that the files alone be judged, whatever layout they have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """How sure a layout is that a directory is its own.
@@ -189,3 +193,10 @@ class PlainFiles(Layout):
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """Never: the engine falls back to it."""
         return None
+
+
+class AnyFiles(PlainFiles):
+    """What `--layout any` asks for: files and weights are judged, and nothing is said of a resume."""
+
+    name = ANY
+    title = "any layout: files alone"

@@ -10,7 +10,7 @@ from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.finding import Severity
-from ckpt_rules.layout import Match, PlainFiles
+from ckpt_rules.layout import ANY, AnyFiles, Match, PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.report import Crash, LayoutSummary, Notice
@@ -94,12 +94,15 @@ def _choose(
             message = f"the layouts {names} fit equally well, and the first was taken; --layout settles it"
             notices.append(Notice(severity=Severity.WARNING, message=message))
         return
-    known = {each.name: each for each in (PlainFiles(), *plugins.layouts)}
+    known = {each.name: each for each in (PlainFiles(), AnyFiles(), *plugins.layouts)}
     if name not in known:
         near = get_close_matches(name, known, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(f"there is no layout {name!r}{meant}; there are {', '.join(sorted(known))}")
     found = next((match for match, each in matches if each is known[name] and match), None)
+    if name == ANY:
+        checkpoint.layout, checkpoint.match = known[name], None
+        return
     if found is None and not known[name].one_file and isinstance(checkpoint.storage, OneFile):
         raise UsageError(f"{checkpoint.path} is a file, and a checkpoint of the layout {name!r} is a directory")
     if found is None and name != PlainFiles.name:

@@ -17,12 +17,32 @@ class Situation:
     narrowed:     whether rules of the ruleset were left out on purpose
     resume:       where training would start again, in words, or None
     purpose:      what a pass is to mean: `resume`, `load` or `publish`
+    unknown:      why nobody understood the training state, or None
+    files_alone:  whether the user asked that the files alone be judged
     """
 
     is_directory: bool = True
     narrowed: bool = False
     resume: str | None = None
     purpose: str = "resume"
+    unknown: str | None = None
+    files_alone: bool = False
+
+    @property
+    def asked(self) -> str:
+        """To follow `cannot tell whether`."""
+        return "the files are sound" if self._alone else f"it is safe to {self.purpose}"
+
+    @property
+    def denied(self) -> str:
+        """What a failure says, to be followed by what was found."""
+        if not self.is_directory:
+            return f"there is nothing to {self.nothing}"
+        return "the files are not sound" if self._alone else f"not safe to {self.purpose}"
+
+    @property
+    def _alone(self) -> bool:
+        return self.files_alone and self.purpose == "resume"
 
     @property
     def nothing(self) -> str:
@@ -52,18 +72,20 @@ def judge(
     """The answer, and why, in one sentence without a full stop."""
     if gap := _gap(outcomes, notices, counts):
         found = f"; it is not safe as far as it was checked: {_found(counts)}" if counts.errors else ""
-        return Verdict.UNKNOWN, f"cannot tell whether it is safe to {situation.purpose}: {gap}{found}"
+        return Verdict.UNKNOWN, f"cannot tell whether {situation.asked}: {gap}{found}"
     if counts.errors:
-        nothing = f"there is nothing to {situation.nothing}"
-        bad = f"not safe to {situation.purpose}" if situation.is_directory else nothing
-        return Verdict.FAILED, f"{bad}: {_found(counts)}"
+        unknown = f"; {situation.unknown}" if situation.unknown else ""
+        return Verdict.FAILED, f"{situation.denied}: {_found(counts)}{unknown}"
     if blocked := _unexplained(outcomes):
-        return Verdict.UNKNOWN, f"cannot tell whether it is safe to {situation.purpose}: {blocked[0].reason}"
+        return Verdict.UNKNOWN, f"cannot tell whether {situation.asked}: {blocked[0].reason}"
     if counts.skipped == len(outcomes):
         return (
             Verdict.UNKNOWN,
-            f"cannot tell whether it is safe to {situation.purpose}: every selected rule was skipped",
+            f"cannot tell whether {situation.asked}: every selected rule was skipped",
         )
+    if situation.unknown:
+        warned = f", with {number(counts.warnings, 'warning')} to look at" if counts.warnings else ""
+        return Verdict.UNKNOWN, f"cannot tell whether {situation.asked}: {situation.unknown}{warned}"
     if any(n.severity is Severity.ERROR for n in notices):
         return Verdict.FAILED, "the checkpoint passed, but the ruleset has warnings, and strict mode makes them errors"
     return Verdict.PASSED, _pass(counts, situation)
@@ -91,6 +113,8 @@ def _pass(counts: Counts, situation: Situation) -> str:
     warned = f", with {number(counts.warnings, 'warning')} to look at" if counts.warnings else ""
     if situation.narrowed:
         return f"nothing wrong in what the {number(counts.passed + counts.failed, 'selected rule')} checked{warned}"
+    if situation.files_alone and situation.purpose == "resume":
+        return f"the files are sound{warned}; whether training can be resumed was not asked"
     if situation.purpose != "resume":
         return f"safe to {situation.purpose}{warned}"
     if situation.resume:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from ckpt_rules import Problem, Rule, Severity, hookimpl
+from ckpt_rules import Layout, Match, Problem, Recorded, Rule, Severity, hookimpl
 from ckpt_rules.plugin import load_plugin
 from ckpt_rules.plugins import Plugins, _manager
 from ckpt_rules.ruleset.resolved import Origin, ResolvedRuleset, SelectedRule
@@ -23,6 +23,25 @@ Training would go wrong without a word.
 ## How to repair
 Save it again.
 """
+
+
+class Understood(Layout):
+    """Takes every directory for a checkpoint, faintly, and knows its progress: what is tested is something else."""
+
+    name = "understood"
+    title = "a layout that is understood"
+
+    def recognise(self, checkpoint):
+        return Match(1, ("everything",))
+
+    def recorded(self, checkpoint):
+        return (Recorded("global_step", 1, ".", "the directory"),)
+
+
+@pytest.fixture
+def understood():
+    """A layout that takes every directory for a checkpoint."""
+    return Understood()
 
 
 @pytest.fixture
@@ -95,7 +114,7 @@ def ruleset_of(plugins_of):
     """A resolved ruleset of these rules in their order, brought by a plugin called acme."""
 
     def make(*rules, plugins=None, strict=False, ignores=(), notices=(), severity=None, **options):
-        plugins = plugins or plugins_of(acme={"rules": list(rules)})
+        plugins = plugins or plugins_of(acme={"rules": list(rules), "layouts": [Understood()]})
         selected = tuple(
             SelectedRule(rule(), plugins.rules[rule.id][1].name, severity, Origin("team.yaml", 3), {}) for rule in rules
         )

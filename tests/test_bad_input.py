@@ -208,11 +208,10 @@ def test_a_pickle_that_runs_a_command_runs_nothing(clean, tmp_path):
     ("make", "said"),
     [
         (lambda p: None, "does not exist"),
-        (lambda p: p.write_bytes(b"x"), "a file"),
         (os.mkfifo, "no directory"),
         (lambda p: p.mkdir(), "empty"),
     ],
-    ids=["absent", "file", "fifo", "empty"],
+    ids=["absent", "fifo", "empty"],
 )
 def test_a_path_that_holds_no_checkpoint_fails_and_says_what_it_is(tmp_path, make, said):
     make(tmp_path / "ck")

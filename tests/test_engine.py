@@ -353,6 +353,7 @@ class TestObservers:
         plugins = plugins_of(
             acme={
                 "rules": [rule := fake_rule()],
+                "layouts": [Acme()],
                 "run_started": lambda checkpoint, rules: seen.append([r.id for r in rules]),
                 "rule_finished": lambda outcome: seen.append(outcome.status.value),
                 "run_finished": lambda report: seen.append(report.verdict.value),
@@ -368,7 +369,7 @@ class TestObservers:
     ):
         seen = []
         rules = [fake_rule("acme/a"), fake_rule("acme/b")]
-        plugins = plugins_of(acme={"rules": rules}, bad={hook: how}, good={hook: lambda: seen.append(hook)})
+        plugins = plugins_of(acme={"rules": rules, "layouts": [Acme()]}, bad={hook: how}, good={hook: lambda: seen.append(hook)})
         report = run(ruleset_of(*rules, plugins=plugins))
         (notice,) = report.notices
         assert notice.message.startswith(f"the plugin bad crashed in ckpt_rules_{hook}: ")
@@ -376,7 +377,7 @@ class TestObservers:
         assert len(seen) == (2 if hook == "rule_finished" else 1)
 
     def test_a_plugin_that_did_not_load_is_no_pass(self, run, ruleset_of, fake_rule, plugins_of):
-        plugins = plugins_of(acme={"rules": [rule := fake_rule()]}, bad={"rules": lambda: 1 / 0})
+        plugins = plugins_of(acme={"rules": [rule := fake_rule()], "layouts": [Acme()]}, bad={"rules": lambda: 1 / 0})
         report = run(ruleset_of(rule, plugins=plugins))
         assert [n.message for n in report.notices] == [
             "the plugin bad (ckpt-rules-bad 1.2) could not be loaded: ZeroDivisionError: division by zero"

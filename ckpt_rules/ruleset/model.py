@@ -118,6 +118,10 @@ class RulesetFile(_Model):
         default=Purpose.RESUME,
         description="What a pass means: that training can resume, that the weights can be loaded, or that it can be published.",
     )
+    layout: Annotated[Text | None, Given] = Field(
+        default=None,
+        description="Name of the layout to read checkpoints as; `any` judges their files alone, and says nothing of a resume.",
+    )
     strict: bool = Field(default=False, description="Warnings count as errors, those about the ruleset itself too.")
     ignore: list[IgnoreEntry] = Field(
         default_factory=list,

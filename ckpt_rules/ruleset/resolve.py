@@ -70,6 +70,7 @@ def resolve(  # noqa: PLR0913 - one keyword for each flag of the command
         notices=tuple(merge.notices),
         limits=_limits(layers),
         purpose=_purpose(layers),
+        layout=_layout(layers),
         narrowed=any(c.selected_by and i not in chosen for i, c in merge.choices.items()),
     )
 
@@ -102,6 +103,10 @@ def _strict(layers: Sequence[Layer]) -> bool:
 def _purpose(layers: Sequence[Layer]) -> str:
     given = (x.content.purpose for x in reversed(layers) if "purpose" in x.content.model_fields_set)
     return next(given, Purpose.RESUME).value
+
+
+def _layout(layers: Sequence[Layer]) -> str | None:
+    return next((x.content.layout for x in reversed(layers) if "layout" in x.content.model_fields_set), None)
 
 
 def _limits(layers: Sequence[Layer]) -> Limits:

@@ -70,6 +70,7 @@ class ResolvedRuleset:
     notices: expired ignores and the like
     narrowed: whether the call left rules of the file out (`--select`, `--exclude`)
     purpose:  what a pass means: `resume`, `load` or `publish`
+    layout:   the name of the layout to read a checkpoint as; `any` for its files alone, None for the one that fits best
     """
 
     name: str
@@ -82,3 +83,4 @@ class ResolvedRuleset:
     narrowed: bool = False
     limits: Limits = DEFAULT_LIMITS
     purpose: str = "resume"
+    layout: str | None = None

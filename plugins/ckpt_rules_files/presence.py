@@ -74,7 +74,7 @@ class MissingCheckpoint(Rule):
         own = any(
             e.suffix in _CHECKPOINT_FILES or e.name in _POINTERS for e in top if e.kind is not EntryKind.DIRECTORY
         )
-        if saves and not own and checkpoint.layout.name == "files":
+        if saves and not own and checkpoint.match is None:
             newest = saves[-_SHOWN:]
             yield Problem(
                 message=f"'{checkpoint.path}' holds {len(saves):,} checkpoint{'' if len(saves) == 1 else 's'} and is none itself",

@@ -12,7 +12,7 @@ PASSED, FAILED, UNKNOWN = 0, 1, 2
 
 
 @pytest.fixture
-def acme(install, fake_rule):
+def acme(install, fake_rule, understood):
     """Rules of a plugin: one that passes, one for each severity, one that crashes, one that is skipped."""
 
     def crash(_):
@@ -26,7 +26,7 @@ def acme(install, fake_rule):
         fake_rule("acme/crash", crash),
         fake_rule("acme/skipped", lambda checkpoint: checkpoint.safetensors("absent")),
     ]
-    install(acme={"rules": rules, "reporters": lambda: {"terse": lambda report: report.verdict.value}})
+    install(acme={"rules": rules, "layouts": [understood], "reporters": lambda: {"terse": lambda report: report.verdict.value}})
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def test_how_much_is_said_changes_no_code(run, acme, tmp_path, monkeypatch, rule
     assert run("verify", tmp_path, *selected, *flags).code == code
 
 
-def test_of_several_paths_the_worst_decides(run, install, fake_rule, tmp_path):
+def test_of_several_paths_the_worst_decides(run, install, fake_rule, understood, tmp_path):
     def check(checkpoint):
         name = checkpoint.path.rpartition("/")[2]
         return [] if name == "good" else bad() if name == "bad" else 1 / 0
 
     bad = lambda: fake_rule(finds=["it is bad"])().check(None)  # noqa: E731
-    install(acme={"rules": [fake_rule("acme/rule", check)]})
+    install(acme={"rules": [fake_rule("acme/rule", check)], "layouts": [understood]})
     for name in ("good", "bad", "ugly"):
         (tmp_path / name).mkdir()
 
@@ -94,8 +94,8 @@ def test_of_several_paths_the_worst_decides(run, install, fake_rule, tmp_path):
     assert code("ugly", "bad", "good") == UNKNOWN
 
 
-def test_a_broken_plugin_is_unknown_whatever_was_found(run, install, fake_rule, tmp_path):
-    install(acme={"rules": [fake_rule("acme/fine")]}, broken=ImportError("no module"))
+def test_a_broken_plugin_is_unknown_whatever_was_found(run, install, fake_rule, understood, tmp_path):
+    install(acme={"rules": [fake_rule("acme/fine")], "layouts": [understood]}, broken=ImportError("no module"))
     assert run("verify", tmp_path, "--select", "acme/fine").code == UNKNOWN
     assert run("verify", tmp_path, "--select", "acme/fine", "--no-plugin", "broken").code == PASSED
     assert run("plugins").code == UNKNOWN
@@ -206,6 +206,6 @@ class TestTheBoundary:
             return []
 
         install(noisy={hook: answer})
-        ended = run("verify", tmp_path, "--format", "json", "--select", "files/empty")
+        ended = run("verify", tmp_path, "--format", "json", "--layout", "any", "--select", "files/empty")
         assert ended.json["verdict"] == ("unknown" if exits else "passed")
         assert "hello from a plugin" in ended.err

@@ -93,7 +93,7 @@ class TestSelection:
 class TestReportersOfPlugins:
     def test_one_is_used_by_its_name(self, run, install, tmp_path):
         install(acme={"reporters": lambda: {"terse": lambda report: f"{report.checkpoint}={report.verdict.value}"}})
-        ended = run("verify", tmp_path, tmp_path, "--format", "terse", "--select", "files/empty")
+        ended = run("verify", tmp_path, tmp_path, "--format", "terse", "--layout", "any", "--select", "files/empty")
         assert ended.out == f"{tmp_path}=passed\n" * 2
 
     @pytest.mark.parametrize(

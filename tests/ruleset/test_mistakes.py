@@ -14,7 +14,7 @@ from ckpt_rules.ruleset import document
 
 TODAY = date(2027, 1, 15)
 
-KEYS = "description, extends, requires, plugins, select, exclude, rules, limits, purpose, strict and ignore"
+KEYS = "description, extends, requires, plugins, select, exclude, rules, limits, purpose, layout, strict and ignore"
 ALL = "'ckpt-rules rules' lists them all"
 LEVELS = "error, warning, info or off"
 RULESETS = "there are ci, deep, default, inference, publish and quick, and paths such as ./team.yaml"
