@@ -60,6 +60,7 @@ _HOMES = {
     "ckpt_rules.readers.zstd_frame": ("zstd_frame",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
+    "ckpt_rules.neighbours": ("Siblings", "sibling", "siblings", "written_at"),
     "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
@@ -162,6 +163,7 @@ if TYPE_CHECKING:
     from ckpt_rules.readers.zstd_frame import zstd_frame
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
+    from ckpt_rules.neighbours import Siblings, sibling, siblings, written_at
     from ckpt_rules.tensor_stats import CheckpointStats, TensorStats
     from ckpt_rules.weights import find_weights, flatten, weights_in, weights_of_components
 
@@ -240,6 +242,7 @@ __all__ = [
     "Seal",
     "SealedFile",
     "Severity",
+    "Siblings",
     "Spot",
     "Status",
     "StoredFile",
@@ -280,11 +283,14 @@ __all__ = [
     "rank_of_metadata",
     "saves_among",
     "seal",
+    "sibling",
+    "siblings",
     "state_dicts",
     "stats",
     "verify",
     "weights_in",
     "weights_of_components",
+    "written_at",
     "zstd_frame",
 ]
 

@@ -60,7 +60,7 @@ def test_a_misspelt_field_is_told_its_name(edited):
 def test_a_field_that_a_resume_cannot_count_with(edited, key, value):
     [(severity, path, place, message)] = found(edited(**{key: value}))
     assert (severity, path, place) == ("error", "trainer_state.json", key)
-    assert message.startswith(f"{key} is {'null' if value is None else value!r} and must be a ")
+    assert message.startswith(f"{key} is {'null' if value is None else repr(value)} and must be a ")
 
 
 def test_null_is_right_where_the_trainer_writes_it(edited):
