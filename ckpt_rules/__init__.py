@@ -61,6 +61,7 @@ _HOMES = {
     "ckpt_rules.readers.zstd_frame": ("zstd_frame",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
+    "ckpt_rules.neighbours": ("Siblings", "sibling", "siblings", "written_at"),
     "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
@@ -159,6 +160,7 @@ if TYPE_CHECKING:
     from ckpt_rules.hookspecs import hookimpl
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.layout import Layout, Match, Requirement
+    from ckpt_rules.neighbours import Siblings, sibling, siblings, written_at
     from ckpt_rules.readers import state_dicts
     from ckpt_rules.readers.sniff import expected_format
     from ckpt_rules.readers.unmarked import calls_something, looks_loadable
@@ -244,6 +246,7 @@ __all__ = [
     "Seal",
     "SealedFile",
     "Severity",
+    "Siblings",
     "Spot",
     "Status",
     "StoredFile",
@@ -286,11 +289,14 @@ __all__ = [
     "rank_of_metadata",
     "saves_among",
     "seal",
+    "sibling",
+    "siblings",
     "state_dicts",
     "stats",
     "verify",
     "weights_in",
     "weights_of_components",
+    "written_at",
     "zstd_frame",
 ]
 

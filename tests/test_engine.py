@@ -369,7 +369,9 @@ class TestObservers:
     ):
         seen = []
         rules = [fake_rule("acme/a"), fake_rule("acme/b")]
-        plugins = plugins_of(acme={"rules": rules, "layouts": [Acme()]}, bad={hook: how}, good={hook: lambda: seen.append(hook)})
+        plugins = plugins_of(
+            acme={"rules": rules, "layouts": [Acme()]}, bad={hook: how}, good={hook: lambda: seen.append(hook)}
+        )
         report = run(ruleset_of(*rules, plugins=plugins))
         (notice,) = report.notices
         assert notice.message.startswith(f"the plugin bad crashed in ckpt_rules_{hook}: ")

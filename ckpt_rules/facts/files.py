@@ -78,9 +78,24 @@ def saves_before(name: str, names: Iterable[str]) -> list[str]:
     number = _number(name)
     if number is None:
         return []
+    return [other for found, other in sorted(_alike(name, names), reverse=True) if found < number]
+
+
+def saves_after(name: str, names: Iterable[str]) -> list[str]:
+    """Those that come after it, the nearest first; see `saves_before`."""
+    number = _number(name)
+    if number is None:
+        return []
+    return [other for found, other in sorted(_alike(name, names)) if found > number]
+
+
+def _alike(name: str, names: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """The names that differ from a save's only in their numbers, and the number of each."""
     form = re.sub(r"\d+", "#", name)
-    alike = ((_number(n), n) for n in names if re.sub(r"\d+", "#", n) == form)
-    return [n for before, n in sorted(((b, n) for b, n in alike if b is not None), reverse=True) if before < number]
+    for other in names:
+        number = _number(other)
+        if number is not None and re.sub(r"\d+", "#", other) == form:
+            yield number, other
 
 
 def _number(name: str) -> int | None:

@@ -62,17 +62,18 @@ def _kinds(checkpoint: Checkpoint) -> Counter[str]:
     found: Counter[str] = Counter()
     for entry in checkpoint.listing.files():
         if not is_bookkeeping(entry.path):
-            found[_ALL if checkpoint.is_one_file else _kind(entry.path)] += entry.size
+            found[_ALL if checkpoint.is_one_file else kind_of(entry.path)] += entry.size
     return found
 
 
-def _kind(path: str) -> str:
+def kind_of(path: str) -> str:
+    """A path without the numbers in it."""
     return _NUMBER.sub("#", path)
 
 
 def _first(checkpoint: Checkpoint, kind: str) -> str | None:
     files = checkpoint.listing.files()
-    return next((e.path for e in files if kind in (_ALL, _kind(e.path))), None)
+    return next((e.path for e in files if kind in (_ALL, kind_of(e.path))), None)
 
 
 def _said(kind: str, after: Counter[str]) -> str:

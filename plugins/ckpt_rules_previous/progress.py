@@ -12,8 +12,8 @@ class ProgressWentBack(Rule):
     """The counters of progress are lower than in the save before.
 
     ## What it checks
-    The global step; where there is none in both, the number of batches done, or else the epoch. Saves of the same step may
-    follow one another.
+    Each counter that both saves record: the global step, the number of updates, of batches done, and the epoch. The first that
+    went back is reported. Saves of the same step may follow one another.
 
     ## Why it matters
     A resume that did not restore its counters starts its schedules, its logging and its place in the data over, and the
@@ -29,15 +29,15 @@ class ProgressWentBack(Rule):
     compares = True
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem, for the most certain of the counters."""
+        """One problem, for the most certain of the counters that went back."""
         name = called(checkpoint.previous)
         counters = progress_counters(checkpoint)
         if not counters:
             raise FactUnavailable("no counter of progress is recorded in both saves")
-        counter = counters[0]
-        if counter.after < counter.before:
+        counter = next((c for c in counters if c.after < c.before), None)
+        if counter is not None:
             yield Problem(
-                message=f"the {counter.name} is {counter.after:,}, and it was {counter.before:,} in the save before, {name}",
+                message=f"the {counter.name} is {_shown(counter.after)}, and it was {_shown(counter.before)} in the save before, {name}",
                 place=_place(checkpoint, counter.name),
                 help=f"resume from {name} and see whether its counters are restored; if the run was started anew, move the "
                 "saves of the old one away",
@@ -45,8 +45,17 @@ class ProgressWentBack(Rule):
             )
 
 
+def _shown(count: float) -> str:
+    return f"{count:,}" if isinstance(count, int) else f"{count:,.6g}"
+
+
 def _place(checkpoint: Checkpoint, name: str) -> Place:
     recorded = maybe(lambda: checkpoint.recorded) or ()
     wanted = "epoch" if name == "epoch" else "global_step"
     found = next((r for r in recorded if r.name == wanted), next(iter(recorded), None))
+    if found is not None and found.name == wanted:
+        return Place(path=found.path, key=found.key)
+    state = maybe(lambda: checkpoint.state)
+    if name == "epoch" and state is not None and "epoch" in state.values:
+        return Place(path=state.path, key="epoch")
     return Place(path=found.path, key=found.key) if found else Place(path=".")

@@ -8,14 +8,15 @@ from typing import NamedTuple, TypeVar
 from ckpt_rules import Checkpoint, FactUnavailable, Progress
 
 T = TypeVar("T")
+_MOST_EPOCHS = 1e9
 
 
 class Counter(NamedTuple):
     """A counter in both saves."""
 
     name: str
-    before: int
-    after: int
+    before: float
+    after: float
 
 
 def called(previous: Checkpoint) -> str:
@@ -39,18 +40,29 @@ def progress_counters(checkpoint: Checkpoint) -> list[Counter]:
     one, other = maybe(lambda: checkpoint.previous.progress), maybe(lambda: checkpoint.progress)
     if one is None or other is None:
         return []
-    found = [("global step", one.global_step, other.global_step)]
+    epochs = _epoch(one), _epoch(other)
+    if None in epochs:
+        epochs = _written_epoch(checkpoint.previous), _written_epoch(checkpoint)
+    found: list[tuple[str, float | None, float | None]] = [("global step", one.global_step, other.global_step)]
     if one.total_batches == other.total_batches and one.accumulation == other.accumulation:
         found += [
             ("number of optimizer updates", one.expected_updates, other.expected_updates),
             ("number of batches", one.batches_done, other.batches_done),
         ]
-    found.append(("epoch", _epoch(one), _epoch(other)))
+    found.append(("epoch", *epochs))
     return [Counter(name, before, after) for name, before, after in found if before is not None and after is not None]
 
 
-def _epoch(progress: Progress) -> int | None:
+def _epoch(progress: Progress) -> float | None:
     return progress.epoch
+
+
+def _written_epoch(checkpoint: Checkpoint) -> float | None:
+    """What lies under `epoch` in the training state; a fraction where the trainer writes one."""
+    state = maybe(lambda: checkpoint.state)
+    value = state.values.get("epoch") if state else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and 0 <= value < _MOST_EPOCHS else None  # type: ignore[operator, return-value]
 
 
 def updates(checkpoint: Checkpoint) -> int | None:
@@ -69,7 +81,8 @@ def steps_between(checkpoint: Checkpoint) -> int:
     steps = [c for c in counted + progress_counters(checkpoint) if c.name != "epoch"]
     if not steps:
         raise FactUnavailable("no counter says whether training went on between the two saves")
-    made = steps[0].after - steps[0].before
+    # An optimizer that is that of the save before has counted nothing, whatever was trained since.
+    made = int(max(c.after - c.before for c in steps[:2]))
     if made <= 0:
         raise FactUnavailable("no step was made between the two saves")
     return made

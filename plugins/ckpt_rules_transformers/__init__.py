@@ -18,6 +18,8 @@ def ckpt_rules_layouts() -> list[Layout]:
 def ckpt_rules_rules() -> list[type[Rule]]:
     """Rules about what only the Trainer records, or does."""
     from ckpt_rules_transformers.converted import ConvertedOnSave
+    from ckpt_rules_transformers.fields import RefusedField
+    from ckpt_rules_transformers.history import OtherHistory, RunAhead
     from ckpt_rules_transformers.log import LogDisagrees
 
-    return [LogDisagrees, ConvertedOnSave]
+    return [LogDisagrees, ConvertedOnSave, OtherHistory, RefusedField, RunAhead]

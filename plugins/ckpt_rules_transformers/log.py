@@ -35,7 +35,12 @@ class LogDisagrees(Rule):
         if history is None:
             raise FactUnavailable("the checkpoint keeps no log of training")
         if not isinstance(history, list):
-            yield Problem(message=f"{_KEY} is no list", place=Place(path=state.path, key=_KEY), help=_HELP)
+            yield Problem(
+                message=f"{_KEY} is not a list: a resume stops when it adds to the log",
+                place=Place(path=state.path, key=_KEY),
+                severity=Severity.ERROR,
+                help=_HELP,
+            )
             return
         steps = [
             (i, int(e["step"])) for i, e in enumerate(history) if isinstance(e, Mapping) and is_count(e.get("step"))

@@ -26,7 +26,13 @@ def acme(install, fake_rule, understood):
         fake_rule("acme/crash", crash),
         fake_rule("acme/skipped", lambda checkpoint: checkpoint.safetensors("absent")),
     ]
-    install(acme={"rules": rules, "layouts": [understood], "reporters": lambda: {"terse": lambda report: report.verdict.value}})
+    install(
+        acme={
+            "rules": rules,
+            "layouts": [understood],
+            "reporters": lambda: {"terse": lambda report: report.verdict.value},
+        }
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""previous/lacks-file: a file that all other saves of the run have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+    Severity,
+    is_bookkeeping,
+    sibling,
+    siblings,
+)
+from ckpt_rules_previous.files import kind_of
+from ckpt_rules_previous.saves import listed
+
+_NEAREST = 2
+_LEAST = 2
+_LOGS = ("*.log", "*.txt", "*.md", "events.out.tfevents*", "*.png", "*.csv", "*.yaml", "*.yml")
+_KEPT = 100
+
+
+class LacksFile(Rule):
+    """A file is missing that the saves beside it all have.
+
+    ## What it checks
+    The kinds of files, that is, of names that differ in numbers only, of the nearest saves: the two before this one and the
+    two after it, at least two together. Those that all of them have and this one lacks are reported, but for logs, notes, names
+    that begin with a dot, and files that the layout asks for by itself or that no resume reads. A save with as many
+    kinds of its own is of another form and is not compared.
+
+    ## Why it matters
+    Trainers pass over many files without which training goes on differently: a loss scaler, the state of a sampler, a moving
+    average, the random numbers of all ranks. That a save lacks what the others have shows a copy that was not finished.
+
+    ## How to repair
+    Copy the file from where the save was written, or resume from a save that has it.
+    """
+
+    id = "previous/lacks-file"
+    severity = Severity.WARNING
+    tags = frozenset({"previous", "resume"})
+    reads = Reads.LISTING
+    compares = True
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for all kinds."""
+        if checkpoint.is_one_file:
+            raise FactUnavailable("the checkpoint is one file")
+        names, kinds = [], []
+        for name, found in _nearest(checkpoint):
+            names.append(name)
+            kinds.append(_kinds(found))
+        if len(names) < _LEAST:
+            raise FactUnavailable("fewer than two other saves of its run lie beside it")
+        own = set(_kinds(checkpoint))
+        everywhere = set(kinds[0]).intersection(*kinds[1:])
+        missing = {kind: kinds[0][kind] for kind in sorted(everywhere - own)}
+        if not missing or len(own - set().union(*kinds)) >= len(missing):
+            return
+        unmet = [pattern for needed in checkpoint.unmet for pattern in needed.names]
+        lacking = [path for path in missing.values() if not any(fnmatchcase(path, pattern) for pattern in unmet)]
+        if lacking:
+            yield Problem(
+                message=f"it has no {listed(lacking)}, which all {len(names):,} saves beside it have ({', '.join(names)})",
+                place=Place(path=lacking[0]),
+                help="copy it from where the save was written, or resume from a save that has it",
+                data={"lacking": lacking[:_KEPT], "others": names},
+            )
+
+
+def _nearest(checkpoint: Checkpoint) -> Iterator[tuple[str, Checkpoint]]:
+    beside = checkpoint.fact(siblings)
+    for name in (*beside.before[:_NEAREST], *beside.after[:_NEAREST]):
+        try:
+            yield name, checkpoint.fact(sibling, name)
+        except FactUnavailable:
+            continue  # of another layout, or damaged
+
+
+def _kinds(checkpoint: Checkpoint) -> dict[str, str]:
+    """Each kind of file that a resume may read, and the first path of the kind."""
+    found: dict[str, str] = {}
+    passed_over = (*_LOGS, *checkpoint.layout.unread)
+    for entry in checkpoint.listing.files():
+        hidden = any(part.startswith(".") and part != ".metadata" for part in entry.path.split("/"))
+        if not hidden and not is_bookkeeping(entry.path) and not any(fnmatchcase(entry.name, p) for p in passed_over):
+            found.setdefault(kind_of(entry.path), entry.path)
+    return found

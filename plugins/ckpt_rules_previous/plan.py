@@ -1,0 +1,67 @@
+"""previous/plan-changed: the planned length of training is another than in the save before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Recorded, Rule, Severity, is_count
+from ckpt_rules_previous.saves import called, maybe, rates
+
+_PLANS = ("total_steps", "total_epochs")
+
+
+class PlanChanged(Rule):
+    """The planned length of training is another than in the save before.
+
+    ## What it checks
+    The planned number of steps (`max_steps`, `max_iters`, `train_iters`), or of epochs where no steps are planned, that both
+    saves record.
+
+    ## Why it matters
+    Most schedules of the learning rate are stretched over the planned length: with another one, the rate jumps at the resume,
+    in the middle of a cosine often to twice what it was. Where the run was meant to be extended, that is a choice; often a
+    default, a number of GPUs or the size of the data set changed it.
+
+    ## How to repair
+    Resume from the earlier save with the length that it was planned for. If the change is meant, choose a schedule that suits
+    it, and ignore the finding in the ruleset.
+    """
+
+    id = "previous/plan-changed"
+    severity = Severity.WARNING
+    tags = frozenset({"previous", "resume"})
+    compares = True
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """At most one problem."""
+        before, after = _planned(checkpoint.previous), _planned(checkpoint)
+        common = [name for name in _PLANS if name in before and name in after]
+        if not common:
+            raise FactUnavailable("no planned length of training is recorded in both saves")
+        name = called(checkpoint.previous)
+        was, now = before[common[0]], after[common[0]]
+        if was.value != now.value:
+            yield Problem(
+                message=f"{now.key} is {_shown(now)}, and it was {_shown(was)} in the save before, {name}: a schedule that "
+                f"depends on it changed between them{_jump(checkpoint)}",
+                place=Place(path=now.path, key=now.key),
+                help=f"if that was not meant, resume from {name} with {was.key} {_shown(was)}",
+                data={"before": _shown(was), "after": _shown(now), "previous": name},
+            )
+
+
+def _planned(checkpoint: Checkpoint) -> dict[str, Recorded]:
+    """What is recorded of the planned length and makes sense; no limit, 0 or -1, counts as none."""
+    recorded = maybe(lambda: checkpoint.recorded) or ()
+    return {r.name: r for r in recorded if r.name in _PLANS and is_count(r.value) and r.value > 0}
+
+
+def _shown(recorded: Recorded) -> str:
+    return f"{int(recorded.value):,}"  # type: ignore[call-overload]
+
+
+def _jump(checkpoint: Checkpoint) -> str:
+    before, after = rates(checkpoint.previous), rates(checkpoint)
+    if not before or not after or max(after) <= max(before):
+        return ""
+    return f"; the learning rate rose from {max(before):.4g} to {max(after):.4g}"

@@ -1,0 +1,128 @@
+"""previous/stale-state: the optimizer's or the data loader's state is that of the save before, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ckpt_rules import Checkpoint, FactUnavailable, LoaderState, Place, Problem, Rule, TensorInfo
+from ckpt_rules_previous.saves import called, maybe, progress_counters
+
+_SMALLEST = 16
+"""Bytes of a storage that says something: a counter may well stand still."""
+
+
+class StaleState(Rule):
+    """Steps were made since the save before, and optimizer, weights or data loader are the same, bit for bit.
+
+    ## What it checks
+    Where the counters say that steps were made since the earlier save, by what the files say of themselves: the CRC-32 that a
+    torch file keeps of each tensor, and the batches that a data loader counted within an epoch. All tensors of the optimizers must
+    not be the same, nor all weights, nor the place in the data. What lies in files without check sums is compared
+    by `previous/unchanged`, which reads every byte.
+
+    ## Why it matters
+    The save wrote an object that is not the one in training, or a file of the save before was copied. A resume then pairs
+    new weights with an old optimizer, or trains on the same data again.
+
+    ## How to repair
+    Resume from the earlier save, which fits together, and look at what object the save writes.
+    """
+
+    id = "previous/stale-state"
+    tags = frozenset({"previous", "resume"})
+    compares = True
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each part of the state."""
+        steps = steps_by_progress(checkpoint)
+        name = called(checkpoint.previous)
+        for what, found in (("optimizer", _of_optimizers), ("weights", _of_weights)):
+            path, same = _identical(found(checkpoint), found(checkpoint.previous))
+            if same:
+                yield Problem(
+                    message=f"{steps:,} steps were made since {name}, and all {same:,} tensors of the {what} are the same, "
+                    "by their CRC-32",
+                    place=Place(path=path),
+                    help=f"resume from {name}, and look at what object the save writes",
+                    data={"which": what, "tensors": same, "steps": steps, "previous": name},
+                )
+        yield from _of_loaders(checkpoint, name, steps)
+
+
+def steps_by_progress(checkpoint: Checkpoint) -> int:
+    """Steps made since the earlier save, as the trainer counts them; FactUnavailable where it does not say, or none were."""
+    counters = [c for c in progress_counters(checkpoint) if c.name != "epoch"]
+    if not counters:
+        raise FactUnavailable("no counter says whether training went on between the two saves")
+    made = counters[0].after - counters[0].before
+    if made <= 0:
+        raise FactUnavailable("no step was made between the two saves")
+    return int(made)
+
+
+Sums = dict[tuple[str, object], tuple[int, int]]
+"""Size and CRC-32 of each storage, by the path of its file and a name that both saves share."""
+
+
+def _of_optimizers(checkpoint: Checkpoint) -> Sums:
+    found: Sums = {}
+    for number, optimizer in enumerate(maybe(lambda: checkpoint.optimizers) or ()):
+        tensors = (
+            ((number, str(key), name), tensor)
+            for key, state in optimizer.states.items()
+            for name, tensor in state.tensors.items()
+        )
+        found |= _sums(checkpoint, optimizer.path, tensors)
+    return found
+
+
+def _of_weights(checkpoint: Checkpoint) -> Sums:
+    found: Sums = {}
+    for file in (maybe(lambda: checkpoint.weights.files)) or ():
+        if file.format == "torch":
+            found |= _sums(checkpoint, file.path, file.tensors.items())
+    return found
+
+
+def _sums(checkpoint: Checkpoint, path: str, tensors: Iterable[tuple[object, TensorInfo]]) -> Sums:
+    """What the directory of a torch zip file says of these tensors' storages; nothing for files of another kind."""
+    archive = maybe(lambda: checkpoint.archive(path))
+    if archive is None or archive.problems:
+        return {}
+    by_offset = {e.offset: (e.nbytes, e.crc) for e in archive.entries if e.crc and e.stored and e.nbytes >= _SMALLEST}
+    return {(path, name): by_offset[t.offset] for name, t in tensors if t.offset is not None and t.offset in by_offset}
+
+
+def _identical(now: Sums, before: Sums) -> tuple[str, int]:
+    """The first path and the number of tensors, where both saves hold the same ones and none changed."""
+    if not now or now != before:
+        return "", 0
+    return next(iter(now))[0], len(now)
+
+
+def _of_loaders(checkpoint: Checkpoint, name: str, steps: int) -> Iterator[Problem]:
+    """Counts of batches that stood still while the trainer's own place in the epoch moved."""
+    now, before = maybe(lambda: checkpoint.dataloaders), maybe(lambda: checkpoint.previous.dataloaders)
+    if now is None or before is None or not now.position or not before.position or now.position == before.position:
+        return
+    was = {(s.path, s.key): s for s in before.states}
+    counted = [s for s in now.states if s.batches is not None]
+    if counted and all(_stood_still(s, was.get((s.path, s.key))) for s in counted):
+        first = counted[0]
+        yield Problem(
+            message=f"{steps:,} steps were made since {name}, and the data loader has given {first.batches} batches as before, "
+            f"although {now.position:,} of the epoch are done",
+            place=Place(path=first.path, key=first.key or None),
+            help=f"resume from {name}, or let the script skip the batches that are done",
+            data={
+                "which": "data",
+                "position": now.position,
+                "before": before.position,
+                "steps": steps,
+                "previous": name,
+            },
+        )
+
+
+def _stood_still(now: LoaderState, was: LoaderState | None) -> bool:
+    return was is not None and was.batches is not None and was.batches == now.batches

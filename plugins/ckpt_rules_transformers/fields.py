@@ -1,0 +1,120 @@
+"""state/refused-field: fields of trainer_state.json that the Trainer refuses, or stumbles over at its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, misspelling_of
+from ckpt_rules_training.words import shown
+from ckpt_rules_transformers.sharded import STATE
+
+# Every field that a release of transformers has ever written: none was dropped since 3.0.
+_KNOWN = frozenset({
+    "best_global_step", "best_metric", "best_model_checkpoint", "epoch", "eval_steps", "global_step", "is_hyper_param_search",
+    "is_local_process_zero", "is_world_process_zero", "log_history", "logging_steps", "max_steps", "num_input_tokens_seen",
+    "num_train_epochs", "save_steps", "stateful_callbacks", "total_flos", "train_batch_size", "trial_name", "trial_params",
+})  # fmt: skip
+_CONTROL = "TrainerControl"
+_CALLBACKS, _BATCH = "stateful_callbacks", "train_batch_size"
+
+
+class _Kind(NamedTuple):
+    """What a field may hold, and what a resume does with anything else."""
+
+    types: tuple[type, ...]
+    wanted: str
+    then: str
+
+
+_COMPARED = "the resume stops when it compares the field with the arguments of the run"
+_KINDS = {
+    "logging_steps": _Kind((int, float), "a number of steps", _COMPARED),
+    "save_steps": _Kind((int, float), "a number of steps", _COMPARED),
+    _BATCH: _Kind((int, float), "a number of samples", _COMPARED),
+    "total_flos": _Kind((int, float), "a number", "the resume stops when it adds to it"),
+    _CALLBACKS: _Kind((Mapping,), "a dictionary", "the resume stops when it restores its callbacks, or at its first save"),
+    "best_model_checkpoint": _Kind((str, type(None)), "a path or null", "the resume stops when it looks for that checkpoint"),
+}  # fmt: skip
+
+
+class RefusedField(Rule):
+    """A field of trainer_state.json that a resume with the Trainer stops at.
+
+    ## What it checks
+    That every field of trainer_state.json is one that a release of transformers knows, and that those which a resume counts
+    or compares with hold what it can count with: `logging_steps`, `save_steps`, `train_batch_size`, `total_flos`,
+    `stateful_callbacks` and `best_model_checkpoint`. Fields that older releases did not write may be absent.
+
+    ## Why it matters
+    The Trainer builds its state from all fields at once: one that it does not know ends the resume with a TypeError before
+    anything is loaded. Null in place of a number ends it at the first step, after minutes of loading.
+
+    ## How to repair
+    Correct the field, or take trainer_state.json from where the save was written. A field that a Trainer of your own adds is
+    known to that one alone; ignore the finding in the ruleset then.
+    """
+
+    id = "state/refused-field"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each field."""
+        if checkpoint.layout.name != "transformers-trainer":
+            raise FactUnavailable("only the transformers Trainer builds its state from such fields")
+        values = checkpoint.state.values
+        for key in values:
+            if key not in _KNOWN:
+                yield _unknown(str(key), values)
+        for key, kind in _KINDS.items():
+            if key in values and not _fits(values[key], kind):
+                yield _wrong(key, values[key], kind)
+        yield from _incomplete(values)
+
+
+def _fits(value: object, kind: _Kind) -> bool:
+    return isinstance(value, kind.types)
+
+
+def _unknown(key: str, values: Mapping[object, object]) -> Problem:
+    meant = misspelling_of(key, sorted(_KNOWN - set(map(str, values))))
+    name = key if len(key) <= 80 else f"{key[:77]}..."
+    near = f"; did you mean '{meant}'?" if meant else ""
+    return Problem(
+        message=f"no release of transformers knows the field '{name}': the resume stops with a TypeError{near}",
+        place=Place(path=STATE, key=name),
+        help=f"rename it to '{meant}'" if meant else "remove it, unless a Trainer of your own reads it",
+        data={"key": name, "meant": meant},
+    )
+
+
+def _wrong(key: str, value: object, kind: _Kind) -> Problem:
+    said = "null" if value is None else shown(value)
+    return Problem(
+        message=f"{key} is {said} and must be {kind.wanted}: {kind.then}",
+        place=Place(path=STATE, key=key),
+        help="take trainer_state.json from where the save was written, or set the field to what the run used",
+        data={"key": key, "value": said, "wanted": kind.wanted},
+    )
+
+
+def _incomplete(values: Mapping[object, object]) -> Iterator[Problem]:
+    """What the releases that keep callbacks always write: they then stop without it."""
+    callbacks = values.get(_CALLBACKS)
+    if isinstance(callbacks, Mapping) and _CONTROL not in callbacks:
+        yield Problem(
+            message=f"{_CALLBACKS} has no '{_CONTROL}', which the Trainer always writes there: a resumed run stops at its "
+            f"first save with KeyError: '{_CONTROL}'",
+            place=Place(path=STATE, key=f"{_CALLBACKS}.{_CONTROL}"),
+            severity=Severity.WARNING,
+            help="take trainer_state.json from where the save was written",
+            data={"key": _CONTROL, "found": sorted(map(str, callbacks))[:20]},
+        )
+    if _CALLBACKS in values and _BATCH not in values:
+        yield Problem(
+            message=f"there is no {_BATCH}, which every release that writes {_CALLBACKS} writes too: {_COMPARED}",
+            place=Place(path=STATE, key=_BATCH),
+            severity=Severity.WARNING,
+            help=f"set {_BATCH} to the number of samples per device that the run used",
+            data={"key": _BATCH},
+        )
