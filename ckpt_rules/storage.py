@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import stat
 import time
 from dataclasses import replace
@@ -22,6 +23,9 @@ from ckpt_rules.facts.files import Entry, EntryKind, Listing, Root, RootKind
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 
 _BESIDE = "../"
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+"""A scheme and two slashes; a local path of such a name can be given as `./s3://…`."""
 
 _LINKED, _LINKED_DEPTH = 2_000, 3
 """Entries, and levels of directories, that are listed behind one link to a directory: more than any trainer puts there."""
@@ -113,8 +117,13 @@ class LocalStorage:
     """A checkpoint directory on a local file system."""
 
     def __init__(self, path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> None:
-        if not os.fspath(path):
+        name = os.fspath(path)
+        if not name:
             raise UsageError("the path is empty; is a variable not set?")
+        if _URL.match(name):
+            raise UsageError(
+                f"{name} is a URL, which is not supported here yet; copy the checkpoint to a local directory"
+            )
         self.path = Path(path)
         self._limits = limits
 

@@ -72,9 +72,8 @@ class TestPaths:
         ("make", "message"),
         [
             (lambda p: (p.parent / "step-5").mkdir(), "{p} does not exist; did you mean {d}/step-5?"),
-            (lambda p: p.write_text("x"), "{p} is a file; name the directory that holds the checkpoint"),
         ],
-        ids=["absent", "file"],
+        ids=["absent"],
     )
     def test_one_that_is_no_directory_is_a_usage_error(self, tmp_path, make, message):
         path = tmp_path / "step-50"
@@ -82,6 +81,11 @@ class TestPaths:
         with pytest.raises(UsageError) as caught:
             inspect(path)
         assert str(caught.value) == message.format(p=path, d=tmp_path)
+
+    def test_a_file_that_no_layout_recognises_is_one_of_plain_files(self, tmp_path):
+        (tmp_path / "notes").write_text("x")
+        found = inspect(tmp_path / "notes")
+        assert (found.layout.name, found.files.count, found.progress) == ("files", 1, None)
 
     def test_an_empty_directory_is_one_of_plain_files(self, tmp_path):
         found = inspect(tmp_path)

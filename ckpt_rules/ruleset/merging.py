@@ -34,11 +34,13 @@ class Choice:
     """What the layers so far say about one rule.
 
     selected_by: who selected it last; None while it is not selected
+    excluded_by: who left it out last; None while it is selected, or was never named
     written:     the last entry under `rules`
     decided:     who wrote the severity and each option
     """
 
     selected_by: Spot | None = None
+    excluded_by: Spot | None = None
     written: Spot | None = None
     severity: Severity | None = None
     options: dict[str, Node] = field(default_factory=dict)
@@ -66,9 +68,11 @@ class Merge:
     def apply(self, layer: Layer) -> None:
         """Put a layer on top: its `select`, then its `exclude`, then its `rules`."""
         for spot, rule_id in self._matches(layer, "select", layer.content.select):
-            self._choice(rule_id).selected_by = spot
-        for _, rule_id in self._matches(layer, "exclude", layer.content.exclude):
-            self._choice(rule_id).selected_by = None
+            choice = self._choice(rule_id)
+            choice.selected_by, choice.excluded_by = spot, None
+        for spot, rule_id in self._matches(layer, "exclude", layer.content.exclude):
+            choice = self._choice(rule_id)
+            choice.selected_by, choice.excluded_by = None, spot
         for name, rule_id, spot in self._rules(layer):
             self._write(self._choice(rule_id), layer, name, spot)
 

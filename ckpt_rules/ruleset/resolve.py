@@ -15,12 +15,12 @@ from ckpt_rules.ruleset.building import Builder
 from ckpt_rules.ruleset.ignoring import ignores_of
 from ckpt_rules.ruleset.installed import Installed
 from ckpt_rules.ruleset.loading import Layer, load
-from ckpt_rules.ruleset.merging import Merge
+from ckpt_rules.ruleset.merging import Choice, Merge
 from ckpt_rules.ruleset.mistakes import Mistakes
 from ckpt_rules.ruleset.model import Purpose
 from ckpt_rules.ruleset.requirements import check_required, with_local_files
 from ckpt_rules.ruleset.resolved import Origin, ResolvedRuleset
-from ckpt_rules.ruleset.sources import UnknownSourceError, find_ruleset
+from ckpt_rules.ruleset.sources import UnknownSourceError, builtin_rulesets, find_ruleset
 
 if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins
@@ -121,9 +121,18 @@ def _refuse_nothing(named: Layer, merge: Merge, mistakes: Mistakes) -> None:
 
 
 def _comparing(merge: Merge) -> list[str]:
-    """Rules that compare with an earlier save at no great cost, and that no file has left out."""
+    """Rules that compare with an earlier save at no great cost, and that no file of the user's has left out.
+
+    Built-in rulesets leave some out to save time: whoever names an earlier save wants it compared.
+    """
+    built_in = {os.fspath(path) for path in builtin_rulesets().values()}
     rules = merge.installed.plugins.rules.items()
-    return [i for i, (rule, _) in rules if rule.compares and rule.reads is not Reads.BYTES and i not in merge.choices]
+    cheap = [i for i, (rule, _) in rules if rule.compares and rule.reads is not Reads.BYTES]
+    return [i for i in cheap if (choice := merge.choices.get(i)) is None or _left_out_by(choice, built_in)]
+
+
+def _left_out_by(choice: Choice, files: set[str]) -> bool:
+    return choice.excluded_by is not None and choice.excluded_by.file in files
 
 
 def _narrowed(

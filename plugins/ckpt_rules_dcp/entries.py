@@ -51,7 +51,7 @@ def _chunks(metadata: DistributedMetadata) -> Iterator[tuple[StoredItem, Chunk, 
         tensor = metadata.tensors.get(item.name)
         if tensor is None:
             continue
-        if len(tensor.chunks) == 1:
+        if len(tensor.chunks) == 1 and not item.corner:  # a whole tensor is placed without an offset by some writers
             yield item, tensor.chunks[0], tensor.dtype
         elif (chunk := next((c for c in tensor.chunks if c.offsets == item.corner), None)) is not None:
             yield item, chunk, tensor.dtype

@@ -45,7 +45,7 @@ class LacksFile(Rule):
 
     id = "previous/lacks-file"
     severity = Severity.WARNING
-    tags = frozenset({"previous", "resume"})
+    tags = frozenset({"history", "previous", "resume"})
     reads = Reads.LISTING
     compares = True
 

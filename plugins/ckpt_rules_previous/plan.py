@@ -29,7 +29,7 @@ class PlanChanged(Rule):
 
     id = "previous/plan-changed"
     severity = Severity.WARNING
-    tags = frozenset({"previous", "resume"})
+    tags = frozenset({"history", "previous", "resume"})
     compares = True
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:

@@ -25,7 +25,7 @@ class ProgressWentBack(Rule):
     """
 
     id = "previous/progress-went-back"
-    tags = frozenset({"previous", "resume"})
+    tags = frozenset({"history", "previous", "resume"})
     compares = True
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:

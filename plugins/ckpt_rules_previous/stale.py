@@ -29,7 +29,7 @@ class StaleState(Rule):
     """
 
     id = "previous/stale-state"
-    tags = frozenset({"previous", "resume"})
+    tags = frozenset({"history", "previous", "resume"})
     compares = True
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:

@@ -32,7 +32,7 @@ class _Shared(NamedTuple):
     """The first value that two logs have of one step and disagree in; `earlier`: whether they agree before it."""
 
     step: int
-    index: int
+    entry: int
     key: str
     here: float
     there: float
@@ -60,7 +60,7 @@ class OtherHistory(Rule):
 
     id = "previous/other-history"
     severity = Severity.WARNING
-    tags = frozenset({"previous", "resume"})
+    tags = frozenset({"history", "previous", "resume"})
     compares = True
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -145,7 +145,7 @@ def _disagreeing(checkpoint: Checkpoint, name: str, shared: _Shared) -> Problem:
         meaning = "the two are not saves of one run"
     return Problem(
         message=f"{what}: {meaning}",
-        place=Place(path=STATE, key=f"{_LOG}[{shared.index}].{shared.key}"),
+        place=Place(path=STATE, key=f"{_LOG}[{shared.entry}].{shared.key}"),
         severity=Severity.ERROR if older and not shared.earlier else None,
         help=f"resume from {name} or a later save of its run, or move the saves of the other run out of the directory"
         if older
@@ -182,7 +182,7 @@ class RunAhead(Rule):
 
     id = "previous/run-ahead"
     severity = Severity.WARNING
-    tags = frozenset({"previous", "resume"})
+    tags = frozenset({"history", "previous", "resume"})
     compares = True
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:

@@ -107,8 +107,8 @@ def test_a_directory_of_files_that_are_each_a_checkpoint_is_a_run(tmp_path, run)
 
 def test_a_part_of_a_checkpoint_is_none(saved, run):
     ended = run("verify", saved / "training_state.pth")
-    assert ended.code == 1
-    assert "is a file, and a checkpoint is a directory" in " ".join(ended.out.split())
+    assert ended.code == 2
+    assert "no layout recognises this file: only its bytes were checked" in " ".join(ended.out.split())
 
 
 def adam(step):
@@ -338,10 +338,10 @@ class TestCommands:
         path = run_of("step-1")
         (path / "step-2" / "parts").mkdir(parents=True)
         shutil.copy2(saved / "model.safetensors", path / "step-2" / "parts" / "part.safetensors")
-        assert verify(path / "step-2").passed
+        assert verify(path / "step-2").verdict == "unknown"
         ended = run("latest", path)
         assert (ended.code, ended.out) == (0, f"{path}/step-1\n")
-        words = f"SKIPPED  {path}/step-2: no layout recognises it, as one does an earlier save: it may be under way"
+        words = f"UNKNOWN  {path}/step-2: cannot tell whether it is safe to resume: no layout recognises this directory"
         assert " ".join(words.split()) in " ".join(ended.err.split())
         assert json.loads(run("verify", path, "--format", "json").out)["newest"] == {str(path): f"{path}/step-1"}
 

@@ -66,8 +66,8 @@ class TestOtherThanExceptions:
         assert inspection.unavailable["progress"].startswith(f"the layout crashed: {type(error).__name__}: odd")
 
     @pytest.mark.parametrize("hook", ["run_started", "rule_finished", "run_finished"])
-    def test_from_an_observer(self, run, ruleset_of, fake_rule, plugins_of, hook, error):
-        plugins = plugins_of(acme={"rules": [rule := fake_rule()]}, bad={hook: raising(error)})
+    def test_from_an_observer(self, run, ruleset_of, fake_rule, understood, plugins_of, hook, error):
+        plugins = plugins_of(acme={"rules": [rule := fake_rule()], "layouts": [understood]}, bad={hook: raising(error)})
         report = run(ruleset_of(rule, plugins=plugins))
         assert report.notices[0].message.startswith(f"the plugin bad crashed in ckpt_rules_{hook}: ")
         assert report.verdict is Verdict.UNKNOWN

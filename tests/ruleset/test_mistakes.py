@@ -95,7 +95,7 @@ TABLE = [
         "select: [acme/missing]\nlimits: {memry: 4}\n",
         (
             "team.yaml:2:10: unknown key 'memry' (did you mean 'memory'?); a mapping of limits has memory, structure, "
-            "metadata, opcodes, values, levels, marks, memo_gap, odd_keys, key_parts, key_bits, enclosed, parts, nesting, depth, entries and outside_links"
+            "metadata, opcodes, values, levels, marks, memo_gap, odd_keys, key_parts, key_bits, enclosed, parts, nesting, depth, entries, seconds and outside_links"
         ),
     ),
     (

@@ -33,7 +33,6 @@ pytestmark = pytest.mark.slow
         "group-0",
         "group-2",
         "lowest",
-        "meshes",
         "states",
         "threads",
     ],
@@ -41,6 +40,12 @@ pytestmark = pytest.mark.slow
 def test_what_ranks_save_passes_in_strict_mode(made, name):
     report = verify(made(RANKS) / name / "step-2", ruleset="deep", strict=True)
     assert (report.layout.name, report.passed, report.findings) == ("torch-distributed", True, []), said(report)
+
+
+def test_weights_alone_are_nothing_to_resume_from(made):
+    report = verify(made(RANKS) / "meshes" / "step-2", ruleset="deep", strict=True)
+    assert (report.layout.name, report.verdict, report.findings) == ("torch-distributed", "unknown", []), said(report)
+    assert "neither an optimizer nor progress was found in it" in report.reason
 
 
 def test_a_save_over_another_passes(made):
