@@ -79,6 +79,14 @@ class Layout:
     one_file: ClassVar[bool] = False
     """Whether a single file can be a checkpoint of this layout; it is listed as a directory that holds nothing else."""
 
+    save_names: ClassVar[tuple[str, ...]] = ()
+    """Names that the trainer gives its saves, such as `snap_{step}` or `*-{step}-state`: `{step}` stands for the number by which
+    they follow each other, `*` for any text. They count beside the usual ones (`checkpoint-500`, `step_1000`, `epoch=3`)."""
+
+    save_files: ClassVar[tuple[str, ...]] = ()
+    """Where a save is several files in the directory of the run, their names, such as `model_{step}.pt`, `meta_{step}.json`: those
+    with one number are one save, and to all who look into it a directory that holds nothing else. The first stands for it."""
+
     numbered_by_save: ClassVar[bool] = False
     """Whether the number in a name such as `checkpoint_7` counts saves, and says nothing of steps."""
 
