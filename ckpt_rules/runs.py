@@ -63,9 +63,9 @@ def runs_in(
     `version_0/checkpoints`. A layout that takes more seconds than `timeout` is not asked further.
     """
     storage, names = LocalStorage(path, limits), SaveNames(plugins.layouts)
-    if declared := tuple(f"{path.rstrip('/')}/{name}" for name in names.declared_files(storage.files())):
-        if _any(declared, plugins, limits, timeout):
-            return {path: declared}
+    declared = tuple(f"{path.rstrip('/')}/{name}" for name in names.declared_files(storage.files()))
+    if declared and _any(declared, plugins, limits, timeout):
+        return {path: declared}
     here = _mixed(storage) or names.directories(storage.directories()) or _several(names.files(storage.files()))
     folders = [path] if here else list(_folders_with_saves(path.rstrip("/"), names))
     if not folders or _is_checkpoint(path, plugins, limits, timeout, is_alone=True):

@@ -13,7 +13,6 @@ from ckpt_rules.layout import ANY
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, Verdict, worst_verdict
 
-
 NO_SAVE = 3
 """The exit code where there is no save at all, as before the first one is written."""
 
