@@ -87,7 +87,7 @@ def run(
 
     resume = _resume(checkpoint, rule_timeout)
     unknown = _not_understood(checkpoint, ruleset.purpose, rule_timeout)
-    if unknown:
+    if unknown and not checkpoint.layout.nothing_to_resume(checkpoint):
         notices.append(Notice(severity=Severity.INFO, message=advice(checkpoint)))
     situation = Situation(
         checkpoint.root.kind is RootKind.DIRECTORY,

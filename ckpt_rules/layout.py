@@ -100,11 +100,20 @@ class Layout:
 
     resumable: ClassVar[bool] = True
     """Whether such a directory can hold a training state. One that can't, a final model or adapter, is often written above the
-    checkpoints of its run, and does not hide them."""
+    checkpoints of its run, and does not hide them. See `nothing_to_resume`."""
+
+    holds: ClassVar[str] = ""
+    """What such a directory holds, where it is not `resumable`: `an adapter`, `a pipeline`."""
 
     def severity_of_damage(self, path: str) -> Severity | None:
         """A warning for damage to a file that nothing needs; None, which leaves it to the rule, for any other."""
         return Severity.WARNING if any(fnmatchcase(path, glob) for glob in self.unread) else None
+
+    def nothing_to_resume(self, checkpoint: Checkpoint) -> str | None:
+        """Why such a directory never held a training state, one sentence without a full stop; None where it may hold one."""
+        return (
+            None if self.resumable else f"the directory holds {self.holds or f'a {self.title}'} and no training state"
+        )
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""

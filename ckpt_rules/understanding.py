@@ -33,6 +33,8 @@ def not_understood(checkpoint: Checkpoint, purpose: str) -> str | None:
     """
     if purpose != "resume" or checkpoint.layout.name == ANY or checkpoint.root.kind is not RootKind.DIRECTORY:
         return None
+    if why := checkpoint.layout.nothing_to_resume(checkpoint):
+        return why
     if checkpoint.match is None:
         what = "file" if checkpoint.is_one_file else "directory"
         return f"no layout recognises this {what}: only its {'bytes were' if what == 'file' else 'files were'} checked"

@@ -18,7 +18,6 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
-    Severity,
     TrainingState,
     Weights,
     find_weights,
@@ -61,17 +60,26 @@ class PlainTorch(Layout):
             return Match(_CERTAIN, (file.path, *beside))
         return Match(_BY_NAME if file.by_name else _BY_CONTENT, (file.path, *beside))
 
+    def nothing_to_resume(self, checkpoint: Checkpoint) -> str | None:
+        """Weights with what `save_pretrained` writes beside them, and no training state, are an exported model."""
+        if checkpoint.is_in_files or checkpoint.fact(find_state_file) is not None:
+            return None
+        mark = checkpoint.listing.first_file(names.EXPORTS)
+        return f"the directory holds a model that was exported ({mark.path}) and no training state" if mark else None
+
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        """The training state; and config.json, which is missed but not needed, where weights lie in a file of their own."""
+        """The training state; and config.json, where weights lie in a file of their own beside a state of the usual name."""
+        if self.nothing_to_resume(checkpoint):
+            return ()
         file = checkpoint.fact(find_state_file)
         usual = names.STATE_FILES[:3]
         state = Requirement(
             (file.path,) if file else usual,
             "there is no training state, so neither progress nor optimizer can be restored",
         )
-        if file is None or file.path not in names.STATE_FILES or not _weight_files(checkpoint):
+        if file is None or file.path != names.STATE_FILES[0] or not _weight_files(checkpoint):
             return (state,)
-        config = Requirement(("config.json",), "nothing says which model the weights belong to", Severity.INFO)
+        config = Requirement(("config.json",), "nothing says which model the weights belong to")
         return (state, config)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:

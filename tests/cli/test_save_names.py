@@ -23,7 +23,9 @@ class Counted(Layout):
         return Match(90, (found,)) if found else None
 
     def _state(self, checkpoint):
-        return next((e.path for e in checkpoint.listing.files("*.json", top_only=True) if e.name != "config.json"), None)
+        return next(
+            (e.path for e in checkpoint.listing.files("*.json", top_only=True) if e.name != "config.json"), None
+        )
 
     def requirements(self, checkpoint):
         return (Requirement((self._state(checkpoint) or "acme.json",), "nothing says how far training got"),)

@@ -127,7 +127,7 @@ def test_requirements(make_checkpoint):
     required = opened(make_checkpoint()).requirements
     assert [(r.names, r.severity) for r in required] == [
         (("training_state.pth",), Severity.ERROR),
-        (("config.json",), Severity.INFO),
+        (("config.json",), Severity.ERROR),
     ]
     assert [r.names for r in opened(make_checkpoint(one_file=True)).requirements] == [("checkpoint.pt",)]
 
