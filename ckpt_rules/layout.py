@@ -111,8 +111,12 @@ class Layout:
 
     def nothing_to_resume(self, checkpoint: Checkpoint) -> str | None:
         """Why such a directory never held a training state, one sentence without a full stop; None where it may hold one."""
+        if self.resumable:
+            return None
         return (
-            None if self.resumable else f"the directory holds {self.holds or f'a {self.title}'} and no training state"
+            f"the directory holds {self.holds} and no training state"
+            if self.holds
+            else f"{self.title}: no training state"
         )
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:

@@ -26,7 +26,7 @@ class SentenceTransformer(Layout):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """What the modules are built from."""
-        return modules.module_requirements(checkpoint)
+        return tuple(modules.module_requirements(checkpoint))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of every module."""

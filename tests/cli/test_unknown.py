@@ -145,7 +145,7 @@ def test_a_recognised_layout_without_any_training_state(plugins_of, ruleset_of, 
     report = run_engine(LocalStorage(tmp_path), ruleset)
     assert report.verdict == "unknown"
     assert (
-        "it looks like a checkpoint of somebody, but neither an optimizer nor progress was found in it" in report.reason
+        "it is read as checkpoint of somebody, but neither an optimizer nor progress was found in it" in report.reason
     )
 
 

@@ -15,7 +15,10 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_
 
 
 def adapter(path):
-    save_file({"base_model.model.q.lora_A.weight": torch.ones(2, 4)}, path / "adapter_model.safetensors")
+    tensors = {
+        f"base_model.model.q.lora_{half}.weight": torch.ones(shape) for half, shape in (("A", (2, 4)), ("B", (4, 2)))
+    }
+    save_file(tensors, path / "adapter_model.safetensors")
     (path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "target_modules": ["q"]}')
 
 
@@ -111,7 +114,7 @@ def test_a_layout_of_a_third_party_says_so_by_an_attribute(tmp_path, run_rule):
 
     (tmp_path / "acme.json").write_text("{}")
     run_rule(NotResumable(), tmp_path, layouts=[Export()]).assert_one(
-        message="the directory holds an export of acme and no training state"
+        message="export of acme: no training state, so training can't be resumed from it"
     )
 
 
