@@ -94,7 +94,7 @@ def run(
         ruleset.narrowed,
         resume,
         ruleset.purpose,
-        unknown and unknown.reason,
+        unknown.reason if unknown else None,
         checkpoint.layout.name == ANY,
     )
 

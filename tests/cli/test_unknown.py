@@ -154,7 +154,7 @@ def test_a_file_of_no_known_layout(run, tmp_path):
     ended = run("verify", tmp_path / "notes.md")
     assert ended.code == UNKNOWN
     assert "no layout recognises this file: only its bytes were checked" in words(ended.out)
-    assert f"verify '{tmp_path}'" in words(ended.out)
+    assert f"verify the directory '{tmp_path}'" in words(ended.out)
 
 
 class TestFilesAlone:
