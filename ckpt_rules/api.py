@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from ckpt_rules.comparison import Comparison
+    from ckpt_rules.facts.files import Root
     from ckpt_rules.facts.seal import Seal
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.report import Notice, Report
@@ -132,23 +133,23 @@ def newest_checkpoint(
     no_plugins: Iterable[str] = (),
     passed_over: Callable[[Report], object] | None = None,
 ) -> str | None:
-    """The path of the newest checkpoint in a directory of checkpoints that passes; None where none does.
+    """The path of the newest checkpoint in a directory of checkpoints that passes; None where none does, or there is none.
 
     run:         its checkpoints are told by their names (`checkpoint-500`), the highest number being the newest; they may lie
                  some directories down (`version_0/checkpoints`); a path that is a checkpoint itself stands for itself
-    passed_over: called with the report of each that did not pass, or that no layout recognises as one does an earlier save
+    passed_over: called with the report of each that did not pass, or that no layout recognises as one does an earlier save; where
+                 it is never called, and None is returned, there is no save at all
 
-    Raises as `verify` does, and `UsageError` where the directory can't be read, for nothing is known of its checkpoints then,
-    and where it holds several runs.
+    Raises as `verify` does, and `UsageError` where the directory does not exist or can't be read, for nothing is known of its
+    checkpoints then, and where it holds several runs.
     """
     from ckpt_rules.runs import checkpoints_in, itself, newest_passing
 
     resolved = load_ruleset(ruleset, strict=strict, no_plugins=no_plugins)
     path = os.fspath(run)
     found = checkpoints_in(path, resolved.plugins, resolved.limits)
-    root = LocalStorage(path).root()
-    if not found and root.kind is RootKind.UNREADABLE:
-        raise UsageError(f"{path} can't be opened: {root.error}")
+    if not found:
+        _refuse_no_directory(LocalStorage(path).root())
     if not found and (alone := itself(path, resolved.plugins, resolved.limits)):
         found = (alone,)
     verified = partial(_verified, ruleset=resolved)
@@ -158,6 +159,17 @@ def newest_checkpoint(
         if passed_over:
             passed_over(report)
     return None
+
+
+def _refuse_no_directory(root: Root) -> None:
+    """UsageError where nothing can be known of the saves at a path: a mistyped one must not look like a run without any."""
+    if root.kind is RootKind.MISSING:
+        near = " or ".join(root.candidates)
+        raise UsageError(f"{root.path} does not exist" + (f"; did you mean {near}?" if near else ""))
+    if root.kind is RootKind.UNREADABLE:
+        raise UsageError(f"{root.path} can't be opened: {root.error}")
+    if root.kind is RootKind.OTHER:
+        raise UsageError(f"{root.path} is neither a directory nor a regular file")
 
 
 def _verified(

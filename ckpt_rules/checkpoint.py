@@ -14,7 +14,7 @@ from ckpt_rules.facts.values import Wanted
 from ckpt_rules.layout import Layout, Match, PlainFiles, Requirement
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.readers.budget import Budget
-from ckpt_rules.storage import LocalStorage, OneFile, Storage
+from ckpt_rules.storage import FilesOfSave, LocalStorage, OneFile, Storage
 
 if TYPE_CHECKING:
     import os
@@ -166,6 +166,11 @@ class Checkpoint:
     def is_one_file(self) -> bool:
         """Whether the path is a file, which is listed as a directory that holds nothing else."""
         return isinstance(self.storage, OneFile)
+
+    @property
+    def is_in_files(self) -> bool:
+        """Whether it is one file, or several, of a directory that holds others as well."""
+        return isinstance(self.storage, FilesOfSave)
 
     @property
     def path(self) -> str:

@@ -28,7 +28,7 @@ from ckpt_rules.printable import shortened
 from ckpt_rules.report import Notice, Outcome, Report, RulesetSummary, Status
 from ckpt_rules.rule import Reads
 from ckpt_rules.time_limit import TimeLimitExceeded, limited
-from ckpt_rules.understanding import advice, not_understood
+from ckpt_rules.understanding import Unknown, not_understood
 from ckpt_rules.verdict import Situation, count, judge
 
 if TYPE_CHECKING:
@@ -87,14 +87,14 @@ def run(
 
     resume = _resume(checkpoint, rule_timeout)
     unknown = _not_understood(checkpoint, ruleset.purpose, rule_timeout)
-    if unknown:
-        notices.append(Notice(severity=Severity.INFO, message=advice(checkpoint)))
+    if unknown and unknown.advice:
+        notices.append(Notice(severity=Severity.INFO, message=unknown.advice))
     situation = Situation(
         checkpoint.root.kind is RootKind.DIRECTORY,
         ruleset.narrowed,
         resume,
         ruleset.purpose,
-        unknown,
+        unknown.reason if unknown else None,
         checkpoint.layout.name == ANY,
     )
 
@@ -295,9 +295,9 @@ def _resume(checkpoint: Checkpoint, timeout: float | None) -> str | None:
         return None
 
 
-def _not_understood(checkpoint: Checkpoint, purpose: str, timeout: float | None) -> str | None:
+def _not_understood(checkpoint: Checkpoint, purpose: str, timeout: float | None) -> Unknown | None:
     try:
         return limited(timeout, partial(not_understood, checkpoint, purpose))
     except BaseException as error:  # noqa: BLE001 - a layout's fault; what it says is unknown then
         crash = crash_of(error)
-        return f"the layout {checkpoint.layout.name} crashed: {crash.type}: {crash.message}"
+        return Unknown(f"the layout {checkpoint.layout.name} crashed: {crash.type}: {crash.message}")

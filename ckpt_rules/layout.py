@@ -79,6 +79,14 @@ class Layout:
     one_file: ClassVar[bool] = False
     """Whether a single file can be a checkpoint of this layout; it is listed as a directory that holds nothing else."""
 
+    save_names: ClassVar[tuple[str, ...]] = ()
+    """Names that the trainer gives its saves, such as `snap_{step}` or `*-{step}-state`: `{step}` stands for the number by which
+    they follow each other, `*` for any text. They count beside the usual ones (`checkpoint-500`, `step_1000`, `epoch=3`)."""
+
+    save_files: ClassVar[tuple[str, ...]] = ()
+    """Where a save is several files in the directory of the run, their names, such as `model_{step}.pt`, `meta_{step}.json`: those
+    with one number are one save, and to all who look into it a directory that holds nothing else. The first stands for it."""
+
     numbered_by_save: ClassVar[bool] = False
     """Whether the number in a name such as `checkpoint_7` counts saves, and says nothing of steps."""
 
@@ -92,11 +100,24 @@ class Layout:
 
     resumable: ClassVar[bool] = True
     """Whether such a directory can hold a training state. One that can't, a final model or adapter, is often written above the
-    checkpoints of its run, and does not hide them."""
+    checkpoints of its run, and does not hide them. See `nothing_to_resume`."""
+
+    holds: ClassVar[str] = ""
+    """What such a directory holds, where it is not `resumable`: `an adapter`, `a pipeline`."""
 
     def severity_of_damage(self, path: str) -> Severity | None:
         """A warning for damage to a file that nothing needs; None, which leaves it to the rule, for any other."""
         return Severity.WARNING if any(fnmatchcase(path, glob) for glob in self.unread) else None
+
+    def nothing_to_resume(self, checkpoint: Checkpoint) -> str | None:
+        """Why such a directory never held a training state, one sentence without a full stop; None where it may hold one."""
+        if self.resumable:
+            return None
+        return (
+            f"the directory holds {self.holds} and no training state"
+            if self.holds
+            else f"{self.title}: no training state"
+        )
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import RootKind, file_saves_among, saves_after, saves_among, saves_before
-from ckpt_rules.storage import LocalStorage, OneFile
+from ckpt_rules.facts.files import RootKind, saves_after, saves_before
+from ckpt_rules.save_names import SaveNames, files_of_save
+from ckpt_rules.storage import FilesOfSave, LocalStorage, OneFile, Storage
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
@@ -32,20 +33,20 @@ class Siblings:
 def siblings(checkpoint: Checkpoint) -> Siblings:
     """The saves of the same run, by their names; FactUnavailable where the checkpoint is not named like a save."""
     name = os.path.basename(os.path.realpath(checkpoint.path))
-    named = file_saves_among([name]) if checkpoint.is_one_file else saves_among([name])
-    if not named:
+    names = SaveNames([checkpoint.layout])
+    named = names.files if checkpoint.is_in_files else names.directories
+    if not named([name]):
         raise FactUnavailable("it is not named like a save, so nothing beside it is known to be of its run")
     beside = checkpoint.listing.siblings
-    meant = file_saves_among(beside) if checkpoint.is_one_file else saves_among(beside)
+    meant = named(beside)
     return Siblings(name, tuple(saves_before(name, meant)[:_MOST]), tuple(saves_after(name, meant)[:_MOST]))
 
 
 def sibling(checkpoint: Checkpoint, name: str) -> Checkpoint:
     """A save of the same run, read by the same layout; FactUnavailable where that one does not recognise it."""
     path = os.path.join(os.path.dirname(os.path.realpath(checkpoint.path)), name)
-    kind = OneFile if checkpoint.is_one_file else LocalStorage
     limits = checkpoint.budget.limits
-    found = type(checkpoint)(kind(path, limits), limits)
+    found = type(checkpoint)(_storage(checkpoint, path), limits)
     if found.root.kind is not RootKind.DIRECTORY:
         raise FactUnavailable(f"{name} can't be looked into")
     match = checkpoint.layout.recognise(found)
@@ -53,6 +54,15 @@ def sibling(checkpoint: Checkpoint, name: str) -> Checkpoint:
         raise FactUnavailable(f"{name} is not of the layout {checkpoint.layout.name}")
     found.layout, found.match = checkpoint.layout, match
     return found
+
+
+def _storage(checkpoint: Checkpoint, path: str) -> Storage:
+    """The place of a save beside this one, which is a directory, a file, or several files as this one is."""
+    limits = checkpoint.budget.limits
+    if not checkpoint.is_in_files:
+        return LocalStorage(path, limits)
+    names = files_of_save(os.path.basename(path), checkpoint.layout.save_files, checkpoint.listing.siblings)
+    return FilesOfSave(path, limits, names) if names else OneFile(path, limits)
 
 
 def written_at(checkpoint: Checkpoint, name: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from ckpt_rules.layout import ANY, AnyFiles, Match, PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.report import Crash, LayoutSummary, Notice
-from ckpt_rules.storage import OneFile
+from ckpt_rules.save_names import files_of_save
+from ckpt_rules.storage import FilesOfSave, LocalStorage, OneFile
 from ckpt_rules.time_limit import limited
 
 if TYPE_CHECKING:
@@ -34,18 +36,44 @@ def open_checkpoint(
 
     layout: the name of the one to choose, whatever others make of the directory
 
-    A path that is a file is listed as a directory that holds nothing else, whether or not a layout recognises it.
+    A path that is a file is listed as a directory that holds nothing else, whether or not a layout recognises it; one that
+    stands for a save of several files, as a layout declares, as one that holds those.
     """
     checkpoint = Checkpoint(storage, limits)
     notices = [_crashed(f"the plugin {p} could not be loaded", p.crash) for p in plugins.broken if p.crash]
     one_file = checkpoint.root.kind is RootKind.FILE
     if one_file:
+        if several := _of_several_files(checkpoint, plugins, timeout, layout, notices):
+            return several, notices
         checkpoint = Checkpoint(OneFile(checkpoint.path, limits), limits)
     if checkpoint.root.kind is RootKind.DIRECTORY:
         layouts = tuple(each for each in plugins.layouts if each.one_file or not one_file)
         matches = [(_asked(each, checkpoint, plugins, timeout, notices), each) for each in layouts]
         _choose(checkpoint, matches, layout, plugins, notices)
     return checkpoint, notices
+
+
+def _of_several_files(
+    file: Checkpoint, plugins: Plugins, timeout: float | None, name: str | None, notices: list[Notice]
+) -> Checkpoint | None:
+    """The save that a file stands for, where a layout declares that a save is several files and recognises this one."""
+    found = []
+    limits = file.budget.limits
+    for layout in plugins.layouts:
+        names: tuple[str, ...] = ()
+        if layout.save_files and name in (None, layout.name):
+            folder, own = os.path.split(file.path)
+            names = files_of_save(own, layout.save_files, LocalStorage(folder or ".", limits).files())
+        if not names:
+            continue
+        checkpoint = Checkpoint(FilesOfSave(file.path, limits, names), limits)
+        match = _asked(layout, checkpoint, plugins, timeout, notices)
+        if match is None and name == layout.name:
+            match = Match(0, ("the name you gave",))
+        checkpoint.use([(match, layout)])
+        if checkpoint.match is not None:
+            found.append((checkpoint.match.score, checkpoint))
+    return max(found, key=lambda f: f[0])[1] if found else None
 
 
 def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:

@@ -22,6 +22,7 @@ from ckpt_rules.finding import Severity
 from ckpt_rules.layout import Layout
 from ckpt_rules.report import Crash
 from ckpt_rules.rule import HEADINGS, RULE_ID, Reads, Rule
+from ckpt_rules.save_names import fault
 
 if TYPE_CHECKING:
     from ckpt_rules.hookspecs import Reporter
@@ -156,6 +157,13 @@ def _layout(layout: Any) -> Layout:
     for attribute in ("name", "title"):
         if not isinstance(getattr(layout, attribute, None), str):
             raise PluginError(f"the layout {type(layout).__name__} has no {attribute}; set it to a string")
+    for attribute in ("save_names", "save_files"):
+        declared = getattr(layout, attribute)
+        if not isinstance(declared, tuple):
+            raise PluginError(f"{attribute} of the layout {layout.name} is {declared!r}; it must be a tuple of names")
+        for name in declared:
+            if wrong := fault(name):
+                raise PluginError(f"{attribute} of the layout {layout.name}: {name!r} {wrong}")
     return layout
 
 

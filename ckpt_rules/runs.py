@@ -11,16 +11,15 @@ from ckpt_rules.facts.files import (
     Entry,
     EntryKind,
     RootKind,
-    file_saves_among,
     mixed_saves_among,
-    saves_among,
     saves_before,
 )
 from ckpt_rules.finding import Severity
-from ckpt_rules.layout import PlainFiles
+from ckpt_rules.layout import ANY, PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.report import Report, Verdict
+from ckpt_rules.save_names import SaveNames
 from ckpt_rules.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -33,6 +32,12 @@ _CANDIDATES = 5
 
 _FOLDERS, _DOWN = 200, 3
 """Directories that are searched for runs, and how far down."""
+
+_SAVED = frozenset({
+    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".distcp", ".metadata", ".h5", ".hdf5", ".keras", ".msgpack",
+    ".npz", ".npy", ".pkl", ".pickle", ".gguf", ".zip", ".nemo", ".ocdbt", ".zarray",
+})  # fmt: skip
+"""Ends of names that trainers give to weights and state; and `.metadata` and `.zarray` are names."""
 
 _FAINT = 10
 """Score below which a layout has seen weights and no more: a final model, beside the checkpoints of its run."""
@@ -57,9 +62,12 @@ def runs_in(
     several files that are each a save (`epoch=3-step=90.ckpt`), or with both under names of that kind. It may lie up to three directories down, as in
     `version_0/checkpoints`. A layout that takes more seconds than `timeout` is not asked further.
     """
-    storage = LocalStorage(path, limits)
-    here = _mixed(storage) or saves_among(storage.directories()) or _several(file_saves_among(storage.files()))
-    folders = [path] if here else list(_folders_with_saves(path.rstrip("/")))
+    storage, names = LocalStorage(path, limits), SaveNames(plugins.layouts)
+    declared = tuple(f"{path.rstrip('/')}/{name}" for name in names.declared_files(storage.files()))
+    if declared and _any(declared, plugins, limits, timeout):
+        return {path: declared}
+    here = _mixed(storage) or names.directories(storage.directories()) or _several(names.files(storage.files()))
+    folders = [path] if here else list(_folders_with_saves(path.rstrip("/"), names))
     if not folders or _is_checkpoint(path, plugins, limits, timeout, is_alone=True):
         return {}
     found = {folder: _saves(folder, plugins, limits, timeout) for folder in folders}
@@ -69,13 +77,14 @@ def runs_in(
 def itself(path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS) -> str | None:
     """What a trainer is told to resume from where the path is a checkpoint and no run; None where it is neither.
 
-    That is the path, or the file in it that holds the whole. A directory that no layout recognises must have a save's name.
+    That is the path, or the file in it that holds the whole. What no layout recognises may be one where it has a save's name, or
+    where a file in it may belong to one: nobody can say that there is no save.
     """
     checkpoint, _ = open_checkpoint(LocalStorage(path, limits), plugins, limits)
     if checkpoint.match is None:
-        named = saves_among([os.path.basename(os.path.abspath(path))])
-        return path if named and checkpoint.root.kind is RootKind.DIRECTORY else None
-    if checkpoint.is_one_file or not checkpoint.layout.one_file:
+        named = SaveNames(plugins.layouts).directories([os.path.basename(os.path.abspath(path))])
+        return path if named or checkpoint.is_one_file or _may_hold_a_save(checkpoint) else None
+    if checkpoint.is_in_files or not checkpoint.layout.one_file:
         return path
     try:
         file, weights = checkpoint.state.path, checkpoint.weights.files
@@ -84,7 +93,18 @@ def itself(path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS) -> str 
     return os.path.join(path, file) if {w.path for w in weights} == {file} else path
 
 
-def _folders_with_saves(top: str) -> Iterator[str]:
+def _may_hold_a_save(checkpoint: Checkpoint) -> bool:
+    """Whether a file anywhere in it has the suffix of weights or state, or not all of it could be looked at."""
+    try:
+        listing = checkpoint.listing
+    except FactUnavailable:
+        return True
+    return listing.truncated is not None or any(
+        entry.kind is EntryKind.UNREADABLE or entry.suffix in _SAVED or entry.name in _SAVED for entry in listing
+    )
+
+
+def _folders_with_saves(top: str, names: SaveNames) -> Iterator[str]:
     """Directories some way down that hold saves by their names; each once, whatever links lead to it."""
     queue, seen, depth = [top], set[str](), {top: 0}
     while queue and len(seen) < _FOLDERS:
@@ -95,7 +115,7 @@ def _folders_with_saves(top: str) -> Iterator[str]:
         seen.add(real)
         storage = LocalStorage(folder or "/")
         inside = storage.directories()
-        if folder != top and (saves_among(inside) or file_saves_among(storage.files())):
+        if folder != top and (names.directories(inside) or names.files(storage.files())):
             yield folder
         elif depth[folder] < _DOWN:
             below = [f"{folder}/{name}" for name in inside]
@@ -113,13 +133,13 @@ def _real(path: str) -> str | None:
 
 def _saves(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -> tuple[str, ...]:
     """The saves that lie in a directory, oldest first; directories before which nothing was written left out."""
-    storage = LocalStorage(path, limits)
+    storage, names = LocalStorage(path, limits), SaveNames(plugins.layouts)
     path = path.rstrip("/")
     mixed = _mixed(storage)
-    if not mixed and (saves := saves_among(storage.directories())):
+    if not mixed and (saves := names.directories(storage.directories())):
         empty = _empty(storage, saves)
         return tuple(f"{path}/{name}" for name in saves if name not in empty)
-    paths = tuple(f"{path}/{name}" for name in mixed or file_saves_among(storage.files()))
+    paths = tuple(f"{path}/{name}" for name in mixed or names.files(storage.files()))
     return paths if _any(paths, plugins, limits, timeout) else ()
 
 
@@ -172,8 +192,8 @@ def save_before(
     It is the nearest that is of the same layout and has every file that its layout needs.
     """
     folder, name = os.path.split(os.path.abspath(checkpoint.path))
-    beside = LocalStorage(folder, limits)
-    alone = file_saves_among(beside.files()) if checkpoint.is_one_file else saves_among(beside.directories())
+    beside, names = LocalStorage(folder, limits), SaveNames(plugins.layouts)
+    alone = names.files(beside.files()) if checkpoint.is_in_files else names.directories(beside.directories())
     saves = _mixed(beside) or alone
     earlier = saves_before(name, saves) if name in saves else []
     if not earlier:
@@ -225,12 +245,13 @@ def newest_passing(
     """Reports from the newest checkpoint back to the first that can be resumed from, which comes last and with True.
 
     That is one that passes, and that a layout recognises where one recognises an earlier save: else it is still being written.
+    One of which the files alone were judged is none: nobody asked whether training can be resumed from it.
     """
     for number, path in reversed(list(enumerate(paths))):
         report = verify(path)
         earlier = paths[max(0, number - _CANDIDATES) : number]
         strange = report.layout.name == PlainFiles.name and _any(earlier, plugins, limits, None)
-        found = report.verdict is Verdict.PASSED and not strange
+        found = report.verdict is Verdict.PASSED and not strange and report.layout.name != ANY
         yield report, found
         if found:
             return

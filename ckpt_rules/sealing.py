@@ -57,7 +57,7 @@ def seal_checkpoint(checkpoint: Checkpoint, algorithm: str = "blake3", *, force:
 def _files(checkpoint: Checkpoint, *, force: bool) -> list[Entry]:
     """What is sealed: every regular file, links followed; not the signature, which is made of the seal and changes with it."""
     path = checkpoint.path
-    if checkpoint.root.kind is not RootKind.DIRECTORY or checkpoint.is_one_file:
+    if checkpoint.root.kind is not RootKind.DIRECTORY or checkpoint.is_in_files:
         missing = checkpoint.root.kind is RootKind.MISSING
         what = "there is nothing" if missing else "it is no directory; a seal lies in the directory that it is about"
         why = checkpoint.root.error or what

@@ -206,8 +206,18 @@ class LocalStorage:
         return tuple(str(parent / n) for n in close or names[:3])
 
 
-class OneFile(LocalStorage):
-    """A checkpoint that is a single file: to all who look into it, a directory that holds nothing else."""
+class FilesOfSave(LocalStorage):
+    """A checkpoint that is some of the files in a directory: to all who look into it, a directory that holds nothing else.
+
+    path:  the file that stands for all
+    names: all of them, itself included
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS, names: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(path, limits)
+        self._names = names or (self.path.name,)
 
     def root(self) -> Root:
         """What the path is; a regular file counts as a directory."""
@@ -215,8 +225,9 @@ class OneFile(LocalStorage):
         return Root(root.path, RootKind.DIRECTORY) if root.kind is RootKind.FILE else root
 
     def list(self) -> Listing:
-        """The file itself; its neighbours are the names beside it."""
-        return Listing((_entry(self.path.name, os.stat(self.path)),), siblings=self._siblings())
+        """The files themselves; their neighbours are the names beside them."""
+        entries = tuple(_entry(name, os.stat(self.path.parent / name)) for name in self._names)
+        return Listing(entries, siblings=tuple(n for n in self._siblings() if n not in self._names))
 
     def look_again(self, path: str) -> Entry | None:
         """What lies at a path by now."""
@@ -227,8 +238,12 @@ class OneFile(LocalStorage):
         return replace(found, path=path) if found else None
 
     def open(self, path: str) -> Source:
-        """Open the file, or one beside it."""
+        """Open one of the files, or one beside them."""
         return LocalSource(self.path.parent / path.removeprefix(_BESIDE))
+
+
+class OneFile(FilesOfSave):
+    """A checkpoint that is a single file."""
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable
@@ -19,28 +20,38 @@ _ADVICE = (
 )
 
 
-def advice(checkpoint: Checkpoint) -> str:
-    """What to do where the training state was not understood."""
-    if not checkpoint.is_one_file:
-        return _ADVICE
-    return f"most checkpoints are directories: if this file is a part of one, verify '{os.path.dirname(checkpoint.path) or '.'}'; else {_ADVICE}"
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Why it is unknown whether training can be resumed.
+
+    reason: one sentence without a full stop
+    advice: what to do, or None where a rule says so
+    """
+
+    reason: str
+    advice: str | None = _ADVICE
 
 
-def not_understood(checkpoint: Checkpoint, purpose: str) -> str | None:
-    """Why it is unknown whether training can be resumed, though nothing wrong was found; None where it is known.
+def not_understood(checkpoint: Checkpoint, purpose: str) -> Unknown | None:
+    """What keeps a run that found nothing wrong from being a pass; None where the training state was understood.
 
     purpose: what a pass is to mean; weights are loaded, and handed on, whatever the layout
     """
     if purpose != "resume" or checkpoint.layout.name == ANY or checkpoint.root.kind is not RootKind.DIRECTORY:
         return None
+    if why := checkpoint.layout.nothing_to_resume(checkpoint):
+        return Unknown(why, None)
+    if checkpoint.match is None and checkpoint.is_one_file:
+        folder = os.path.dirname(checkpoint.path) or "."
+        advice = f"if this file is a part of a checkpoint, verify the directory '{folder}'; else {_ADVICE}"
+        return Unknown("no layout recognises this file: only its bytes were checked", advice)
     if checkpoint.match is None:
-        what = "file" if checkpoint.is_one_file else "directory"
-        return f"no layout recognises this {what}: only its {'bytes were' if what == 'file' else 'files were'} checked"
+        return Unknown("no layout recognises this directory: only its files were checked")
     if any(_is_there(checkpoint, part) for part in _PARTS):
         return None
-    return (
-        f"it looks like a {checkpoint.layout.title}, but neither an optimizer nor progress was found in it: only its files "
-        "and weights were checked"
+    return Unknown(
+        f"it is read as {checkpoint.layout.title}, but neither an optimizer nor progress was found in it: only its files and "
+        "weights were checked"
     )
 
 

@@ -8,8 +8,21 @@ import typer
 
 from ckpt_rules.cli.options import NoPlugin, RulesetName, Strict, stdout_kept_clean
 from ckpt_rules.cli.output import emit, say
+from ckpt_rules.finding import Severity
+from ckpt_rules.layout import ANY
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, Verdict, worst_verdict
+
+NO_SAVE = 3
+"""The exit code where there is no save at all, as before the first one is written."""
+
+AllowEmpty = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty",
+        help="End with 0 and print nothing where there is no save at all, for the first start of a job.",
+    ),
+]
 
 
 def latest(
@@ -18,13 +31,15 @@ def latest(
     ruleset: RulesetName = "default",
     strict: Strict = None,
     no_plugin: NoPlugin = None,
+    allow_empty: AllowEmpty = False,
 ) -> int:
     """Print the path of the newest checkpoint that passes, and nothing else.
 
-    Verifies the newest first and stops at the first that passes; why others were passed over is said on stderr. Ends with 1
-    where none passes, and then prints nothing; with 2 where that is because one could not be judged.
+    Verifies the newest first and stops at the first that passes; why others were passed over is said on stderr. Where it prints
+    nothing it ends with 1 if there are saves and none passes; with 2 if that is unknown, as where one could not be judged or the path
+    does not exist; with 3 if there is no save at all.
 
-    `train.py --resume "$(ckpt-rules latest runs/a)"`
+    In a script, keep the exit code: `path=$(ckpt-rules latest runs/a) || exit`, then `torchrun train.py --resume "$path"`
     """
     from ckpt_rules.api import newest_checkpoint
 
@@ -39,19 +54,23 @@ def latest(
         )
     for report in passed_over:
         say(_why(report))
+    for advice in dict.fromkeys(n.message for r in passed_over for n in r.notices if n.severity is Severity.INFO):
+        say(f"         {advice}")
     if found is not None:
         emit([f"{found}\n"])
         return ExitCode.PASSED
     if not passed_over:
         say(f"there is no checkpoint in {printable(path)}")
-        return ExitCode.FAILED
+        return ExitCode.PASSED if allow_empty else NO_SAVE
     worst = worst_verdict(tuple(passed_over))
-    return ExitCode.UNKNOWN if worst is Verdict.UNKNOWN else ExitCode.FAILED
+    return ExitCode.FAILED if worst is Verdict.FAILED else ExitCode.UNKNOWN
 
 
 def _why(report: Report) -> str:
     """Why a checkpoint was passed over: the verdict with the gravest finding, or that nobody knows what it is."""
     path = printable(report.checkpoint)
+    if report.layout.name == ANY and report.passed:
+        return f"SKIPPED  {path}: {sentence(report.reason)}"
     if report.passed:
         return f"SKIPPED  {path}: no layout recognises it, as one does an earlier save: it may be under way"
     finding = next(iter(report.findings), None)

@@ -48,7 +48,10 @@ WithRuleset = Annotated[
 AsLayout = Annotated[
     str | None,
     typer.Option(
-        "--layout", metavar="NAME", help="Read it as this layout, whatever it looks like.", show_default=False
+        "--layout",
+        metavar="NAME",
+        help="Read it as this layout, whatever it looks like; any: judge its files alone.",
+        show_default=False,
     ),
 ]
 

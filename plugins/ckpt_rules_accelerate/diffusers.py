@@ -87,6 +87,7 @@ class Pipeline(Layout):
     name = "diffusers-pipeline"
     title = "diffusers pipeline"
     resumable: ClassVar[bool] = False
+    holds: ClassVar[str] = "a pipeline"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By model_index.json; without it by component directories beside that of a scheduler's configuration."""
@@ -99,16 +100,15 @@ class Pipeline(Layout):
         )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        """A directory for each component that model_index.json names; and a training state, which a pipeline has none of."""
+        """A directory for each component that model_index.json names, and what each is built from."""
         why = "model_index.json names this component"
         named = [Requirement((f"{folder}/*",), why, purposes=_BOTH) for folder in named_components(checkpoint)]
-        state = "the directory holds a pipeline and no training state; to load it, verify with the ruleset inference"
         index = Requirement(
             (_INDEX,),
             "without it diffusers does not know which pipeline and which components these are",
             purposes=_BOTH,
         )
-        return (index, *named, *_component_requirements(checkpoint), Requirement(("training_state.pth",), state))
+        return (index, *named, *_component_requirements(checkpoint))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of every component that has any."""

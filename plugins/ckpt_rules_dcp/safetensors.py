@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from ckpt_rules import (
     DTYPE_BITS,
@@ -29,6 +30,8 @@ class DistributedSafetensors(Layout):
 
     name = "torch-distributed-safetensors"
     title = "safetensors of torch.distributed.checkpoint"
+    resumable: ClassVar[bool] = False
+    holds: ClassVar[str] = "weights"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By the names of the files."""
@@ -36,7 +39,7 @@ class DistributedSafetensors(Layout):
         return Match(_SCORE, tuple(names[:3])) if names else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        """A file of each rank below the highest; and a training state, of which it has none."""
+        """A file of each rank below the highest."""
         matches = [m for p in _files(checkpoint) if (m := _SHARD.fullmatch(p))]
         both = frozenset({"resume", "load"})
         why = "the tensors of the others are pieces, of which it holds the rest"
@@ -45,9 +48,7 @@ class DistributedSafetensors(Layout):
         numbers = {int(m[1]) for m in matches}
         absent = sorted(set(range(1, max(numbers) + 1)) - numbers)
         tail = f"-model-{matches[0][2]}-of-{matches[0][3]}.safetensors"
-        missing = [Requirement((f"shard-{n:05d}{tail}",), why, purposes=both) for n in absent]
-        state = "the directory holds weights and no training state; to load them, verify with the ruleset inference"
-        return (*missing, Requirement(("training_state.pth",), state))
+        return tuple(Requirement((f"shard-{n:05d}{tail}",), why, purposes=both) for n in absent)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Every tensor once, as large as its pieces reach."""

@@ -15,7 +15,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_files.families import IncompleteFamily
     from ckpt_rules_files.mixtures import MixedArtifacts, SizeOutlier
     from ckpt_rules_files.pointers import DanglingPointer, StalePointer
-    from ckpt_rules_files.presence import CommitMarker, MissingCheckpoint, MissingRequired
+    from ckpt_rules_files.presence import CommitMarker, MissingCheckpoint, MissingRequired, NotResumable
     from ckpt_rules_files.staging import StagingLeftover
 
     return [
@@ -29,6 +29,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         MissingCheckpoint,
         MissingRequired,
         MixedArtifacts,
+        NotResumable,
         Placeholder,
         SizeOutlier,
         StagingLeftover,

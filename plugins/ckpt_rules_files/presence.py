@@ -115,6 +115,36 @@ class MissingRequired(Rule):
         yield from _missing(unmet, "copy it from where the save was written, or resume from an earlier save")
 
 
+class NotResumable(Rule):
+    """The directory is no save: it never held a training state, so training can't be resumed from it.
+
+    ## What it checks
+    Whether the recognised layout is that of a final product: an adapter or a model as `save_pretrained` writes them, a pipeline,
+    weights that were exported. A save that lost its training state is reported by `files/missing-required`.
+
+    ## Why it matters
+    A trainer that is told to resume from it stops; one that loads what it finds starts from the first step with a fresh
+    optimizer.
+
+    ## How to repair
+    Resume from a checkpoint of the run, which mostly lies beside or below. To load the weights, verify with the ruleset
+    `inference`; to train further, start a new run from them.
+    """
+
+    id = "files/not-resumable"
+    tags = frozenset({"files", "resume"})
+    reads = Reads.LISTING
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem at the most."""
+        if why := checkpoint.layout.nothing_to_resume(checkpoint):
+            yield Problem(
+                message=f"{why}, so training can't be resumed from it",
+                help="resume from a checkpoint of its run; to load the weights, verify with the ruleset inference, and to train "
+                "further start a new run from them",
+            )
+
+
 class CommitMarker(Rule):
     """The file that a trainer writes last, to say that a save is whole, is missing.
 

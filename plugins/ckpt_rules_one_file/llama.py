@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
@@ -28,6 +29,8 @@ class LlamaOriginal(Layout):
 
     name = "llama-original"
     title = "Llama's original files"
+    resumable: ClassVar[bool] = False
+    holds: ClassVar[str] = "weights"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By the files' names, more surely beside params.json."""
@@ -37,14 +40,12 @@ class LlamaOriginal(Layout):
         return Match(_CERTAIN if params else _LIKELY, signs) if names else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        """params.json; and a training state, of which there is none."""
+        """params.json."""
         both = frozenset({"resume", "load"})
-        state = "the directory holds weights and no training state; to load them, verify with the ruleset inference"
         return (
             Requirement(
                 (_PARAMS,), "it holds the sizes of the model, without which no loader can build it", purposes=both
             ),
-            Requirement(("training_state.pth",), state),
         )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:

@@ -53,6 +53,7 @@ class PeftAdapter(Layout):
     name = "peft-adapter"
     title = "PEFT adapter"
     resumable: ClassVar[bool] = False
+    holds: ClassVar[str] = "an adapter"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By either file; a trainer's own files beside them are stronger signs of that trainer."""
@@ -60,17 +61,12 @@ class PeftAdapter(Layout):
         return Match(_ADAPTER, signs) if signs else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        """Both files, and a training state, which an adapter by itself has none of."""
+        """Its configuration; the rules of weights ask for those."""
         return (
             Requirement(
                 (CONFIG,),
                 "without it PEFT does not know which modules the adapter changes, and refuses to load it",
                 purposes=frozenset({"resume", "load"}),
-            ),
-            Requirement(
-                ("trainer_state.json", "training_state.pth"),
-                "the directory holds an adapter and no training state, so training can't be resumed from it; to load the "
-                "adapter, verify with the ruleset inference",
             ),
         )
 

@@ -60,8 +60,17 @@ class PlainTorch(Layout):
             return Match(_CERTAIN, (file.path, *beside))
         return Match(_BY_NAME if file.by_name else _BY_CONTENT, (file.path, *beside))
 
+    def nothing_to_resume(self, checkpoint: Checkpoint) -> str | None:
+        """Weights with what `save_pretrained` writes beside them, and no training state, are an exported model."""
+        if checkpoint.is_in_files or checkpoint.fact(find_state_file) is not None:
+            return None
+        mark = checkpoint.listing.first_file(names.EXPORTS)
+        return f"the directory holds a model that was exported ({mark.path}) and no training state" if mark else None
+
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The training state; and config.json, where weights lie in a file of their own beside a state of the usual name."""
+        if self.nothing_to_resume(checkpoint):
+            return ()
         file = checkpoint.fact(find_state_file)
         usual = names.STATE_FILES[:3]
         state = Requirement(

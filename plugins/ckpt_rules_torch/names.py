@@ -21,6 +21,11 @@ PART_FILES = {
     "rng": tuple(f"{s}{x}" for s in ("rng_state", "rng", "random_states") for x in (".pt", ".pth", ".pkl")),
 }
 
+EXPORTS = (
+    "generation_config.json", "tokenizer_config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+"""What `save_pretrained` writes beside weights that are meant to be loaded; a plain loop that saves a state does not."""
+
 WEIGHT_FILE = re.compile(
     r".+\.safetensors(\.index\.json)?|pytorch_model.*\.bin(\.index\.json)?"
     r"|(adapter_model|model|weights|net|network|model_weights|model_state)(-\d+-of-\d+)?\.(bin|pt|pth)"

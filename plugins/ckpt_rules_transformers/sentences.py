@@ -17,6 +17,7 @@ class SentenceTransformer(Layout):
     name = "sentence-transformers"
     title = "sentence-transformers model"
     resumable: ClassVar[bool] = False
+    holds: ClassVar[str] = "a model"
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By modules.json and one of the library's own files, or by these without it; a trainer's files are stronger signs."""
@@ -24,12 +25,8 @@ class SentenceTransformer(Layout):
         return Match(_LIKELY, signs) if len(signs) >= 2 else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-        """What the modules are built from; and a training state, which a model by itself has none of."""
-        state = (
-            "the directory holds a model and no training state, so training can't be resumed from it; to load the model, "
-            "verify with the ruleset inference"
-        )
-        return (*modules.module_requirements(checkpoint), Requirement(("trainer_state.json",), state))
+        """What the modules are built from."""
+        return tuple(modules.module_requirements(checkpoint))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of every module."""

@@ -161,7 +161,8 @@ def test_there_is_none(run_of, tmp_path):
     path = run_of("step-100")
     (path / "step-100" / "training_state.pth").unlink()
     assert newest_checkpoint(path) is None
-    assert newest_checkpoint(tmp_path / "nowhere") is None
+    with pytest.raises(UsageError, match=f"{tmp_path}/nowhere does not exist"):
+        newest_checkpoint(tmp_path / "nowhere")
 
 
 def test_the_newest_is_still_being_written(run_of, saved):
@@ -249,12 +250,13 @@ def nested(path, above):
     return top
 
 
-@pytest.mark.parametrize("file", ["logs/events", "README.md", "optimizer.pt", "config.json"])
+@pytest.mark.parametrize("file", ["logs/events", "README.md", "config.json"])
 def test_a_directory_that_holds_no_checkpoint_is_none(tmp_path, run, file):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("{}")
     ended = run("latest", tmp_path)
-    assert (ended.code, ended.out, ended.err) == (1, "", f"there is no checkpoint in {tmp_path}\n")
+    assert (ended.code, ended.out, ended.err) == (3, "", f"there is no checkpoint in {tmp_path}\n")
+    assert run("latest", tmp_path, "--allow-empty").code == 0
 
 
 def test_the_only_file_that_is_a_save_is_what_a_trainer_is_told(tmp_path):
@@ -331,8 +333,9 @@ class TestCommands:
         (path / "step-1" / "model.safetensors").write_bytes(b"")
         ended = run("latest", path)
         assert (ended.code, ended.out) == (1, "")
-        ended = run("latest", tmp_path / "nowhere")
-        assert (ended.code, ended.out, ended.err) == (1, "", f"there is no checkpoint in {tmp_path}/nowhere\n")
+        ended = run("latest", tmp_path / "nowhere", "--allow-empty")
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.startswith(f"error: {tmp_path}/nowhere does not exist")
 
     def test_latest_passes_over_what_no_layout_recognises_yet(self, run, run_of, saved):
         path = run_of("step-1")

@@ -30,7 +30,7 @@ class TestLlama:
     def test_it_loads_and_is_nothing_to_resume(self, model):
         report = verify(model, ruleset="inference", strict=True)
         assert (report.layout.name, report.passed, report.findings) == ("llama-original", True, []), said(report)
-        assert rules(model) == [("files/missing-required", "training_state.pth")]
+        assert rules(model) == [("files/not-resumable", ".")]
 
     def test_a_rank_that_is_not_there(self, model):
         (model / "consolidated.00.pth").unlink()

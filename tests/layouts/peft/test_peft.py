@@ -54,8 +54,8 @@ def test_what_peft_saves_agrees_with_itself(made, name):
 def test_an_adapter_by_itself_is_nothing_to_resume_from(made):
     report = verify(made(MAKE) / "lora")
     (found,) = [f for f in report.findings if f.severity == "error"]
-    assert (found.rule, found.place.path) == ("files/missing-required", "trainer_state.json")
-    assert "no training state" in found.message
+    assert (found.rule, found.place.path) == ("files/not-resumable", ".")
+    assert found.message == "the directory holds an adapter and no training state, so training can't be resumed from it"
 
 
 def test_without_its_configuration(adapter):
