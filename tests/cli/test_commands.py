@@ -67,7 +67,7 @@ class TestRules:
     def test_markdown(self, run):
         text = run("rules", "files/*", "--format", "markdown").out
         assert text.startswith("## files/changed-while-read\n")
-        assert text.count("### Why it matters") == 16
+        assert text.count("### Why it matters") == 17
 
     def test_a_broken_plugin_is_named_and_the_rest_listed(self, run, install):
         install(broken=ImportError("no module\x1b[31m"))

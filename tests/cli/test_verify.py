@@ -44,7 +44,7 @@ class TestText:
 
     def test_verbose_shows_every_rule_with_its_time(self, run, make_checkpoint):
         ended = run("verify", make_checkpoint().path, "-v", "--select", "files/*", "--select", "scaler/collapsed")
-        assert ended.out.count("  passed   files/") == 12
+        assert ended.out.count("  passed   files/") == 13
         assert re.search(r"^  skipped  scaler/collapsed  \d+\.\d ms$", ended.out, re.MULTILINE)
 
     def test_a_crash_is_a_line_and_with_verbose_a_traceback(self, run, install, fake_rule, tmp_path):

@@ -75,4 +75,5 @@ def _save(folder, model, optimizer, scheduler, update):
         "total_batches": 100,
     }
     torch.save(state, folder / "training_state.pth")
+    (folder / "config.json").write_text("{}")
     return CheckpointDir(folder)

@@ -92,8 +92,9 @@ class TestOnTheCommandLine:
 
     def test_without_one_they_run_where_the_ruleset_says_so(self, run_of_three, run):
         run_of_three[2].set_key("training_state.pth", "global_step", 1)
-        assert "previous/" not in run("verify", run_of_three[2].path, "-v")[1]
-        assert "previous/progress-went-back" in run("verify", run_of_three[2].path, "-r", "deep")[1]
+        assert "previous/" not in run("verify", run_of_three[2].path, "-v", "-r", "quick")[1]
+        for ruleset in ("default", "deep"):
+            assert "previous/progress-went-back" in run("verify", run_of_three[2].path, "-r", ruleset)[1]
 
     def test_in_a_run_each_save_is_compared_with_the_one_before(self, run_of_three, run):
         run_of_three[1].set_key("training_state.pth", "global_step", 1)
