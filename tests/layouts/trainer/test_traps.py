@@ -149,7 +149,7 @@ class TestAdapters:
 
 def test_an_adapter_that_was_never_trained_has_zeros(made):
     adapter = made(FAMILIES) / "lora-at-start"
-    assert [f.place.path for f in verify(adapter, ruleset="deep").findings] == ["trainer_state.json"]
+    assert [f.rule for f in verify(adapter, ruleset="deep").findings] == ["files/not-resumable"]
     assert_clean(adapter, "inference")
 
 
