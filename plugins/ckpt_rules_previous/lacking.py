@@ -27,6 +27,9 @@ _LOGS = (
     "*.log", "*.txt", "*.md", "events.out.tfevents*", "*.csv", "*.tsv", "*.jsonl", "*.yaml", "*.yml", "*.html", "*.pdf",
     "*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.mp4", "*.wav", "*eval*", "*metric*", "*result*", "*predict*", "*sample*",
 )  # fmt: skip
+_TOLD = ("*rng_state*", "*random_states*")
+"""Random-number states, of which `rng/missing` and `ranks/missing-file` tell."""
+
 _RANKS = re.compile(r"(?:[-_.]?(?:dp)?(?:rank)?[-_]?#)+(?:-of-#)?(?=\.)")
 _KEPT = 100
 
@@ -37,7 +40,8 @@ class LacksFile(Rule):
     ## What it checks
     The kinds of files, that is, of names that differ in numbers only, of the nearest saves: the two before this one and the
     two after it, at least two together. Those that all of them have and this one lacks are reported, but for logs, notes, names
-    that begin with a dot, what evaluations leave, weights where this save has any, and files that the layout asks for by itself or
+    that begin with a dot, what evaluations leave, random-number states, weights where this save has any, and files that the layout
+    asks for by itself or
     that no resume reads. Names that differ in their ranks alone are of one kind. A save with as many kinds of its own is of
     another form and is not compared.
 
@@ -73,8 +77,11 @@ class LacksFile(Rule):
         missing = {kind: kinds[0][kind] for kind in sorted(everywhere - own)}
         if not missing or len(own - set().union(*kinds)) >= len(missing):
             return
-        unmet = [pattern for needed in checkpoint.unmet for pattern in needed.names]
-        lacking = [path for path in missing.values() if not any(fnmatchcase(path, pattern) for pattern in unmet)]
+        # A save without what its layout requires is reported for that; such as one with the model alone among full ones.
+        if any(needed.severity is Severity.ERROR for needed in checkpoint.unmet):
+            return
+        elsewhere = [*_TOLD, *(pattern for needed in checkpoint.unmet for pattern in needed.names)]
+        lacking = [path for path in missing.values() if not any(fnmatchcase(path, pattern) for pattern in elsewhere)]
         if lacking:
             yield Problem(
                 message=f"it has no {listed(lacking)}, which all {len(names):,} saves beside it have ({', '.join(names)})",

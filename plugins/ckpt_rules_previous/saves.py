@@ -96,13 +96,12 @@ def steps_between(checkpoint: Checkpoint) -> int:
     return made
 
 
-def require_rate(checkpoint: Checkpoint, steps: int) -> None:
-    """FactUnavailable where the learning rate may have been zero at all of the steps."""
+def had_rate(checkpoint: Checkpoint, steps: int) -> bool:
+    """False where the learning rate may have been zero at all of the steps."""
     before, after = rates(checkpoint.previous), rates(checkpoint)
     if max(before, default=0.0) > _NO_RATE:
-        return
-    if steps == 1 or (before and max(after, default=0.0) <= _NO_RATE):
-        raise FactUnavailable("the learning rate may have been zero between the two saves")
+        return True
+    return steps > 1 and (not before or max(after, default=0.0) > _NO_RATE)
 
 
 def rates(checkpoint: Checkpoint) -> list[float]:

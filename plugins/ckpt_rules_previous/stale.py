@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable, LoaderState, Place, Problem, Rule, TensorInfo
-from ckpt_rules_previous.saves import Counter, called, maybe, progress_counters, require_rate, updates
+from ckpt_rules_previous.saves import Counter, called, had_rate, maybe, progress_counters, updates
 
 _SMALLEST = 16
 """Bytes of a storage that says something: a counter may well stand still."""
@@ -75,7 +75,7 @@ def _steps_of_an_update(checkpoint: Checkpoint, counter: Counter) -> float:
 
 def may_have_changed(what: str, checkpoint: Checkpoint, steps: int) -> bool:
     """Whether it is of the kind that steps change: weights stay as they are at a learning rate of zero."""
-    return what != "weights" or maybe(lambda: require_rate(checkpoint, steps) is None) is not None
+    return what != "weights" or had_rate(checkpoint, steps)
 
 
 Sums = dict[tuple[str, object], tuple[int, int]]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Problem, Reads, Rule, Severity, Wanted
 from ckpt_rules_previous.optimizer import is_moment
-from ckpt_rules_previous.saves import base_rates, called, listed, maybe, rates, require_rate, steps_between
+from ckpt_rules_previous.saves import base_rates, called, had_rate, listed, maybe, rates, steps_between
 from ckpt_rules_previous.stale import PARTS, identical, steps_by_progress
 
 _OWN_HEAD = re.compile(r"(?:^|\.)(?:v_head|value_head|reward_head)\.")
@@ -62,13 +62,18 @@ class Unchanged(_OfValues):
         return self.wanted(checkpoint)
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem: for all weights, or for the head."""
+        """One problem for the optimizer, and one for all weights or for the head."""
         name, steps = called(checkpoint.previous), steps_between(checkpoint)
         measures = Measure.FINGERPRINT | Measure.MOMENTS
         told = {what for what, find in PARTS.items() if identical(find, checkpoint)[1]}
-        if "optimizer" not in told and maybe(lambda: steps_by_progress(checkpoint)):
-            yield from _same_moments(checkpoint, name, steps, measures)
-        require_rate(checkpoint, steps)
+        moments: list[Problem] = []
+        if "optimizer" not in told and maybe(lambda: steps_by_progress(checkpoint)) is not None:
+            moments = list(_same_moments(checkpoint, name, steps, measures))
+        yield from moments
+        if not had_rate(checkpoint, steps):
+            if moments:
+                return
+            raise FactUnavailable("the learning rate may have been zero between the two saves")
         if "weights" not in told:
             yield from _same_weights(checkpoint, name, steps, _pairs(checkpoint, measures))
 
