@@ -58,6 +58,8 @@ class PeftAdapter(Layout):
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By either file; a trainer's own files beside them are stronger signs of that trainer."""
         signs = tuple(name for name in (CONFIG, *WEIGHTS) if checkpoint.listing.get(name) is not None)
+        if signs == (CONFIG,) and "fine_tune_type" in configuration(checkpoint, ""):
+            return None  # mlx-lm's, whose weights are adapters.safetensors
         return Match(_ADAPTER, signs) if signs else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:

@@ -69,9 +69,11 @@ class PlainTorch(Layout):
         mark = checkpoint.listing.first_file(names.EXPORTS)
         if mark is not None:
             return f"the directory holds a model that was exported ({mark.path}) and no training state"
-        if _named_like_a_save(checkpoint) or not _is_of_a_library(checkpoint):
+        if _named_like_a_save(checkpoint):
             return None
-        return "the directory holds a model as save_pretrained writes it (config.json) and no training state"
+        if _is_of_a_library(checkpoint):
+            return "the directory holds a model as save_pretrained writes it (config.json) and no training state"
+        return "the directory holds an adapter and no training state" if _is_lora(checkpoint) else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The training state; and config.json, where weights lie in a file of their own beside a state of the usual name."""
@@ -183,6 +185,15 @@ def _is_of_a_library(checkpoint: Checkpoint) -> bool:
     except FactUnavailable:
         return False
     return any(isinstance(values.get(key), str) for key in ("transformers_version", "_diffusers_version"))
+
+
+def _is_lora(checkpoint: Checkpoint) -> bool:
+    """Low-rank matrices and their scales, and nothing else, as in the exports of trainers of image models."""
+    try:
+        names_of_all = [name for file in find_weights(checkpoint).files for name in file.tensors]
+    except FactUnavailable:
+        return False
+    return bool(names_of_all) and all(names.LORA.search(name) for name in names_of_all)
 
 
 def _weight_files(checkpoint: Checkpoint) -> list[str]:

@@ -30,6 +30,7 @@ WEIGHT_FILE = re.compile(
     r".+\.safetensors(\.index\.json)?|pytorch_model.*\.bin(\.index\.json)?"
     r"|(adapter_model|model|weights|net|network|model_weights|model_state)(-\d+-of-\d+)?\.(bin|pt|pth)"
 )
+LORA = re.compile(r"(?:^|[._])lora_(?:a|b|down|up|mid|magnitude_vector)\b|\.(?:alpha|dora_scale)$", re.IGNORECASE)
 SHARD = re.compile(r".+-\d+-of-\d+\..+")
 
 OPTIMIZER = (
@@ -91,13 +92,13 @@ COUNTERS = {
     "gradient_accumulation": ACCUMULATION, "total_epochs": TOTAL_EPOCHS, "total_steps": TOTAL_STEPS,
 }  # fmt: skip
 PLANS = {"gradient_accumulation": ACCUMULATION, "total_epochs": TOTAL_EPOCHS, "total_steps": TOTAL_STEPS}
-COUNTER_GROUPS = ("progress", "train_state", "training_state", "trainer_state", "trainer", "counters", "meta")
+COUNTER_GROUPS = ("progress", "train_state", "training_state", "trainer_state", "trainer", "counters", "meta", "state")
 CONFIGS = (
     "config", "args", "hparams", "hyper_parameters", "hyperparameters", "cfg", "train_config", "training_config",
     "train_args", "training_args", "training", "train", "trainer", "opt",
 )  # fmt: skip
 MODEL_CONFIGS = ("model_config", "model_args", "config", "model_cfg", "cfg")
-COUNTER_WORDS = ("step", "epoch", "iter", "update", "batch", "seen", "token", "sample", "progress")
+COUNTER_WORDS = ("step", "epoch", "iter", "update", "batch", "seen", "token", "sample", "progress", "nimg")
 
 FOREIGN_FILES = re.compile(
     r"trainer_state\.json|\.metadata|__\d+_\d+\.distcp|.*_optim_states\.pt|mp_rank_\d+.*\.pt|random_states_\d+\.pkl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ckpt_rules import Checkpoint, Place, Problem, ReadProblem, Rule, Severity
+from ckpt_rules import Checkpoint, Place, Problem, ReadProblem, Rule, Severity, TorchFile
 
 _SHOWN = 20
 _AGAIN = "copy the file again if the original is whole, or resume from an earlier save"
@@ -74,6 +74,13 @@ class BrokenTorchFile(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each fault, 20 at the most in one file; what `pickle/limit` and `zip/ambiguous` report is left out."""
         for entry in checkpoint.files_in("torch"):
-            faults = tuple(p for p in checkpoint.torch_file(entry.path).problems if p.code not in _OTHERS)
+            file = checkpoint.torch_file(entry.path)
+            if checkpoint.match is None and _is_whole_pickle(file):
+                continue  # nobody knows that torch.load is to read it
+            faults = tuple(p for p in file.problems if p.code not in _OTHERS)
             severity = checkpoint.layout.severity_of_damage(entry.path)
             yield from _problems(entry.path, faults, tensor=False, severity=severity)
+
+
+def _is_whole_pickle(file: TorchFile) -> bool:
+    return file.container == "pickle" and file.readable and {p.code for p in file.problems} <= {"not-torch"}

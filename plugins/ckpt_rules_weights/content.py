@@ -41,7 +41,7 @@ class Missing(Rule):
         listing = checkpoint.listing
         if not listing.entries:
             return  # files/missing-checkpoint speaks of empty directories
-        if listing.has_file("adapter_config.json") and not listing.files("adapter_model*.*", top_only=True):
+        if _is_of_peft(checkpoint) and not listing.files("adapter_model*.*", top_only=True):
             yield Problem(
                 message="adapter_config.json describes an adapter, and there are no adapter weights beside it",
                 place=Place(path="adapter_config.json"),
@@ -62,6 +62,17 @@ class Missing(Rule):
                 place=Place(path=absent.path or "."),
                 help="copy the weights from where the save was written, or resume from an earlier save",
             )
+
+
+def _is_of_peft(checkpoint: Checkpoint) -> bool:
+    """mlx-lm's adapter_config.json has a `fine_tune_type`, and weights of another name."""
+    if not checkpoint.listing.has_file("adapter_config.json"):
+        return False
+    try:
+        config = checkpoint.json("adapter_config.json").value
+    except FactUnavailable:
+        return True
+    return not (isinstance(config, Mapping) and "fine_tune_type" in config)
 
 
 def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
