@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Weights
-from ckpt_rules_weights.architectures import FAMILIES, UNKNOWN_FAMILY, Shape, Sizes
+from ckpt_rules_weights.architectures import UNKNOWN_FAMILY, Shape, Sizes, shapes_of
 from ckpt_rules_weights.kinds import Located, tensor_kinds
 
 _QUANTISED = re.compile(
@@ -68,8 +68,7 @@ class ShapeVsConfig(Rule):
 def _expected_shapes(
     config: Mapping[str, object], sizes: Sizes, tensors: Mapping[str, list[Located]]
 ) -> dict[str, Shape]:
-    family = config.get("model_type")
-    known = FAMILIES.get(family) if isinstance(family, str) else None
+    known = shapes_of(config)
     if known is None:
         # Several embeddings (text and vision, encoder and decoder) may have vocabularies of their own.
         embeddings = sum(len(members) for name, members in tensors.items() if name.endswith(tuple(UNKNOWN_FAMILY)))
