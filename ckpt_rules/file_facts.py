@@ -11,7 +11,7 @@ from ckpt_rules.facts.files import METADATA, Content, Entry, EntryKind, FileHead
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage
-from ckpt_rules.readers.sniff import HEAD_NBYTES, expected_format, sniff
+from ckpt_rules.readers.sniff import HEAD_NBYTES, expected_format, format_by_content, sniff
 from ckpt_rules.storage import Source, reason
 
 if TYPE_CHECKING:
@@ -56,14 +56,21 @@ def head(checkpoint: Checkpoint, path: str) -> FileHead:
 
 
 def files_in(checkpoint: Checkpoint, file_format: str) -> list[Entry]:
-    """Files whose name says that they are in a format, and whose content does not belie it."""
-    found = []
-    for entry in checkpoint.listing:
-        if entry.kind is EntryKind.FILE and (expected := expected_format(entry.name)) and expected.name == file_format:
-            head = checkpoint.head(entry.path)
-            if head.error is None and head.content in expected.contents:
-                found.append(entry)
-    return found
+    """Files whose name says that they are in a format, and whose content does not belie it.
+
+    Those at the top whose name says nothing (`checkpoint_20`) are in the format that their content leaves no doubt about.
+    """
+    return [e for e in checkpoint.listing if e.kind is EntryKind.FILE and _is_in(checkpoint, e, file_format)]
+
+
+def _is_in(checkpoint: Checkpoint, entry: Entry, file_format: str) -> bool:
+    expected = expected_format(entry.name)
+    if (expected is None and entry.parent) or (expected is not None and expected.name != file_format):
+        return False
+    head = checkpoint.head(entry.path)
+    if head.error is not None:
+        return False
+    return format_by_content(entry.name, head) == file_format if expected is None else head.content in expected.contents
 
 
 def _read(checkpoint: Checkpoint, path: str, reader: Callable[[Source, str, Budget], T]) -> T:

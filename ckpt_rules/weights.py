@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.tensors import ReadProblem, TensorInfo, WeightFile, WeightIndex, Weights
+from ckpt_rules.readers.sniff import expected_format
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
@@ -135,6 +136,9 @@ def _copies(checkpoint: Checkpoint, folder: str) -> list[_Copy]:
     shards = [_Copy(*key, tuple(members)) for key, members in families.items() if key not in known]
     if indexed or plain or families:
         return indexed + plain + shards
+    if not parts and not folder:
+        for file_format, path in _by_content(checkpoint):
+            parts.setdefault(file_format, []).append(path)
     # Parts with names of their own, encoder.safetensors beside decoder.safetensors, are loaded together.
     return [_Copy("", suffix, tuple(members)) for suffix, members in parts.items()]
 
@@ -161,6 +165,15 @@ def _weight_paths(checkpoint: Checkpoint, folder: str) -> list[str]:
     return found
 
 
+def _by_content(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
+    """Format and path of files at the top whose names promise nothing, and that hold tensors."""
+    for file_format in ("safetensors", "torch"):
+        for entry in checkpoint.files_in(file_format):
+            odd = expected_format(entry.name) is None and not _NOT_WEIGHTS.fullmatch(entry.name.lower())
+            if odd and _read(checkpoint, entry.path).tensors:
+                yield file_format, entry.path
+
+
 def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
     """A `*.index.json`; FactUnavailable where it is no index at all. Files that it names lie beside it."""
     folder = path.rpartition("/")[0]
@@ -177,9 +190,10 @@ def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
 
 def _read(checkpoint: Checkpoint, path: str) -> WeightFile:
     """One file; with a fatal problem and no tensors where another family of rules has something to say about it."""
-    safetensors = path.endswith(".safetensors")
+    in_safetensors = path in {e.path for e in checkpoint.files_in("safetensors")}
+    safetensors = in_safetensors or path.endswith(".safetensors")
     file_format = "safetensors" if safetensors else "torch"
-    if path not in {e.path for e in checkpoint.files_in(file_format)}:
+    if not in_safetensors and path not in {e.path for e in checkpoint.files_in(file_format)}:
         return WeightFile(path, file_format, {}, problems=(ReadProblem("unreadable", "the file holds no tensors"),))
     try:
         if safetensors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ckpt_rules.facts.files import Content
+from ckpt_rules.facts.files import Content, FileHead
 
 HEAD_NBYTES = 1024
 
@@ -19,6 +19,10 @@ _MAGIC = (
     (b"\x93NUMPY", Content.NUMPY),
     (b"GGUF", Content.GGUF),
 )
+# torch.save writes the pickle first, in a folder of the archive's name; before torch 1.6 it began with a number of its own.
+_TORCH_ZIP = re.compile(rb"PK\x03\x04.{22}(?P<length>..)..(?P<name>[^/\0]+/data\.pkl)", re.DOTALL)
+_TORCH_LEGACY = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.")
+_ASIDE = re.compile(r".*(?:tmp|temp|part|incomplete|unfinished|\.bak|\.old|\.orig|~)(?:[._-].*)?", re.IGNORECASE)
 _HTML = re.compile(rb"(?:<!doctype\s+html|<html|<head|<body|<script)", re.IGNORECASE)
 _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
 
@@ -59,6 +63,20 @@ def expected_format(name: str) -> ExpectedFormat | None:
     if lower.endswith(".json"):
         return _JSON
     return None
+
+
+def format_by_content(name: str, head: FileHead) -> str | None:
+    """The format of a file whose name promises nothing, where its first bytes leave no doubt; None for what was put aside.
+
+    A `.distcp` holds many torch files, each to be found by the metadata.
+    """
+    if expected_format(name) is not None or _ASIDE.fullmatch(name) or name.endswith(".distcp"):
+        return None
+    if head.content is Content.SAFETENSORS:
+        return "safetensors"
+    found = _TORCH_ZIP.match(head.head)
+    whole = found and int.from_bytes(found["length"], "little") == len(found["name"])
+    return "torch" if whole or _TORCH_LEGACY.match(head.head) else None
 
 
 def sniff(head: bytes, size: int) -> Content:

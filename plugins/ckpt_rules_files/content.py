@@ -9,7 +9,19 @@ from fnmatch import fnmatchcase
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, Content, Entry, EntryKind, FileHead, Place, Problem, Rule, Severity, expected_format
+from ckpt_rules import (
+    Checkpoint,
+    Content,
+    Entry,
+    EntryKind,
+    FileHead,
+    Place,
+    Problem,
+    Rule,
+    Severity,
+    empty_saves,
+    expected_format,
+)
 from ckpt_rules_files.loaded import LOGS, is_loaded
 
 _STAND_INS = {
@@ -37,8 +49,9 @@ class Empty(Rule):
     """A file that a loader reads has zero bytes.
 
     ## What it checks
-    The size of every file with the suffix of weights, state or configuration, and of pointer files such as `latest`.
-    Markers that are empty by design (`_SUCCESS`, `.gitkeep`) are passed over.
+    The size of every file with the suffix of weights, state or configuration, and of pointer files such as `latest`; of a file
+    whose suffix says nothing (`checkpoint_20`), where it is called like a save and nothing else holds weights, or like a whole
+    save beside it. Markers that are empty by design (`_SUCCESS`, `.gitkeep`) are passed over.
 
     ## Why it matters
     A file is created before it is filled: power loss, a full disk or a preempted job leaves it empty, and everything that
@@ -53,15 +66,15 @@ class Empty(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each empty file."""
-        for entry, head in _heads(checkpoint):
-            if head.content is Content.EMPTY:
-                yield Problem(
-                    message="the file is empty: 0 bytes",
-                    place=Place(path=entry.path),
-                    help="copy it again, or resume from an earlier save",
-                    severity=checkpoint.layout.severity_of_damage(entry.path),
-                    data={"nbytes": 0},
-                )
+        empty = [entry.path for entry, head in _heads(checkpoint) if head.content is Content.EMPTY]
+        for path in dict.fromkeys([*empty, *(entry.path for entry in checkpoint.fact(empty_saves))]):
+            yield Problem(
+                message="the file is empty: 0 bytes",
+                place=Place(path=path),
+                help="copy it again, or resume from an earlier save",
+                severity=checkpoint.layout.severity_of_damage(path),
+                data={"nbytes": 0},
+            )
 
 
 class Unreadable(Rule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable
+from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable, expected_format
 from ckpt_rules_torch import names
 from ckpt_rules_torch.shapes import first, is_number, is_optimizer, is_weights
 
@@ -49,13 +49,13 @@ def _is_there(entry: Entry | None) -> bool:
 
 
 def _candidates(checkpoint: Checkpoint) -> list[Entry]:
-    """Torch files at the top that no convention calls a shard or a part of the state."""
+    """Torch files at the top, by name or by content, that no convention calls a shard or a part of the state."""
     parts = {n for files in names.PART_FILES.values() for n in files}
     return [
         e
         for e in checkpoint.files_in("torch")
         if "/" not in e.path
-        and e.name.endswith((".pt", ".pth", ".pth.tar", ".ckpt"))
+        and (e.name.endswith((".pt", ".pth", ".pth.tar", ".ckpt")) or expected_format(e.name) is None)
         and e.name not in parts
         and not names.SHARD.fullmatch(e.name)
     ]

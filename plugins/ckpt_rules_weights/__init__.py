@@ -13,6 +13,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_weights.content import EmptyTensors, Missing, NoTensors
     from ckpt_rules_weights.layers import LayerGap
     from ckpt_rules_weights.names import WrapperPrefix
+    from ckpt_rules_weights.not_float import NotFloat
     from ckpt_rules_weights.shapes import ShapeVsConfig
     from ckpt_rules_weights.shards import DuplicateTensor, IndexTotal, MissingShard, Unindexed
     from ckpt_rules_weights.storage import MixedDtypes, StorageBloat
@@ -30,6 +31,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         MissingShard,
         MixedDtypes,
         NoTensors,
+        NotFloat,
         ShapeVsConfig,
         SizeVsConfig,
         StorageBloat,

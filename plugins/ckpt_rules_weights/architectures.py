@@ -155,6 +155,11 @@ _VIT: Shapes = {
     "intermediate.dense.weight": lambda s: (s.inner, s.hidden),
 }
 
+_DRAFT: Shapes = {
+    name: _LLAMA[name]
+    for name in ("self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight")
+}
+
 FAMILIES: Mapping[str, Shapes] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), _LLAMA),
     "mixtral": _MIXTRAL,
@@ -183,3 +188,27 @@ UNKNOWN_FAMILY: Shapes = {
     "word_embeddings.weight": lambda s: (s.vocab, None),
 }
 """What can be said of a family that is not known: the rows of a token embedding."""
+
+
+def is_draft(config: Mapping[str, object]) -> bool:
+    """Whether a model only drafts for a larger one, as EAGLE-3 does: it goes by that one's `model_type`."""
+    return is_count(config.get("draft_vocab_size")) or _names_a_draft(config.get("architectures"))
+
+
+def _names_a_draft(architectures: object) -> bool:
+    return isinstance(architectures, list) and any("eagle" in str(name).lower() for name in architectures)
+
+
+def shapes_of(config: Mapping[str, object]) -> Shapes | None:
+    """The shapes that are known of a configuration's model; None where its family is not known.
+
+    The attention of a draft reads two hidden states at once, and its vocabulary is one of its own.
+    """
+    family = config.get("model_type")
+    known = FAMILIES.get(family) if isinstance(family, str) else None
+    if known is None or not is_draft(config):
+        return known
+    draft = config.get("draft_vocab_size")
+    rows = int(draft) if is_count(draft) and draft > 0 else None
+    headed: Shapes = {"lm_head.weight": lambda s: (rows, s.hidden)} if rows is not None else {}
+    return {**_DRAFT, **headed} if known is _LLAMA else headed

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field
 
 from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, Weights, is_count
-from ckpt_rules_weights.architectures import Sizes
+from ckpt_rules_weights.architectures import Sizes, is_draft
 
 _LLAMA_LIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"})
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
@@ -79,7 +79,7 @@ def _implied(config: Mapping[str, object]) -> int | None:
     """Elements of the matrices of a Llama-like model: embeddings, attention, feed-forward."""
     layers = config.get("num_hidden_layers")
     sizes = Sizes.of(config)
-    if not _is_llama_like(config) or not is_count(layers):
+    if not _is_llama_like(config) or is_draft(config) or not is_count(layers):
         return None
     numbers = (sizes.vocab, sizes.hidden, sizes.queries, sizes.keys, sizes.inner)
     if any(n is None for n in numbers):

@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Place, Problem, Rule, WeightFile
+from ckpt_rules import (
+    Checkpoint,
+    Content,
+    Entry,
+    EntryKind,
+    FactUnavailable,
+    Place,
+    Problem,
+    Rule,
+    WeightFile,
+    empty_saves,
+    expected_format,
+)
 
 _SHOWN = 5
 _FORMATS = frozenset({
@@ -14,6 +26,14 @@ _FORMATS = frozenset({
 _FORMATS_OF_OTHERS = _FORMATS | {
     ".gz", ".joblib", ".keras", ".mar", ".model", ".nemo", ".npy", ".onnx", ".p", ".pickle", ".pkl", ".pt2", ".tflite", ".zip",
 }  # fmt: skip
+_DATA = frozenset({
+    Content.BINARY, Content.GGUF, Content.GZIP, Content.HDF5, Content.NUMPY, Content.PICKLE, Content.SAFETENSORS, Content.SEVEN_ZIP,
+    Content.TAR, Content.ZIP,
+})  # fmt: skip
+_OTHER_DATA = frozenset({
+    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp4", ".mp3", ".wav", ".pdf", ".ico", ".ttf", ".parquet", ".arrow", ".so", ".pyc",
+    ".whl", ".db", ".sqlite", ".csv", ".wandb", ".tfevents",
+})  # fmt: skip
 _NOT_LOOKED_INTO = frozenset({".h5", ".keras", ".ocdbt"})
 _ZARR = frozenset({".zarray", "zarr.json"})
 _NO_WEIGHTS = re.compile(r"(?:optim|sched|rng|random_state|training_args|scaler)", re.IGNORECASE)
@@ -55,6 +75,8 @@ class Missing(Rule):
             for entry in listing:
                 if entry.kind not in (EntryKind.FILE, EntryKind.DIRECTORY) and entry.suffix in _FORMATS:
                     raise FactUnavailable(f"{entry.path} can't be read", path=entry.path, blocked=True) from None
+            for entry in checkpoint.fact(empty_saves):
+                raise FactUnavailable(f"{entry.path} is empty", path=entry.path, blocked=True) from None
             if other := _may_hold_weights(checkpoint):
                 raise FactUnavailable(f"no layout says whether {other} holds the weights") from None
             yield Problem(
@@ -82,9 +104,19 @@ def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
     if unknown and checkpoint.is_one_file:
         return next((e.path for e in files), None)  # whatever else belongs to it lies elsewhere
     formats = _FORMATS_OF_OTHERS if unknown else _FORMATS
-    return next(
-        (e.path for e in files if e.name in _ZARR or (e.suffix in formats and not _NO_WEIGHTS.match(e.name))), None
-    )
+    for entry in files:
+        if entry.name in _ZARR:
+            return entry.path
+        if not _NO_WEIGHTS.match(entry.name) and (entry.suffix in formats or (unknown and _is_data(checkpoint, entry))):
+            return entry.path
+    return None
+
+
+def _is_data(checkpoint: Checkpoint, entry: Entry) -> bool:
+    """Whether a file with a suffix of its own (`model.pdparams`, `checkpoint_100`) holds what may be weights: no text, no picture."""
+    if entry.suffix in _OTHER_DATA or entry.name.startswith("events.out."):
+        return False
+    return expected_format(entry.name) is None and checkpoint.head(entry.path).content in _DATA
 
 
 class NoTensors(Rule):

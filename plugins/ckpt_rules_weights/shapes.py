@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Weights
-from ckpt_rules_weights.architectures import FAMILIES, UNKNOWN_FAMILY, Shape, Sizes
+from ckpt_rules_weights.architectures import UNKNOWN_FAMILY, Shape, Sizes, shapes_of
 from ckpt_rules_weights.kinds import Located, tensor_kinds
-
-_QUANTISED = re.compile(
-    r".*\.(?:qweight|qzeros|SCB|weight_packed|weight\.absmax|weight\.quant_map|weight\.quant_state\..+)"
-)
-_QUANTISATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
+from ckpt_rules_weights.quantised import QUANTISED, is_declared
 
 
 class ShapeVsConfig(Rule):
@@ -68,8 +63,7 @@ class ShapeVsConfig(Rule):
 def _expected_shapes(
     config: Mapping[str, object], sizes: Sizes, tensors: Mapping[str, list[Located]]
 ) -> dict[str, Shape]:
-    family = config.get("model_type")
-    known = FAMILIES.get(family) if isinstance(family, str) else None
+    known = shapes_of(config)
     if known is None:
         # Several embeddings (text and vision, encoder and decoder) may have vocabularies of their own.
         embeddings = sum(len(members) for name, members in tensors.items() if name.endswith(tuple(UNKNOWN_FAMILY)))
@@ -93,13 +87,10 @@ def _fits(shape: tuple[int, ...], expected: Shape) -> bool:
 def _undeclared_quantisation(
     checkpoint: Checkpoint, weights: Weights, config: Mapping[str, object]
 ) -> Iterator[Problem]:
-    declared = {"quantization_config", "compression_config"} & config.keys() or any(
-        map(checkpoint.listing.has_file, _QUANTISATION_FILES)
-    )
-    if declared or "model_type" not in config:
+    if "model_type" not in config or is_declared(checkpoint, config):
         return
     for file in weights.files:
-        quantised = [n for n in file.tensors if _QUANTISED.fullmatch(n)]
+        quantised = [n for n in file.tensors if QUANTISED.fullmatch(n)]
         if quantised:
             yield Problem(
                 message=f"{len(quantised):,} tensors are quantised, and the configuration does not say how",

@@ -1,0 +1,53 @@
+"""Saves under names that promise no format: `checkpoint_20`, `model.isc`, `weights.pdparams`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.facts.files import Content, Entry
+from ckpt_rules.readers.sniff import expected_format
+
+if TYPE_CHECKING:
+    from ckpt_rules.checkpoint import Checkpoint
+
+_OF_A_SAVE = re.compile(
+    r"(?:.*[-_.])?(?:checkpoints?|ckpts?|chkpt|weights?|model|params|snapshots?|snap|epoch|iter(?:ation)?|step)[-_.=]?\d*(?:[-_.].*)?",
+    re.IGNORECASE,
+)
+_OF_A_MARKER = re.compile(
+    r"(?:.*[-_.])?(?:done|complete[d]?|success|finish(?:ed)?|lock|ok|ready|saved|commit(?:ted)?|flag|mark(?:er)?|keep|started|progress"
+    r"|index|log|txt|json|ya?ml|md|csv)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d+")
+
+
+def empty_saves(checkpoint: Checkpoint) -> list[Entry]:
+    """Empty files at the top that should be a save, or its weights, though no suffix says so. A fact.
+
+    Where weights were found, an empty file is meant to be a save only if it is called like a torch file beside it.
+    """
+    found = [e for e in checkpoint.listing.files(top_only=True) if _is_empty(checkpoint, e)]
+    if not found or checkpoint.is_one_file:
+        return found
+    torch = {e.path for e in checkpoint.files_in("torch") if expected_format(e.name) is None}
+    alike = {_NUMBER.sub("#", path) for path in torch}
+    alone = not _has_weights(checkpoint)
+    return [e for e in found if _NUMBER.sub("#", e.name) in alike or (alone and _is_meant(e.name))]
+
+
+def _is_empty(checkpoint: Checkpoint, entry: Entry) -> bool:
+    return expected_format(entry.name) is None and checkpoint.head(entry.path).content is Content.EMPTY
+
+
+def _is_meant(name: str) -> bool:
+    return bool(_OF_A_SAVE.fullmatch(name)) and not _OF_A_MARKER.fullmatch(name)
+
+
+def _has_weights(checkpoint: Checkpoint) -> bool:
+    try:
+        return bool(checkpoint.weights.files)
+    except FactUnavailable as absent:
+        return absent.blocked

@@ -1,0 +1,19 @@
+"""How quantised weights are known: by names that only they have, and by a configuration that says how they were made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ckpt_rules import Checkpoint
+
+QUANTISED = re.compile(
+    r".*\.(?:qweight|qzeros|SCB|weight_packed|weight\.absmax|weight\.quant_map|weight\.quant_state\..+)"
+)
+_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
+
+
+def is_declared(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
+    """Whether a configuration says that the weights are quantised, and how."""
+    own = {"quantization_config", "compression_config"} & config.keys()
+    return bool(own) or any(map(checkpoint.listing.has_file, _FILES))
