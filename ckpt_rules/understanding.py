@@ -18,6 +18,7 @@ _ADVICE = (
     "name its layout with --layout NAME (`ckpt-rules plugins -v` lists them) or install a plugin that brings one; to judge the "
     "weights alone, verify with --ruleset inference; to judge the files alone, with --layout any"
 )
+_WHERE = "look where the trainer keeps the weights; a plugin may bring a layout that knows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,19 @@ def not_understood(checkpoint: Checkpoint, purpose: str) -> Unknown | None:
     if checkpoint.match is None:
         return Unknown("no layout recognises this directory: only its files were checked")
     if any(_is_there(checkpoint, part) for part in _PARTS):
-        return None
+        return None if _may_have_weights(checkpoint) else Unknown("no weights were found that anybody can read", _WHERE)
     return Unknown(
         f"it is read as {checkpoint.layout.title}, but neither an optimizer nor progress was found in it: only its files and "
         "weights were checked"
     )
+
+
+def _may_have_weights(checkpoint: Checkpoint) -> bool:
+    """Whether weights were found, or files that a rule has something to say about."""
+    try:
+        return checkpoint.weights is not None
+    except FactUnavailable as absent:
+        return absent.blocked
 
 
 def _is_there(checkpoint: Checkpoint, part: Callable[[Checkpoint], object]) -> bool:

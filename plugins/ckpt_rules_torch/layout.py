@@ -30,7 +30,7 @@ from ckpt_rules_torch import names, shapes
 from ckpt_rules_torch.counters import read_counters
 from ckpt_rules_torch.progress import read_progress
 from ckpt_rules_torch.state import read_state
-from ckpt_rules_torch.state_file import StateFile, find_state_file
+from ckpt_rules_torch.state_file import StateFile, find_state_file, has_several_states
 
 T = TypeVar("T")
 
@@ -57,6 +57,7 @@ class PlainTorch(Layout):
         if file is None:
             strange = any(names.TRAINER_FILES.fullmatch(e.name) for e in listing if "/" not in e.path)
             strange = strange or listing.first_file(names.PART_FILES["optimizer"]) is not None
+            strange = strange or has_several_states(checkpoint)
             return Match(_FAINT, beside) if weights and not strange else None
         if file.path in names.STATE_FILES:
             return Match(_CERTAIN, (file.path, *beside))

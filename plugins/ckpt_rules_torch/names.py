@@ -98,7 +98,7 @@ CONFIGS = (
     "train_args", "training_args", "training", "train", "trainer", "opt",
 )  # fmt: skip
 MODEL_CONFIGS = ("model_config", "model_args", "config", "model_cfg", "cfg")
-COUNTER_WORDS = ("step", "epoch", "iter", "update", "batch", "seen", "token", "sample", "progress", "nimg")
+COUNTER_WORDS = ("step", "epoch", "iter", "update", "batch", "seen", "token", "sample", "progress", "nimg", "history")
 
 FOREIGN_FILES = re.compile(
     r"trainer_state\.json|\.metadata|__\d+_\d+\.distcp|.*_optim_states\.pt|mp_rank_\d+.*\.pt|random_states_\d+\.pkl"

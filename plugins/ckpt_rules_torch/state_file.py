@@ -34,14 +34,24 @@ def find_state_file(checkpoint: Checkpoint) -> StateFile | None:
     for name in usual:
         if _verdict(checkpoint, name):
             return StateFile(name, by_name=False)
-    others = [e.path for e in _candidates(checkpoint) if e.path not in usual]
-    holders = [p for p in others if _verdict(checkpoint, p)] if len(others) <= _MOST_FILES else []
+    holders = _holders(checkpoint, usual)
     if len(holders) == 1:
         return StateFile(holders[0], by_name=False)
     damaged = next((n for n in usual if _verdict(checkpoint, n) is None), None)
     if damaged and not holders:
         return StateFile(damaged, by_name=True)
     return _json_state(checkpoint)
+
+
+def has_several_states(checkpoint: Checkpoint) -> bool:
+    """Whether several files hold a training state each, and no name says which of them a resume reads."""
+    return len(_holders(checkpoint, [])) > 1
+
+
+def _holders(checkpoint: Checkpoint, usual: list[str]) -> list[str]:
+    """Files that hold a training state and are not called like one."""
+    others = [e.path for e in _candidates(checkpoint) if e.path not in usual]
+    return [p for p in others if _verdict(checkpoint, p)] if len(others) <= _MOST_FILES else []
 
 
 def _is_there(entry: Entry | None) -> bool:

@@ -98,18 +98,25 @@ def _is_of_peft(checkpoint: Checkpoint) -> bool:
 
 
 def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
-    """A file that a trainer of its own may keep weights in: any in a directory of no known layout, else in one below."""
+    """A file that a trainer of its own may keep weights in.
+
+    In a directory of no known layout that is any; else one below it, or one with a suffix of its own.
+    """
     unknown = checkpoint.match is None
-    files = [e for e in checkpoint.listing.files() if unknown or "/" in e.path or e.suffix in _NOT_LOOKED_INTO]
+    files = [e for e in checkpoint.listing.files() if unknown or "/" in e.path or _is_of_another_format(e)]
     if unknown and checkpoint.is_one_file:
         return next((e.path for e in files), None)  # whatever else belongs to it lies elsewhere
     formats = _FORMATS_OF_OTHERS if unknown else _FORMATS
     for entry in files:
         if entry.name in _ZARR:
             return entry.path
-        if not _NO_WEIGHTS.match(entry.name) and (entry.suffix in formats or (unknown and _is_data(checkpoint, entry))):
+        if not _NO_WEIGHTS.match(entry.name) and (entry.suffix in formats or _is_data(checkpoint, entry)):
             return entry.path
     return None
+
+
+def _is_of_another_format(entry: Entry) -> bool:
+    return entry.suffix in _NOT_LOOKED_INTO or expected_format(entry.name) is None
 
 
 def _is_data(checkpoint: Checkpoint, entry: Entry) -> bool:

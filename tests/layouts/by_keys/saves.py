@@ -12,6 +12,7 @@ import json
 import pickle
 import random
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -78,7 +79,9 @@ def by_name(weights, optimizer):
 
 def save_dcp(value, path):
     path.mkdir(parents=True)
-    dcp.save(value, checkpoint_id=str(path), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that there is one process, and that `no_dist` is to go
+        dcp.save(value, checkpoint_id=str(path), no_dist=True)
 
 
 def areal(path):
