@@ -14,11 +14,11 @@ _LOADED = re.compile(r"(?:model|pytorch_model)(?:[.-][\w.-]+)?\.(?:safetensors|b
 _QUANTISED = re.compile(
     r".*\.(?:qweight|qzeros|SCB|W_q|weight_packed|weight_scale|weight_scale_inv|input_scale|weight\.\w+|weight:_\w+)"
 )
-_DECLARES = ("quantization_config", "compression_config")
+_DECLARES = ("quantization_config", "compression_config", "quantization")
 _DECLARING_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
 # What engines for inference make of several matrices, to load the model by themselves.
-_FUSED = re.compile(
-    r".*\.(?:qkv_proj|gate_up_proj|W_pack|Wqkv|c_attn|query_key_value|w13_weight)(?:\.(?:weight|bias))?"
+_FUSED = frozenset(
+    {"qkv_proj", "gate_up_proj", "W_pack", "Wqkv", "c_attn", "query_key_value", "w13_weight", "qkv", "wqkv"}
 )
 _INSIDE = re.compile(
     r"(?:base_layer|modules_to_save\.default|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
@@ -70,21 +70,34 @@ def resumes_by_itself(checkpoint: Checkpoint) -> bool:
         return absent.blocked
 
 
-def _absent_names(checkpoint: Checkpoint) -> Absent:
+def loadable(checkpoint: Checkpoint) -> tuple[Weights, Mapping[str, object]]:
+    """Whole weights that from_pretrained would load, and config.json; FactUnavailable for adapters and quantised weights."""
     weights, config = checkpoint.weights, checkpoint.config
     if config.path != "config.json" or not (
         "architectures" in config.values or "transformers_version" in config.values
     ):
         raise FactUnavailable("there is no config.json of a model of transformers")
-    if "draft_vocab_size" in config.values:
-        raise FactUnavailable("a draft has only some of the tensors of the model whose model_type it bears")
-    looked_for = expectation(config.values)
-    if looked_for is None:
-        raise FactUnavailable("config.json names no class whose tensors are known by name")
-    _whole(checkpoint, weights)
+    if weights.parts or not all(_LOADED.fullmatch(f.path) and not f.key for f in weights.files):
+        raise FactUnavailable("the weights do not lie where from_pretrained looks for them")
+    if checkpoint.listing.has_file("adapter_config.json"):
+        raise FactUnavailable(
+            "with an adapter beside them, from_pretrained takes the base model's weights from elsewhere"
+        )
     if is_quantised(weights, config.values, checkpoint):
         raise FactUnavailable("quantised weights have names of their own")
-    found = {looked_for.normalised(name): name for _, name, _ in weights.complete().items()}
+    return weights.complete(), config.values
+
+
+def _absent_names(checkpoint: Checkpoint) -> Absent:
+    weights, config = loadable(checkpoint)
+    if "draft_vocab_size" in config:
+        raise FactUnavailable("a draft has only some of the tensors of the model whose model_type it bears")
+    if config.get("auto_map"):
+        raise FactUnavailable("the class is in a file of its own (auto_map), and so are its names")
+    looked_for = expectation(config)
+    if looked_for is None:
+        raise FactUnavailable("config.json names no class whose tensors are known by name")
+    found = {looked_for.normalised(name): name for _, name, _ in weights.items()}
     used: set[str] = set()
     lost = []
     for wanted in looked_for.wanted:
@@ -94,7 +107,7 @@ def _absent_names(checkpoint: Checkpoint) -> Absent:
         else:
             used.add(name)
     others = {name: spelt for name, spelt in found.items() if name not in used}
-    if lost and any(_FUSED.fullmatch(name) for name in others):
+    if lost and _are_fused(looked_for, others):
         raise FactUnavailable("several matrices are fused into one, as engines for inference do")
     prefix, hidden = _hidden(looked_for, lost, others)
     seen, explained = {spelt for _, spelt in hidden}, {id(w) for w, _ in hidden}
@@ -110,19 +123,15 @@ def _absent_names(checkpoint: Checkpoint) -> Absent:
     )
 
 
+def _are_fused(looked_for: Expectation, others: Iterable[str]) -> bool:
+    """Whether there are matrices that hold several of those that are wanted."""
+    own = {part for wanted in looked_for.wanted for name in wanted.names for part in name.split(".") if part in _FUSED}
+    return any(part in _FUSED and part not in own for name in others for part in name.split("."))
+
+
 def _gone(all_wanted: Iterable[Wanted], lost: Iterable[Wanted]) -> frozenset[int]:
     wanted, missing = (Counter(w.layer for w in which if w.layer is not None) for which in (all_wanted, lost))
     return frozenset(layer for layer, count in missing.items() if layer is not None and count == wanted[layer])
-
-
-def _whole(checkpoint: Checkpoint, weights: Weights) -> None:
-    """FactUnavailable where from_pretrained does not load these files, or loads them on top of a base model."""
-    if weights.parts or not all(_LOADED.fullmatch(f.path) and not f.key for f in weights.files):
-        raise FactUnavailable("the weights do not lie where from_pretrained looks for them")
-    if checkpoint.listing.has_file("adapter_config.json"):
-        raise FactUnavailable(
-            "with an adapter beside them, from_pretrained takes the base model's weights from elsewhere"
-        )
 
 
 def _hidden(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
-from ckpt_rules_weights.absent_names import Absent, absent_names, resumes_by_itself
+from ckpt_rules_weights.absent_names import Absent, absent_names, loadable, resumes_by_itself
 from ckpt_rules_weights.config_rules import Tied
 from ckpt_rules_weights.expected_names import Wanted
 from ckpt_rules_weights.layers import LayerGap
@@ -24,7 +24,8 @@ class MissingTensor(Rule):
 
     ## What it checks
     Beside a config.json that names a class of a common architecture of transformers: that the weights hold every tensor that
-    the class looks for, be it of the base model, of a layer, or of the head. Names that a loader understands too are let pass:
+    the class looks for, be it of the base model, of a layer, or of the head, and the value head that `value_head_prefix` names
+    there. Names that a loader understands too are let pass:
     the base model's without its prefix, old spellings, a head that is tied to the embedding. Where the architecture is not
     known: that no layer lacks a tensor that all other layers have, if they agree.
     Adapters, quantised weights and the fused matrices of engines for inference are not judged. Layers that are missing as a
@@ -45,6 +46,7 @@ class MissingTensor(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for a foreign prefix, and one for each kind of tensor that is missing."""
+        yield from _value_head(checkpoint)
         try:
             absent = absent_names(checkpoint)
         except FactUnavailable as unknown:
@@ -151,6 +153,30 @@ def _gone_layers(checkpoint: Checkpoint, absent: Absent) -> Problem:
 
 def _share(count: int, whole: int) -> str:
     return f"all {whole:,}" if count == whole else f"{count:,} of the {whole:,}"
+
+
+def _value_head(checkpoint: Checkpoint) -> Iterator[Problem]:
+    """The head of a reward model or critic, which config.json gives a name of its own."""
+    try:
+        weights, config = loadable(checkpoint)
+    except FactUnavailable:
+        return
+    prefix, named = config.get("value_head_prefix"), config.get("architectures")
+    if not isinstance(prefix, str) or not prefix or _generates(named):
+        return
+    name = f"{prefix}.weight"
+    if not any(n == name or n.endswith(f".{name}") for n in weights.tensors):
+        yield Problem(
+            message=f"{name} is missing, and config.json says that the value head is called {prefix!r}; it starts from random "
+            "numbers",
+            place=Place(path=weights.files[0].path, tensor=name),
+            help="take the tensor from where the model was saved, or save the model with its head",
+            data={"value_head_prefix": prefix},
+        )
+
+
+def _generates(architectures: object) -> bool:
+    return isinstance(architectures, list) and any("ForCausalLM" in str(name) for name in architectures)
 
 
 def _file_of(checkpoint: Checkpoint, name: str) -> str:
