@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ckpt_rules import Checkpoint, FactUnavailable, Weights
@@ -23,7 +23,7 @@ _FUSED = frozenset(
 _INSIDE = re.compile(
     r"(?:base_layer|modules_to_save\.default|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
 )
-_PROBES = 12
+_PROBES, _SAMPLED = 12, 500
 _FEW = 3
 
 
@@ -139,27 +139,27 @@ def _hidden(
 ) -> tuple[str, tuple[tuple[Wanted, str], ...]]:
     """The prefix under which most of the lost tensors lie, and those; wrappers' own names may stand inside of theirs."""
     plain = {_INSIDE.sub("", name): spelt for name, spelt in others.items()}
-    best: tuple[str, tuple[tuple[Wanted, str], ...]] = ("", ())
-    for prefix in _prefixes(looked_for, lost, plain):
-        hidden = []
-        for wanted in lost:
-            under = (prefix + v for v in looked_for.variants(wanted))
-            if (name := next((n for n in under if n in plain), None)) is not None:
-                hidden.append((wanted, plain[name]))
-        if len(hidden) > len(best[1]):
-            best = (prefix, tuple(hidden))
-    enough = len(best[1]) >= _FEW if best[0] else bool(best[1])
-    return best if enough else ("", ())
+    some = lost[:: max(1, len(lost) // _SAMPLED)]
+    prefixes = _prefixes(looked_for, some, plain)
+    best = max(prefixes, key=lambda prefix: len(_under(prefix, looked_for, some, plain)), default="")
+    hidden = _under(best, looked_for, lost, plain)
+    return (best, hidden) if len(hidden) >= (_FEW if best else 1) else ("", ())
 
 
-def _prefixes(looked_for: Expectation, lost: Iterable[Wanted], names: Iterable[str]) -> Iterator[str]:
+def _under(
+    prefix: str, looked_for: Expectation, lost: Iterable[Wanted], names: Mapping[str, str]
+) -> tuple[tuple[Wanted, str], ...]:
+    """Those of the lost tensors that lie under a prefix, and their names in the files."""
+    found = ((w, next((prefix + v for v in looked_for.variants(w) if prefix + v in names), None)) for w in lost)
+    return tuple((wanted, names[name]) for wanted, name in found if name is not None)
+
+
+def _prefixes(looked_for: Expectation, lost: list[Wanted], names: Iterable[str]) -> list[str]:
     """What may stand before the names, the most frequent first; '' for names that differ inside."""
-    lost = list(lost)
-    step = max(1, len(lost) // _PROBES)
-    probes = {name for wanted in lost[::step] for name in wanted.names}
+    probes = {name for wanted in lost[:: max(1, len(lost) // _PROBES)] for name in wanted.names}
     ends = tuple(probes | {name.removeprefix(f"{prefix}.") for name in probes for prefix in looked_for.prefixes})
     found: Counter[str] = Counter()
     for name in names if ends else ():
         if name.endswith(ends):
             found.update({name[: -len(end)] for end in ends if name.endswith(f".{end}") or name == end})
-    yield from sorted(found, key=lambda prefix: (-found[prefix], len(prefix), prefix))[:_PROBES]
+    return sorted(found, key=lambda prefix: (-found[prefix], len(prefix), prefix))[:_PROBES]

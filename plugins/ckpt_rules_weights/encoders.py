@@ -54,7 +54,7 @@ def _vision_biases(config: Config, layer: int | None) -> Names:
 
 def _dinov2(config: Config, layer: int | None) -> Names:
     if layer is None:
-        return ()
+        return names("embeddings.mask_token") if says(config, "use_mask_token", default=True) else ()
     swiglu = config.get("use_swiglu_ffn")
     feed = names("mlp.weights_{in,out}.{weight,bias}") if swiglu else names("mlp.fc{1,2}.{weight,bias}")
     return _vision_biases(config, layer) + feed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from ckpt_rules import is_count
 from ckpt_rules_weights.decoders import DECODERS
@@ -18,7 +19,7 @@ _LEGACY = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNor
 _BASE = "@"
 _EXPERT = "#"
 _MAX_LAYERS = 4096
-_MAX_NAMES = 500_000
+_MAX_NAMES = 200_000
 _OTHER_PREFIXES = {"ForQuestionAnswering": ("transformer", "model")}
 
 
@@ -54,8 +55,9 @@ class Expectation:
 
     def normalised(self, name: str) -> str:
         """A name in a file, spelt as on disk today."""
-        for old, new in _LEGACY:
-            name = name.replace(old, new)
+        if "LayerNorm." in name:
+            for old, new in _LEGACY:
+                name = name.replace(old, new)
         for pattern, new in self.renames.items():
             name = re.sub(pattern, new, name)
         return name
@@ -90,7 +92,7 @@ def expectation(config: Config) -> Expectation | None:
     if not is_count(layers) or layers > _MAX_LAYERS:
         return None
     heads = family.heads[end] if end is not None and not _has_no_labels(config) else ()
-    wanted = tuple(_wanted(config, family, heads, int(layers)))
+    wanted = tuple(islice(_wanted(config, family, heads, int(layers)), _MAX_NAMES + 1))
     prefixes = (family.prefix, *(p for p in _OTHER_PREFIXES.get(end or "", ()) if p != family.prefix))
     name = cls if isinstance(cls, str) else f"{family.stem}{'TextModel' if family.stem == 'Gemma3' else 'Model'}"
     return Expectation(name, wanted, prefixes, family.renames) if len(wanted) <= _MAX_NAMES else None
