@@ -35,7 +35,7 @@ class Adapter(Rule):
     ## What it checks
     For LoRA and DoRA: each `lora_A` has a `lora_B`; their rank is the configuration's `r`, or what its `rank_pattern` says for
     the module; every module in the file is one that `target_modules` names, and every name there is in the file; each of
-    `modules_to_save` is in the file. For prompt tuning: the embeddings have `num_virtual_tokens` rows of `token_dim`.
+    `modules_to_save` is in the file; no name has anything before PEFT's own `base_model.model.`. For prompt tuning: the embeddings have `num_virtual_tokens` rows of `token_dim`.
     A `target_modules` that is a regular expression is not evaluated; one in `rank_pattern` allows its rank everywhere.
 
     ## Why it matters
@@ -94,12 +94,31 @@ class _Module:
 
 
 def _lora(config: Mapping[str, object], file: WeightFile, path: str) -> Iterator[Problem]:
+    foreign = _foreign_prefix(file)
+    if foreign is not None:
+        yield foreign
+        return
     modules = _modules(file)
     yield from _halves(modules, file)
     if not config.get("target_parameters"):  # their rank is that of one expert, the tensor holds all
         yield from _ranks(config, modules, file)
     yield from _targets(config, modules, file, path)
     yield from _saved(config, file, path)
+
+
+def _foreign_prefix(file: WeightFile) -> Problem | None:
+    """Something before the names that PEFT looks for, which finds none of them then."""
+    found = {n: before for n in file.tensors if (before := n.partition(_PREFIX)[0]) and _PREFIX in n}
+    if not found:
+        return None
+    name, prefix = next(iter(found.items()))
+    words = f"{len(found):,} of {len(file.tensors):,} names have {prefix!r} before '{_PREFIX}', such as {name}: PEFT does not "
+    return Problem(
+        message=f"{words}find them, and the adapter starts fresh, so that it does nothing",
+        place=Place(path=file.path, tensor=name),
+        help="strip the prefix from the names",
+        data={"prefix": prefix, "tensors": len(found)},
+    )
 
 
 def _modules(file: WeightFile) -> list[_Module]:

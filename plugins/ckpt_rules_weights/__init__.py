@@ -12,6 +12,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_weights.config_rules import DtypeVsConfig, SizeVsConfig, Tied
     from ckpt_rules_weights.content import EmptyTensors, Missing, NoTensors
     from ckpt_rules_weights.layers import LayerGap
+    from ckpt_rules_weights.missing_tensor import MissingTensor
     from ckpt_rules_weights.names import WrapperPrefix
     from ckpt_rules_weights.not_float import NotFloat
     from ckpt_rules_weights.shapes import ShapeVsConfig
@@ -29,6 +30,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         LayerGap,
         Missing,
         MissingShard,
+        MissingTensor,
         MixedDtypes,
         NoTensors,
         NotFloat,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field
 
 from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, Weights, is_count
+from ckpt_rules_weights.absent_names import absent_names, resumes_by_itself
 from ckpt_rules_weights.architectures import Sizes, is_draft
 
 _LLAMA_LIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"})
@@ -137,7 +138,8 @@ class Tied(Rule):
     Where config.json says `tie_word_embeddings: false` and names a model for text generation (`...ForCausalLM`): that there
     is an output head beside the input embeddings. A configuration without the key explains nothing and is let pass. Where it
     says `true`, for Llama and its kin, and the head is stored all the same: that it has the shape of the embeddings.
-    [numerics/replicas-differ](#numericsreplicas-differ) compares their bytes.
+    [numerics/replicas-differ](#numericsreplicas-differ) compares their bytes. A head that is missing is an error where
+    `from_pretrained` or the Trainer is known to look for it, a warning elsewhere.
 
     ## Why it matters
     A head that is neither stored nor tied is initialised at random. The model trains on, from a loss as if it had learned
@@ -168,8 +170,19 @@ class Tied(Rule):
                 message=f"there is no output head ({_HEADS[0]}), and config.json says that it is not tied to {embedding}",
                 place=Place(path="config.json", key="tie_word_embeddings"),
                 help="save the model whole, or correct tie_word_embeddings if the head is the embedding",
+                severity=Severity.ERROR if _is_looked_for(checkpoint) else None,
                 data={"embedding": embedding},
             )
+
+
+def _is_looked_for(checkpoint: Checkpoint) -> bool:
+    """Whether the class in config.json is one that looks for the head, and it is this class that will be loaded."""
+    try:
+        absent = absent_names(checkpoint)
+    except FactUnavailable:
+        return False
+    described = checkpoint.listing.has_file("modules.json")  # of sentence-transformers, which loads the base model
+    return any(w.head for w in absent.lost) and not described and not resumes_by_itself(checkpoint)
 
 
 def _tied_shapes(weights: Weights) -> Iterator[Problem]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, WeightFile
+from ckpt_rules_weights.absent_names import absent_names, resumes_by_itself
 
 _WRAPPERS = (
     ("_orig_mod.", "torch.compile"),
@@ -27,7 +28,8 @@ class WrapperPrefix(Rule):
     ## What it checks
     `_orig_mod.` (torch.compile), `module.` before every name (data parallel), `_fsdp_wrapped_module.`, `_flat_param`,
     `_checkpoint_wrapped_module.`, a doubled `base_model.model.`. Inside a training state the first two are information only:
-    the loop that wrote it wraps its model in the same way when it resumes.
+    the loop that wrote it wraps its model in the same way when it resumes. Beside a config.json by which `from_pretrained` or
+    the Trainer looks for the plain names, and no training state of another loop, they are an error.
 
     ## Why it matters
     A plain model does not find these names. With `strict=False` the loader says nothing and the model stays as it was
@@ -48,25 +50,46 @@ class WrapperPrefix(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file and wrapper."""
+        lost = _are_looked_for(checkpoint)
         for file in checkpoint.weights.files:
-            found: Counter[tuple[str, str]] = Counter()
-            example: dict[str, str] = {}
-            for name in file.tensors:
-                for part, wrapper in _WRAPPERS:
-                    if part in name:
-                        found[part, wrapper] += 1
-                        example.setdefault(part, name)
-            plain = [n for n in file.tensors if not n.removeprefix("_orig_mod.").startswith("module.")]
-            if file.tensors and not plain:
-                found["module.", "data parallel"] = len(file.tensors)
-                example["module."] = next(iter(file.tensors))
+            found, example = _wrappers_in(file)
             for (part, wrapper), count in found.items():
+                severity = Severity.INFO if file.key and part in _WRAPPED_AGAIN else None
                 if part not in self.allowed:
                     yield Problem(
                         message=f"{count:,} of {len(file.tensors):,} tensor names carry '{part}' ({wrapper}), such as "
                         f"{example[part]}; a plain model does not find them",
                         place=Place(path=file.path, tensor=example[part], key=file.key or None),
                         help="save the unwrapped model, or strip the prefix when loading and list it in `allowed`",
-                        severity=Severity.INFO if file.key and part in _WRAPPED_AGAIN else None,
+                        severity=Severity.ERROR if lost else severity,
                         data={"prefix": part, "tensors": count},
                     )
+
+
+def wrappers_of(checkpoint: Checkpoint, path: str) -> tuple[str, ...]:
+    """The parts of names in a file of weights that this rule reports."""
+    return tuple(part for f in checkpoint.weights.files if f.path == path for part, _ in _wrappers_in(f)[0])
+
+
+def _wrappers_in(file: WeightFile) -> tuple[Counter[tuple[str, str]], dict[str, str]]:
+    """How often each wrapper is in the names of a file, and a name with it."""
+    found: Counter[tuple[str, str]] = Counter()
+    example: dict[str, str] = {}
+    for name in file.tensors:
+        for part, wrapper in _WRAPPERS:
+            if part in name:
+                found[part, wrapper] += 1
+                example.setdefault(part, name)
+    plain = [n for n in file.tensors if not n.removeprefix("_orig_mod.").startswith("module.")]
+    if file.tensors and not plain:
+        found["module.", "data parallel"] = len(file.tensors)
+        example["module."] = next(iter(file.tensors))
+    return found, example
+
+
+def _are_looked_for(checkpoint: Checkpoint) -> bool:
+    """Whether a class of transformers looks for the plain names, and fills in what it does not find."""
+    try:
+        return bool(absent_names(checkpoint).hidden) and not resumes_by_itself(checkpoint)
+    except FactUnavailable:
+        return False

@@ -102,6 +102,17 @@ def test_more_modules_than_the_file_holds_are_information(adapter):
     )
 
 
+def test_a_prefix_before_the_names_that_peft_looks_for(adapter):
+    def under_a_composite_model(tensors):
+        for name in list(tensors):
+            tensors[f"thinker.{name}"] = tensors.pop(name)
+
+    adapter("lora").edit(under_a_composite_model).result.assert_one(
+        path="adapter_model.safetensors", tensor=f"thinker.{Q.format(0, 'A')}", severity="error",
+        message="8 of 8 names have 'thinker.' before 'base_model.model.'", data={"prefix": "thinker.", "tensors": 8},
+    )  # fmt: skip
+
+
 def test_half_an_adapter(adapter):
     changed = adapter("lora").edit(lambda tensors: tensors.pop(Q.format(1, "B")))
     changed.result.assert_one(tensor=Q.format(1, "A"), message="layers.1.self_attn.q_proj has a lora_A and no lora_B")

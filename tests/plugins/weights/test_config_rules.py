@@ -112,7 +112,8 @@ def test_quantised_weights_are_left_alone(model, rule):
 
 def test_a_head_that_is_nowhere(model):
     headless = {n: t for n, t in tensors().items() if n != "lm_head.weight"}
-    run_rule(Tied(), model(headless)).assert_one(path="config.json", key="tie_word_embeddings", severity="warning")
+    run_rule(Tied(), model(headless)).assert_one(path="config.json", key="tie_word_embeddings", severity="error")
+    run_rule(Tied(), model(headless, model_type="ours")).assert_one(key="tie_word_embeddings", severity="warning")
     run_rule(Tied(), model(headless, tie_word_embeddings=True)).assert_skipped()
     run_rule(Tied(), model(headless, architectures=["LlamaModel"])).assert_skipped()
 
