@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{2,6})-of-(?P<count>\d{2,6})\.(?P<suffix>safetensors|bin|pt|pth)")
 _USUAL_STEMS = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
+_INDEX_FIRST = "diffusion_pytorch_model"
 _NOT_WEIGHTS = re.compile(
     r"(?:optim|optimizer|sched|scheduler|lr_sched|rng|random_states?|training_args|training_state|trainer_state|train_state"
     r"|scaler|grad_scaler|sampler|dl_state|custom_checkpoint|ema|model_ema|consolidated)(?:[._-].*)?"
@@ -39,9 +40,14 @@ class _Copy:
 
     @property
     def rank(self) -> tuple[bool, bool, bool, int, str]:
-        """Loaders take an adapter last, safetensors before torch, usual names first, a plain file before shards."""
+        """Loaders take an adapter last, safetensors before torch, usual names first, a plain file before shards.
+
+        Of diffusers' two, it is the other way round.
+        """
         usual = _USUAL_STEMS.index(self.stem) if self.stem in _USUAL_STEMS else len(_USUAL_STEMS)
         sharded = self.index is not None or len(self.paths) > 1
+        if self.stem == _INDEX_FIRST:
+            sharded = self.index is None
         return (self.stem.startswith("adapter"), self.suffix != "safetensors", sharded, usual, self.stem)
 
 
@@ -63,7 +69,10 @@ def find_weights(checkpoint: Checkpoint, folder: str = "") -> Weights:
     return Weights(
         files=tuple(_read(checkpoint, p) for p in chosen.paths if present(p)),
         index=chosen.index,
-        alternatives=tuple(tuple(_read(checkpoint, p) for p in c.paths if present(p)) for c in rivals),
+        alternatives=tuple(
+            tuple(_read(checkpoint, p) for p in c.paths if present(p)) for c in rivals if c.paths != chosen.paths
+        ),
+        passed_over=tuple(c.index for c in rivals if c.index is not None),
         unindexed=tuple(_read(checkpoint, p) for p in strays if p.endswith(chosen.suffix)),
     )
 

@@ -230,6 +230,7 @@ class Weights:
     files:        what is loaded, in shard order
     index:        the index that names the shards, where there is one
     alternatives: further complete copies in another format or under another name, which the loader passes over
+    passed_over:  indexes of such copies: some loaders go by an index wherever there is one
     expected:     file names that the index promises; those not in `files` are missing
     unindexed:    weight files of the same format that belong to no index and are not loaded
     parts:        the weights of each component, where the whole is loaded from several directories; `files` are then those
@@ -240,6 +241,7 @@ class Weights:
     files: tuple[WeightFile, ...]
     index: WeightIndex | None = None
     alternatives: tuple[tuple[WeightFile, ...], ...] = ()
+    passed_over: tuple[WeightIndex, ...] = ()
     unindexed: tuple[WeightFile, ...] = ()
     parts: tuple[Weights, ...] = ()
     behind: tuple[tuple[int, ...], ...] = ()

@@ -22,7 +22,7 @@ _MAGIC = (
 # torch.save writes the pickle first, in a folder of the archive's name; before torch 1.6 it began with a number of its own.
 _TORCH_ZIP = re.compile(rb"PK\x03\x04.{22}(?P<length>..)..(?P<name>[^/\0]+/data\.pkl)", re.DOTALL)
 _TORCH_LEGACY = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.")
-_ASIDE = re.compile(r".*(?:tmp|temp|part|incomplete|unfinished|\.bak|\.old|\.orig|~)(?:[._-].*)?", re.IGNORECASE)
+_ASIDE = re.compile(r".*(?:tmp|temp|part|incomplete|unfinished|\.bak|\.old|\.orig|~)\d*(?:[._-].*)?", re.IGNORECASE)
 _HTML = re.compile(rb"(?:<!doctype\s+html|<html|<head|<body|<script)", re.IGNORECASE)
 _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity, TensorInfo, WeightFile
+from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity, TensorInfo, WeightFile, Weights
 
 _BUFFERS = ("position_ids", "inv_freq", "masked_bias", "attn.bias")  # some versions save them, some do not
 _NS_PER_HOUR = 3_600 * 1_000_000_000
@@ -17,8 +17,9 @@ class DuplicateFormat(Rule):
 
     ## What it checks
     Copies of the weights in another format or under another name (`model.safetensors` beside `pytorch_model.bin` or beside
-    shards): the names, shapes and dtypes of their tensors, and whether the copy that loaders pass over is much newer than
-    the one that they take. The finding says which one that is.
+    shards): the names, shapes and dtypes of their tensors, whether the copy that loaders pass over is much newer than
+    the one that they take, and whether other loaders take it: transformers loads `model.safetensors` where there is one, vLLM and
+    diffusers go by `*.safetensors.index.json`. The finding says which one that is.
 
     ## Why it matters
     A trainer that changed its save format writes the new file and leaves the old one, which loaders prefer. Training then
@@ -45,9 +46,10 @@ class DuplicateFormat(Rule):
             return
         taken = weights.files[0].path
         for copy in weights.alternatives:
-            if not copy or any(f.problems for f in copy):
+            if not copy or any(f.problems for f in copy) or _is_cut(checkpoint, weights, copy):
                 continue
-            if why := _difference(weights.files, copy) or self._newer(checkpoint, weights.files, copy):
+            why = _difference(weights.files, copy) or self._newer(checkpoint, weights.files, copy)
+            if why := why or _other_loaders(weights, copy):
                 yield Problem(
                     message=f"the weights are there twice: loaders take {taken} and pass over {copy[0].path}, {why}",
                     place=Place(path=copy[0].path),
@@ -61,6 +63,27 @@ class DuplicateFormat(Rule):
 
         hours = (newest(copy) - newest(taken)) / _NS_PER_HOUR
         return f"which is {hours:,.1f} hours newer" if hours > self.newer_by_hours else None
+
+
+def _is_cut(checkpoint: Checkpoint, weights: Weights, copy: Sequence[WeightFile]) -> bool:
+    """Whether shards of it are gone, of which `weights/missing-shard` speaks."""
+    shards = [set(index.weight_map.values()) for index in weights.passed_over]
+    own = [s for s in shards if {f.path for f in copy} <= s]
+    return any(checkpoint.listing.get(name) is None for s in own for name in s)
+
+
+def _other_loaders(weights: Weights, copy: Sequence[WeightFile]) -> str | None:
+    """Which loaders take this copy, where a whole file lies beside the index of shards under the same name."""
+    for index in (weights.index, *weights.passed_over):
+        if index is None:
+            continue
+        whole, shards = index.path.removesuffix(".index.json"), set(index.weight_map.values())
+        here, there = ({f.path for f in files} for files in (weights.files, copy))
+        if here == {whole} != shards and there <= shards:
+            return f"which loaders that go by {index.path} (vLLM, diffusers) take"
+        if there == {whole} != shards and here <= shards:
+            return f"which loaders that do not go by {index.path} take"
+    return None
 
 
 def _difference(taken: Sequence[WeightFile], copy: Sequence[WeightFile]) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
 
 _SHARD = re.compile(r"((?:.*/)?(?:model|pytorch_model|diffusion_pytorch_model))-\d{5}-of-(\d{5})\.(safetensors|bin)")
 _WEIGHTS = re.compile(r"(?:model|pytorch_model)[\w.\-]*\.(?:safetensors|bin)")
@@ -18,8 +19,10 @@ class NotLoadable(Rule):
 
     ## What it checks
     Beside weights as `save_pretrained` names them: the index of shards; and `config.json`, where a tokenizer shows that the
-    model is one of transformers. It is not asked of a checkpoint to resume from: trainers know their model, and the layout says
-    what they need.
+    model is one of transformers. Beside the configuration of a model of transformers or diffusers, or of an adapter: that the
+    weights have a name that its loader looks for (`model.safetensors`, `diffusion_pytorch_model.safetensors`,
+    `adapter_model.safetensors`, the same as `.bin`, or an index); a variant, such as `model.fp16.safetensors`, is information
+    only. It is not asked of a checkpoint to resume from: trainers know their model, and the layout says what they need.
 
     ## Why it matters
     `from_pretrained` stops. Who wrote the model has the file in a cache and does not notice.
@@ -40,6 +43,8 @@ class NotLoadable(Rule):
         if _lacks_configuration(checkpoint) and "config.json" not in required:
             words = "config.json is missing: from_pretrained builds the model by it, and a tokenizer lies beside the weights"
             yield Problem(message=words, place=Place(path="config.json"), help=_COPY, severity=Severity.WARNING)
+        if not _is_resumed(checkpoint):
+            yield from _misnamed(checkpoint)
 
 
 def _indexes(checkpoint: Checkpoint) -> Iterator[str]:
@@ -59,3 +64,70 @@ def _lacks_configuration(checkpoint: Checkpoint) -> bool:
     if not listing.has_file("tokenizer_config.json") or any(map(listing.has_file, _DESCRIBES)):
         return False
     return any(_WEIGHTS.fullmatch(e.path) for e in listing.files())
+
+
+def _is_resumed(checkpoint: Checkpoint) -> bool:
+    """Whether a trainer loads the weights together with a training state."""
+    try:
+        return bool(checkpoint.state.values)
+    except FactUnavailable as absent:
+        return absent.blocked
+
+
+def _misnamed(checkpoint: Checkpoint) -> Iterator[Problem]:
+    """Weights beside a configuration under names that its loader does not look for."""
+    try:
+        weights = checkpoint.weights
+    except FactUnavailable:
+        return  # weights/missing speaks of it
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for file in weights.files:
+        folder, _, name = file.path.rpartition("/")
+        by_folder[f"{folder}/" if folder else ""].append(name)
+    for folder, names in by_folder.items():
+        wanted = _looked_for(checkpoint, folder, names)
+        indexes = [f"{name}.index.json" for name in wanted]
+        if not wanted or any(checkpoint.listing.has_file(folder + name) for name in (*wanted, *indexes)):
+            continue
+        if any(_SHARD.fullmatch(folder + name) for name in names):
+            continue  # without their index, which is reported above
+        yield _under_another_name(folder + names[0], names[0], wanted)
+
+
+def _looked_for(checkpoint: Checkpoint, folder: str, names: list[str]) -> tuple[str, ...]:
+    """The names that the loader of a folder's configuration knows; () where it is nobody's."""
+    if all(name.startswith("adapter_model") for name in names):
+        return ()
+    if checkpoint.listing.has_file(f"{folder}adapter_config.json"):
+        return ("adapter_model.safetensors", "adapter_model.bin")
+    config = _values(checkpoint, f"{folder}config.json")
+    if isinstance(config.get("_class_name"), str) and "_diffusers_version" in config:
+        return ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+    if isinstance(config.get("model_type"), str) and isinstance(config.get("architectures"), list):
+        return ("model.safetensors", "pytorch_model.bin") if config.get("transformers_weights") is None else ()
+    return ()
+
+
+def _under_another_name(path: str, name: str, wanted: tuple[str, ...]) -> Problem:
+    stems = "|".join(each.partition(".")[0] for each in wanted)
+    variant = re.fullmatch(rf"(?:{stems})\.([\w-]+)\.(?:safetensors|bin)", name)
+    if variant:
+        return Problem(
+            message=f"the weights are there as the variant '{variant[1]}' alone, and from_pretrained stops unless it is asked for",
+            place=Place(path=path),
+            help=f"load them with variant='{variant[1]}', and say so where the model is described",
+            severity=Severity.INFO,
+        )
+    return Problem(
+        message=f"the weights lie in {name}, and from_pretrained looks for {wanted[0]}, {wanted[1]} or an index of shards: it stops",
+        place=Place(path=path),
+        help=f"rename it to {wanted[0] if name.endswith('.safetensors') else wanted[1]}",
+    )
+
+
+def _values(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:
+    try:
+        values = checkpoint.contents(path)
+    except FactUnavailable:
+        return {}
+    return values if isinstance(values, Mapping) else {}

@@ -22,6 +22,8 @@ from ckpt_rules_training.optimizer_groups import ABSENT, absences
 from ckpt_rules_training.words import count, inside, listed, shown
 
 _MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum"})
+_TORCHS_OWN = frozenset({"foreach", "fused", "capturable", "differentiable"})
+"""Options that the optimizers of torch have; Apex, DeepSpeed and fairseq keep float32 moments of half-precision weights by design."""
 _ABSURD = 1e4
 _MASTERS = ("master", "fp32")
 
@@ -117,9 +119,10 @@ class MomentDtype(Rule):
     """The optimizer's moments are kept in half precision, or no float32 copy of half-precision weights exists.
 
     ## What it checks
-    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning. Weights in half
-    precision without a float32 master copy anywhere are information only: pure bfloat16 training makes both that way by
-    itself, and it is a choice.
+    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning. So are weights in
+    half precision without a float32 master copy anywhere where one of torch's own optimizers, whose moments have the dtype of
+    what they train, has float32 moments: float32 weights were trained, and rounded when they were saved. Else such weights are
+    information only: pure bfloat16 training makes both that way by itself, and it is a choice.
 
     ## Why it matters
     bfloat16 keeps 8 bits of a number: a second moment with a decay of 0.999 can no longer change by less than 0.4 %, and
@@ -159,6 +162,15 @@ def _half_precision(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterat
             help="save the optimizer's state_dict as it is, without a cast",
             data={"half": len(half), "moments": len(moments)},
         )
+    elif usual in HALF_DTYPES and not _has_masters(checkpoint, optimizer) and _are_rounded(checkpoint, optimizer):
+        path = checkpoint.weights.files[0].path
+        yield Problem(
+            message=f"the weights are {usual} and the optimizer's moments float32: the float32 weights that were trained are not in "
+            "the checkpoint, and a resume goes on from rounded ones",
+            place=Place(path=path),
+            help="save the float32 weights (or the master copies) with the optimizer; round them for inference alone",
+            data={"dtype": usual, "moments": "float32"},
+        )
     elif usual in HALF_DTYPES and not _has_masters(checkpoint, optimizer):
         yield Problem(
             message=f"the weights are {usual}, and no float32 master copy of them is in the checkpoint",
@@ -167,6 +179,19 @@ def _half_precision(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterat
             help="nothing to do for pure half-precision training; with mixed precision, save the float32 weights",
             data={"dtype": usual},
         )
+
+
+def _are_rounded(checkpoint: Checkpoint, optimizer: OptimizerState) -> bool:
+    """Whether float32 weights were trained, by moments that take the dtype of what is trained, and none of them is there."""
+    if not all(_TORCHS_OWN & group.options.keys() for group in optimizer.groups):
+        return False
+    moments = [t for s in optimizer.states.values() for n, t in s.tensors.items() if n in _MOMENTS and len(t.shape) > 0]
+    weights = [(f, t) for f, _, t in checkpoint.weights.items() if "float" in t.dtype]
+    half = {t.shape for _, t in weights if t.dtype in HALF_DTYPES}
+    wide = {t.shape for _, t in weights if t.dtype not in HALF_DTYPES}
+    averaged = any("ema" in f.key.lower() for f, _ in weights)  # which is rounded on purpose, and not what is trained
+    fits = all(t.dtype == "float32" and t.shape in half and t.shape not in wide for t in moments)
+    return bool(moments) and fits and not averaged
 
 
 def _has_masters(checkpoint: Checkpoint, optimizer: OptimizerState) -> bool:

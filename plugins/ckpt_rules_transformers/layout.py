@@ -27,6 +27,7 @@ from ckpt_rules import (
     SchedulerState,
     TrainingState,
     Weights,
+    find_weights,
     state_dicts,
 )
 from ckpt_rules_accelerate import fsdp, zero
@@ -47,7 +48,9 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin)")
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
 _CERTAIN, _LIKELY = 95, 70
+_BOTH = frozenset({"resume", "load"})
 _KEYS = frozenset(
     {
         "global_step", "log_history", "max_steps", "num_train_epochs", "is_world_process_zero", "is_local_process_zero",
@@ -96,7 +99,7 @@ class TransformersTrainer(Layout):
             f"the Trainer writes it last, so this save never finished, and a resume stops without it{_chosen(checkpoint)}",
             commits=True,
         )
-        return (committed, *_model(checkpoint), *_index(checkpoint), *self._optimizer_files(checkpoint))
+        return (committed, *_model(checkpoint), *_findable(checkpoint), *self._optimizer_files(checkpoint))
 
     def _optimizer_files(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         sharded = requirements_of_sharded(checkpoint)
@@ -294,27 +297,35 @@ def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:
     for folder in folders:
         if any(_has(checkpoint, inside(folder, name)) for name in WEIGHTS):
             why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
-            yield Requirement((inside(folder, CONFIG),), why, purposes=frozenset({"resume", "load"}))
+            yield Requirement((inside(folder, CONFIG),), why, purposes=_BOTH)
         elif folder:
             why = "without it the Trainer passes over this adapter, which starts anew without a word"
-            yield Requirement(
-                tuple(inside(folder, name) for name in WEIGHTS), why, purposes=frozenset({"resume", "load"})
-            )
+            yield Requirement(tuple(inside(folder, name) for name in WEIGHTS), why, purposes=_BOTH)
     if not folders and not modules(checkpoint):
         why = "without it from_pretrained does not know which model the weights belong to"
         yield Requirement(("config.json",), why, purposes=frozenset({"load"}))
     yield from module_requirements(checkpoint)
 
 
-def _index(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-    """The index, where there are shards and no weights in one file, which the Trainer prefers."""
+def _findable(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+    """A name by which the Trainer finds the weights that are there: that of one file, or of the index of shards."""
     listing = checkpoint.listing
-    shards = [e for e in listing if "/" not in e.path and _SHARD.fullmatch(e.name)]
-    if not shards or any(map(listing.has_file, ("model.safetensors", "pytorch_model.bin", *WEIGHTS))):
+    if any(map(listing.has_file, (*_WHOLE, *WEIGHTS))) or checkpoint.fact(fsdp_parts).models:
         return ()
-    stem = "model.safetensors" if shards[0].name.endswith(".safetensors") else "pytorch_model.bin"
-    why = 'the Trainer finds shards by it alone, and stops with "Can\'t find a valid checkpoint"'
-    return (Requirement((f"{stem}.index.json",), why, purposes=frozenset({"resume", "load"})),)
+    shards = [e for e in listing if "/" not in e.path and _SHARD.fullmatch(e.name)]
+    if shards:
+        stem = _WHOLE[0] if shards[0].name.endswith(".safetensors") else _WHOLE[1]
+        why = 'the Trainer finds shards by it alone, and stops with "Can\'t find a valid checkpoint"'
+        return (Requirement((f"{stem}.index.json",), why, purposes=_BOTH),)
+    elsewhere = any(listing.has_file(f"{name}.index.json") for name in _WHOLE)
+    if elsewhere or modules(checkpoint) or checkpoint.fact(adapters) or checkpoint.fact(zero_saves):
+        return ()
+    try:
+        other = find_weights(checkpoint).files[0].path
+    except (FactUnavailable, IndexError):
+        return ()  # weights/missing reports it
+    why = f'the Trainer does not look for {other}, and stops with "Can\'t find a valid checkpoint"'
+    return (Requirement(_WHOLE, why, purposes=_BOTH),)
 
 
 def _own_name(checkpoint: Checkpoint) -> str:

@@ -29,7 +29,8 @@ class MissingShard(Rule):
 
     ## What it checks
     Every file in the index's `weight_map` lies beside it, and holds each tensor that the index promises. Names that lead
-    out of the checkpoint are never followed.
+    out of the checkpoint are never followed. As a warning, an index that transformers passes over, because the weights lie beside
+    it in one file, and whose shards are gone.
 
     ## Why it matters
     A copy or a save stopped half way. Some loaders refuse, some fill the missing parameters with random numbers.
@@ -42,7 +43,8 @@ class MissingShard(Rule):
     tags = frozenset({"load", "resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each shard that is missing or lacks tensors."""
+        """One problem for each shard that is missing or lacks tensors, one for each index that is passed over."""
+        yield from _stale(checkpoint)
         try:
             indexed = _indexed(checkpoint)
         except FactUnavailable as unavailable:
@@ -76,6 +78,28 @@ def _missing(checkpoint: Checkpoint, weights: Weights, index: WeightIndex) -> It
                 more = f" and {len(absent) - _SHOWN:,} more" if len(absent) > _SHOWN else ""
                 what = f"the shard lacks {len(absent):,} of the {len(tensors):,} tensors that {index.path} promises: "
                 yield _problem(index, name, what + ", ".join(absent[:_SHOWN]) + more, path=name, tensor=absent[0])
+
+
+def _stale(checkpoint: Checkpoint) -> Iterator[Problem]:
+    """Indexes of an earlier save beside the one file that transformers takes; loaders that go by them stop."""
+    try:
+        weights = checkpoint.weights
+    except FactUnavailable:
+        return
+    for each in (weights, *weights.parts):
+        for index in each.passed_over:
+            shards, whole = set(index.weight_map.values()), index.path.removesuffix(".index.json")
+            gone = sorted(s for s in shards if checkpoint.listing.get(s) is None)
+            if gone and [f.path for f in each.files] == [whole]:
+                are = "is" if len(gone) == 1 else "are"
+                yield Problem(
+                    message=f"the index names {len(shards):,} shards, and {len(gone):,} of them {are} not there ({gone[0]}); "
+                    f"transformers loads {whole} instead, loaders that go by the index (vLLM, diffusers) stop",
+                    place=Place(path=index.path),
+                    help=f"delete the index, if {whole} holds the weights that are meant",
+                    severity=Severity.WARNING,
+                    data={"shards": sorted(shards)[:100], "missing": gone[:100]},
+                )
 
 
 def _is_no_index(checkpoint: Checkpoint, path: str) -> bool:

@@ -171,6 +171,16 @@ class TestTheArgumentsOfTheRun:
     def checkpoint(self, copied):
         return copied(TRAIN, "plain", "run/checkpoint-8")
 
+    def test_weights_under_a_name_that_the_trainer_does_not_look_for(self, checkpoint):
+        assert verify(checkpoint).findings == []
+        (checkpoint / "model.safetensors").rename(checkpoint / "weights.safetensors")
+        (found,) = (f for f in verify(checkpoint).findings if f.severity == "error")
+        assert (found.rule, found.place.path) == ("files/missing-required", "model.safetensors")
+        assert found.message == (
+            "model.safetensors (or pytorch_model.bin) is missing: the Trainer does not look for weights.safetensors, and stops "
+            'with "Can\'t find a valid checkpoint"'
+        )
+
     def test_a_class_of_the_scripts_own_is_information(self, checkpoint):
         (checkpoint / "training_args.bin").write_bytes(with_pickle(asks_for(("__main__", "TrainingArguments"))))
         report = verify(checkpoint, strict=True)

@@ -6,7 +6,10 @@ import json
 
 import pytest
 import torch
+from diffusers import UNet2DModel
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ckpt_rules import verify
 
@@ -124,6 +127,65 @@ class TestNotLoadable:
         save_file({"w": torch.ones(2, 2)}, tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
         (tmp_path / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DModel"]}')
         assert found(tmp_path, "publish") == [("files/missing-required", "unet/config.json", "error")]
+
+
+class TestNames:
+    """Each loader looks for the weights under names of its own, and stops where there are none."""
+
+    def llama(self, tmp_path, name):
+        config = LlamaConfig(
+            vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+        )
+        LlamaForCausalLM(config).save_pretrained(tmp_path)
+        (tmp_path / "model.safetensors").rename(tmp_path / name)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        "name", ["weights.safetensors", "model_final.safetensors", "diffusion_pytorch_model.safetensors"]
+    )
+    @pytest.mark.parametrize("ruleset", ["inference", "publish"])
+    def test_transformers(self, tmp_path, name, ruleset):
+        model = self.llama(tmp_path, name)
+        with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+            LlamaForCausalLM.from_pretrained(model)
+        (finding,) = [f for f in verify(model, ruleset=ruleset).findings if f.severity == "error"]
+        assert (finding.rule, str(finding.place)) == ("weights/not-loadable", name)
+        assert (
+            f"the weights lie in {name}, and from_pretrained looks for model.safetensors, pytorch_model.bin or"
+            in finding.message
+        )
+
+    def test_a_variant_is_loaded_where_it_is_asked_for(self, tmp_path):
+        model = self.llama(tmp_path, "model.fp16.safetensors")
+        assert LlamaForCausalLM.from_pretrained(model, variant="fp16")
+        assert found(model, "inference") == [("weights/not-loadable", "model.fp16.safetensors", "info")]
+        assert verify(model, ruleset="inference").reason == "safe to load"
+
+    def test_the_usual_name(self, tmp_path):
+        assert found(self.llama(tmp_path, "model.safetensors"), "inference") == []
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")
+    def test_an_adapter(self, tmp_path):
+        model = self.llama(tmp_path / "base", "model.safetensors")
+        peft = get_peft_model(LlamaForCausalLM.from_pretrained(model), LoraConfig(target_modules=["q_proj"], r=2))
+        peft.save_pretrained(tmp_path / "adapter")
+        assert found(tmp_path / "adapter", "inference") == []
+        (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter" / "lora.safetensors")
+        assert found(tmp_path / "adapter", "inference")[0][1:] == ("adapter_config.json", "error")
+
+    def test_diffusers(self, tmp_path):
+        blocks = {"block_out_channels": (16,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+        UNet2DModel(**blocks, layers_per_block=1, norm_num_groups=8, sample_size=8).save_pretrained(tmp_path)
+        assert found(tmp_path, "inference") == []
+        (tmp_path / "diffusion_pytorch_model.safetensors").rename(tmp_path / "model.safetensors")
+        with pytest.raises(OSError, match="no file named"):
+            UNet2DModel.from_pretrained(tmp_path)
+        assert found(tmp_path, "inference") == [("weights/not-loadable", "model.safetensors", "error")]
+
+    def test_a_configuration_of_ones_own_says_nothing(self, tmp_path):
+        model = self.llama(tmp_path, "weights.safetensors")
+        (model / "config.json").write_text('{"model_type": "mine", "hidden": 4}')
+        assert found(model, "inference") == []
 
 
 def test_the_optimizer_in_the_file_of_the_weights(tmp_path):

@@ -402,9 +402,56 @@ def test_half_precision_moments_beside_float32_weights(dtype, make_checkpoint, r
     )  # fmt: skip
 
 
+class TestRoundedWeights:
+    """Float32 moments of torch's own optimizers: float32 weights were trained, and only half-precision ones were saved."""
+
+    def rounded(self, make_checkpoint, dtype, options=None, **more):
+        ck = make_checkpoint(dtype=str(dtype).removeprefix("torch."), **more)
+
+        def edit(state):
+            state[OPT]["param_groups"] = [options(group) for group in state[OPT]["param_groups"]]
+
+        return ck if options is None else ck.edit(STATE, edit)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_without_masters(self, make_checkpoint, run_rule, dtype):
+        name = str(dtype).removeprefix("torch.")
+        run_rule(MomentDtype(), self.rounded(make_checkpoint, dtype)).assert_one(
+            path="model.safetensors", severity="warning",
+            message=f"the weights are {name} and the optimizer's moments float32: the float32 weights that were trained are not in",
+        )  # fmt: skip
+
+    def test_with_masters(self, make_checkpoint, run_rule):
+        ck = self.rounded(make_checkpoint, torch.bfloat16, extra={"master_weights": {"w": torch.zeros(3)}})
+        run_rule(MomentDtype(), ck).assert_passed()
+
+    def test_an_optimizer_that_keeps_float32_moments_of_any_weight(self, make_checkpoint, run_rule):
+        def apex(group):
+            return {k: v for k, v in group.items() if k not in ("foreach", "fused", "capturable", "differentiable")}
+
+        ck = self.rounded(make_checkpoint, torch.bfloat16, apex)
+        run_rule(MomentDtype(), ck).assert_one(severity="info", message="no float32 master copy")
+
+    def test_one_trained_in_float32_beside_frozen_ones(self, make_checkpoint, run_rule):
+        def head(state):
+            kept = state[OPT]["param_groups"][0]["params"][-1]
+            state[OPT]["state"] = {
+                kept: {"step": torch.tensor(9.0), "exp_avg": torch.zeros(3, 5), "exp_avg_sq": torch.zeros(3, 5)}
+            }
+
+        ck = self.rounded(make_checkpoint, torch.bfloat16).edit(STATE, head)
+        ck.edit("model.safetensors", lambda t: t | {"head.weight": torch.zeros(3, 5)})
+        run_rule(MomentDtype(), ck).assert_one(severity="info", message="no float32 master copy")
+
+
 def test_no_float32_copy_of_half_precision_weights(make_checkpoint, run_rule):
     ck = make_checkpoint(dtype="bfloat16")
-    run_rule(MomentDtype(), ck).assert_one(
+
+    def cast(state):
+        for entry in state[OPT]["state"].values():
+            entry |= {name: entry[name].bfloat16() for name in ("exp_avg", "exp_avg_sq")}
+
+    run_rule(MomentDtype(), ck.edit(STATE, cast)).assert_one(
         path="model.safetensors", severity="info",
         message="the weights are bfloat16, and no float32 master copy of them is in the checkpoint",
     )  # fmt: skip
