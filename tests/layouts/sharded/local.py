@@ -1,4 +1,4 @@
-"""Trains with FSDP 1 on two CPU ranks and keeps LOCAL_STATE_DICT: `local.py OUT [original]` writes OUT/accelerate and OUT/plain.
+"""Trains with FSDP 1 on two CPU ranks and keeps LOCAL_STATE_DICT: `local.py OUT [original]` writes OUT/accelerate, OUT/dcp and OUT/plain.
 
 With `original`, the parameters keep their own names beside the flattened one. OUT/loaded.txt says what `load_state` did.
 """
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed.checkpoint as dcp
 from forking import fork
 from fsdp import on_cpu
 
@@ -41,6 +42,9 @@ def main() -> None:
         model, torch.distributed.fsdp.StateDictType.LOCAL_STATE_DICT
     ):
         torch.save(model.state_dict(), out / "plain" / f"model_rank{rank}.pt")
+        state = {"model": model.state_dict(), "step": 4}
+        state["optim"] = torch.distributed.fsdp.FullyShardedDataParallel.optim_state_dict(model, optimizer)
+        dcp.save(state, checkpoint_id=out / "dcp")
     torch.save(optimizer.state_dict(), out / "plain" / f"optim_rank{rank}.pt")
     try:
         accelerator.load_state(str(out / "accelerate"))

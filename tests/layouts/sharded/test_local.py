@@ -47,3 +47,10 @@ def test_a_piece_that_was_cut(copied, variant):
 def test_files_of_a_script_of_ones_own_end_as_unknown(made, variant):
     report = verify(made(SCRIPT, *variant) / "plain")
     assert report.verdict.value == "unknown", said(report)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_distributed_checkpoint_of_it_passes(made, variant):
+    report = verify(made(SCRIPT, *variant) / "dcp")
+    assert report.verdict.value == "passed", said(report)
+    assert {f.rule for f in report.findings} <= {"weights/wrapper-prefix"}
