@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable, UsageError
+from ckpt_rules.exports import exported_files, exports_among, runs_of_exports
 from ckpt_rules.facts.files import (
     Entry,
     EntryKind,
@@ -21,6 +22,7 @@ from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.report import Report, Verdict
 from ckpt_rules.save_names import SaveNames
 from ckpt_rules.storage import LocalStorage
+from ckpt_rules.understanding import not_understood
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
@@ -71,7 +73,13 @@ def runs_in(
     if not folders or _is_checkpoint(path, plugins, limits, timeout, is_alone=True):
         return {}
     found = {folder: _saves(folder, plugins, limits, timeout) for folder in folders}
-    return {run: saves for run, saves in found.items() if saves and (here or _any(saves, plugins, limits, timeout))}
+    runs = {run: saves for run, saves in found.items() if saves and (here or _any(saves, plugins, limits, timeout))}
+    if len(runs) < _SEVERAL:
+        return runs
+    exports = runs_of_exports(
+        runs, lambda save: open_checkpoint(LocalStorage(save, limits), plugins, limits, timeout)[0]
+    )
+    return {run: saves for run, saves in runs.items() if run not in exports}
 
 
 def itself(path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS) -> str | None:
@@ -132,23 +140,39 @@ def _real(path: str) -> str | None:
 
 
 def _saves(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -> tuple[str, ...]:
-    """The saves that lie in a directory, oldest first; directories before which nothing was written left out."""
+    """The saves that lie in a directory, oldest first; empty directories and exported weights left out."""
     storage, names = LocalStorage(path, limits), SaveNames(plugins.layouts)
     path = path.rstrip("/")
     mixed = _mixed(storage)
-    if not mixed and (saves := names.directories(storage.directories())):
-        empty = _empty(storage, saves)
-        return tuple(f"{path}/{name}" for name in saves if name not in empty)
-    paths = tuple(f"{path}/{name}" for name in mixed or names.files(storage.files()))
-    return paths if _any(paths, plugins, limits, timeout) else ()
+    directories = [] if mixed else names.directories(storage.directories())
+    files = tuple(f"{path}/{name}" for name in mixed or names.files(storage.files()))
+
+    def opened(name: str) -> Checkpoint:
+        return open_checkpoint(LocalStorage(f"{path}/{name}", limits), plugins, limits, timeout)[0]
+
+    if directories:
+        beside = any(not_understood(opened(os.path.basename(file)), "resume") is None for file in files[-1:])
+        meant = _meant(storage, directories, opened, beside=beside)
+        if meant or not beside:
+            return tuple(f"{path}/{name}" for name in meant)
+    if not _any(files, plugins, limits, timeout):
+        return ()
+    exports = set() if mixed else exported_files([os.path.basename(file) for file in files], opened)
+    return tuple(file for file in files if os.path.basename(file) not in exports)
 
 
-def _empty(storage: LocalStorage, saves: list[str]) -> set[str]:
+def _meant(storage: LocalStorage, saves: list[str], opened: Callable[[str], Checkpoint], *, beside: bool) -> list[str]:
+    """Those of the directories that something was written to, and that are no exports."""
     try:
         listing = storage.list()
     except OSError:
-        return set()
-    return set() if listing.truncated else set(saves) - {e.path.partition("/")[0] for e in listing if _holds(e)}
+        return saves
+    if listing.truncated:
+        return saves
+    filled = {e.path.partition("/")[0] for e in listing if _holds(e)}
+    saves = [name for name in saves if name in filled]
+    exports = exports_among(saves, listing, opened, beside=beside)
+    return [name for name in saves if name not in exports]
 
 
 def _several(names: list[str]) -> list[str]:

@@ -143,7 +143,12 @@ def _from_type(builder: TorchBuilder, function: object, kind: object, args: obje
     tensor = builder.build(function, args)
     if not isinstance(tensor, TensorInfo | Opaque):
         raise TypeError
-    return _with_state(tensor, state)
+    return tensor if _takes_any_state(kind) else _with_state(tensor, state)
+
+
+def _takes_any_state(kind: Global) -> bool:
+    """Whether a subclass of tensors reads its state by itself, as the sharded ones of FSDP 1 do, and those of others may."""
+    return kind.module.partition(".")[0] != "torch" or kind.module.startswith("torch.distributed._shard.")
 
 
 def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:

@@ -27,6 +27,9 @@ from ckpt_rules_dcp.saved import METADATA
 
 _MODEL = re.compile(r"pytorch_model_fsdp(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
 _OPTIMIZER = re.compile(r"optimizer(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
+_FLAT = "_flat_param"
+"""What FSDP 1 calls the parameters of a module that it has flattened into one (LOCAL_STATE_DICT)."""
+
 _SHARD = re.compile(r"__(\d{1,6})_\d{1,6}\.distcp")
 _MODEL_STOPS = "the rank stops with FileNotFoundError, for its piece of the model is there alone"
 _OPTIMIZER_STOPS = "the rank stops with FileNotFoundError, for its piece of the optimizer is there alone"
@@ -141,7 +144,11 @@ def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
         _committed(checkpoint, path)
         return WeightFile(path, "dcp", saved.model_tensors(checkpoint, path))
     file = checkpoint.torch_file(path)
-    return WeightFile(path, "torch", flatten(_whole(file.value)), problems=file.problems)
+    tensors = flatten(_whole(file.value))
+    if part.ranks and any(name.rpartition(".")[2] == _FLAT for name in tensors):
+        message = "each rank kept its piece of the flattened model, and which weights it is made of is not written down"
+        raise FactUnavailable(message, path=path)
+    return WeightFile(path, "torch", tensors, problems=file.problems)
 
 
 def _committed(checkpoint: Checkpoint, path: str) -> None:

@@ -53,6 +53,11 @@ class Loops:
         """Whether a resume starts the next epoch."""
         return self.at_end and self.batches["processed"] >= self.batches["ready"] > 0
 
+    @property
+    def ended(self) -> bool:
+        """Whether `fit` had ended, so that the epoch counts as complete however far it was."""
+        return self.epochs["ready"] > 0 and self.epochs["completed"] >= self.epochs["ready"]
+
 
 def read_loops(state: Mapping[object, object]) -> Loops | None:
     """The loops of a checkpoint; None where it has none, or none that make sense."""

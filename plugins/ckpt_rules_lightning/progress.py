@@ -38,11 +38,13 @@ def progress_of(loops: Loops | None, optimizers: int) -> Progress:
 
 
 def _epoch_length(loops: Loops) -> int | None:
-    """Batches in an epoch: of this one where it is complete, else of those before it."""
+    """Batches in an epoch: of this one where it is complete, else of those before it, unless one of them was cut short."""
     if loops.epoch_complete:
         return loops.batches["ready"]
     finished, before = loops.epochs["ready"] - 1, loops.total["ready"] - loops.batches["ready"]
-    return before // finished if finished > 0 and before > 0 and before % finished == 0 else None
+    if finished <= 0 or before <= 0 or before % finished:
+        return None
+    return before // finished if before // finished >= loops.batches["ready"] else None
 
 
 def _accumulation(batches: int, updates: int, epochs: int) -> int:
@@ -61,10 +63,12 @@ def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) ->
         if loops.loaders and loops.batches["completed"] < loops.batches["ready"]:
             # Saved within the last batch, the loader is at its end and not yet at the next beginning.
             sentence += ", but with what its data loader still has to give after this epoch, which may be nothing"
-        elif loops.epochs["processed"] == loops.epochs["ready"]:
+        elif loops.epochs["processed"] == loops.epochs["ready"] and not loops.loaders:
             # Written at the end of the epoch, and not in its last batch.
             sentence += "; with max_steps, Lightning 2.6.6 first trains one batch more of the complete one"
         return ResumePlan(sentence, epoch + 1, 0, total, steps)
+    if loops.ended:
+        return _after_the_end(loops, epoch, step, total, steps)
     if step == 0:
         return ResumePlan(f"training starts epoch {epoch:,} at its first batch", epoch, 0, total, steps)
     left = None if total is None else max(total - step, 0)
@@ -87,3 +91,14 @@ def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) ->
         f"state{again}"
     )
     return ResumePlan(sentence, epoch, 0, left, steps)
+
+
+def _after_the_end(loops: Loops, epoch: int, step: int, total: int | None, steps: int) -> ResumePlan:
+    """Training stopped within an epoch, and its loops were closed: for Lightning the epoch is over."""
+    of = "" if total is None else f" of {total:,}"
+    data = "where the data loader left off" if loops.loaders else "and with the data from their start"
+    sentence = (
+        f"training had ended within epoch {epoch:,}, after batch {step:,}{of}; a resume takes that epoch for complete and starts "
+        f"epoch {epoch + 1:,} at its first batch; with max_steps, Lightning 2.6.6 starts it after batch {step:,}, {data}"
+    )
+    return ResumePlan(sentence, epoch + 1, 0, total, steps)

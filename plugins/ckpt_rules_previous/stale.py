@@ -20,7 +20,8 @@ class StaleState(Rule):
     ## What it checks
     Where the counters say that steps were made since the earlier save, by what the files say of themselves: the CRC-32 that a
     torch file keeps of each tensor, and the batches that a data loader counted within an epoch. All tensors of the optimizers must
-    not be the same, nor all weights (unless the learning rate may have been zero), nor the place in the data. Steps that
+    not be the same where its count of updates is, nor all weights (unless the learning rate may have been zero), nor the place in
+    the data. Steps that
     are too few for an update, where the trainer accumulates gradients, are passed over. What lies in files without check sums is
     compared by `previous/unchanged`, which reads every byte.
 
@@ -74,8 +75,14 @@ def _steps_of_an_update(checkpoint: Checkpoint, counter: Counter) -> float:
 
 
 def may_have_changed(what: str, checkpoint: Checkpoint, steps: int) -> bool:
-    """Whether it is of the kind that steps change: weights stay as they are at a learning rate of zero."""
-    return what != "weights" or had_rate(checkpoint, steps)
+    """Whether it is of the kind that steps change: weights stay as they are at a learning rate of zero.
+
+    An optimizer that has counted updates since is not that of the save before.
+    """
+    if what == "weights":
+        return had_rate(checkpoint, steps)
+    before, after = updates(checkpoint.previous), updates(checkpoint)
+    return before is None or after is None or after <= before
 
 
 Sums = dict[tuple[str, object], tuple[int, int]]

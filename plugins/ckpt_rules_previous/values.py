@@ -11,7 +11,7 @@ from pydantic import Field
 from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Problem, Reads, Rule, Severity, Wanted
 from ckpt_rules_previous.optimizer import is_moment
 from ckpt_rules_previous.saves import base_rates, called, had_rate, listed, maybe, rates, steps_between
-from ckpt_rules_previous.stale import PARTS, identical, steps_by_progress
+from ckpt_rules_previous.stale import PARTS, identical, may_have_changed, steps_by_progress
 
 _OWN_HEAD = re.compile(r"(?:^|\.)(?:v_head|value_head|reward_head)\.")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|score|classifier|qa_outputs|head)\.")
@@ -65,7 +65,11 @@ class Unchanged(_OfValues):
         """One problem for the optimizer, and one for all weights or for the head."""
         name, steps = called(checkpoint.previous), steps_between(checkpoint)
         measures = Measure.FINGERPRINT | Measure.MOMENTS
-        told = {what for what, find in PARTS.items() if identical(find, checkpoint)[1]}
+        told = {
+            what
+            for what, find in PARTS.items()
+            if may_have_changed(what, checkpoint, steps) and identical(find, checkpoint)[1]
+        }
         moments: list[Problem] = []
         if "optimizer" not in told and maybe(lambda: steps_by_progress(checkpoint)) is not None:
             moments = list(_same_moments(checkpoint, name, steps, measures))

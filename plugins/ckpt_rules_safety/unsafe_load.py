@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 from pydantic import Field
@@ -89,8 +88,10 @@ def files_of_a_resume(checkpoint: Checkpoint) -> list[str]:
         except FactUnavailable as absent:
             if absent.path:  # a file that is damaged, or holds something else, still asks for globals
                 paths.append(absent.path)
-    with contextlib.suppress(FactUnavailable):
+    try:
         paths += [f.path for f in checkpoint.weights.files if f.format == "torch"]
+    except FactUnavailable as absent:
+        paths += [absent.path] if absent.path else []
     torch_files = {e.path for e in checkpoint.files_in("torch")}
     found = [p for p in dict.fromkeys(paths) if p in torch_files and not _is_left_alone(checkpoint, p)]
     if not found:

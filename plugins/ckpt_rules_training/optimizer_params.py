@@ -23,6 +23,8 @@ _ADAM = frozenset({"exp_avg", "exp_avg_sq"})
 _SCALARS = frozenset({"mu_product", "eta", "mu"})
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _MAX_NESTING = 4
+_FLAT = "_flat_param"
+"""What FSDP 1 calls the parameters that it has flattened into one: those beside it are a rank's piece of theirs."""
 
 
 class ParamMismatch(Rule):
@@ -262,6 +264,8 @@ def _by_name(
     weights = {_bare(name): t.shape for name, t in checkpoint.weights.tensors.items()}
     if not all(k in names and names[k] in weights for k in shapes):
         return None
+    if any(name.rpartition(".")[2] == _FLAT for name in weights):
+        return iter(())
     return _name_problems(optimizer, [(k, names[k], s, weights[names[k]]) for k, s in shapes.items()])
 
 

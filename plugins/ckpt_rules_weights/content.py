@@ -19,6 +19,7 @@ from ckpt_rules import (
     expected_format,
 )
 
+_FLAT = "_flat_param"
 _SHOWN = 5
 _FORMATS = frozenset({
     ".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".distcp", ".h5", ".keras", ".gguf", ".npz", ".msgpack", ".ocdbt",
@@ -158,7 +159,19 @@ class NoTensors(Rule):
 
 def _is_dictionary(checkpoint: Checkpoint, file: WeightFile) -> bool:
     """Whether a file is a dictionary without tensors; a pickled module or TorchScript keeps its tensors elsewhere."""
-    return file.format == "safetensors" or isinstance(checkpoint.torch_file(file.path).value, Mapping)
+    if file.format == "safetensors":
+        return True
+    return isinstance(checkpoint.torch_file(file.path).value, Mapping) and not _is_flattened(checkpoint, file)
+
+
+def _is_flattened(checkpoint: Checkpoint, file: WeightFile) -> bool:
+    """Whether FSDP 1 keeps a rank's piece of all parameters as one (LOCAL_STATE_DICT); some or all others are empty then."""
+    names: set[object] = set(file.tensors)
+    if file.format == "torch":
+        value = checkpoint.torch_file(file.path).value
+        inside = value.get(file.key) if isinstance(value, Mapping) and file.key else value
+        names |= set(inside) if isinstance(inside, Mapping) else set()
+    return any(str(name).rpartition(".")[2] == _FLAT for name in names)
 
 
 class EmptyTensors(Rule):
@@ -184,7 +197,7 @@ class EmptyTensors(Rule):
         """One problem for each file with such tensors."""
         for file in checkpoint.weights.files:
             empty = [n for n, t in file.tensors.items() if 0 in t.shape and _is_parameter(n)]
-            if empty:
+            if empty and not _is_flattened(checkpoint, file):
                 yield _hollow(file, empty)
 
 

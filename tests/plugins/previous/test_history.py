@@ -235,6 +235,26 @@ class TestStaleState:
         )
         assert verify(after.path).exit_code == 1
 
+    def test_an_optimizer_that_counted_on_is_not_that_of_the_save_before(self, trainer_save, run_rule):
+        """Equal moments alone are no copy: by default nothing is said of them, and `deep` reads the bytes."""
+        before, after = trainer_save(5), trainer_save(10)
+        after.swap_from(before, "optimizer.pt")
+        for parameter in (0, 1):
+            after.set_key("optimizer.pt", f"state.{parameter}.step", torch.tensor(10.0))
+        run_rule(StaleState(), after).assert_passed()
+        run_rule(Unchanged(), after).assert_one(
+            path="optimizer.pt", message="all 4 moments of the optimizer are the same"
+        )
+
+    def test_a_best_save_named_by_its_old_place_is_passed_over_where_the_run_was_moved(self, trainer_save):
+        for step in (5, 10):
+            after = trainer_save(
+                step, best_model_checkpoint="/gone/run/checkpoint-5", best_global_step=5, best_metric=0.1
+            )
+        assert not [
+            f for f in verify(after.path).findings if "best" in (f.place.key or "") or f.rule.startswith("previous/")
+        ]
+
     @pytest.fixture
     def weights_in_torch_files(self, trainer_save):
         saves = []
