@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Place, Problem, Rule, WeightFile
+from ckpt_rules import Checkpoint, Content, EntryKind, FactUnavailable, Place, Problem, Rule, WeightFile
 
 _SHOWN = 5
 _FORMATS = frozenset({
@@ -15,6 +15,8 @@ _FORMATS_OF_OTHERS = _FORMATS | {
     ".gz", ".joblib", ".keras", ".mar", ".model", ".nemo", ".npy", ".onnx", ".p", ".pickle", ".pkl", ".pt2", ".tflite", ".zip",
 }  # fmt: skip
 _NOT_LOOKED_INTO = frozenset({".h5", ".keras", ".ocdbt"})
+_OF_NO_FORMAT = frozenset({Content.TEXT, Content.JSON, Content.XML, Content.HTML, Content.EMPTY, Content.ZEROS})
+_MOST_HEADS = 100
 _ZARR = frozenset({".zarray", "zarr.json"})
 _NO_WEIGHTS = re.compile(r"(?:optim|sched|rng|random_state|training_args|scaler)", re.IGNORECASE)
 
@@ -71,9 +73,18 @@ def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
     if unknown and checkpoint.is_one_file:
         return next((e.path for e in files), None)  # whatever else belongs to it lies elsewhere
     formats = _FORMATS_OF_OTHERS if unknown else _FORMATS
-    return next(
-        (e.path for e in files if e.name in _ZARR or (e.suffix in formats and not _NO_WEIGHTS.match(e.name))), None
-    )
+    named = (e.path for e in files if e.name in _ZARR or (e.suffix in formats and not _NO_WEIGHTS.match(e.name)))
+    return next(named, None) or (_by_content(checkpoint) if unknown else None)
+
+
+def _by_content(checkpoint: Checkpoint) -> str | None:
+    """A file that is no text: Flax's `checkpoint_5`, TensorFlow's `ckpt-5.data-00000-of-00001`, what is packed."""
+    names = [e for e in checkpoint.listing.files() if not e.name.startswith(".") and not _NO_WEIGHTS.match(e.name)]
+    for entry in sorted(names, key=lambda e: -e.size)[:_MOST_HEADS]:
+        head = checkpoint.head(entry.path)
+        if head.error is None and head.content not in _OF_NO_FORMAT:
+            return entry.path
+    return None
 
 
 class NoTensors(Rule):
