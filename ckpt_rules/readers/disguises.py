@@ -58,6 +58,20 @@ PACKINGS = (
 )
 
 
+_FOREIGN_PACKINGS = (
+    ("zstd", (b"\x28\xb5\x2f\xfd",)),
+    ("lz4", (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18")),
+    ("lzo", (b"\x89LZO\0\r\n\x1a\n",)),
+    ("snappy", (b"\xff\x06\0\0sNaPpY",)),
+    ("compress", (b"\x1f\x9d",)),
+)
+
+
+def foreign_packing(head: bytes) -> str | None:
+    """How a file that begins so is compressed, where nothing of Python's own undoes it."""
+    return next((name for name, marks in _FOREIGN_PACKINGS if head.startswith(marks)), None)
+
+
 def packing_of(head: bytes) -> Packing | None:
     """How a file that begins so is compressed; None where it is not, or in a way that can't be undone here."""
     found = next((each for each in PACKINGS if head.startswith(each.marks)), None)

@@ -19,7 +19,7 @@ import torch
 
 from ckpt_rules import verify
 from ckpt_rules_safety.globals import UnsafeGlobal
-from ckpt_rules_safety.pickles import MalformedPickle, NestedPickle
+from ckpt_rules_safety.pickles import MalformedPickle, NestedPickle, PickleLimit
 from tests.plugins.safety.hostile import evil, saved, text
 
 PAYLOAD = b"cos\nsystem\n" + text("true") + b"\x85R"
@@ -30,6 +30,15 @@ OLD = b"cos\nsystem\n(S'true'\ntR."
 def zipped(*entries, method=zipfile.ZIP_STORED):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def counted_from(before, *entries):
+    """An archive that follows other bytes, whose offsets count from the first of them."""
+    stream = io.BytesIO(before)
+    with zipfile.ZipFile(stream, "a") as archive:
         for name, content in entries:
             archive.writestr(name, content)
     return stream.getvalue()
@@ -124,8 +133,31 @@ PLACES = {
     "the mark of a tar": ("model.pkl", b"\x80\x02X\xff\0\0\0" + b"a" * 250 + b"ustar0" + OLD),
     "protocol 0": ("weights.onnx", pickle.dumps(evil(), 0)),
     "protocol 1": ("weights.dat", pickle.dumps({"a": evil()}, 1)),
+    "a zip that follows other bytes": ("model.zip", b"#!/bin/sh\n" * 90 + zipped(("m/data.pkl", PROGRAM))),
+    "a torch file that follows other bytes": ("a.pt", b"JUNK" * 400 + saved(evil())),
+    "a zip that follows text and counts from it": ("a.keras", counted_from(b"text\n" * 300, ("assets/a.pkl", PROGRAM))),
+    "a zip that follows a pickle": ("a.pkl", pickle.dumps([1] * 600, 2) + zipped(("a", PROGRAM))),
     "protocol 0 and 2 kB before it": ("latest", b"(" + b"S'abcdefgh'\n" * 200 + b"l0" + OLD),
 }  # fmt: skip
+
+
+PACKED = {
+    "zstd": b"\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello",
+    "lz4": b"\x04\x22\x4d\x18\x64\x40\xa7" + struct.pack("<I", 5 | 1 << 31) + b"hello" + bytes(4),
+}
+
+
+@pytest.mark.parametrize("packing", PACKED)
+@pytest.mark.parametrize("name", ["a.joblib", "model.pkl", "model.pt", "a.pkl.zst", "model.pt.lz4"])
+def test_a_pickle_that_cannot_be_unpacked_here_is_a_warning(name, packing, put, run_rule):
+    (found,) = run_rule(PickleLimit(), put(name, PACKED[packing])).findings
+    assert (found.severity.value, found.place.path, found.place.offset) == ("warning", name, 0)
+    assert f"compressed with {packing}, which is not unpacked here" in found.message
+
+
+@pytest.mark.parametrize("name", ["0.0", "log.txt.zst", "data.parquet"])
+def test_other_packed_files_are_not_told(name, put, run_rule):
+    run_rule(PickleLimit(), put(name, PACKED["zstd"])).assert_passed()
 
 
 @pytest.mark.parametrize("place", PLACES)
