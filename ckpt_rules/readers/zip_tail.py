@@ -30,7 +30,7 @@ def zip_after_other_bytes(source: Source, head: bytes) -> int | None:
     if before >= 0 and tail.startswith(_END64_MARK, before):  # as torch writes one always
         at = before
         *_, nbytes, offset = _END64.unpack_from(tail, at)
-    directory = from_byte + at - nbytes
+    directory = from_byte + at - int(nbytes)
     if directory < offset or source.read(directory, len(_ENTRY_MARK)) != _ENTRY_MARK:
         return None
-    return directory - offset
+    return directory - int(offset)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ckpt_rules import Checkpoint, Entry, FactUnavailable
 from ckpt_rules_safety.keras_code import named_by_keras
-from ckpt_rules_safety.named_code import NamedCode, is_dotted, is_of
+from ckpt_rules_safety.named_code import NamedCode, harm, is_dotted, is_of
 
 _KERNELS = frozenset(
     f"{under}{kind}_implementation{rest}"
@@ -19,6 +19,7 @@ _TEMPLATE = "saving the tokenizer writes a file of that name outside of the dire
 _SENTENCE_MODULE = "sentence-transformers imports it, before version 6.0 without asking"
 _ACTIVATION = "sentence-transformers imports and calls it with trust_remote_code=True"
 _MAPPING = "AutoPeftModel imports it, and before PEFT had a list of allowed packages it asked nobody"
+_TARGET = "whoever makes the object that this describes imports and calls it, and it"
 _PIPELINE = "diffusers imports that file of the checkpoint"
 
 _SENTENCE = frozenset({"sentence_transformers", "torch"})
@@ -36,6 +37,7 @@ _LIBRARIES = frozenset(
     }
 )
 _ACTIVATIONS = frozenset({"activation_fn", "activation_function", "sbert_ce_default_activation_function"})
+_TARGETS = frozenset({"_target_", "class_path"})
 _LEVELS = 4
 _MOST_NBYTES = 16 << 20
 
@@ -74,6 +76,8 @@ def _of_transformers(config: Mapping[object, object], above: str, levels: int) -
             yield from ((where, code, _AUTO_MAP) for where, code in _texts(value, key) if where.endswith(".impl"))
         elif name in _KERNELS:
             yield from ((where, code, _KERNEL) for where, code in _texts(value, key) if "/" in code)
+        elif name in _TARGETS and isinstance(value, str) and (what := harm(value)):
+            yield key, value, f"{_TARGET} {what}"
         elif isinstance(value, dict) and levels:
             yield from _of_transformers(value, f"{key}.", levels - 1)
 
