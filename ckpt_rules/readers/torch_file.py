@@ -26,12 +26,12 @@ from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.torch_zip import read_zip
 from ckpt_rules.readers.unmarked import calls_something, is_tar, looks_loadable
 from ckpt_rules.readers.windows import FIRST_NBYTES, unpickle_window
+from ckpt_rules.readers.zip_oddities import PACKED
 from ckpt_rules.readers.zip_tail import zip_after_other_bytes
 from ckpt_rules.storage import Source
 
 HEAD_NBYTES = 1024
 LIMIT = "limit"
-PACKED = "packed"
 _USTAR_AT = 257
 
 Reading = tuple[TorchFile, list[Enclosed]]

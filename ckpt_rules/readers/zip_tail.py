@@ -16,7 +16,7 @@ _MOST_COMMENT = 1 << 10
 
 def zip_after_other_bytes(source: Source, head: bytes) -> int | None:
     """The byte from which the offsets of the archive count that a file ends with; None where no other bytes precede one."""
-    if source.size <= len(head) or head.startswith(b"PK"):
+    if head.startswith(b"PK"):
         return None
     from_byte = max(0, source.size - _END.size - _END64.size - _LOCATOR_NBYTES - _MOST_COMMENT)
     tail = source.read(from_byte, source.size - from_byte)

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable
 from ckpt_rules_safety.named_code import NamedCode, harm
+from ckpt_rules_safety.unsafe_globals import REACHES
 
 _SUFFIXES = frozenset({".yaml", ".yml"})
 _PYTHON = "tag:yaml.org,2002:python/"
 _HYPER = ("!new:", "!name:", "!apply:", "!applyref:")
 _KEYS = frozenset({"_target_", "class_path"})
+# Known from pickles, where what they are given is looked at; no YAML file that a library writes has them as a tag.
+_REACHING = frozenset({"getattr", "type", "builtins.getattr", "builtins.type"})
 _MOST_NBYTES, _MOST_EVENTS = 1 << 20, 100_000
 _TAG = "a loader that is not a safe one imports it, and it"
 _TARGET = "whoever makes the object that this describes imports and calls it, and it"
@@ -28,7 +31,8 @@ def named_in_yaml(checkpoint: Checkpoint) -> Iterator[NamedCode]:
 
 def _named(checkpoint: Checkpoint, path: str) -> list[NamedCode]:
     text = checkpoint.text(path)
-    return list(_in_text(path, text)) if "python/" in text or any(m in text for m in (*_HYPER, *_KEYS)) else []
+    # A tag may be written with escapes and handles, so that only its mark is sure to be there.
+    return list(_in_text(path, text)) if "!" in text or any(key in text for key in _KEYS) else []
 
 
 def _in_text(path: str, text: str) -> Iterator[NamedCode]:
@@ -42,13 +46,17 @@ def _in_text(path: str, text: str) -> Iterator[NamedCode]:
             line = event.start_mark.line + 1 if event.start_mark else 0
             if number > _MOST_EVENTS:
                 return
-            if (name := _of_tag(getattr(event, "tag", None))) and (what := harm(name)):
+            if (name := _of_tag(getattr(event, "tag", None))) and (what := _harm(name)):
                 yield NamedCode(path, f"line {line}", name, f"{_TAG} {what}")
             if before in _KEYS and value and (what := harm(value)):
                 yield NamedCode(path, f"line {line}, {before}", value, f"{_TARGET} {what}")
             before = value
     except (yaml.YAMLError, RecursionError, ValueError):
         return
+
+
+def _harm(name: str) -> str | None:
+    return REACHES if name in _REACHING else harm(name)
 
 
 def _of_tag(tag: object) -> str | None:

@@ -25,6 +25,7 @@ _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill", ".p")
 # Opened by zipfile, which finds an archive behind whatever else a file begins with.
 _ARCHIVE_SUFFIXES = frozenset({".zip", ".npz", ".keras", ".mar", ".pt2", ".skops"})
 _PACKED_SUFFIXES = frozenset({".zst", ".zstd", ".lz4", ".lzo", ".snappy", ".sz", ".z"})
+_TOLD = frozenset({"limit", "packed"})
 # Many torch files in a row, each found by an offset in the metadata, which is how `object_files` reads them.
 _CONCATENATED = frozenset({".distcp"})
 
@@ -83,7 +84,8 @@ def _unmarked(checkpoint: Checkpoint, entry: Entry) -> TorchFile | None:
     if entry.suffix not in _ARCHIVE_SUFFIXES and not looks_loadable(head.head, head.size):
         return None
     file = checkpoint.torch_file(entry.path)
-    if not calls_something(file.globals):
+    is_unseen = entry.suffix in _ARCHIVE_SUFFIXES and any(fault.code == "packed" for fault in file.problems)
+    if not calls_something(file.globals) and not is_unseen:
         return None
-    # What is wrong with it as a pickle says nothing: it is meant to be something else.
-    return replace(file, problems=tuple(fault for fault in file.problems if fault.code == "limit"))
+    # What else is wrong with it as a pickle says nothing: it is meant to be something else.
+    return replace(file, problems=tuple(fault for fault in file.problems if fault.code in _TOLD))

@@ -226,6 +226,10 @@ IN_YAML = {
     "a name": ("b: !!python/name:subprocess.Popen\n", "line 1", "subprocess.Popen"),
     "HyperPyYAML": ("x:\n  m: !new:os.system\n    command: ls\n", "line 2", "os.system"),
     "Hydra": ("model:\n  _target_: builtins.eval\n  _args_: ['1']\n", "line 2, _target_", "builtins.eval"),
+    "a tag with an escape": ("a: !!python%2Fobject%2Fapply:os.system [x]\n", "line 1", "os.system"),
+    "a tag with a handle": ("%TAG !p! tag:yaml.org,2002:python/\n---\na: !p!name:os.system\n", "line 3", "os.system"),
+    "a type to be made": ("a: !!python/object/new:type {}\n", "line 1", "type"),
+    "a second document": ("a: 1\n---\nb: !!python/object/apply:os.system [x]\n", "line 3", "os.system"),
     "a command line": ("model: {class_path: subprocess.run}\n", "line 1, class_path", "subprocess.run"),
     "before what is broken": ("a: !!python/object/new:os.system {}\nb: [\n", "line 1", "os.system"),
 }
@@ -257,3 +261,19 @@ def test_yaml_that_trainers_write_is_silent(text, tmp_path, run_rule):
 def test_a_target_in_json(put_json, run_rule):
     folder = put_json("config.json", {"model": {"_target_": "os.system"}, "data": {"_target_": "project.Data"}})
     run_rule(RemoteCode(), folder).assert_one(path="config.json", key="model._target_", data={"code": "os.system"})
+
+
+def test_a_target_in_json_of_any_name(put_json, run_rule):
+    folder = put_json("hparams.json", {"parts": [{"a": {"_target_": "subprocess.run"}}, {"class_path": "project.Net"}]})
+    key = "parts.0.a._target_"
+    run_rule(RemoteCode(), folder).assert_one(path="hparams.json", key=key, data={"code": "subprocess.run"})
+
+
+def test_a_program_that_generates(put_json, run_rule):
+    folder = put_json("config.json", {"model_type": "llama"})
+    path = folder / "custom_generate/generate.py"
+    path.parent.mkdir()
+    path.write_text("")
+    run_rule(RemoteCode(), folder).assert_one(path="custom_generate/generate.py", severity="warning")
+    path.rename(folder / "generate.py")
+    run_rule(RemoteCode(), folder).assert_passed()
