@@ -16,7 +16,7 @@ from ckpt_rules.facts.tensors import ReadProblem
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage
-from ckpt_rules.readers.enclosed import Enclosed, Memory, Window
+from ckpt_rules.readers.enclosed import Enclosed, Memory, Window, is_lzma, is_zlib
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.unmarked import looks_loadable
@@ -40,27 +40,41 @@ class _Engine(Protocol):
 class Packing(NamedTuple):
     """A way to compress a file.
 
-    name:  what it is called
-    marks: what such files begin with
+    name:   what it is called
+    begins: whether bytes are the start of such a file
     """
 
     name: str
-    marks: tuple[bytes, ...]
+    begins: Callable[[bytes], bool]
     engine: Callable[[], _Engine]
 
 
 PACKINGS = (
-    Packing("gzip", (b"\x1f\x8b",), lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)),
-    Packing("zlib", (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda"), zlib.decompressobj),
-    Packing("bzip2", (b"BZh",), bz2.BZ2Decompressor),
-    Packing("xz", (b"\xfd7zXZ\0",), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
-    Packing("lzma", (b"\x5d\0\0",), lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE)),
+    Packing("gzip", lambda head: head.startswith(b"\x1f\x8b"), lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)),
+    Packing("zlib", is_zlib, zlib.decompressobj),
+    Packing("bzip2", lambda head: head.startswith(b"BZh"), bz2.BZ2Decompressor),
+    Packing("xz", lambda head: head.startswith(b"\xfd7zXZ\0"), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
+    Packing("lzma", is_lzma, lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE)),
 )
+
+
+_FOREIGN_PACKINGS = (
+    ("zstd", (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))),
+    ("lz4", (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18")),
+    ("lzo", (b"\x89LZO\0\r\n\x1a\n",)),
+    ("snappy", (b"\xff\x06\0\0sNaPpY",)),
+    ("compress", (b"\x1f\x9d",)),
+)
+
+
+def foreign_packing(head: bytes) -> str | None:
+    """How a file that begins so is compressed, where nothing of Python's own undoes it."""
+    return next((name for name, marks in _FOREIGN_PACKINGS if head.startswith(marks)), None)
 
 
 def packing_of(head: bytes) -> Packing | None:
     """How a file that begins so is compressed; None where it is not, or in a way that can't be undone here."""
-    found = next((each for each in PACKINGS if head.startswith(each.marks)), None)
+    found = next((each for each in PACKINGS if each.begins(head)), None)
     if found is None:
         return None
     try:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from typing import NamedTuple, Self
 
 from ckpt_rules.storage import Source
 
 _LOADABLE = re.compile(
-    rb"\x80[\x02-\x05]|PK\x03\x04|\x93NUMPY|\x1f\x8b|\xfd7zXZ\x00|BZh[1-9]1AY&SY|\x5d\x00\x00|x[\x01\x5e\x9c\xda]",
+    rb"\x80[\x02-\x05]|PK\x03\x04|\x93NUMPY|\x1f\x8b|\xfd7zXZ\x00|BZh[1-9]1AY&SY",
     re.DOTALL,
 )
-_ZLIB_NBYTES = 64
+_ZLIB_HEAD, _ZLIB_NBYTES = 2, 64
+_LZMA = struct.Struct("<BLQB")
+_MOST_LZMA_PROPERTIES, _MOST_LZMA_NBYTES, _UNKNOWN_SIZE = 225, 1 << 38, (1 << 64) - 1
 
 
 class Enclosed(NamedTuple):
@@ -68,12 +71,26 @@ class Window:
 
 def is_loadable(head: bytes) -> bool:
     """Whether bytes start as a pickle, a zip archive, a NumPy array or something compressed does."""
-    if _LOADABLE.match(head) is None:
+    return _LOADABLE.match(head) is not None or is_zlib(head) or is_lzma(head)
+
+
+def is_zlib(head: bytes) -> bool:
+    """Whether bytes start as zlib does, of any window and level (RFC 1950), and can be decompressed."""
+    # The method, a window of at most 32 KiB, and a checksum over both; none of the dictionaries that zlib can be given.
+    if len(head) < _ZLIB_HEAD or head[0] & 0x8F != zlib.DEFLATED or head[1] & 0x20 or int.from_bytes(head[:2]) % 31:
         return False
-    if not head.startswith(b"x"):
-        return True
     try:
         zlib.decompressobj().decompress(head[:_ZLIB_NBYTES])
     except zlib.error:
         return False
     return True
+
+
+def is_lzma(head: bytes) -> bool:
+    """Whether bytes start as the older format of xz does: a byte of properties, the sizes of the dictionary and of the content."""
+    if len(head) < _LZMA.size or head[0] >= _MOST_LZMA_PROPERTIES:
+        return False
+    _, dictionary, nbytes, first = _LZMA.unpack_from(head)
+    # What `file` and xz itself go by: a power of two, or the sum of two that follow each other; and the first byte is 0.
+    usual = dictionary >= 1 << 12 and dictionary & (dictionary - 1) in (0, dictionary // 3 * 2)
+    return bool(first == 0 and usual and (nbytes == _UNKNOWN_SIZE or nbytes < _MOST_LZMA_NBYTES))

@@ -13,18 +13,21 @@ from ckpt_rules.readers.damage import Damage, ProblemLog
 from ckpt_rules.readers.disguises import (
     Packing,
     all_pickles,
+    foreign_packing,
     numpy_pickle,
     packing_of,
     pickles_at,
     tar_pickles,
     unpacked,
 )
-from ckpt_rules.readers.enclosed import Enclosed, Memory
+from ckpt_rules.readers.enclosed import Enclosed, Memory, Window
 from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
 from ckpt_rules.readers.plain_objects import PlainBuilder
 from ckpt_rules.readers.torch_zip import read_zip
 from ckpt_rules.readers.unmarked import calls_something, is_tar, looks_loadable
 from ckpt_rules.readers.windows import FIRST_NBYTES, unpickle_window
+from ckpt_rules.readers.zip_oddities import PACKED
+from ckpt_rules.readers.zip_tail import zip_after_other_bytes
 from ckpt_rules.storage import Source
 
 HEAD_NBYTES = 1024
@@ -96,6 +99,14 @@ def _read(source: Source, path: str, budget: Budget) -> Reading:
         return _read_tar(source, path, head, budget)
     if packing := packing_of(head):
         return _read_packed(source, path, packing, budget)
+    if foreign := foreign_packing(head):
+        return _unread(source, path, foreign), []
+    if (start := zip_after_other_bytes(source, head)) is not None:
+        return _with_zip(source, path, _read_unpacked(source, path, head, budget), start, budget)
+    return _read_unpacked(source, path, head, budget)
+
+
+def _read_unpacked(source: Source, path: str, head: bytes, budget: Budget) -> Reading:
     if _is_legacy(source, budget):
         return torch_legacy.read_legacy(source, path, budget)
     return _read_bare(source, path, head, budget)
@@ -144,6 +155,23 @@ def bare_pickles(source: Source, path: str, head: bytes, pickles: list[Unpickled
         path, source.size, "pickle", first.value, _globals(pickles), first.protocol, first.readable, log.all()
     )
     return file, _enclosed(pickles)
+
+
+def _unread(source: Source, path: str, packing: str) -> TorchFile:
+    log = ProblemLog()
+    log.add("not-torch", f"the file is compressed with {packing}, which torch.load does not read", 0)
+    message = f"the file is compressed with {packing}, which is not unpacked here: what a loader would run was not seen"
+    log.add(PACKED, message, 0, fatal=False)
+    return TorchFile(path, source.size, "unknown", None, readable=False, problems=log.all())
+
+
+def _with_zip(source: Source, path: str, reading: Reading, start: int, budget: Budget) -> Reading:
+    """What a file holds that ends with a zip archive, which begins at byte `start` or is counted from the file's first."""
+    file, enclosed = reading
+    if start:
+        return file, [*enclosed, Enclosed("zip archive", start, Window(source, start, source.size - start))]
+    archive, further = read_zip(source, path, budget)
+    return replace(file, globals=file.globals + archive.globals), [*enclosed, *further]
 
 
 def _read_packed(source: Source, path: str, packing: Packing, budget: Budget) -> Reading:

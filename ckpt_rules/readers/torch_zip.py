@@ -22,7 +22,8 @@ from ckpt_rules.readers.torch_cut_zip import read_cut_zip
 from ckpt_rules.readers.torch_objects import Stored, TorchBuilder
 from ckpt_rules.readers.unmarked import looks_loadable
 from ckpt_rules.readers.zip_directory import DEFLATED, LOCAL_SIGNATURE, STORED, ZipEntry, read_zip_directory
-from ckpt_rules.readers.zip_oddities import AMBIGUOUS, COMPRESSED, note_name
+from ckpt_rules.readers.zip_methods import UNPACKED_HERE, BadEntry, unpack
+from ckpt_rules.readers.zip_oddities import AMBIGUOUS, COMPRESSED, PACKED, note_name
 from ckpt_rules.storage import Source
 
 MAX_RECORD_NBYTES = 4_096
@@ -170,6 +171,12 @@ def _others(archive: _Archive, storages: Collection[str], *, is_script: bool) ->
     is_torch, most = "data.pkl" in archive.entries, archive.budget.limits.enclosed
     found = list[Enclosed]()
     for entry in entries:
+        if entry.method not in UNPACKED_HERE and entry.nbytes:
+            message = f"'{entry.name}' is compressed with method {entry.method}, which is not unpacked here"
+            archive.log.add(
+                PACKED, f"{message}: what a loader would run was not seen", entry.header, entry.name, fatal=False
+            )
+            continue
         try:
             enclosed = None if entry.data is None else _loadable(archive, entry)
         except Damage as damage:
@@ -208,8 +215,8 @@ def _is_of_a_script(name: str) -> bool:
 def _start(source: Source, entry: ZipEntry) -> bytes:
     raw = source.read(entry.data or 0, min(entry.packed, HEAD_NBYTES))
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, HEAD_NBYTES) if entry.method == DEFLATED else raw
-    except zlib.error as error:
+        return unpack(raw, entry.method, HEAD_NBYTES)
+    except BadEntry as error:
         raise Damage("entry-header", f"'{entry.name}' can't be decompressed: {error}", entry.data) from None
 
 
@@ -320,12 +327,11 @@ def _content(source: Source, entry: ZipEntry, budget: Budget) -> bytes:
         raise Damage("no-pickle", f"the bytes of '{entry.name}' can't be found in the file", entry.header, entry.name)
     budget.check_size(max(entry.nbytes, entry.packed), f"'{entry.name}'")
     raw = read_exactly(source, entry.data, entry.packed, entry.name)
-    if entry.method == DEFLATED:
-        try:
-            raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, entry.nbytes + 1)
-        except zlib.error as error:
-            message = f"'{entry.name}' can't be decompressed: {error}"
-            raise Damage("entry-header", message, entry.data, entry.name) from None
+    try:
+        raw = unpack(raw, entry.method, entry.nbytes + 1)
+    except BadEntry as error:
+        message = f"'{entry.name}' can't be decompressed: {error}"
+        raise Damage("entry-header", message, entry.data, entry.name) from None
     if len(raw) != entry.nbytes:
         message = f"'{entry.name}' has {len(raw):,} bytes where {entry.nbytes:,} are announced"
         raise Damage("entry-header", message, entry.data, entry.name)

@@ -10,7 +10,7 @@ import re
 
 from ckpt_rules.readers.damage import ProblemLog
 
-AMBIGUOUS, TRAVERSAL, COMPRESSED = "ambiguous", "traversal", "compressed"
+AMBIGUOUS, TRAVERSAL, COMPRESSED, PACKED = "ambiguous", "traversal", "compressed", "packed"
 
 ENCRYPTED_OR_PATCHED = 0x2061
 SEE_ZIP64 = 0xFFFFFFFF

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Opaque
-from ckpt_rules_safety.named_code import NamedCode, is_of
-from ckpt_rules_safety.unsafe_globals import danger
+from ckpt_rules_safety.named_code import NamedCode, harm, is_of
 
 _KEYS = ("hyper_parameters", "datamodule_hyper_parameters")
 _INSTANTIATORS = frozenset(
@@ -36,15 +35,10 @@ def _named(path: str, name: str, values: Mapping[object, object]) -> Iterator[Na
     if (
         isinstance(kind, str)
         and not is_of(kind, _LIBRARIES)
-        and (instantiator not in _INSTANTIATORS or _is_harmful(kind))
+        # A harmless class is what the command line of Lightning writes: one of the project, a subclass of a module.
+        and (instantiator not in _INSTANTIATORS or harm(kind))
     ):
         yield NamedCode(path, f"{name}._class_path", kind, _CLASS)
-
-
-def _is_harmful(kind: str) -> bool:
-    """Whether a class is none that the command line of Lightning writes: one of the project, a subclass of a module."""
-    module, _, name = kind.rpartition(".")
-    return danger(module, name) is not None
 
 
 def _items(value: object) -> Mapping[object, object]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ckpt_rules import Checkpoint, Entry, FactUnavailable
 from ckpt_rules_safety.keras_code import named_by_keras
-from ckpt_rules_safety.named_code import NamedCode, is_dotted, is_of
+from ckpt_rules_safety.named_code import NamedCode, harm, is_dotted, is_of
 
 _KERNELS = frozenset(
     f"{under}{kind}_implementation{rest}"
@@ -19,6 +19,7 @@ _TEMPLATE = "saving the tokenizer writes a file of that name outside of the dire
 _SENTENCE_MODULE = "sentence-transformers imports it, before version 6.0 without asking"
 _ACTIVATION = "sentence-transformers imports and calls it with trust_remote_code=True"
 _MAPPING = "AutoPeftModel imports it, and before PEFT had a list of allowed packages it asked nobody"
+_TARGET = "whoever makes the object that this describes imports and calls it, and it"
 _PIPELINE = "diffusers imports that file of the checkpoint"
 
 _SENTENCE = frozenset({"sentence_transformers", "torch"})
@@ -36,8 +37,9 @@ _LIBRARIES = frozenset(
     }
 )
 _ACTIVATIONS = frozenset({"activation_fn", "activation_function", "sbert_ce_default_activation_function"})
-_LEVELS = 4
-_MOST_NBYTES = 16 << 20
+_TARGETS = frozenset({"_target_", "class_path"})
+_LEVELS, _TARGET_LEVELS = 4, 20
+_MOST_NBYTES, _MOST_OTHER_NBYTES = 16 << 20, 1 << 20
 
 Found = Iterator[tuple[str, str, str]]
 """Key, code and what becomes of it."""
@@ -46,8 +48,8 @@ Found = Iterator[tuple[str, str, str]]
 def named_in_json(checkpoint: Checkpoint) -> Iterator[NamedCode]:
     """Every entry of a JSON file that names code."""
     for entry in checkpoint.files_in("json"):
-        look = _LOOKS.get(entry.name)
-        if look is None or entry.size > _MOST_NBYTES:
+        look = _LOOKS.get(entry.name, _targets)
+        if entry.size > (_MOST_OTHER_NBYTES if look is _targets else _MOST_NBYTES):
             continue
         try:
             value = checkpoint.json(entry.path).value
@@ -60,6 +62,7 @@ def named_in_json(checkpoint: Checkpoint) -> Iterator[NamedCode]:
 def _config(value: object, *_: object) -> Found:
     if isinstance(value, dict):
         yield from _of_transformers(value, "", _LEVELS)
+        yield from _targets(value)
         yield from _activations(value, "")
         yield from named_by_keras(value)
 
@@ -76,6 +79,20 @@ def _of_transformers(config: Mapping[object, object], above: str, levels: int) -
             yield from ((where, code, _KERNEL) for where, code in _texts(value, key) if "/" in code)
         elif isinstance(value, dict) and levels:
             yield from _of_transformers(value, f"{key}.", levels - 1)
+
+
+def _targets(value: object, *_: object) -> Found:
+    """What Hydra's and Lightning's keys name at any depth, in a file of any name."""
+    left: list[tuple[str, object, int]] = [("", value, _TARGET_LEVELS)]
+    while left:
+        above, part, levels = left.pop()
+        inside = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+        for name, each in inside:
+            key = f"{above}.{name}" if above else str(name)
+            if name in _TARGETS and isinstance(each, str) and (what := harm(each)):
+                yield key, each, f"{_TARGET} {what}"
+            elif isinstance(each, dict | list) and levels:
+                left.append((key, each, levels - 1))
 
 
 def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:

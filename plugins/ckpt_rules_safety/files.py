@@ -21,7 +21,11 @@ from ckpt_rules_safety.distributed import object_files
 
 _LOADABLE = frozenset({Content.ZIP, Content.PICKLE, Content.TAR, Content.NUMPY, Content.GZIP})
 # Written by pickle, whose first two protocols begin with no mark of their own.
-_PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".dill", ".p"})
+_PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill", ".p")
+# Opened by zipfile, which finds an archive behind whatever else a file begins with.
+_ARCHIVE_SUFFIXES = frozenset({".zip", ".npz", ".keras", ".mar", ".pt2", ".skops"})
+_PACKED_SUFFIXES = frozenset({".zst", ".zstd", ".lz4", ".lzo", ".snappy", ".sz", ".z"})
+_TOLD = frozenset({"limit", "packed"})
 # Many torch files in a row, each found by an offset in the metadata, which is how `object_files` reads them.
 _CONCATENATED = frozenset({".distcp"})
 
@@ -66,18 +70,22 @@ def _may_hold_a_pickle(checkpoint: Checkpoint, entry: Entry) -> bool:
         return False
     if head.content in _LOADABLE:
         return True
-    expected = expected_format(entry.name)
-    named = (expected is not None and expected.name == "torch") or entry.suffix in _PICKLE_SUFFIXES
+    name = entry.name.rpartition(".")[0] if entry.suffix in _PACKED_SUFFIXES else entry.name
+    expected = expected_format(name)
+    named = (expected is not None and expected.name == "torch") or name.lower().endswith(_PICKLE_SUFFIXES)
     return named and head.content in (Content.BINARY, Content.TEXT)
 
 
 def _unmarked(checkpoint: Checkpoint, entry: Entry) -> TorchFile | None:
     """A file that neither its name nor its first bytes call a pickle, and that calls something when it is unpickled."""
     head = checkpoint.head(entry.path)
-    if head.error is not None or not looks_loadable(head.head, head.size):
+    if head.error is not None:
+        return None
+    if entry.suffix not in _ARCHIVE_SUFFIXES and not looks_loadable(head.head, head.size):
         return None
     file = checkpoint.torch_file(entry.path)
-    if not calls_something(file.globals):
+    is_unseen = entry.suffix in _ARCHIVE_SUFFIXES and any(fault.code == "packed" for fault in file.problems)
+    if not calls_something(file.globals) and not is_unseen:
         return None
-    # What is wrong with it as a pickle says nothing: it is meant to be something else.
-    return replace(file, problems=tuple(fault for fault in file.problems if fault.code == "limit"))
+    # What else is wrong with it as a pickle says nothing: it is meant to be something else.
+    return replace(file, problems=tuple(fault for fault in file.problems if fault.code in _TOLD))

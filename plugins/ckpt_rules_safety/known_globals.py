@@ -124,6 +124,8 @@ CLASSES = (
     "models.common",
     "models.yolo",
     "numpy.dtypes",
+    "scipy.sparse",
+    "sklearn",
     "stable_baselines3.common",
     "torch.ao.nn",
     "torch.nn.modules",
@@ -141,12 +143,31 @@ _ONLY_FILLED = frozenset((module, name) for module, names in {
     "accelerate.state": "PartialState",
     "accelerate.utils.dataclasses": "DeepSpeedPlugin FullyShardedDataParallelPlugin",
     "argparse": "Namespace",
+    "deepspeed.runtime.fp16.loss_scaler": "DynamicLossScaler LossScaler",
+    "deepspeed.utils.tensor_fragment": "fragment_address",
+    "galore_torch.galore_projector": "GaLoreProjector",
+    "galore_torch.galore_projector_tensor": "GaLoreProjectorTensor",
+    "joblib.numpy_pickle": "NumpyArrayWrapper",
+    "lightning.fabric.utilities.data": "AttributeDict",
+    "lightning.pytorch.utilities.parsing": "AttributeDict",
+    "lightning_fabric.utilities.data": "AttributeDict",
     "megatron.core.optimizer": "OptimizerConfig",
     "megatron.core.optimizer.optimizer_config": "OptimizerConfig",
+    "megatron.core.rerun_state_machine": "RerunDiagnostic",
     "mmengine.logging.history_buffer": "HistoryBuffer",
+    "numpy": "ndarray",
+    "omegaconf.base": "ContainerMetadata Metadata",
     "omegaconf.dictconfig": "DictConfig",
     "omegaconf.listconfig": "ListConfig",
+    "omegaconf.nodes": "AnyNode BooleanNode BytesNode EnumNode FloatNode IntegerNode PathNode StringNode",
+    "prime_rl.orchestrator.types": "Progress",
+    "pytorch_lightning.utilities.parsing": "AttributeDict",
     "random": "Random",
+    "torch.distributed.checkpoint.filesystem": "_StorageInfo _StoragePrefix",
+    "torch.distributed.checkpoint.metadata": (
+        "BytesStorageMetadata ChunkStorageMetadata Metadata MetadataIndex StorageMeta TensorStorageMetadata"
+    ),
+    "torch.distributed.checkpoint.planner": "SavePlan TensorWriteData WriteItem",
     "torch.nn.parallel.distributed": "DistributedDataParallel",
     "torch.optim.adam": "Adam",
     "torch.optim.adamw": "AdamW",
@@ -157,7 +178,8 @@ _ONLY_FILLED = frozenset((module, name) for module, names in {
 }.items() for name in names.split())  # fmt: skip
 _ARGUMENTS = re.compile(r"\w*TrainingArguments")
 _ENUMERATION = re.compile(r"\w*(?:Level|Method|Mode|Names|Strategy|Type)")
-_NOT_FILLED = ("gym.spaces", "gymnasium.spaces", "numpy.dtypes")
+# scikit-learn's trees and losses, and sparse arrays, are made by a call.
+_NOT_FILLED = ("gym.spaces", "gymnasium.spaces", "numpy.dtypes", "scipy.sparse", "sklearn")
 
 _CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]*")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ckpt_rules_safety.unsafe_globals import danger
+
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 
 
@@ -30,3 +32,11 @@ def is_dotted(value: object) -> bool:
 def is_of(name: str, packages: frozenset[str]) -> bool:
     """Whether a dotted name belongs to one of these packages."""
     return name.partition(".")[0] in packages
+
+
+def harm(name: str) -> str | None:
+    """What a dotted name does that no configuration needs; None where it is not known to do anything."""
+    if not is_dotted(name):
+        return danger("builtins", name) if name.isidentifier() else None
+    module, _, last = name.rpartition(".")
+    return danger(module, last)

@@ -8,7 +8,7 @@ from ckpt_rules import Checkpoint, Place, Problem, ReadProblem, Rule, Severity, 
 from ckpt_rules_safety.files import is_torch_named, pickled_files
 from ckpt_rules_safety.unsafe_globals import danger
 
-_TRAILING, _LIMIT = "trailing-data", "limit"
+_TRAILING, _LIMIT, _PACKED = "trailing-data", "limit", "packed"
 
 
 class NestedPickle(Rule):
@@ -84,7 +84,8 @@ class PickleLimit(Rule):
 
     ## What it checks
     Whether reading a file came to one of the `limits` of the ruleset: bytes, memory, opcodes, values, levels of nesting,
-    entries. Real checkpoints stay below the defaults.
+    entries. Real checkpoints stay below the defaults. As a warning, a pickle that is compressed in a way that is not
+    unpacked here, such as zstd and lz4.
 
     ## Why it matters
     Some files are made to exhaust whoever reads them: 40 kB that unpack to gigabytes, tuples that double at each level,
@@ -101,15 +102,19 @@ class PickleLimit(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each limit that a file came to."""
         for file in pickled_files(checkpoint):
-            yield from (
-                _problem(file, p, "raise the limit if you know the file") for p in file.problems if p.code == _LIMIT
-            )
+            for fault in file.problems:
+                if fault.code == _LIMIT:
+                    yield _problem(file, fault, "raise the limit if you know the file")
+                elif fault.code == _PACKED:
+                    help_ = "unpack it and verify what comes out; do not load one of somebody else's"
+                    yield _problem(file, fault, help_, Severity.WARNING)
 
 
-def _problem(file: TorchFile, fault: ReadProblem, help_: str) -> Problem:
+def _problem(file: TorchFile, fault: ReadProblem, help_: str, severity: Severity | None = None) -> Problem:
     return Problem(
         message=fault.message,
         place=Place(path=file.path, key=fault.where, offset=fault.offset),
         help=help_,
+        severity=severity,
         data={"code": fault.code},
     )

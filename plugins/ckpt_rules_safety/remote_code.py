@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+from ckpt_rules_safety.code_by_place import named_by_place
 from ckpt_rules_safety.code_in_archives import named_in_archives
+from ckpt_rules_safety.code_in_hdf5 import named_in_hdf5
 from ckpt_rules_safety.code_in_hyper_parameters import named_in_hyper_parameters
 from ckpt_rules_safety.code_in_json import named_in_json
+from ckpt_rules_safety.code_in_yaml import named_in_yaml
 from ckpt_rules_safety.named_code import NamedCode
 
 _SHOWN = 20
@@ -22,8 +25,10 @@ class RemoteCode(Rule):
     `auto_map` and `custom_pipelines` of transformers; attention and expert kernels that come from a repository; the classes
     in the `modules.json` and the activation functions of sentence-transformers; the `auto_mapping` of PEFT; components of
     diffusers whose code lies in the checkpoint; `_instantiator` and `_class_path` among Lightning's hyper-parameters;
-    Lambda layers, and modules that are not Keras's own, in a Keras configuration; names of chat templates that lead out of the
-    directory. What the libraries name of themselves is no finding.
+    Lambda layers, and modules that are not Keras's own, in a Keras configuration, in HDF5 files too; names of chat templates
+    that lead out of the directory; in YAML the tags of Python's, and in YAML and JSON a `_target_` or `class_path`, that name
+    what is known to run code; `custom_generate/generate.py`, which transformers runs instead of its own generation. What the
+    libraries name of themselves is no finding.
 
     ## Why it matters
     Such text is as good as a program: `trust_remote_code=True`, and older versions of some libraries without it, import
@@ -60,7 +65,10 @@ class RemoteCode(Rule):
 def _all(checkpoint: Checkpoint) -> Iterator[NamedCode]:
     yield from named_in_json(checkpoint)
     yield from named_in_archives(checkpoint)
+    yield from named_in_hdf5(checkpoint)
     yield from named_in_hyper_parameters(checkpoint)
+    yield from named_in_yaml(checkpoint)
+    yield from named_by_place(checkpoint)
 
 
 def _problem(found: NamedCode) -> Problem:

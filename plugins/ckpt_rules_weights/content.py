@@ -122,7 +122,7 @@ def _is_of_another_format(entry: Entry) -> bool:
 
 def _is_data(checkpoint: Checkpoint, entry: Entry) -> bool:
     """Whether a file with a suffix of its own (`model.pdparams`, `checkpoint_100`) holds what may be weights: no text, no picture."""
-    if entry.suffix in _OTHER_DATA or entry.name.startswith("events.out."):
+    if entry.suffix in _OTHER_DATA or entry.name.startswith((".", "events.out.")):
         return False
     return expected_format(entry.name) is None and checkpoint.head(entry.path).content in _DATA
 

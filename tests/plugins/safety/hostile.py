@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zipfile
 
 import torch
@@ -29,6 +30,15 @@ def evil():
 def saved(value, *, legacy=False):
     stream = io.BytesIO()
     torch.save(value, stream, _use_new_zipfile_serialization=not legacy)
+    return stream.getvalue()
+
+
+def script():
+    """A TorchScript archive."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), stream)
     return stream.getvalue()
 
 

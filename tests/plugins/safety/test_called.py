@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import collections
 import fractions
-import io
 import pickle
 import tracemalloc
-import warnings
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from ckpt_rules import verify
 from ckpt_rules_safety.globals import UnknownGlobal
 from ckpt_rules_safety.pickles import PickleLimit
 from ckpt_rules_safety.unsafe_load import NeedsUnsafeLoad
-from tests.plugins.safety.hostile import Calls, saved, text
+from tests.plugins.safety.hostile import Calls, saved, script, text, with_pickle
 
 HUGE = 2**36
 
@@ -35,6 +33,9 @@ CALLED = [
     ("transformers.integrations.deepspeed", "HfDeepSpeedConfig"),
     ("trl.trainer.sft_trainer", "SFTTrainer"),
     ("argparse", "Namespace"),
+    ("deepspeed.runtime.fp16.loss_scaler", "DynamicLossScaler"),
+    ("omegaconf.nodes", "AnyNode"),
+    ("torch.distributed.checkpoint.metadata", "Metadata"),
 ]
 
 
@@ -82,10 +83,18 @@ def test_unknown_names_in_training_arguments_are_a_warning(tmp_path, make_traine
 def test_a_script_of_ones_own_is_information_in_training_arguments(tmp_path, make_trainer_save, run_rule):
     folder = make_trainer_save(tmp_path / "checkpoint-10")
     program = b"\x80\x02c__main__\nScriptArguments\n)\x81}" + text("lr") + b"K\x01sb."
-    from tests.plugins.safety.hostile import with_pickle
-
     (folder / "training_args.bin").write_bytes(with_pickle(program))
     assert [f.severity.value for f in run_rule(UnknownGlobal(), folder).findings] == ["info"]
+
+
+def test_estimators_of_scikit_learn_are_known(put, run_rule):
+    kinds = (
+        pytest.importorskip("sklearn.linear_model").LogisticRegression,
+        pytest.importorskip("sklearn.tree").DecisionTreeClassifier,
+    )
+    features, labels = np.arange(8.0).reshape(4, 2), [0, 1, 0, 1]
+    value = [kind().fit(features, labels) for kind in kinds]
+    run_rule(UnknownGlobal(), put("probe.joblib", pickle.dumps(value))).assert_passed()
 
 
 class Net(torch.nn.Module):
@@ -133,14 +142,6 @@ def test_what_is_small_is_no_limit(put, run_rule):
         np.zeros((3, 4)),
     ]
     run_rule(PickleLimit(), put("state.pkl", pickle.dumps(value))).assert_passed()
-
-
-def script():
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), stream)
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])

@@ -8,7 +8,6 @@ import lzma
 import pickle
 import struct
 import tarfile
-import warnings
 import zipfile
 import zlib
 
@@ -19,8 +18,8 @@ import torch
 
 from ckpt_rules import verify
 from ckpt_rules_safety.globals import UnsafeGlobal
-from ckpt_rules_safety.pickles import MalformedPickle, NestedPickle
-from tests.plugins.safety.hostile import evil, saved, text
+from ckpt_rules_safety.pickles import MalformedPickle, NestedPickle, PickleLimit
+from tests.plugins.safety.hostile import evil, saved, script, text
 
 PAYLOAD = b"cos\nsystem\n" + text("true") + b"\x85R"
 PROGRAM = b"\x80\x02" + PAYLOAD + b"."
@@ -30,6 +29,15 @@ OLD = b"cos\nsystem\n(S'true'\ntR."
 def zipped(*entries, method=zipfile.ZIP_STORED):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def counted_from(before, *entries):
+    """An archive that follows other bytes, whose offsets count from the first of them."""
+    stream = io.BytesIO(before)
+    with zipfile.ZipFile(stream, "a") as archive:
         for name, content in entries:
             archive.writestr(name, content)
     return stream.getvalue()
@@ -60,14 +68,6 @@ def before_ustar():
     return bytes(data)
 
 
-def script():
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), stream)
-    return stream.getvalue()
-
-
 def array(dtype, described=None):
     """An array of objects; `described` is how its header spells the dtype."""
     values = np.array([(1, evil())], dtype=dtype) if isinstance(dtype, list) else np.array([evil()], dtype=dtype)
@@ -81,6 +81,11 @@ def array(dtype, described=None):
 def dumped(value, compress):
     joblib.dump(value, stream := io.BytesIO(), compress=compress)
     return stream.getvalue()
+
+
+def small_window(data):
+    packer = zlib.compressobj(9, zlib.DEFLATED, 9)
+    return packer.compress(data) + packer.flush()
 
 
 def saved_arrays(write, **arrays):
@@ -124,8 +129,53 @@ PLACES = {
     "the mark of a tar": ("model.pkl", b"\x80\x02X\xff\0\0\0" + b"a" * 250 + b"ustar0" + OLD),
     "protocol 0": ("weights.onnx", pickle.dumps(evil(), 0)),
     "protocol 1": ("weights.dat", pickle.dumps({"a": evil()}, 1)),
+    "a zip that follows other bytes": ("model.zip", b"#!/bin/sh\n" * 90 + zipped(("m/data.pkl", PROGRAM))),
+    "a torch file that follows other bytes": ("a.pt", b"JUNK" * 400 + saved(evil())),
+    "a zip that follows text and counts from it": ("a.keras", counted_from(b"text\n" * 300, ("assets/a.pkl", PROGRAM))),
+    "a zip that follows a pickle": ("a.pkl", pickle.dumps([1] * 600, 2) + zipped(("a", PROGRAM))),
+    "a small zip that follows other bytes": ("a.npz", b"#!/bin/sh\n" + zipped(("x.pkl", PROGRAM))),
+    "zlib with a small window": ("a.raw", small_window(PROGRAM)),
+    "lzma with properties of its own": (
+        "a.raw",
+        lzma.compress(PROGRAM, lzma.FORMAT_ALONE, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 4096, "lc": 1}]),
+    ),
+    "an entry packed with bzip2": ("a.zip", zipped(("x", PROGRAM), method=zipfile.ZIP_BZIP2)),
+    "an entry packed with lzma": ("a.mar", zipped(("x", OLD), method=zipfile.ZIP_LZMA)),
     "protocol 0 and 2 kB before it": ("latest", b"(" + b"S'abcdefgh'\n" * 200 + b"l0" + OLD),
 }  # fmt: skip
+
+
+PACKED = {
+    "zstd": b"\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello",
+    "lz4": b"\x04\x22\x4d\x18\x64\x40\xa7" + struct.pack("<I", 5 | 1 << 31) + b"hello" + bytes(4),
+}
+
+
+@pytest.mark.parametrize("packing", PACKED)
+@pytest.mark.parametrize("name", ["a.joblib", "model.pkl", "model.pt", "a.pkl.zst", "model.pt.lz4"])
+def test_a_pickle_that_cannot_be_unpacked_here_is_a_warning(name, packing, put, run_rule):
+    (found,) = run_rule(PickleLimit(), put(name, PACKED[packing])).findings
+    assert (found.severity.value, found.place.path, found.place.offset) == ("warning", name, 0)
+    assert f"compressed with {packing}, which is not unpacked here" in found.message
+
+
+def test_zstd_after_a_frame_to_be_skipped(put, run_rule):
+    path = put("a.pkl", b"\x50\x2a\x4d\x18\x04\0\0\0note" + PACKED["zstd"])
+    found = run_rule(PickleLimit(), path).assert_one(path="a.pkl", severity="warning", data={"code": "packed"})
+    assert "compressed with zstd" in found.message
+
+
+def test_an_entry_that_cannot_be_unpacked_here_is_a_warning(put, run_rule):
+    data = zipped(("x.pkl", PROGRAM))
+    for at, shift in ((data.index(b"PK\3\4"), 8), (data.index(b"PK\1\2"), 10)):
+        data = data[: at + shift] + struct.pack("<H", 93) + data[at + shift + 2 :]
+    found = run_rule(PickleLimit(), put("a.skops", data)).assert_one(path="a.skops", key="x.pkl", severity="warning")
+    assert found.message.startswith("'x.pkl' is compressed with method 93, which is not unpacked here")
+
+
+@pytest.mark.parametrize("name", ["0.0", "log.txt.zst", "data.parquet"])
+def test_other_packed_files_are_not_told(name, put, run_rule):
+    run_rule(PickleLimit(), put(name, PACKED["zstd"])).assert_passed()
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -206,3 +206,74 @@ def test_a_pipeline_whose_code_lies_in_the_checkpoint(put_json, run_rule):
     run_rule(RemoteCode(), folder).assert_passed()
     (folder / "pipeline.py").write_text("")
     run_rule(RemoteCode(), folder).assert_one(path="model_index.json", key="_class_name", data={"code": "pipeline"})
+
+
+def hdf5(config):
+    """A model as Keras writes it: the configuration is one text, somewhere in the file."""
+    return b"\x89HDF\r\n\x1a\n" + bytes(600) + json.dumps(config).encode() + bytes(3000)
+
+
+def test_a_lambda_layer_in_an_hdf5_file(tmp_path, run_rule):
+    (tmp_path / "model.h5").write_bytes(hdf5(lambda_layer(["4wEAAAA=", None, None])))
+    key = "model_config: config.layers.0.class_name"
+    run_rule(RemoteCode(), tmp_path).assert_one(path="model.h5", key=key, severity="warning", data={"code": "Lambda"})
+    (tmp_path / "model.h5").write_bytes(hdf5({"class_name": "Functional", "config": {"layers": []}}))
+    run_rule(RemoteCode(), tmp_path).assert_passed()
+
+
+IN_YAML = {
+    "a call": ("a: 1\nb: !!python/object/apply:os.system ['true']\n", "line 2", "os.system"),
+    "a name": ("b: !!python/name:subprocess.Popen\n", "line 1", "subprocess.Popen"),
+    "HyperPyYAML": ("x:\n  m: !new:os.system\n    command: ls\n", "line 2", "os.system"),
+    "Hydra": ("model:\n  _target_: builtins.eval\n  _args_: ['1']\n", "line 2, _target_", "builtins.eval"),
+    "a tag with an escape": ("a: !!python%2Fobject%2Fapply:os.system [x]\n", "line 1", "os.system"),
+    "a tag with a handle": ("%TAG !p! tag:yaml.org,2002:python/\n---\na: !p!name:os.system\n", "line 3", "os.system"),
+    "a type to be made": ("a: !!python/object/new:type {}\n", "line 1", "type"),
+    "a second document": ("a: 1\n---\nb: !!python/object/apply:os.system [x]\n", "line 3", "os.system"),
+    "a command line": ("model: {class_path: subprocess.run}\n", "line 1, class_path", "subprocess.run"),
+    "before what is broken": ("a: !!python/object/new:os.system {}\nb: [\n", "line 1", "os.system"),
+}
+
+
+@pytest.mark.parametrize("what", IN_YAML)
+def test_yaml_names_code(what, tmp_path, run_rule):
+    text, key, code = IN_YAML[what]
+    (tmp_path / "hparams.yaml").write_text(text)
+    run_rule(RemoteCode(), tmp_path).assert_one(path="hparams.yaml", key=key, severity="warning", data={"code": code})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "_target_: project.models.Net\nlr: 0.1\n",
+        "a: !!python/tuple [1, 2]\nb: !!python/object/apply:pathlib.PosixPath [a]\n",
+        "a: !!python/object:argparse.Namespace {lr: 1}\n",
+        "m: !new:torch.nn.Linear\n  in_features: 3\nn: !ref <m>\n",
+        "class_path: lightning.pytorch.Trainer\n",
+        "python/ is a folder: [",
+    ],
+)
+def test_yaml_that_trainers_write_is_silent(text, tmp_path, run_rule):
+    (tmp_path / "config.yaml").write_text(text)
+    run_rule(RemoteCode(), tmp_path).assert_passed()
+
+
+def test_a_target_in_json(put_json, run_rule):
+    folder = put_json("config.json", {"model": {"_target_": "os.system"}, "data": {"_target_": "project.Data"}})
+    run_rule(RemoteCode(), folder).assert_one(path="config.json", key="model._target_", data={"code": "os.system"})
+
+
+def test_a_target_in_json_of_any_name(put_json, run_rule):
+    folder = put_json("hparams.json", {"parts": [{"a": {"_target_": "subprocess.run"}}, {"class_path": "project.Net"}]})
+    key = "parts.0.a._target_"
+    run_rule(RemoteCode(), folder).assert_one(path="hparams.json", key=key, data={"code": "subprocess.run"})
+
+
+def test_a_program_that_generates(put_json, run_rule):
+    folder = put_json("config.json", {"model_type": "llama"})
+    path = folder / "custom_generate/generate.py"
+    path.parent.mkdir()
+    path.write_text("")
+    run_rule(RemoteCode(), folder).assert_one(path="custom_generate/generate.py", severity="warning")
+    path.rename(folder / "generate.py")
+    run_rule(RemoteCode(), folder).assert_passed()

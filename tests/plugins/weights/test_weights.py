@@ -90,6 +90,26 @@ class TestMissing:
         (tmp_path / "notes.txt").write_text("x")
         run_rule(Missing(), tmp_path).assert_skipped(f"no layout says whether {name} holds the weights")
 
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        {
+            "state": b"PK\x03\x04" + bytes(60),  # torch.save with no suffix
+            "checkpoint_5": b"\x82\xa6params\x80\xa4step\x05",  # flax
+            "ckpt-5.data-00000-of-00001": bytes(range(256)),  # tensorflow
+            "weights.pdparams": b"\x80\x04}.",  # paddle
+            "model.pkl.zst": b"\x28\xb5\x2f\xfd" + bytes(60),
+        }.items(),
+    )
+    def test_a_file_of_any_name_that_is_no_text_may_hold_them(self, tmp_path, run_rule, name, content):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / "notes.txt").write_text("x")
+        run_rule(Missing(), tmp_path).assert_skipped(f"no layout says whether {name} holds the weights")
+
+    def test_text_holds_none(self, tmp_path, run_rule):
+        (tmp_path / "README.md").write_text("# A model\n")
+        (tmp_path / "state").write_text('{"step": 3}')
+        run_rule(Missing(), tmp_path).assert_one(message="there are no model weights")
+
     def test_a_directory_of_no_known_layout_without_any(self, tmp_path, run_rule):
         torch.save({}, tmp_path / "rng_state_0.pth")
         run_rule(Missing(), tmp_path).assert_one(message="there are no model weights")
