@@ -1,0 +1,120 @@
+"""The transformers Trainer: a save in the middle of its first epoch, and two steps from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from tests.differential.resumes.observed import (
+    Observation,
+    flat,
+    of_generators,
+    of_optimizer,
+    of_weights,
+    seed_everything,
+)
+
+_STEP, _PLANNED, _ROWS = 3, 8, 8
+
+
+class WithTrainer:
+    """Four batches an epoch, two epochs, saved after three steps."""
+
+    name = "trainer"
+
+    def __init__(self, folder: str) -> None:
+        import transformers
+        from transformers import LlamaConfig
+
+        transformers.logging.set_verbosity_error()
+        self.folder = folder
+        self.config = LlamaConfig(
+            vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=32, bos_token_id=1, eos_token_id=2,
+        )  # fmt: skip
+        self.rows = [{"input_ids": [(i * 7 + k) % 32 for k in range(6)]} for i in range(_ROWS)]
+        self.going_on = self._arguments("resumed", save_strategy="no")
+
+    def make(self) -> str:
+        """Train up to the save; its path."""
+        trainer = self._trainer(self._arguments("run", save_strategy="steps", save_steps=_STEP), seed=1, steps=_STEP)
+        trainer.train()
+        return os.path.join(self.folder, "run", f"checkpoint-{_STEP}")
+
+    def resume(self, path: str) -> Observation:
+        """What the Trainer has before the first step from a save, and after the second."""
+        trainer = self._trainer(self.going_on, seed=2, steps=2)
+        trainer.train(resume_from_checkpoint=path)
+        state = {f.name: getattr(trainer.state, f.name) for f in dataclasses.fields(trainer.state)}
+        for entry in state["log_history"]:
+            for key in [k for k in entry if k.startswith("train_")]:
+                del entry[key]  # seconds, and what is counted per second
+        state.pop("stateful_callbacks"), state.pop("total_flos")
+        return trainer.before | flat("then/state", state) | _then(of_weights(trainer.model))
+
+    def _arguments(self, name: str, **more: Any) -> Any:
+        from transformers import TrainingArguments
+
+        return TrainingArguments(
+            output_dir=os.path.join(self.folder, name), max_steps=_PLANNED, per_device_train_batch_size=2, use_cpu=True,
+            learning_rate=0.01, warmup_steps=2, logging_steps=1, report_to="none", disable_tqdm=True, **more,
+        )  # fmt: skip
+
+    def _trainer(self, arguments: Any, seed: int, steps: int) -> Any:
+        from transformers import LlamaForCausalLM, PrinterCallback
+
+        seed_everything(seed)
+        trainer = _observing()(
+            model=LlamaForCausalLM(self.config), args=arguments, train_dataset=self.rows, data_collator=_collate
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.left, trainer.before = steps, None
+        return trainer
+
+
+def _collate(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+    import torch
+
+    ids = torch.tensor([row["input_ids"] for row in rows])
+    return {"input_ids": ids, "labels": ids}
+
+
+def _then(seen: Observation) -> Observation:
+    return {f"then/{name}": value for name, value in seen.items()}
+
+
+_classes: list[type] = []
+
+
+def _observing() -> type:
+    """The Trainer, which here looks around before its first step and stops after some."""
+    if _classes:
+        return _classes[0]
+    from transformers import Trainer
+
+    class Observing(Trainer):
+        left: int
+        before: Observation | None
+
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.before is None:
+                self.before = self._look(inputs)
+            self.left -= 1
+            self.control.should_training_stop = self.left <= 0
+            return super().training_step(model, inputs, *args, **kwargs)
+
+        def _look(self, inputs: Any) -> Observation:
+            counters = {name: getattr(self.state, name) for name in ("global_step", "epoch", "max_steps", "log_history")}
+            best = {name: getattr(self.state, name) for name in ("best_metric", "best_global_step")}
+            return (
+                of_weights(self.model)
+                | of_optimizer(self.optimizer.optimizer, self.model.named_parameters())
+                | flat("scheduler", self.lr_scheduler.state_dict())
+                | of_generators()
+                | flat("counters", counters | best)
+                | flat("batch", dict(inputs))
+            )
+
+    _classes.append(Observing)
+    return Observing
