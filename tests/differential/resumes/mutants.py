@@ -108,11 +108,11 @@ _states: dict[str, Any] = {}
 def _nested(save: str) -> dict[str, Any]:
     """The state in a save of DCP, as it was nested when it was saved."""
     from torch.distributed.checkpoint import FileSystemReader
-    from torch.distributed.checkpoint.default_planner import _EmptyStateDictPlanner
+    from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
     from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
     if save not in _states:
         state: dict[str, Any] = {}
-        _load_state_dict(state, FileSystemReader(save), planner=_EmptyStateDictPlanner(), no_dist=True)
+        _load_state_dict(state, FileSystemReader(save), planner=_EmptyStateDictLoadPlanner(), no_dist=True)
         _states[save] = state
     return _states[save]

@@ -28,7 +28,15 @@ def flat(name: str, value: Any) -> Observation:
         kind = type(value).__name__
         parts = {k: v for i, part in enumerate(value) for k, v in flat(f"{name}/{i}", part).items()}
         return {name: f"{kind} of {len(value)}", **parts}
-    return {name: f"{type(value).__name__} {value!r}"}
+    return {name: _number(value) if isinstance(value, int | float) else f"{type(value).__name__} {value!r}"}
+
+
+def _number(value: float) -> str:
+    """The same for numbers that are equal."""
+    try:
+        return repr(float(value)) if float(value) == value else repr(value)
+    except OverflowError:
+        return repr(value)
 
 
 def _digest(data: bytes) -> str:
@@ -73,6 +81,20 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def differing(one: Observation, other: Observation) -> tuple[str, ...]:
-    """The names under which two resumes have not the same."""
-    return tuple(sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)))
+def of_scheduler(scheduler: Any) -> Observation:
+    """Its state, but for the flags that say which of its methods is running."""
+    state = scheduler.state_dict() if scheduler else {}
+    return flat("scheduler", {k: v for k, v in state.items() if k not in {"_is_initial", "_get_lr_called_within_step"}})
+
+
+def draw() -> None:
+    """Take a number from each of the global generators, as augmentation and dropout do."""
+    import numpy as np
+    import torch
+
+    random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
+
+
+def differing(sound: Observation, other: Observation) -> tuple[str, ...]:
+    """The names of what came back from the undamaged save and not, or otherwise, from another; more does no harm."""
+    return tuple(sorted(name for name, value in sound.items() if value != other.get(name)))

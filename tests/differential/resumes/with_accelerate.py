@@ -8,9 +8,11 @@ from typing import Any
 from tests.differential.resumes import tiny
 from tests.differential.resumes.observed import (
     Observation,
+    draw,
     flat,
     of_generators,
     of_optimizer,
+    of_scheduler,
     of_weights,
     seed_everything,
 )
@@ -81,13 +83,14 @@ class WithAccelerate:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        draw()
         counters.step += 1
 
     def _look(self, counters: Counters) -> Observation:
         return (
             of_weights(self.model)
             | of_optimizer(self.optimizer.optimizer, self.model.named_parameters())
-            | flat("scheduler", self.scheduler.state_dict())
+            | of_scheduler(self.scheduler)
             | of_generators()
             | flat("counters", counters.state_dict())
         )

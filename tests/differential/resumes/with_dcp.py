@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from tests.differential.resumes import tiny
-from tests.differential.resumes.observed import Observation, flat, of_optimizer, of_weights, seed_everything
+from tests.differential.resumes.observed import Observation, flat, of_optimizer, of_scheduler, of_weights, seed_everything
 
 _STEP = 3
 
@@ -96,7 +96,7 @@ class Training:
         return (
             of_weights(self.model)
             | of_optimizer(self.optimizer, self.model.named_parameters())
-            | flat("scheduler", self.scheduler.state_dict() if self.scheduler else None)
+            | of_scheduler(self.scheduler)
             | flat("step", self.step)
         )
 

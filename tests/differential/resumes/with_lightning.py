@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from tests.differential.resumes import tiny
-from tests.differential.resumes.observed import Observation, flat, of_optimizer, of_weights, seed_everything
+from tests.differential.resumes.observed import Observation, flat, of_optimizer, of_scheduler, of_weights, seed_everything
 
 _STEP = 3
 
@@ -103,7 +103,7 @@ def _module() -> type:
             return (
                 of_weights(self)
                 | of_optimizer(self.trainer.optimizers[0], self.named_parameters())
-                | flat("scheduler", self.trainer.lr_scheduler_configs[0].scheduler.state_dict())
+                | of_scheduler(self.trainer.lr_scheduler_configs[0].scheduler)
                 | _counters("", self.trainer)
                 | flat("batch", batch)
                 | flat("batch_idx", batch_idx)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
 from tests.differential.resumes.observed import (
     Observation,
+    draw,
     flat,
     of_generators,
     of_optimizer,
+    of_scheduler,
     of_weights,
     seed_everything,
 )
 
 _STEP, _PLANNED, _ROWS = 3, 8, 8
+_COUNTERS = ("global_step", "epoch", "max_steps", "num_train_epochs", "best_metric", "best_global_step")
 
 
 class WithTrainer:
@@ -46,12 +48,7 @@ class WithTrainer:
         """What the Trainer has before the first step from a save, and after the second."""
         trainer = self._trainer(self.going_on, seed=2, steps=2)
         trainer.train(resume_from_checkpoint=path)
-        state = {f.name: getattr(trainer.state, f.name) for f in dataclasses.fields(trainer.state)}
-        for entry in state["log_history"]:
-            for key in [k for k in entry if k.startswith("train_")]:
-                del entry[key]  # seconds, and what is counted per second
-        state.pop("stateful_callbacks"), state.pop("total_flos")
-        return trainer.before | flat("then/state", state) | _then(of_weights(trainer.model))
+        return trainer.before | _then(_counters(trainer) | of_weights(trainer.model))
 
     def _arguments(self, name: str, **more: Any) -> Any:
         from transformers import TrainingArguments
@@ -80,6 +77,16 @@ def _collate(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
     return {"input_ids": ids, "labels": ids}
 
 
+def _counters(trainer: Any) -> Observation:
+    """Where it is, and what it has logged, without what the clock says."""
+    counters = {name: getattr(trainer.state, name) for name in _COUNTERS}
+    log = [
+        {k: v for k, v in entry.items() if k != "total_flos" and not k.startswith("train_")} if isinstance(entry, dict) else entry
+        for entry in trainer.state.log_history
+    ]
+    return flat("counters", counters | {"log": log})
+
+
 def _then(seen: Observation) -> Observation:
     return {f"then/{name}": value for name, value in seen.items()}
 
@@ -101,18 +108,17 @@ def _observing() -> type:
             if self.before is None:
                 self.before = self._look(inputs)
             self.left -= 1
+            draw()
             self.control.should_training_stop = self.left <= 0
             return super().training_step(model, inputs, *args, **kwargs)
 
         def _look(self, inputs: Any) -> Observation:
-            counters = {name: getattr(self.state, name) for name in ("global_step", "epoch", "max_steps", "log_history")}
-            best = {name: getattr(self.state, name) for name in ("best_metric", "best_global_step")}
             return (
                 of_weights(self.model)
                 | of_optimizer(self.optimizer.optimizer, self.model.named_parameters())
-                | flat("scheduler", self.lr_scheduler.state_dict())
+                | of_scheduler(self.lr_scheduler)
                 | of_generators()
-                | flat("counters", counters | best)
+                | _counters(self)
                 | flat("batch", dict(inputs))
             )
 

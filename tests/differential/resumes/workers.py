@@ -87,8 +87,11 @@ class Bench:
                 seen = self.trainer.resume(path)
         except OutOfTime:
             return Theirs("OutOfTime")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a loader raises is its answer
-            return Theirs(f"{type(error).__name__}: {error}"[:300])
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - DCP's own exceptions are no Exception
+            last = next(reversed(str(error).strip().splitlines()), "") if type(error).__name__ == "CheckpointException" else str(error)
+            return Theirs(f"{type(error).__name__}: {last}"[:300])
         return Theirs("", differing(self.sound, seen))
 
 
