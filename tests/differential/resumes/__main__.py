@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import time
 from collections import Counter, defaultdict
 
 from tests.differential.resumes.judge import AGREED, ALARM, CRASH, RAISES, SILENT
-from tests.differential.resumes.workers import TRAINERS, Judged, run, timed
+from tests.differential.resumes.workers import TRAINERS, Judged, run
 
 
 def main() -> int:
@@ -25,8 +26,9 @@ def main() -> int:
     options = parser.parse_args()
     rows, unlisted = [], []
     for name in TRAINERS if options.trainer == "all" else (options.trainer,):
-        judged, seconds = timed(run(name, options.seed, options.mutants))
-        rows.append(row(name, judged, seconds))
+        started = time.monotonic()
+        judged = list(run(name, options.seed, options.mutants))
+        rows.append(row(name, judged, time.monotonic() - started))
         unlisted += [j for j in judged if j.verdict.kind != AGREED and not j.verdict.reason]
         print(details(name, judged, each=options.each), flush=True)
     print(table(rows))
@@ -56,12 +58,18 @@ def details(name: str, judged: list[Judged], *, each: bool) -> str:
         if j.verdict.kind != AGREED:
             groups[j.verdict.kind, j.verdict.reason or (str(j.number) if each else _shape(j))].append(j)
     lines = [f"== {name}"]
-    for (kind, what), of_kind in sorted(groups.items(), key=lambda g: (g[0][0], bool(g[1][0].verdict.reason), -len(g[1]))):
+    for (kind, what), of_kind in sorted(
+        groups.items(), key=lambda g: (g[0][0], bool(g[1][0].verdict.reason), -len(g[1]))
+    ):
         one = of_kind[0]
         said = one.theirs.raised or " ".join(one.theirs.differs[:6]) or f"exit {one.ours.exit_code}"
-        found = f" <- {one.ours.findings[0]}" if one.ours.findings else f" <- {one.ours.crash}" if one.ours.crash else ""
+        found = (
+            f" <- {one.ours.findings[0]}" if one.ours.findings else f" <- {one.ours.crash}" if one.ours.crash else ""
+        )
         sign = "listed" if one.verdict.reason else "UNLISTED"
-        lines.append(f"{len(of_kind):>5} {kind:15} {sign}: {what}\n      #{one.number} {one.mutant}: {said[:160]}{found[:260]}")
+        lines.append(
+            f"{len(of_kind):>5} {kind:15} {sign}: {what}\n      #{one.number} {one.mutant}: {said[:160]}{found[:260]}"
+        )
     return "\n".join(lines)
 
 

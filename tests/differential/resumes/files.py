@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from typing import Any
+from typing import Any, Self
 
 _TORCH = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 _NO_TREE = ("training_args.bin",)
@@ -82,7 +82,7 @@ class _Index(str):
 
     __slots__ = ("index",)
 
-    def __new__(cls, index: Any) -> _Index:
+    def __new__(cls, index: Any) -> Self:
         made = super().__new__(cls, f"{getattr(index, 'fqn', index)}@{getattr(index, 'offset', '')}")
         made.index = index
         return made

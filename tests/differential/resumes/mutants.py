@@ -49,7 +49,9 @@ def _of_file(rng: Random, save: str, target: str) -> Mutant:
     path = os.path.join(target, name)
     with open(path, "rb") as file:
         data = file.read()
-    how = rng.choice(("removed", "empty", "half", "one byte less", "another file", "a directory", "one byte other", "text"))
+    how = rng.choice(
+        ("removed", "empty", "half", "one byte less", "another file", "a directory", "one byte other", "text")
+    )
     os.remove(path)
     if how == "a directory":
         os.mkdir(path)

@@ -66,9 +66,13 @@ def of_generators() -> Observation:
 
     return {
         "rng/python": _digest(repr(random.getstate()).encode()),
-        "rng/numpy": _digest(repr(np.random.get_state(legacy=False)).encode() + np.random.get_state()[1].tobytes()),
+        "rng/numpy": _digest(_of_numpy(np.random.get_state())),  # noqa: NPY002 - the generator that trainers save
         "rng/torch": _digest(torch.get_rng_state().numpy().tobytes()),
     }
+
+
+def _of_numpy(state: Any) -> bytes:
+    return bytes(state[1].tobytes()) + repr((state[0], *state[2:])).encode()
 
 
 def seed_everything(seed: int) -> None:

@@ -32,7 +32,9 @@ def optimizer(of: Any) -> Any:
 
     decayed = [p for p in of.parameters() if p.ndim > 1]
     others = [p for p in of.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=0.01)
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=0.01
+    )
 
 
 def scheduler(of: Any) -> Any:

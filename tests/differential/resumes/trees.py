@@ -132,7 +132,7 @@ def _tensors(value: Any, torch: Any) -> list[tuple[str, Callable[[], Any]]]:
         ("float16", lambda: value.to(torch.float16)),
         ("float64", lambda: value.to(torch.float64)),
         ("one element", lambda: one_element(first * 1.01 + 0.01)),
-        ("as a list", lambda: value.tolist()),
+        ("as a list", value.tolist),
         ("without elements", lambda: torch.zeros(0, dtype=value.dtype)),
         ("one dimension more", lambda: value.unsqueeze(0).clone()),
         ("uint8", lambda: value.to(torch.uint8)),
@@ -147,7 +147,7 @@ def _tensors(value: Any, torch: Any) -> list[tuple[str, Callable[[], Any]]]:
         ]
     if value.ndim:
         found += [
-            ("cut", lambda: value[:-1].clone()),
+            ("cut", value[:-1].clone),
             ("repeated", lambda: torch.cat([value, value])),
             ("flat", lambda: value.reshape(-1).clone()),
             ("transposed", lambda: value.t().contiguous() if value.ndim == 2 else value.flip(0).clone()),

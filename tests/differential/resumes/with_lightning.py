@@ -8,7 +8,14 @@ import warnings
 from typing import Any
 
 from tests.differential.resumes import tiny
-from tests.differential.resumes.observed import Observation, flat, of_optimizer, of_scheduler, of_weights, seed_everything
+from tests.differential.resumes.observed import (
+    Observation,
+    flat,
+    of_optimizer,
+    of_scheduler,
+    of_weights,
+    seed_everything,
+)
 
 _STEP = 3
 

@@ -81,7 +81,9 @@ def _counters(trainer: Any) -> Observation:
     """Where it is, and what it has logged, without what the clock says."""
     counters = {name: getattr(trainer.state, name) for name in _COUNTERS}
     log = [
-        {k: v for k, v in entry.items() if k != "total_flos" and not k.startswith("train_")} if isinstance(entry, dict) else entry
+        {k: v for k, v in entry.items() if k != "total_flos" and not k.startswith("train_")}
+        if isinstance(entry, dict)
+        else entry
         for entry in trainer.state.log_history
     ]
     return flat("counters", counters | {"log": log})

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from tests.differential.resumes.judge import Ours, Theirs, Verdict, judge
 from tests.differential.resumes.mutants import Mutant, mutate
+from tests.differential.workers import OutOfTime, _out_of_time, limited
 
 NBYTES, SECONDS, HANGS_SECONDS = 4 << 30, 10.0, 60.0
 TRAINERS = ("trainer", "accelerate", "lightning", "dcp-appstate", "dcp-flat")
+_LOST = Theirs("the process died or hung")
 
 
 class Judged(NamedTuple):
@@ -38,7 +42,7 @@ def trainer(name: str, folder: str) -> Any:
     from tests.differential.resumes.with_lightning import WithLightning
     from tests.differential.resumes.with_trainer import WithTrainer
 
-    known = (WithTrainer, WithAccelerate, WithLightning, WithAppState, WithFlatEntries)
+    known: tuple[Any, ...] = (WithTrainer, WithAccelerate, WithLightning, WithAppState, WithFlatEntries)
     return {kind.name: kind for kind in known}[name](folder)
 
 
@@ -48,39 +52,28 @@ class Bench:
     def __init__(self, name: str, folder: str) -> None:
         import torch
 
-        from tests.differential.workers import _out_of_time
-
-        import signal
-
         signal.signal(signal.SIGALRM, _out_of_time)
         torch.set_num_threads(1)
         self.name, self.folder = name, folder
         self.trainer = trainer(name, folder)
         self.save = self.trainer.make()
+        self.target = os.path.join(folder, "mutant", os.path.basename(self.save))
         self.sound = self.trainer.resume(self.save)
         gc.collect()
         gc.freeze()  # trainers collect garbage at each start, which takes longer the more there is
 
-    def judged(self, seed: int, number: int) -> Judged:
-        """The verdict on one mutant."""
+    def judged(self, seed: int, number: int, before: Callable[[Judged], Any]) -> Judged:
+        """The verdict on one mutant; `before` is called with what holds if the loader does not come back."""
         mutant = mutate(self.name, self.save, self.target, seed, number)
-        return self.judge(seed, number, mutant)
-
-    @property
-    def target(self) -> str:
-        """Where mutants lie: a save of this name, apart from the undamaged one."""
-        return os.path.join(self.folder, "mutant", os.path.basename(self.save))
-
-    def judge(self, seed: int, number: int, mutant: Mutant) -> Judged:
-        """The verdict on what lies at the target."""
         our = ours(self.target)
+        lost = Judged(self.name, seed, number, mutant, our, _LOST, judge(self.name, mutant, our, _LOST))
+        before(lost)
         their = self.resumed(self.target)
-        return Judged(self.name, seed, number, mutant, our, their, judge(self.name, mutant, our, their))
+        return lost._replace(theirs=their, verdict=judge(self.name, mutant, our, their))
 
     def resumed(self, path: str) -> Theirs:
         """Resume from a save, and compare with the undamaged one."""
         from tests.differential.resumes.observed import differing
-        from tests.differential.workers import OutOfTime, limited
 
         try:
             with limited(NBYTES, SECONDS):
@@ -89,10 +82,17 @@ class Bench:
             return Theirs("OutOfTime")
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - DCP's own exceptions are no Exception
-            last = next(reversed(str(error).strip().splitlines()), "") if type(error).__name__ == "CheckpointException" else str(error)
-            return Theirs(f"{type(error).__name__}: {last}"[:300])
+        except BaseException as error:  # noqa: BLE001 - whatever it raises is its answer; DCP's own are no Exception
+            return Theirs(_said(error))
         return Theirs("", differing(self.sound, seen))
+
+
+def _said(error: BaseException) -> str:
+    """An error in a line; DCP's begins with the traceback of each rank."""
+    name, text = type(error).__name__, str(error).strip()
+    if name == "CheckpointException":
+        text = text.splitlines()[-1]
+    return f"{name}: {text}"[:300].replace("\n", " ")
 
 
 def ours(path: str) -> Ours:
@@ -109,30 +109,25 @@ def ours(path: str) -> Ours:
 
 
 def _work(name: str, seed: int, start: int, stop: int, connection: Connection) -> None:
-    import contextlib
-    import logging
-    import sys
-
     logging.disable(logging.ERROR)
     folder = tempfile.mkdtemp(prefix="resumes-")
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-        try:
-            with contextlib.redirect_stderr(nowhere):
-                bench = Bench(name, folder)
-                for number in range(start, stop):
-                    connection.send(number)
-                    connection.send(bench.judged(seed, number))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits
-            connection.send(f"{type(error).__name__}: {error}")
-            sys.exit(1)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    connection.send(None)
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        bench = Bench(name, folder)
+        for number in range(start, stop):
+            connection.send((bench.judged(seed, number, lambda lost: connection.send((lost, False))), True))
+        connection.send((None, True))
+    except BaseException as error:  # noqa: BLE001 - told to whoever waits
+        connection.send((f"{type(error).__name__}: {error}", True))
+        sys.exit(1)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(name: str, seed: int, mutants: int) -> Iterator[Judged]:
-    """All mutants; one in which a worker dies or hangs counts as raising."""
+    """All mutants of a seed; one in which the worker dies or hangs counts as raising."""
     at = 0
     while at < mutants:
         for judged in _worker(name, seed, at, mutants):
@@ -141,44 +136,30 @@ def run(name: str, seed: int, mutants: int) -> Iterator[Judged]:
 
 
 def _worker(name: str, seed: int, start: int, stop: int) -> Iterator[Judged]:
+    """What one process gets done, and the mutant that took it down."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(name, seed, start, stop, theirs), daemon=True)
     process.start()
     theirs.close()
-    about: int | None = None
+    lost: Judged | None = None
     try:
         while mine.poll(HANGS_SECONDS):
-            said = mine.recv()
+            said, final = mine.recv()
             if said is None:
                 return
             if isinstance(said, str):
-                raise RuntimeError(f"mutant {about} of seed {seed}: {said}")
-            if isinstance(said, Judged):
+                raise RuntimeError(said)  # noqa: TRY004 - what the worker died of
+            lost = None if final else said
+            if final:
                 yield said
-            else:
-                about = said
     except EOFError:
         pass
     finally:
+        process.join(5)
         process.kill()
         process.join()
         mine.close()
-    if about is None:
-        raise RuntimeError("the worker died before its first mutant")
-    yield _lost(name, seed, about)
-
-
-def _lost(name: str, seed: int, number: int) -> Judged:
-    """What a mutant is that took the process down: made once more, and verified, but not resumed."""
-    from tests.differential.resumes.judge import Ours
-
-    theirs = Theirs("the process died or hung")
-    mutant = Mutant("?", "", f"number {number}")
-    return Judged(name, seed, number, mutant, Ours(0), theirs, judge(name, mutant, Ours(0), theirs))
-
-
-def timed(judged: Iterator[Judged]) -> tuple[list[Judged], float]:
-    """All of them, and the seconds that they took."""
-    started = time.monotonic()
-    return list(judged), time.monotonic() - started
+    if lost is None:
+        raise RuntimeError("a worker died outside of a loader")
+    yield lost
