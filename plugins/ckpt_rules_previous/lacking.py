@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
@@ -18,11 +19,18 @@ from ckpt_rules import (
     siblings,
 )
 from ckpt_rules_previous.files import kind_of
-from ckpt_rules_previous.saves import listed
+from ckpt_rules_previous.saves import listed, maybe
 
 _NEAREST = 2
 _LEAST = 2
-_LOGS = ("*.log", "*.txt", "*.md", "events.out.tfevents*", "*.png", "*.csv", "*.yaml", "*.yml")
+_LOGS = (
+    "*.log", "*.txt", "*.md", "events.out.tfevents*", "*.csv", "*.tsv", "*.jsonl", "*.yaml", "*.yml", "*.html", "*.pdf",
+    "*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.mp4", "*.wav", "*eval*", "*metric*", "*result*", "*predict*", "*sample*",
+)  # fmt: skip
+_TOLD = ("*rng_state*", "*random_states*")
+"""Random-number states, of which `rng/missing` and `ranks/missing-file` tell."""
+
+_RANKS = re.compile(r"(?:[-_.]?(?:dp)?(?:rank)?[-_]?#)+(?:-of-#)?(?=\.)")
 _KEPT = 100
 
 
@@ -32,8 +40,10 @@ class LacksFile(Rule):
     ## What it checks
     The kinds of files, that is, of names that differ in numbers only, of the nearest saves: the two before this one and the
     two after it, at least two together. Those that all of them have and this one lacks are reported, but for logs, notes, names
-    that begin with a dot, and files that the layout asks for by itself or that no resume reads. A save with as many
-    kinds of its own is of another form and is not compared.
+    that begin with a dot, what evaluations leave, random-number states, weights where this save has any, and files that the layout
+    asks for by itself or
+    that no resume reads. Names that differ in their ranks alone are of one kind. A save with as many kinds of its own is of
+    another form and is not compared.
 
     ## Why it matters
     Trainers pass over many files without which training goes on differently: a loss scaler, the state of a sampler, a moving
@@ -53,19 +63,25 @@ class LacksFile(Rule):
         """One problem for all kinds."""
         if checkpoint.is_one_file:
             raise FactUnavailable("the checkpoint is one file")
-        names, kinds = [], []
+        names, kinds, weights = [], [], set[str]()
         for name, found in _nearest(checkpoint):
             names.append(name)
             kinds.append(_kinds(found))
+            weights |= _weights(found)
         if len(names) < _LEAST:
             raise FactUnavailable("fewer than two other saves of its run lie beside it")
         own = set(_kinds(checkpoint))
         everywhere = set(kinds[0]).intersection(*kinds[1:])
+        if _weights(checkpoint):
+            everywhere -= {_kind(path) for path in weights}  # other shards, or another format
         missing = {kind: kinds[0][kind] for kind in sorted(everywhere - own)}
         if not missing or len(own - set().union(*kinds)) >= len(missing):
             return
-        unmet = [pattern for needed in checkpoint.unmet for pattern in needed.names]
-        lacking = [path for path in missing.values() if not any(fnmatchcase(path, pattern) for pattern in unmet)]
+        # A save without what its layout requires is reported for that; such as one with the model alone among full ones.
+        if any(needed.severity is Severity.ERROR for needed in checkpoint.unmet):
+            return
+        elsewhere = [*_TOLD, *(pattern for needed in checkpoint.unmet for pattern in needed.names)]
+        lacking = [path for path in missing.values() if not any(fnmatchcase(path, pattern) for pattern in elsewhere)]
         if lacking:
             yield Problem(
                 message=f"it has no {listed(lacking)}, which all {len(names):,} saves beside it have ({', '.join(names)})",
@@ -84,6 +100,17 @@ def _nearest(checkpoint: Checkpoint) -> Iterator[tuple[str, Checkpoint]]:
             continue  # of another layout, or damaged
 
 
+def _weights(checkpoint: Checkpoint) -> set[str]:
+    """The files of weights, and those that describe them."""
+    weights = maybe(lambda: checkpoint.weights)
+    paths = {file.path for file in weights.files} if weights else set()
+    return paths | {e.path for e in checkpoint.listing.files() if paths and e.path.endswith(".index.json")}
+
+
+def _kind(path: str) -> str:
+    return _RANKS.sub("", kind_of(path))
+
+
 def _kinds(checkpoint: Checkpoint) -> dict[str, str]:
     """Each kind of file that a resume may read, and the first path of the kind."""
     found: dict[str, str] = {}
@@ -91,5 +118,5 @@ def _kinds(checkpoint: Checkpoint) -> dict[str, str]:
     for entry in checkpoint.listing.files():
         hidden = any(part.startswith(".") and part != ".metadata" for part in entry.path.split("/"))
         if not hidden and not is_bookkeeping(entry.path) and not any(fnmatchcase(entry.name, p) for p in passed_over):
-            found.setdefault(kind_of(entry.path), entry.path)
+            found.setdefault(_kind(entry.path), entry.path)
     return found

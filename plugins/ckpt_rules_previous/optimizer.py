@@ -78,15 +78,16 @@ def _emptied(checkpoint: Checkpoint, name: str, optimizers: tuple[OptimizerState
 
 
 def _keeps_moments(checkpoint: Checkpoint) -> bool:
-    return any(_is_moment(tensor.name) for tensor in checkpoint.located)
+    return any(is_moment(tensor.name) for tensor in checkpoint.located)
 
 
 def _sizes(checkpoint: Checkpoint) -> list[float]:
     """The sum of the squares of each moment."""
-    found = (m for m in checkpoint.measured(Measure.MOMENTS) if _is_moment(m.tensor.name))
+    found = (m for m in checkpoint.measured(Measure.MOMENTS) if is_moment(m.tensor.name))
     return [m.values.squares for m in found if m.values.squares is not None]
 
 
-def _is_moment(name: str) -> bool:
+def is_moment(name: str) -> bool:
+    """Whether a tensor of `located` is a moment of an optimizer."""
     *above, last = name.split(".")
     return last in _MOMENTS and "state" in above

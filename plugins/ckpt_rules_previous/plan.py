@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Recorded, Rule, Severity, is_count
-from ckpt_rules_previous.saves import called, maybe, rates
+from ckpt_rules_previous.saves import base_rates, called, maybe, rates
 
 _PLANS = ("total_steps", "total_epochs")
 
@@ -15,7 +15,7 @@ class PlanChanged(Rule):
 
     ## What it checks
     The planned number of steps (`max_steps`, `max_iters`, `train_iters`), or of epochs where no steps are planned, that both
-    saves record.
+    saves record. Where the learning rate is constant, no schedule depends on the length, and nothing is reported.
 
     ## Why it matters
     Most schedules of the learning rate are stretched over the planned length: with another one, the rate jumps at the resume,
@@ -40,7 +40,7 @@ class PlanChanged(Rule):
             raise FactUnavailable("no planned length of training is recorded in both saves")
         name = called(checkpoint.previous)
         was, now = before[common[0]], after[common[0]]
-        if was.value != now.value:
+        if was.value != now.value and not _is_constant(checkpoint):
             yield Problem(
                 message=f"{now.key} is {_shown(now)}, and it was {_shown(was)} in the save before, {name}: a schedule that "
                 f"depends on it changed between them{_jump(checkpoint)}",
@@ -48,6 +48,12 @@ class PlanChanged(Rule):
                 help=f"if that was not meant, resume from {name} with {was.key} {_shown(was)}",
                 data={"before": _shown(was), "after": _shown(now), "previous": name},
             )
+
+
+def _is_constant(checkpoint: Checkpoint) -> bool:
+    """Whether the learning rates are those that the schedule began with, in both saves."""
+    base = base_rates(checkpoint)
+    return bool(base) and all(rates(c) == base_rates(c) == base for c in (checkpoint, checkpoint.previous))
 
 
 def _planned(checkpoint: Checkpoint) -> dict[str, Recorded]:

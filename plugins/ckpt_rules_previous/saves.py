@@ -9,6 +9,8 @@ from ckpt_rules import Checkpoint, FactUnavailable, Progress
 
 T = TypeVar("T")
 _MOST_EPOCHS = 1e9
+_NO_RATE = 1e-9
+"""Learning rates below it leave float32 weights as they are."""
 
 
 class Counter(NamedTuple):
@@ -50,7 +52,13 @@ def progress_counters(checkpoint: Checkpoint) -> list[Counter]:
             ("number of batches", one.batches_done, other.batches_done),
         ]
     found.append(("epoch", *epochs))
-    return [Counter(name, before, after) for name, before, after in found if before is not None and after is not None]
+    found_in_both = [
+        Counter(name, before, after) for name, before, after in found if before is not None and after is not None
+    ]
+    if one.total_batches and other.total_batches and one.total_batches != other.total_batches:
+        # Of longer epochs, fewer are finished.
+        return [c for c in found_in_both if c.name != "epoch" or c.after >= c.before]
+    return found_in_both
 
 
 def _epoch(progress: Progress) -> float | None:
@@ -86,6 +94,14 @@ def steps_between(checkpoint: Checkpoint) -> int:
     if made <= 0:
         raise FactUnavailable("no step was made between the two saves")
     return made
+
+
+def had_rate(checkpoint: Checkpoint, steps: int) -> bool:
+    """False where the learning rate may have been zero at all of the steps."""
+    before, after = rates(checkpoint.previous), rates(checkpoint)
+    if max(before, default=0.0) > _NO_RATE:
+        return True
+    return steps > 1 and (not before or max(after, default=0.0) > _NO_RATE)
 
 
 def rates(checkpoint: Checkpoint) -> list[float]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable, LoaderState, Place, Problem, Rule, TensorInfo
-from ckpt_rules_previous.saves import called, maybe, progress_counters
+from ckpt_rules_previous.saves import Counter, called, had_rate, maybe, progress_counters, updates
 
 _SMALLEST = 16
 """Bytes of a storage that says something: a counter may well stand still."""
+
+_ENOUGH = 1.5
+"""Updates that must have been due: an epoch may end with one that gathers fewer gradients."""
 
 
 class StaleState(Rule):
@@ -17,8 +20,9 @@ class StaleState(Rule):
     ## What it checks
     Where the counters say that steps were made since the earlier save, by what the files say of themselves: the CRC-32 that a
     torch file keeps of each tensor, and the batches that a data loader counted within an epoch. All tensors of the optimizers must
-    not be the same, nor all weights, nor the place in the data. What lies in files without check sums is compared
-    by `previous/unchanged`, which reads every byte.
+    not be the same, nor all weights (unless the learning rate may have been zero), nor the place in the data. Steps that
+    are too few for an update, where the trainer accumulates gradients, are passed over. What lies in files without check sums is
+    compared by `previous/unchanged`, which reads every byte.
 
     ## Why it matters
     The save wrote an object that is not the one in training, or a file of the save before was copied. A resume then pairs
@@ -36,8 +40,8 @@ class StaleState(Rule):
         """One problem for each part of the state."""
         steps = steps_by_progress(checkpoint)
         name = called(checkpoint.previous)
-        for what, found in (("optimizer", _of_optimizers), ("weights", _of_weights)):
-            path, same = _identical(found(checkpoint), found(checkpoint.previous))
+        for what, find in PARTS.items():
+            path, same = identical(find, checkpoint) if may_have_changed(what, checkpoint, steps) else ("", 0)
             if same:
                 yield Problem(
                     message=f"{steps:,} steps were made since {name}, and all {same:,} tensors of the {what} are the same, "
@@ -57,7 +61,21 @@ def steps_by_progress(checkpoint: Checkpoint) -> int:
     made = counters[0].after - counters[0].before
     if made <= 0:
         raise FactUnavailable("no step was made between the two saves")
+    each = _steps_of_an_update(checkpoint, counters[0])
+    if each > 1 and made < _ENOUGH * each:
+        raise FactUnavailable("the steps between the two saves may be too few for an update of the optimizer")
     return int(made)
+
+
+def _steps_of_an_update(checkpoint: Checkpoint, counter: Counter) -> float:
+    """Steps to an update of the optimizer, where the trainer counts batches and gathers the gradients of several."""
+    done = updates(checkpoint.previous)
+    return max(counter.before / done, 1.0) if done and counter.before > done else 1.0
+
+
+def may_have_changed(what: str, checkpoint: Checkpoint, steps: int) -> bool:
+    """Whether it is of the kind that steps change: weights stay as they are at a learning rate of zero."""
+    return what != "weights" or had_rate(checkpoint, steps)
 
 
 Sums = dict[tuple[str, object], tuple[int, int]]
@@ -93,9 +111,13 @@ def _sums(checkpoint: Checkpoint, path: str, tensors: Iterable[tuple[object, Ten
     return {(path, name): by_offset[t.offset] for name, t in tensors if t.offset is not None and t.offset in by_offset}
 
 
-def _identical(now: Sums, before: Sums) -> tuple[str, int]:
+PARTS = {"optimizer": _of_optimizers, "weights": _of_weights}
+
+
+def identical(find: Callable[[Checkpoint], Sums], checkpoint: Checkpoint) -> tuple[str, int]:
     """The first path and the number of tensors, where both saves hold the same ones and none changed."""
-    if not now or now != before:
+    now = find(checkpoint)
+    if not now or now != find(checkpoint.previous):
         return "", 0
     return next(iter(now))[0], len(now)
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Problem, Reads, Rule, Severity, Wanted
-from ckpt_rules_previous.saves import base_rates, called, listed, maybe, rates, steps_between
+from ckpt_rules_previous.optimizer import is_moment
+from ckpt_rules_previous.saves import base_rates, called, had_rate, listed, maybe, rates, steps_between
+from ckpt_rules_previous.stale import PARTS, identical, steps_by_progress
 
 _OWN_HEAD = re.compile(r"(?:^|\.)(?:v_head|value_head|reward_head)\.")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|score|classifier|qa_outputs|head)\.")
-_NO_RATE = 1e-9
-"""Learning rates below it leave float32 weights as they are."""
-
 _FEW = 64
 _SMALL = 0.01
 """Root mean square that weights have which do not begin at zero."""
@@ -34,13 +33,14 @@ class _OfValues(Rule):
 
 
 class Unchanged(_OfValues):
-    """Steps were made, and the weights, or the head of the model, are those of the save before.
+    """Steps were made, and the weights, a head of the model or the optimizer are those of the save before.
 
     ## What it checks
     Where counters say that steps were made since the earlier save, with a learning rate above zero: whether every
     floating-point weight is the same, bit for bit; and whether those of a value or reward head are, or of another head
-    where the optimizer keeps state for every weight, so that none is frozen. Single weights may stay as they are: they may
-    be frozen.
+    where the optimizer keeps state for every weight, so that none is frozen (a warning). Single weights may stay as they
+    are: they may be frozen. And whether all of the optimizer's moments are the same. What the check sums in the files tell is
+    reported by `previous/stale-state`.
 
     ## Why it matters
     Gradients do not arrive, or the save writes a copy of the model that is not the one in training. Nothing says so: the
@@ -51,6 +51,7 @@ class Unchanged(_OfValues):
     """
 
     id = "previous/unchanged"
+    severity = Severity.ERROR
 
     def wanted(self, checkpoint: Checkpoint) -> Wanted:
         """The fingerprints of all tensors; sums where their elements lie in several places."""
@@ -61,32 +62,59 @@ class Unchanged(_OfValues):
         return self.wanted(checkpoint)
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem: for all weights, or for the head."""
+        """One problem for the optimizer, and one for all weights or for the head."""
         name, steps = called(checkpoint.previous), steps_between(checkpoint)
-        _require_rate(checkpoint, steps)
-        pairs = _pairs(checkpoint, Measure.FINGERPRINT | Measure.MOMENTS)
-        same = [weight for weight, before, after in pairs if _signature(before) == _signature(after)]
-        which, names = "all", same
-        if len(same) < len(pairs):
-            which, names = "head", _unchanged_head(checkpoint, [weight for weight, *_ in pairs], same)
-        if names:
-            whose = f"all {len(names):,} weights are" if which == "all" else f"the head ({listed(names)}) is"
-            path = next(after.tensor.path for weight, _, after in pairs if weight == names[0])
-            yield Problem(
-                message=f"{steps:,} steps were made since {name}, and {whose} the same, bit for bit",
-                place=Place(path=path, tensor=names[0]),
-                help="look at which parameters the optimizer was given, and at what object the save writes",
-                data={"which": which, "tensors": names[:1000], "of": len(pairs), "steps": steps, "previous": name},
-            )
+        measures = Measure.FINGERPRINT | Measure.MOMENTS
+        told = {what for what, find in PARTS.items() if identical(find, checkpoint)[1]}
+        moments: list[Problem] = []
+        if "optimizer" not in told and maybe(lambda: steps_by_progress(checkpoint)) is not None:
+            moments = list(_same_moments(checkpoint, name, steps, measures))
+        yield from moments
+        if not had_rate(checkpoint, steps):
+            if moments:
+                return
+            raise FactUnavailable("the learning rate may have been zero between the two saves")
+        if "weights" not in told:
+            yield from _same_weights(checkpoint, name, steps, _pairs(checkpoint, measures))
 
 
-def _require_rate(checkpoint: Checkpoint, steps: int) -> None:
-    """FactUnavailable where the learning rate may have been zero at all of the steps."""
-    before, after = rates(checkpoint.previous), rates(checkpoint)
-    if max(before, default=0.0) > _NO_RATE:
-        return
-    if steps == 1 or (before and max(after, default=0.0) <= _NO_RATE):
-        raise FactUnavailable("the learning rate may have been zero between the two saves")
+def _same_moments(checkpoint: Checkpoint, name: str, steps: int, measures: Measure) -> Iterator[Problem]:
+    """One problem where every moment is as it was; those that never left zero say nothing."""
+    before = {(m.tensor.path, m.tensor.name): m for m in checkpoint.previous.measured(measures) if _is_moment(m)}
+    after = {(m.tensor.path, m.tensor.name): m for m in checkpoint.measured(measures) if _is_moment(m)}
+    said = any(m.values.squares for m in after.values())
+    if said and before.keys() == after.keys() and all(_signature(before[k]) == _signature(m) for k, m in after.items()):
+        path, _ = next(iter(after))
+        yield Problem(
+            message=f"{steps:,} steps were made since {name}, and all {len(after):,} moments of the optimizer are the same, "
+            "bit for bit",
+            place=Place(path=path),
+            help=f"resume from {name}, and look at what object the save writes",
+            data={"which": "optimizer", "tensors": len(after), "steps": steps, "previous": name},
+        )
+
+
+def _is_moment(measured: Measured) -> bool:
+    return measured.tensor.is_float and is_moment(measured.tensor.name)
+
+
+def _same_weights(
+    checkpoint: Checkpoint, name: str, steps: int, pairs: list[tuple[str, Measured, Measured]]
+) -> Iterator[Problem]:
+    same = [weight for weight, before, after in pairs if _signature(before) == _signature(after)]
+    which, names = "all", same
+    if len(same) < len(pairs):
+        which, names = "head", _unchanged_head(checkpoint, [weight for weight, *_ in pairs], same)
+    if names:
+        whose = f"all {len(names):,} weights are" if which == "all" else f"the head ({listed(names)}) is"
+        path = next(after.tensor.path for weight, _, after in pairs if weight == names[0])
+        yield Problem(
+            message=f"{steps:,} steps were made since {name}, and {whose} the same, bit for bit",
+            place=Place(path=path, tensor=names[0]),
+            severity=None if which == "all" else Severity.WARNING,
+            help="look at which parameters the optimizer was given, and at what object the save writes",
+            data={"which": which, "tensors": names[:1000], "of": len(pairs), "steps": steps, "previous": name},
+        )
 
 
 def _signature(measured: Measured) -> tuple[object, ...]:

@@ -39,6 +39,10 @@ class _Shared(NamedTuple):
     earlier: bool
 
 
+_Log = dict[int, tuple[int, dict[str, float]]]
+"""The index of the first entry of each step, and the numbers logged at it."""
+
+
 class OtherHistory(Rule):
     """The log of training is another than that of an earlier save in the same directory.
 
@@ -47,7 +51,7 @@ class OtherHistory(Rule):
     both logs hold agree (loss, learning rate, norm of the gradient; not what is measured by the clock). Compared are the
     three saves before this one, the first, and the one that was written last. It is an error where the logs
     differ from their first common step on and this save, although it has the higher number, was written before the other: it is
-    left from an earlier run.
+    left from an earlier run. Times that contradict the order of saves whose logs agree come from a copy, and count for nothing.
 
     ## Why it matters
     A run was started again in a directory that still held saves, or was resumed from an older one. The Trainer takes the save
@@ -68,10 +72,11 @@ class OtherHistory(Rule):
         own = _log(checkpoint)
         if not own:
             raise FactUnavailable("the checkpoint keeps no log of training")
-        for name, other in _compared(checkpoint):
-            shared = _disagreement(own, _log(other))
+        logs = {name: _log(other) for name, other in _compared(checkpoint)}
+        for name, log in logs.items():
+            shared = _disagreement(own, log)
             if shared is not None:
-                yield _disagreeing(checkpoint, name, shared)
+                yield _disagreeing(checkpoint, name, shared, is_dated=_in_order(checkpoint, own, logs))
                 return
 
 
@@ -88,18 +93,35 @@ def _compared(checkpoint: Checkpoint) -> Iterator[tuple[str, Checkpoint]]:
             continue  # of another layout, or damaged: it is reported where it is verified
 
 
-def _log(checkpoint: Checkpoint) -> dict[int, tuple[int, dict[str, float]]]:
+def _in_order(checkpoint: Checkpoint, own: _Log, logs: dict[str, _Log]) -> bool:
+    """Whether the times at which saves were written can be trusted: a plain copy gives them in the order of copying.
+
+    Two saves whose logs agree are of one run, and the one with the higher number was written later.
+    """
+    beside = checkpoint.fact(siblings)
+    order = [name for name in reversed(beside.before) if name in logs] + [beside.name]
+    known = logs | {beside.name: own}
+    times = {name: written_at(checkpoint, name) or 0 for name in order}
+    pairs = [(one, other) for i, one in enumerate(order) for other in order[i + 1 :] if times[one] > times[other]]
+    return not any(
+        known[one].keys() & known[other].keys() and _disagreement(known[one], known[other]) is None
+        for one, other in pairs
+    )
+
+
+def _log(checkpoint: Checkpoint) -> _Log:
     """The numbers logged at each step, and the index of the first entry of the step."""
     try:
         history = checkpoint.state.values.get(_LOG)
     except FactUnavailable:
         return {}
-    found: dict[int, tuple[int, dict[str, float]]] = {}
+    found: _Log = {}
     for index, entry in enumerate(history if isinstance(history, list) else ()):
         step = entry.get("step") if isinstance(entry, Mapping) else None
         if is_count(step) and isinstance(entry, Mapping):
             numbers = found.setdefault(int(step), (index, {}))[1]
-            numbers.update({str(k): v for k, v in entry.items() if _is_compared(str(k), v)})
+            # The first is what was taken over: a resume may evaluate once more at the step that it begins with.
+            numbers.update({k: v for k, v in entry.items() if k not in numbers and _is_compared(str(k), v)})
     return found
 
 
@@ -108,9 +130,7 @@ def _is_compared(key: str, value: object) -> bool:
     return is_number and key != "step" and not any(word in key for word in _CLOCK)
 
 
-def _disagreement(
-    own: dict[int, tuple[int, dict[str, float]]], other: dict[int, tuple[int, dict[str, float]]]
-) -> _Shared | None:
+def _disagreement(own: _Log, other: _Log) -> _Shared | None:
     agreed = False
     for step in sorted(own.keys() & other.keys()):
         index, here = own[step]
@@ -129,10 +149,10 @@ def _same(one: float, other: float) -> bool:
     )
 
 
-def _disagreeing(checkpoint: Checkpoint, name: str, shared: _Shared) -> Problem:
+def _disagreeing(checkpoint: Checkpoint, name: str, shared: _Shared, *, is_dated: bool) -> Problem:
     own_name = checkpoint.fact(siblings).name
     here, there = written_at(checkpoint, own_name), written_at(checkpoint, name)
-    older = here is not None and there is not None and here < there
+    older = is_dated and here is not None and there is not None and here < there
     what = (
         f"the log has {shared.key} {_shown(shared.here)} at step {shared.step:,}, and that of {name}"
         f"{', which was written later,' if older else ''} has {_shown(shared.there)}"

@@ -66,7 +66,7 @@ class TestUnchanged:
         count = len(load_file(saves[0] / "model.safetensors"))
         found = run_rule(Unchanged(), saves[1]).assert_one(
             path="model.safetensors",
-            severity="warning",
+            severity="error",
             message=f"10 steps were made since step-10, and all {count} weights are the same, bit for bit",
         )
         assert (found.data["steps"], found.data["of"], found.data["previous"]) == (10, count, "step-10")
