@@ -67,7 +67,7 @@ def _without_step(optimizer: OptimizerState) -> Iterator[Problem]:
 
 def _is_like(state: ParamState, others: list[ParamState]) -> bool:
     """Whether others with the same moments count: a composite optimizer keeps a counter for some kinds only."""
-    return any(state.tensors.keys() == other.tensors.keys() for other in others)
+    return any(state.tensors.keys() >= other.tensors.keys() for other in others)
 
 
 def _is_torchs(optimizer: OptimizerState, key: object) -> bool:
