@@ -7,7 +7,8 @@ python: `(3, 625 numbers, None or a float)`; numpy: `("MT19937", 624 numbers, po
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
 
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
 from ckpt_rules.facts.training import TORCH_STATE_BYTES, RngFault
@@ -18,6 +19,7 @@ _PYTHON_VERSIONS = (2, 3)
 _NUMPY_NUMBERS = 624
 _WORD = 1 << 32
 _LEAST_OF_GPU = 16
+_HEAD = "<QiiQ"
 _WORDS = (
     ("cuda", ("cuda",)),
     ("numpy", ("numpy", "np")),
@@ -27,8 +29,11 @@ _WORDS = (
 _OTHER_DEVICES = frozenset({"xpu", "mlu", "musa", "npu", "hpu", "sdaa", "neuron", "xla", "xm", "mps"})
 
 
-def faults_of(value: object, key: str, needed: Mapping[str, str]) -> tuple[RngFault, ...]:
-    """needed: the keys that the trainer reads, each with the generator (`python`, `numpy`, `torch`) whose state it wants.
+Head = Callable[[TensorInfo], bytes]
+
+
+def faults_of(value: object, key: str, needed: Mapping[str, str], head: Head | None = None) -> tuple[RngFault, ...]:
+    """head: the first 24 bytes of a tensor; needed: the keys that the trainer reads, each with the generator (`python`, `numpy`, `torch`) whose state it wants.
 
     Where a trainer is not known, so that scripts may keep what they like, only what has the form of a state is looked at.
     """
@@ -40,10 +45,12 @@ def faults_of(value: object, key: str, needed: Mapping[str, str]) -> tuple[RngFa
         return (RngFault(key, "holds no state of any generator", stops=bool(needed)),)
     if (looks := resemblance(value)) not in (None, RANDOM):
         return (RngFault(key, f"looks like {looks}, where the states of random-number generators belong", stops=True),)
-    return tuple(_in_dictionary(value, key, needed))
+    return tuple(_in_dictionary(value, key, needed, head))
 
 
-def _in_dictionary(value: Mapping[object, object], key: str, needed: Mapping[str, str]) -> Iterator[RngFault]:
+def _in_dictionary(
+    value: Mapping[object, object], key: str, needed: Mapping[str, str], head: Head | None
+) -> Iterator[RngFault]:
     stops = not needed.keys() & value.keys()  # some of them: a person must judge what wrote the file
     for name, source in needed.items():
         if name not in value:
@@ -52,6 +59,8 @@ def _in_dictionary(value: Mapping[object, object], key: str, needed: Mapping[str
     for name, state in ((str(n), s) for n, s in value.items()):
         generator = needed.get(name) or _source(name)
         fault = _fault(generator, state, sure=name in needed) if generator else None
+        if not fault and head and needed.get(name) == "torch" and isinstance(state, TensorInfo):
+            fault = _bounds_fault(head(state))
         if fault:
             yield RngFault(_join(key, name), fault, stops=True)
 
@@ -114,6 +123,8 @@ def _numpy_fault(value: object, *, sure: bool) -> str | None:
         return f"is {_described(value)}, where the state of numpy's generator belongs" if sure else None
     if not value or value[0] != "MT19937":
         return "does not begin with 'MT19937', as numpy's state does" if sure else None
+    if len(value) > 1 and not isinstance(value[1], Opaque | list | tuple):
+        return f"holds {_shown(value[1])}, where the 624 numbers of numpy's generator belong"
     numbers = _length(value[1]) if len(value) > 1 else 0
     if numbers is not None and numbers != _NUMPY_NUMBERS:
         return f"holds {numbers:,} numbers, where the state of numpy's generator has 624"
@@ -127,10 +138,20 @@ def _numpy_end_fault(value: list[object] | tuple[object, ...]) -> str | None:
     if len(value) == 4:
         return "ends before the last number of the state of numpy's generator"
     position, left_over = value[2], value[3:5]
-    if not isinstance(position, Opaque) and not _is_whole(position, below=_NUMPY_NUMBERS + 1):
+    if not isinstance(position, Opaque) and not _is_whole(_integral(position), below=_NUMPY_NUMBERS + 1):
         return f"says that number {_shown(position)} of 624 is next in the state of numpy's generator"
     odd = [v for v in left_over if not isinstance(v, int | float | Opaque)]
-    return f"has {_shown(odd[0])} where the state of numpy's generator ends with two numbers" if odd else None
+    if odd:
+        return f"has {_shown(odd[0])} where the state of numpy's generator ends with two numbers"
+    flag = left_over[0] if left_over else 0
+    if not isinstance(flag, Opaque) and _integral(flag) not in (0, 1):
+        return f"has {_shown(flag)} where numpy's generator keeps 0 or 1: whether a number is left over"
+    return None
+
+
+def _integral(value: object) -> object:
+    """A whole number that is written as a float, which numpy takes; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _length(array: object) -> int | None:
@@ -163,6 +184,19 @@ def _bytes_fault(tensor: TensorInfo, *, gpu: bool) -> str | None:
     if tensor.dtype == "uint8" and right:
         return None
     return f"is {_described(tensor)}, where {wanted} belongs"
+
+
+def _bounds_fault(head: bytes) -> str | None:
+    """What torch's generator on the CPU refuses of its first numbers: a seed, how many are left, 1, and which is next."""
+    if len(head) < struct.calcsize(_HEAD):
+        return None
+    _, left, seeded, following = struct.unpack_from(_HEAD, head)
+    if seeded != 1 or not 0 < left <= _NUMPY_NUMBERS or following > _NUMPY_NUMBERS:
+        return (
+            f"begins with the numbers {left:,}, {seeded:,} and {following:,} after the seed, which torch refuses as no state "
+            "of its generator"
+        )
+    return None
 
 
 def _described(value: object) -> str:

@@ -46,7 +46,8 @@ class IncompleteState(Rule):
 
 
 def _odd(optimizer: OptimizerState) -> Iterator[Problem]:
-    odd = [(k, s.odd) for k, s in optimizer.states.items() if s.odd]
+    known = {p for g in optimizer.groups for p in g.params}  # what belongs to none of them, nobody reads
+    odd = [(k, s.odd) for k, s in optimizer.states.items() if s.odd and k in known]
     if odd:
         key, said = odd[0]
         yield _problem(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, plain
+from ckpt_rules import Checkpoint, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, misspelling_of, plain
 from ckpt_rules_training.words import inside, shown
 
 _COMMON = frozenset({
@@ -22,6 +22,10 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
     "LinearLR": ("start_factor", "end_factor", "total_iters"),
     "PolynomialLR": ("total_iters", "power"),
 }
+_OF_TORCH = frozenset({"_step_count", "_get_lr_called_within_step", "_is_initial", "base_lrs"})
+_SINCE_LONG = frozenset({"base_lrs", "last_epoch", "_step_count", "_get_lr_called_within_step", "_last_lr"})
+_DISTRIBUTED = ".metadata"
+_COUNTS = frozenset({"T_max", "T_0", "T_i", "T_mult", "step_size", "total_iters"})
 _OTHERS = frozenset({"milestones"})
 _LAMBDAS = "lr_lambdas"
 
@@ -32,7 +36,8 @@ class BadSchedulerField(Rule):
     ## What it checks
     Of torch's schedulers: `base_lrs` is a list, `lr_lambdas` of LambdaLR a list with None or a dictionary for each group, and
     what its class computes with (`T_max`, `eta_min`, `gamma`, `step_size`, …) a finite number, and not 0 where it is divided
-    by; these are errors. Warnings are an `eta_min` below zero, a `_last_lr` that is missing or holds something other than
+    by; these are errors, and so is a field that a distributed save lacks. Warnings are an `eta_min` below zero or above the
+    first learning rates, a count below zero, an `_is_initial` that is true, a `_last_lr` that is missing or holds something other than
     finite numbers, and a state with the fields that all schedulers share and none of its own class, as one that lost
     `lr_lambdas` is. A class that adds fields of its own is left alone.
 
@@ -63,7 +68,10 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
     yield from _lambdas(scheduler)
     yield from _numbers(scheduler)
     yield from _last_rates(scheduler)
-    if scheduler.kind == "unknown" and values.keys() >= {"base_lrs", "_step_count"} and values.keys() <= _COMMON:
+    if values.get("_is_initial") not in (None, False, 0):
+        said = "which only holds while a scheduler is built: its first step then changes no learning rate"
+        yield _bad(scheduler, "_is_initial", values["_is_initial"], said, Severity.WARNING)
+    if _lost_lambdas(scheduler):
         yield Problem(
             message="the state of the scheduler has the fields that all schedulers share, and none of its own class: LambdaLR, "
             f"if it is one, stops at a load with KeyError: '{_LAMBDAS}'",
@@ -72,6 +80,28 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
             help=_HELP,
             data={"fields": sorted(values)},
         )
+    elif absent := _absent(scheduler):
+        yield _bad(scheduler, absent, None, "and a distributed load asks for it, and stops", said="is missing")
+
+
+def _lost_lambdas(scheduler: SchedulerState) -> bool:
+    """Whether nothing is left but what torch's base class keeps, and perhaps `lr_lambdas` under a name that is almost it."""
+    names = scheduler.values.keys()
+    own = {name for name in names - _COMMON if not misspelling_of(name, (_LAMBDAS,))}
+    return scheduler.kind == "unknown" and not own and bool(names & _OF_TORCH)
+
+
+def _absent(scheduler: SchedulerState) -> str | None:
+    """A field of its class that a distributed save lacks, in which each is an entry of its own."""
+    values = scheduler.values
+    if scheduler.path != _DISTRIBUTED or not values.keys() & _OF_TORCH or scheduler.parts:
+        return None
+    classes = [{n.rstrip("!") for n in names} for names in _NUMBERS.values()]
+    possible = [fields for fields in classes if values.keys() & fields]
+    lacking = [sorted(fields - values.keys()) for fields in possible if values.keys() - _COMMON - _OTHERS <= fields]
+    if lacking and all(lacking):
+        return min(lacking, key=len)[0]
+    return next((name for name in sorted(_SINCE_LONG) if name not in values), None)
 
 
 _HELP = "set it to what the run's configuration says, or step a new scheduler to where training stands"
@@ -84,9 +114,11 @@ def _is_list(value: object) -> bool:
 def _lambdas(scheduler: SchedulerState) -> Iterator[Problem]:
     value = scheduler.values.get(_LAMBDAS)
     if _LAMBDAS in scheduler.values and not _is_list(value):
-        yield _bad(scheduler, _LAMBDAS, value, "where a list belongs, with None or a dictionary for each parameter group")
+        yield _bad(
+            scheduler, _LAMBDAS, value, "where a list belongs, with None or a dictionary for each parameter group"
+        )
     for index, part in enumerate(value if isinstance(value, list | tuple) and _is_list(value) else ()):
-        if isinstance(part, str | int | float) or _is_list(part):
+        if isinstance(part, str | int | float) or (_is_list(part) and part):
             yield _bad(scheduler, f"{_LAMBDAS}[{index}]", part, "where None or a dictionary belongs")
 
 
@@ -98,8 +130,21 @@ def _numbers(scheduler: SchedulerState) -> Iterator[Problem]:
         value = scheduler.values.get(name, 1)
         if fault := _fault(value, divides=divides):
             yield _bad(scheduler, name, value, fault)
-        elif name == "eta_min" and isinstance(number := plain(value), int | float) and number < 0:
-            yield _bad(scheduler, name, value, "so that learning rates become negative", Severity.WARNING)
+        elif said := _doubtful(scheduler, name, plain(value)):
+            yield _bad(scheduler, name, value, said, Severity.WARNING)
+
+
+def _doubtful(scheduler: SchedulerState, name: str, value: object) -> str | None:
+    if not isinstance(value, int | float):
+        return None
+    if name in _COUNTS:
+        return "and counts steps" if value < 0 else None
+    if name != "eta_min":
+        return None
+    first = [b for b in scheduler.base_lrs if isinstance(b, int | float) and not isinstance(b, bool)]
+    if first and value > max(first):
+        return f"which is above every learning rate that the schedule began with: they rise to it from {max(first):g}"
+    return "so that learning rates become negative" if value < 0 else None
 
 
 def _fault(value: object, *, divides: bool = False) -> str | None:

@@ -25,6 +25,7 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    TensorInfo,
     TrainingState,
     Weights,
     state_dicts,
@@ -47,6 +48,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin)")
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
+_HEAD_NBYTES = 24
 _CERTAIN, _LIKELY = 95, 70
 _KEYS = frozenset(
     {
@@ -342,7 +344,10 @@ def _random_states(checkpoint: Checkpoint) -> list[str]:
 
 
 def _rng(checkpoint: Checkpoint, path: str) -> RngState:
-    return state_dicts.rng(_contents(checkpoint, path), path, "", _GENERATORS)
+    def head(tensor: TensorInfo) -> bytes:
+        return b"" if tensor.offset is None else checkpoint.pieces(path, ((tensor.offset, _HEAD_NBYTES),))[0]
+
+    return state_dicts.rng(_contents(checkpoint, path), path, "", _GENERATORS, head=head)
 
 
 def _rng_files(checkpoint: Checkpoint) -> dict[int, str]:

@@ -265,7 +265,7 @@ def test_options_of_groups(name, value, said, saved):
         ({"maximize": True}, "warning", "maximize", "maximize of parameter group 0 is True, although other groups have False"),
         ({"foreach": ..., "maximize": False}, None, "", ""),
         ({"amsgrad": 0}, None, "", ""),
-        ({"capturable": ...}, "warning", "capturable", "capturable of parameter group 0 is missing, although other groups have it"),
+        ({"capturable": ...}, None, "", ""),
         ({"initial_lr": ...}, "warning", "initial_lr", "initial_lr of parameter group 0 is missing, although other groups have it"),
         ({"initial_lr": "0.1"}, "warning", "initial_lr", "initial_lr of parameter group 0 is '0.1', where the learning rate belongs"),
     ],
