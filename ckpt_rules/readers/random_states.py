@@ -6,15 +6,20 @@ python: `(3, 625 numbers, None or a float)`; numpy: `("MT19937", 624 numbers, po
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping
 
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
 from ckpt_rules.facts.training import TORCH_STATE_BYTES, RngFault
 from ckpt_rules.readers.resemblance import RANDOM, resemblance
 
 _PYTHON_PARTS, _PYTHON_NUMBERS = 3, 625
+_PYTHON_VERSIONS = (2, 3)
 _NUMPY_NUMBERS = 624
+_WORD = 1 << 32
 _LEAST_OF_GPU = 16
+_HEAD = "<QiiQ"
 _WORDS = (
     ("cuda", ("cuda",)),
     ("numpy", ("numpy", "np")),
@@ -24,8 +29,11 @@ _WORDS = (
 _OTHER_DEVICES = frozenset({"xpu", "mlu", "musa", "npu", "hpu", "sdaa", "neuron", "xla", "xm", "mps"})
 
 
-def faults_of(value: object, key: str, needed: Mapping[str, str]) -> tuple[RngFault, ...]:
-    """needed: the keys that the trainer reads, each with the generator (`python`, `numpy`, `torch`) whose state it wants.
+Head = Callable[[TensorInfo], bytes]
+
+
+def faults_of(value: object, key: str, needed: Mapping[str, str], head: Head | None = None) -> tuple[RngFault, ...]:
+    """head: the first 24 bytes of a tensor; needed: the keys that the trainer reads, each with the generator (`python`, `numpy`, `torch`) whose state it wants.
 
     Where a trainer is not known, so that scripts may keep what they like, only what has the form of a state is looked at.
     """
@@ -37,10 +45,12 @@ def faults_of(value: object, key: str, needed: Mapping[str, str]) -> tuple[RngFa
         return (RngFault(key, "holds no state of any generator", stops=bool(needed)),)
     if (looks := resemblance(value)) not in (None, RANDOM):
         return (RngFault(key, f"looks like {looks}, where the states of random-number generators belong", stops=True),)
-    return tuple(_in_dictionary(value, key, needed))
+    return tuple(_in_dictionary(value, key, needed, head))
 
 
-def _in_dictionary(value: Mapping[object, object], key: str, needed: Mapping[str, str]) -> Iterator[RngFault]:
+def _in_dictionary(
+    value: Mapping[object, object], key: str, needed: Mapping[str, str], head: Head | None
+) -> Iterator[RngFault]:
     stops = not needed.keys() & value.keys()  # some of them: a person must judge what wrote the file
     for name, source in needed.items():
         if name not in value:
@@ -49,6 +59,8 @@ def _in_dictionary(value: Mapping[object, object], key: str, needed: Mapping[str
     for name, state in ((str(n), s) for n, s in value.items()):
         generator = needed.get(name) or _source(name)
         fault = _fault(generator, state, sure=name in needed) if generator else None
+        if not fault and head and needed.get(name) == "torch" and isinstance(state, TensorInfo):
+            fault = _bounds_fault(head(state))
         if fault:
             yield RngFault(_join(key, name), fault, stops=True)
 
@@ -74,13 +86,31 @@ def _python_fault(value: object, *, sure: bool) -> str | None:
         return f"is {_described(value)}, where the state of python's generator belongs" if sure else None
     if len(value) != _PYTHON_PARTS:
         return f"has {len(value):,} parts, where a state of python's generator has 3" if sure else None
-    version, numbers, _ = value
+    version, numbers, last = value
     if not isinstance(numbers, list | tuple) or isinstance(numbers, TensorInfo):
         return f"holds {_described(numbers)}, where the 625 numbers of python's generator belong" if sure else None
-    if version in (2, 3) and len(numbers) != _PYTHON_NUMBERS:
+    if not sure and version not in _PYTHON_VERSIONS and len(numbers) != _PYTHON_NUMBERS:
+        return None
+    if version not in _PYTHON_VERSIONS:
+        return f"begins with {_shown(version)}, where the state of python's generator begins with its version, 3"
+    if len(numbers) != _PYTHON_NUMBERS:
         return f"holds {len(numbers):,} numbers, where the state of python's generator has 625"
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers)
-    return None if whole else "holds something other than whole numbers in the state of python's generator"
+    if not all(_is_whole(n, below=_WORD) for n in numbers):
+        return "holds something other than whole numbers of 32 bits in the state of python's generator"
+    if not _is_whole(numbers[-1], below=_NUMPY_NUMBERS + 1):
+        return f"says that number {numbers[-1]:,} of 624 is next in the state of python's generator"
+    if last is not None and not isinstance(last, float):
+        return f"ends with {_shown(last)}, where python's generator keeps None or a float"
+    return None
+
+
+def _is_whole(value: object, *, below: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
+
+
+def _shown(value: object) -> str:
+    """A small value as it is, another in words."""
+    return repr(value)[:40] if isinstance(value, int | float | str | None) else _described(value)
 
 
 def _numpy_fault(value: object, *, sure: bool) -> str | None:
@@ -93,10 +123,35 @@ def _numpy_fault(value: object, *, sure: bool) -> str | None:
         return f"is {_described(value)}, where the state of numpy's generator belongs" if sure else None
     if not value or value[0] != "MT19937":
         return "does not begin with 'MT19937', as numpy's state does" if sure else None
+    if len(value) > 1 and not isinstance(value[1], Opaque | list | tuple):
+        return f"holds {_shown(value[1])}, where the 624 numbers of numpy's generator belong"
     numbers = _length(value[1]) if len(value) > 1 else 0
     if numbers is not None and numbers != _NUMPY_NUMBERS:
         return f"holds {numbers:,} numbers, where the state of numpy's generator has 624"
-    return "ends before the position of numpy's generator" if len(value) < 3 else None
+    return _numpy_end_fault(value)
+
+
+def _numpy_end_fault(value: list[object] | tuple[object, ...]) -> str | None:
+    """What follows the numbers: the position, and of normally distributed numbers whether one is left over, and which."""
+    if len(value) < 3:
+        return "ends before the position of numpy's generator"
+    if len(value) == 4:
+        return "ends before the last number of the state of numpy's generator"
+    position, left_over = value[2], value[3:5]
+    if not isinstance(position, Opaque) and not _is_whole(_integral(position), below=_NUMPY_NUMBERS + 1):
+        return f"says that number {_shown(position)} of 624 is next in the state of numpy's generator"
+    odd = [v for v in left_over if not isinstance(v, int | float | Opaque)]
+    if odd:
+        return f"has {_shown(odd[0])} where the state of numpy's generator ends with two numbers"
+    flag = left_over[0] if left_over else 0
+    if not isinstance(flag, Opaque) and _integral(flag) not in (0, 1):
+        return f"has {_shown(flag)} where numpy's generator keeps 0 or 1: whether a number is left over"
+    return None
+
+
+def _integral(value: object) -> object:
+    """A whole number that is written as a float, which numpy takes; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _length(array: object) -> int | None:
@@ -124,11 +179,24 @@ def _torch_fault(value: object, *, gpu: bool, sure: bool) -> str | None:
 def _bytes_fault(tensor: TensorInfo, *, gpu: bool) -> str | None:
     """gpu: whether it may be the state of a GPU's generator, which is shorter."""
     wanted = "a uint8 tensor of 16 bytes or more" if gpu else "a uint8 tensor of 5,056 bytes"
-    size = tensor.shape[0] if len(tensor.shape) == 1 else 0
+    size = math.prod(tensor.shape) if tensor.shape else 0
     right = size >= _LEAST_OF_GPU if gpu else size in TORCH_STATE_BYTES
     if tensor.dtype == "uint8" and right:
         return None
     return f"is {_described(tensor)}, where {wanted} belongs"
+
+
+def _bounds_fault(head: bytes) -> str | None:
+    """What torch's generator on the CPU refuses of its first numbers: a seed, how many are left, 1, and which is next."""
+    if len(head) < struct.calcsize(_HEAD):
+        return None
+    _, left, seeded, following = struct.unpack_from(_HEAD, head)
+    if seeded != 1 or not 0 < left <= _NUMPY_NUMBERS or following > _NUMPY_NUMBERS:
+        return (
+            f"begins with the numbers {left:,}, {seeded:,} and {following:,} after the seed, which torch refuses as no state "
+            "of its generator"
+        )
+    return None
 
 
 def _described(value: object) -> str:

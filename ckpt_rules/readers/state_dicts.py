@@ -24,7 +24,7 @@ from ckpt_rules.facts.training import (
     plain,
 )
 from ckpt_rules.readers.kinds import optimizer_kind, scheduler_kind
-from ckpt_rules.readers.random_states import faults_of
+from ckpt_rules.readers.random_states import Head, faults_of
 from ckpt_rules.readers.resemblance import OPTIMIZER, SCALER, SCHEDULER, resemblance
 
 _MOST_NESTED = 4
@@ -99,18 +99,25 @@ def data_loader(value: object, path: str, key: str) -> LoaderState:
 
 
 def rng(
-    value: object, path: str, key: str | None, needed: Mapping[str, str] | None = None, *, logged: bool = False
+    value: object,
+    path: str,
+    key: str | None,
+    needed: Mapping[str, str] | None = None,
+    *,
+    logged: bool = False,
+    head: Head | None = None,
 ) -> RngState:
     """RNG state: a dictionary with an entry for each generator, or the state of torch's or python's alone.
 
     needed: the keys that the trainer reads, each with its generator; logged: whether it goes on where it can't
+    head: the first 24 bytes of a tensor
     """
     if key is None or (value is None and key):
         _absent("random-number state", key)
     if (needed and not isinstance(value, Mapping)) or not isinstance(value, Mapping | TensorInfo | list | tuple):
         message = f"{_place(path, key)} is {described(value)}, not random-number state"
         raise FactUnavailable(message, path=path, blocked=True)
-    return RngState(path, key, _sources(value), faults_of(value, key, needed or {}), logged)
+    return RngState(path, key, _sources(value), faults_of(value, key, needed or {}, head), logged)
 
 
 def _sources(value: object) -> frozenset[str]:

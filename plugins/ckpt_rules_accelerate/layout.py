@@ -30,6 +30,7 @@ from ckpt_rules import (
     ScalerState,
     SchedulerState,
     Severity,
+    TensorInfo,
     TrainingState,
     WeightFile,
     Weights,
@@ -52,6 +53,7 @@ _OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.p
 _FIRST = {"custom_checkpoint": 0}
 _GENERATORS = {"random_state": "python", "numpy_random_seed": "numpy", "torch_manual_seed": "torch"}
 _COUNTERS = ("epoch", "step", "global_step", "completed_steps", "completed_epochs")
+_HEAD_NBYTES = 24
 _CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
 _TRAINERS = ("trainer_state.json", "scheduler.pt")
 _USUAL_MODELS = ("model.safetensors", "pytorch_model.bin")
@@ -166,13 +168,12 @@ class Accelerate(Layout):
     def rng(self, checkpoint: Checkpoint) -> RngState:
         """In the random states of the first rank."""
         state = checkpoint.state
-        return state_dicts.rng(dict(state.values), state.path, "", _GENERATORS, logged=True)
+        return _rng(checkpoint, dict(state.values), state.path)
 
     def rngs(self, checkpoint: Checkpoint) -> tuple[RngState, ...]:
         """In the random states of each rank."""
         paths = [path for _, path in sorted(_random_states(checkpoint).items())]
-        others = (state_dicts.rng(checkpoint.contents(p), p, "", _GENERATORS, logged=True) for p in paths[1:])
-        return (checkpoint.rng, *others)
+        return (checkpoint.rng, *(_rng(checkpoint, checkpoint.contents(p), p) for p in paths[1:]))
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """save_state writes none; scripts may."""
@@ -307,6 +308,13 @@ def _first_of_node(found: Mapping[int, str]) -> int:
 def _random_states(checkpoint: Checkpoint) -> dict[int, str]:
     found = ((RANDOM.fullmatch(e.path), e.path) for e in checkpoint.listing)
     return {int(match[1]): path for match, path in found if match}
+
+
+def _rng(checkpoint: Checkpoint, value: object, path: str) -> RngState:
+    def head(tensor: TensorInfo) -> bytes:
+        return b"" if tensor.offset is None else checkpoint.pieces(path, ((tensor.offset, _HEAD_NBYTES),))[0]
+
+    return state_dicts.rng(value, path, "", _GENERATORS, logged=True, head=head)
 
 
 def _of(checkpoint: Checkpoint, stem: str) -> list[str]:

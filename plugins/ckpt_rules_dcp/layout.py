@@ -40,6 +40,8 @@ LOADER = re.compile(r"dataloader\.dp_rank_(\d{1,6})")
 WORLD = "dataloader.world_size"
 _CERTAIN, _LIKELY, _FAIR = 90, 80, 60
 _MOST_RANKS = 4_096
+_REST_OF_STATE = re.compile(r"(?:lr_)?schedulers?\.|train_state\.|dataloader\.")
+_NO_OPTIMIZER = "dcp.load asks for each of its entries, and stops"
 _WHY_OF_RANK = (
     "each rank writes its own last where ranks save without talking to each other, so this rank never finished, and can load "
     "nothing"
@@ -94,6 +96,7 @@ class Distributed(Layout):
             Field(name, (found.get(name, name),), needed if name == "global_step" else "optional")
             for name in ("global_step", "epoch")
         )
+        fields = (*fields, *_parts(small))
         return TrainingState(_path(checkpoint), {name: value for name, value in small.values.items()}, fields)  # noqa: C416 - mypy takes no dict() here
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
@@ -176,6 +179,15 @@ def _ranks_alone(checkpoint: Checkpoint) -> tuple[int, ...]:
     found = {rank for name in tops if (rank := rank_of_metadata(name)) is not None}
     between = range(min(found), min(max(found), min(found) + _MOST_RANKS)) if found else ()
     return tuple(sorted({*found, *between, *ranks_of(tops)})) if found else ()
+
+
+def _parts(small: Small) -> tuple[Field, ...]:
+    """Optimizer and scheduler; the former is missed where the rest of a training's state is there."""
+    training = any(_REST_OF_STATE.match(small.bare(name)) for name in small.values)
+    return (
+        Field("optimizer", ("optimizer", "optim", "optimizers"), "error" if training else "optional", _NO_OPTIMIZER),
+        Field("scheduler", ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")),
+    )
 
 
 def _path(checkpoint: Checkpoint) -> str:

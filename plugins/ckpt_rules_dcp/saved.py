@@ -18,6 +18,7 @@ from ckpt_rules import (
     TensorInfo,
     is_count,
     plain,
+    state_dicts,
 )
 
 METADATA = ".metadata"
@@ -27,7 +28,7 @@ MODEL = re.compile(r"(?:model|module|state_dict)\.(.+)")
 _OTHERS = re.compile(r"(?:train_state|trainer|dataloader|rng|rng_state|progress|extra_state|client_state)\b.*")
 _COUNTER = re.compile(r"(?:.*\.)?(?P<name>step|global_step|iteration|iter_num|epoch)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_OPTION = re.compile(r"param_groups\.[^.]+\.")
+_OPTION = re.compile(r"param_groups\.(.+)\.[^.]+")
 _WHOLE_MODEL = ("model", "module", "state_dict")
 _WHOLE_OPTIMIZER = ("optimizer", "optim", "optimizers")
 _WHOLE_SCHEDULER = ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")
@@ -160,6 +161,15 @@ def _whole(small: Small, names: Iterable[str]) -> Mapping[object, object] | None
     return next((v for value in found if isinstance(v := _only(value), Mapping)), None)
 
 
+def _refuse_other(small: Small, names: Iterable[str], what: str, path: str) -> None:
+    """FactUnavailable, blocked, where something lies under one of the names that no `state_dict` is made of."""
+    for name in names:
+        value = _only(small.values.get(f"{small.lead}{name}", {}))
+        if not isinstance(value, Mapping | Opaque) and not (value is None and "scheduler" in name):
+            said = f"'{name}' is {state_dicts.described(value)}, where the state_dict of {what} belongs"
+            raise FactUnavailable(said, path=path, blocked=True)
+
+
 def _only(value: object) -> object:
     """What a list of one holds, as trainers keep their only scheduler."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
@@ -174,6 +184,7 @@ def optimizer_state(
     """
     if whole := _whole(small, _WHOLE_OPTIMIZER):
         return _unflattened(whole)
+    _refuse_other(small, _WHOLE_OPTIMIZER, "an optimizer", path)
     values = _values(checkpoint, small, path, named)
     return folded({match[1]: v for name, v in values.items() if (match := named.fullmatch(small.bare(name)))})
 
@@ -206,10 +217,9 @@ def _alike(owners: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]
 
 def is_flattened(small: Small) -> bool:
     """Whether the optimizer's options were saved by parameter, as `flatten_optimizer_state_dict` does."""
-    options = (
-        m[1].split(".")[1] for n in small.values if (m := OPTIMIZER.fullmatch(small.bare(n))) and _OPTION.match(m[1])
-    )
-    return not all(map(_NUMBER.fullmatch, options))
+    names = (m[1] for n in small.values if (m := OPTIMIZER.fullmatch(small.bare(n))))
+    owners = {m[1] for n in names if (m := _OPTION.fullmatch(n))}  # `0` is a group, `0.weight` a parameter
+    return bool(owners) and not any(map(_NUMBER.fullmatch, owners))
 
 
 def _unflattened(whole: Mapping[object, object]) -> Mapping[object, object]:
@@ -241,6 +251,8 @@ def scheduler_state(small: Small) -> Mapping[object, object] | None:
     found: dict[object, object] = {
         m[1]: v for n, v in small.values.items() if (m := SCHEDULER.fullmatch(small.bare(n)))
     }
+    if not found:
+        _refuse_other(small, _WHOLE_SCHEDULER, "a scheduler", METADATA)
     return found or _whole(small, _WHOLE_SCHEDULER)
 
 

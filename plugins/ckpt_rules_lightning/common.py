@@ -23,6 +23,7 @@ from ckpt_rules import (
     is_count,
     state_dicts,
 )
+from ckpt_rules_lightning.loop_fields import broken_fields
 from ckpt_rules_lightning.loops import LOADERS, Loops, agrees, contradictions, of_loops, read_loops
 from ckpt_rules_lightning.progress import progress_of
 
@@ -106,10 +107,11 @@ class LightningState(Layout):
         return progress_of(loops, self.held(checkpoint))
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
-        """The counters of the loops among each other, and against those at the top."""
+        """What Lightning stops at; the counters of the loops among each other, and against those at the top."""
         state = checkpoint.state
         loops = read_loops(state.values)
-        return tuple(contradictions(state.path, state.values, loops)) if loops else ()
+        among = contradictions(state.path, state.values, loops) if loops else ()
+        return (*broken_fields(state.path, state.values), *among)
 
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
         """Of loaders that keep a state; within an epoch they are compared with its loop."""

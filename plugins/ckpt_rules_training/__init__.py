@@ -22,6 +22,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_training.rng_state import BadRngState
     from ckpt_rules_training.scaler_collapsed import CollapsedScaler
     from ckpt_rules_training.scheduler_base import BaseLrMismatch
+    from ckpt_rules_training.scheduler_fields import BadSchedulerField
     from ckpt_rules_training.scheduler_lr import Exhausted, LrMismatch
     from ckpt_rules_training.scheduler_steps import StepMismatch
     from ckpt_rules_training.state_fields import MissingField, MisspelledField
@@ -31,6 +32,6 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         UnreadableState, MissingField, MisspelledField,
         InvalidProgress, CountersDisagree, NameMismatch, DataLoaderPosition, Finished,
         OptimizerMissing, EmptyOptimizerState, StepDrift, UnevenSteps, ParamMismatch, IncompleteState, BadHyperparameter, MomentDtype,
-        SchedulerMissing, StepMismatch, LrMismatch, BaseLrMismatch, Exhausted,
+        SchedulerMissing, StepMismatch, LrMismatch, BaseLrMismatch, BadSchedulerField, Exhausted,
         ScalerMissing, CollapsedScaler, RngMissing, BadRngState, EmaMissing,
     ]  # fmt: skip

@@ -35,16 +35,16 @@ _TWO = 2
 def absences(optimizer: OptimizerState, group: ParamGroup) -> Iterator[tuple[str, object, str]]:
     """Options that are missing, None, or of another length, each with its value and what is wrong."""
     options = group.options
-    needed = _needed(group)
-    for name in needed:
+    wanted = needed(group)
+    for name in wanted:
         if name not in options:
             yield name, ABSENT, _STOPS
         elif options[name] is None:
             yield name, None, _STOPS
-    for name in _lost(optimizer, group) if not needed else ():
+    for name in _lost(optimizer, group) if not wanted else ():
         yield name, ABSENT, _SIBLINGS
     betas = plain(options.get("betas"))
-    if "betas" in needed and isinstance(betas, list | tuple) and len(betas) != _TWO:
+    if "betas" in wanted and isinstance(betas, list | tuple) and len(betas) != _TWO:
         yield "betas", betas, "where two numbers belong"
 
 
@@ -55,7 +55,7 @@ def _lost(optimizer: OptimizerState, group: ParamGroup) -> list[str]:
     return [name for name in _USUAL if any(name in names for names in more)]
 
 
-def _needed(group: ParamGroup) -> tuple[str, ...]:
+def needed(group: ParamGroup) -> tuple[str, ...]:
     """What torch's class reads; nothing for classes of others, which may keep the same by other names."""
     if not group.options.keys() >= _TORCHS_OWN:
         return ()

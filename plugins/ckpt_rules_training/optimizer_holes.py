@@ -46,7 +46,8 @@ class IncompleteState(Rule):
 
 
 def _odd(optimizer: OptimizerState) -> Iterator[Problem]:
-    odd = [(k, s.odd) for k, s in optimizer.states.items() if s.odd]
+    known = {p for g in optimizer.groups for p in g.params}  # what belongs to none of them, nobody reads
+    odd = [(k, s.odd) for k, s in optimizer.states.items() if s.odd and k in known]
     if odd:
         key, said = odd[0]
         yield _problem(
@@ -67,7 +68,7 @@ def _without_step(optimizer: OptimizerState) -> Iterator[Problem]:
 
 def _is_like(state: ParamState, others: list[ParamState]) -> bool:
     """Whether others with the same moments count: a composite optimizer keeps a counter for some kinds only."""
-    return any(state.tensors.keys() == other.tensors.keys() for other in others)
+    return any(state.tensors.keys() >= other.tensors.keys() for other in others)
 
 
 def _is_torchs(optimizer: OptimizerState, key: object) -> bool:

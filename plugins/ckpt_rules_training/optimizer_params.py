@@ -25,6 +25,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrap
 _MAX_NESTING = 4
 _FLAT = "_flat_param"
 """What FSDP 1 calls the parameters that it has flattened into one: those beside it are a rank's piece of theirs."""
+_DISTRIBUTED = ".metadata"
 
 
 class ParamMismatch(Rule):
@@ -35,7 +36,7 @@ class ParamMismatch(Rule):
     torch numbers them. The moments of one parameter have one shape. Flat moments that have fewer elements than the weights,
     in a file that ought to hold all of them, are one rank's shard. For
     optimizers that keep moments of their parameter's shape (Adam, SGD, RMSprop, …): where parameter names were saved, each
-    moment has the shape of the weight of that name; else there are not more moments of any shape than weights
+    moment has the shape of the weight of that name, and in a distributed save there is such a weight for each; else there are not more moments of any shape than weights
     of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch, nor are those that
     PEFT trains and does not save, by its configuration: the encoder of P-tuning's prompts.
 
@@ -82,7 +83,7 @@ def _against_weights(checkpoint: Checkpoint, optimizer: OptimizerState) -> Itera
 
 def _stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
     known = {p for g in optimizer.groups for p in g.params}
-    strays = [k for k in optimizer.states if k not in known]
+    strays = [k for k, s in optimizer.states.items() if k not in known and not s.odd]
     if strays:
         many = len(strays) > 1
         yield Problem(
@@ -262,10 +263,13 @@ def _by_name(
     pairs = ((p, n) for g in optimizer.groups for p, n in zip(g.params, g.names or g.params, strict=False))
     names = {p: _bare(n) for p, n in pairs if isinstance(n, str)}
     weights = {_bare(name): t.shape for name, t in checkpoint.weights.tensors.items()}
-    if not all(k in names and names[k] in weights for k in shapes):
-        return None
     if any(name.rpartition(".")[2] == _FLAT for name in weights):
-        return iter(())
+        return iter(()) if all(names.get(k) in weights for k in shapes) else None
+    nameless = [k for k in shapes if names.get(k) not in weights]
+    if nameless:
+        # A distributed save has all parameters of the model by the names that its optimizer goes by.
+        same = optimizer.path.endswith(_DISTRIBUTED) and 2 * len(nameless) <= len(shapes)
+        return iter([_lost_weights(optimizer, nameless, len(shapes))]) if same else None
     return _name_problems(optimizer, [(k, names[k], s, weights[names[k]]) for k, s in shapes.items()])
 
 
@@ -280,6 +284,16 @@ def _name_problems(optimizer: OptimizerState, pairs: list[tuple[object, str, Sha
             help=HELP,
             data={"parameters": [n for _, n, _, _ in wrong[:100]], "count": len(wrong)},
         )
+
+
+def _lost_weights(optimizer: OptimizerState, keys: list[object], of: int) -> Problem:
+    return Problem(
+        message=f"the optimizer has state for {listed(keys)}, and the weights have no tensor by "
+        f"{'these names' if len(keys) > 1 else 'this name'}, as they have for the other {of - len(keys):,}",
+        place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{keys[0]}]"), tensor=str(keys[0])),
+        help="resume from a checkpoint that has all weights; a load asks for each by its name, and stops without it",
+        data={"parameters": [str(k) for k in keys[:100]], "count": len(keys)},
+    )
 
 
 def _bare(name: str) -> str:

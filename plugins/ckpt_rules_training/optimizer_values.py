@@ -18,6 +18,7 @@ from ckpt_rules import (
     plain,
 )
 from ckpt_rules_training.maybe import maybe
+from ckpt_rules_training.optimizer_flags import flag_faults
 from ckpt_rules_training.optimizer_groups import ABSENT, absences
 from ckpt_rules_training.words import count, inside, listed, shown
 
@@ -35,7 +36,9 @@ class BadHyperparameter(Rule):
     Of every group: the learning rate, betas (0 up to, not including, 1), eps, weight decay and momentum must be finite
     numbers, not negative, and below 10,000. A learning rate of 0 is a warning, unless the scheduler has set it. What torch's
     own optimizers read at every update must be there and not None, for a load takes the saved groups as they are; and so must
-    what other groups of the same optimizer have. betas are two numbers for them.
+    what other groups of the same optimizer have. betas are two numbers for them, `foreach`, `fused`, `maximize` and the like
+    True, False or None; `fused` excludes `foreach` and `differentiable`. A warning is `maximize` in one group alone, and an
+    `initial_lr` that is no number, or that one group lacks although the scheduler has its first rate.
 
     ## Why it matters
     Loading a `state_dict` overwrites the hyper-parameters that the optimizer was built with. NaN in one of them turns every
@@ -54,8 +57,14 @@ class BadHyperparameter(Rule):
         for optimizer, group in ((o, g) for o in checkpoint.optimizers for g in o.groups):
             for name, value, fault in (*_faults(group), *absences(optimizer, group)):
                 yield _bad(optimizer, group, name, value, fault)
+            for flag in flag_faults(optimizer, group, scheduled=_first_rates(checkpoint)):
+                yield _bad(optimizer, group, flag.name, flag.value, flag.said, flag.severity)
             if _is_zero(group.options.get("lr")) and not _sets_zero(scheduled, group.index) and optimizer.updates != 0:
                 yield _bad(optimizer, group, "lr", 0, "so its parameters don't train", Severity.WARNING)
+
+
+def _first_rates(checkpoint: Checkpoint) -> int:
+    return len(maybe(lambda: checkpoint.scheduler.base_lrs) or ())
 
 
 def _scheduled(checkpoint: Checkpoint) -> tuple[object, ...]:
@@ -104,7 +113,8 @@ def _fault(value: object, below: float) -> str | None:
 def _bad(
     optimizer: OptimizerState, group: ParamGroup, name: str, value: object, fault: str, severity: Severity | None = None
 ) -> Problem:
-    said = "is missing" if value is ABSENT else f"is {shown(plain(value))}"
+    known = value if plain(value) is None else plain(value)  # a tensor's number, where it is one
+    said = "is missing" if value is ABSENT else f"is {shown(known)}"
     value = None if value is ABSENT else value
     return Problem(
         message=f"{name} of parameter group {group.index} {said}, {fault}",

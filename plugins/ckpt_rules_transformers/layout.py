@@ -25,6 +25,7 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    TensorInfo,
     TrainingState,
     Weights,
     find_weights,
@@ -49,6 +50,7 @@ _SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
+_HEAD_NBYTES = 24
 _CERTAIN, _LIKELY = 95, 70
 _BOTH = frozenset({"resume", "load"})
 _KEYS = frozenset(
@@ -353,7 +355,10 @@ def _random_states(checkpoint: Checkpoint) -> list[str]:
 
 
 def _rng(checkpoint: Checkpoint, path: str) -> RngState:
-    return state_dicts.rng(_contents(checkpoint, path), path, "", _GENERATORS)
+    def head(tensor: TensorInfo) -> bytes:
+        return b"" if tensor.offset is None else checkpoint.pieces(path, ((tensor.offset, _HEAD_NBYTES),))[0]
+
+    return state_dicts.rng(_contents(checkpoint, path), path, "", _GENERATORS, head=head)
 
 
 def _rng_files(checkpoint: Checkpoint) -> dict[int, str]:

@@ -17,7 +17,6 @@ HERE = Path(__file__).parent
 EXPECTED = yaml.safe_load((HERE / "files.yaml").read_text(encoding="utf-8"))
 
 
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")

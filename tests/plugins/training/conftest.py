@@ -168,7 +168,7 @@ def verify_training(path):
         for rule, plugin in plugins.rules.values()
         if plugin.name in ("training", "safety")
     )
-    assert len(rules) == 38
+    assert len(rules) == 39
     return run_engine(LocalStorage(path), ResolvedRuleset("test", "", False, rules, (), plugins))
 
 

@@ -15,6 +15,7 @@ from ckpt_rules_training.optimizer_holes import IncompleteState
 from ckpt_rules_training.optimizer_params import ParamMismatch
 from ckpt_rules_training.optimizer_values import BadHyperparameter
 from ckpt_rules_training.scheduler_base import BaseLrMismatch
+from ckpt_rules_training.scheduler_fields import BadSchedulerField
 from ckpt_rules_training.scheduler_steps import StepMismatch
 
 STATE, OPT = "training_state.pth", "optimizer_state_dict"
@@ -154,6 +155,16 @@ def test_a_scheduler_file_with_something_else(value, said, saved):
         ({"numpy": ("MT19937", np.zeros(600, "u4"), 3, 0, 0.0)}, "numpy", "'numpy' holds 600 numbers, where the state of numpy's generator has 624"),
         ({"numpy": ("PCG64",)}, "numpy", "'numpy' does not begin with 'MT19937'"),
         ({"numpy": ()}, "numpy", "'numpy' does not begin with 'MT19937'"),
+        ({"python": (6, (0,) * 624 + (1,), None)}, "python", "'python' begins with 6, where the state of python's generator begins with its version, 3"),
+        ({"python": ("x", (0,) * 624 + (1,), None)}, "python", "'python' begins with 'x'"),
+        ({"python": (3, (0,) * 624 + (625,), None)}, "python", "'python' says that number 625 of 624 is next"),
+        ({"python": (3, (0,) * 623 + (1 << 32, 1), None)}, "python", "holds something other than whole numbers of 32 bits"),
+        ({"python": (3, (0,) * 624 + (1,), "x")}, "python", "'python' ends with 'x', where python's generator keeps None or a float"),
+        ({"numpy": ("MT19937", np.ones(624, "u4"), 3, 0)}, "numpy", "'numpy' ends before the last number of the state"),
+        ({"numpy": ("MT19937", np.ones(624, "u4"), 10**30, 0, 0.0)}, "numpy", f"'numpy' says that number {10**30} of 624 is next"),
+        ({"numpy": ("MT19937", np.ones(624, "u4"), None, 0, 0.0)}, "numpy", "'numpy' says that number None of 624 is next"),
+        ({"numpy": ("MT19937", np.ones(624, "u4"), 3, {}, 0.0)}, "numpy", "'numpy' has a dictionary where the state of numpy's generator ends with two numbers"),
+        ({"numpy": ("MT19937", np.ones(624, "u4"), 3, 0, None)}, "numpy", "'numpy' has None where the state of numpy's generator ends with two numbers"),
         ({"cuda": torch.zeros(3, dtype=torch.uint8)}, "cuda", "'cuda' is a uint8 tensor of shape [3], where a uint8 tensor of 16 bytes or more"),
     ],
 )  # fmt: skip
@@ -164,6 +175,10 @@ def test_random_states_of_the_trainer(change, key, said, saved):
 def test_random_state_files_of_the_trainer(saved):
     found = saved("rng_state.pth", lambda _: {})
     one(found, "error", "rng/bad-state", "rng_state.pth", None, "rng_state.pth holds no state of any generator")
+
+
+def test_a_dimension_more_does_no_harm(saved):
+    assert saved("rng_state.pth", changed(cpu=torch.get_rng_state().unsqueeze(0))) == []
 
 
 @pytest.mark.parametrize("legacy", [False, True, None])
@@ -238,6 +253,37 @@ def test_options_of_groups(name, value, said, saved):
 
     found = [f for f in saved("optimizer.pt", change) if f[1] != "scheduler/lr-mismatch"]
     one(found, "error", "optimizer/bad-hyperparameter", "optimizer.pt", f"param_groups[0].{name}", said)
+
+
+@pytest.mark.parametrize(
+    ("options", "severity", "name", "said"),
+    [
+        ({"fused": torch.zeros(3)}, "error", "fused", "fused of parameter group 0 is a float32 tensor of shape [3], where True, False or None belongs"),
+        ({"capturable": "text"}, "error", "capturable", "capturable of parameter group 0 is 'text'"),
+        ({"fused": True, "differentiable": True}, "error", "differentiable", "and fused is True as well: torch refuses the two together"),
+        ({"fused": True, "foreach": True}, "error", "foreach", "and fused is True as well"),
+        ({"maximize": True}, "warning", "maximize", "maximize of parameter group 0 is True, although other groups have False"),
+        ({"foreach": ..., "maximize": False}, None, "", ""),
+        ({"amsgrad": 0}, None, "", ""),
+        ({"capturable": ...}, None, "", ""),
+        ({"initial_lr": ...}, "warning", "initial_lr", "initial_lr of parameter group 0 is missing, although other groups have it"),
+        ({"initial_lr": "0.1"}, "warning", "initial_lr", "initial_lr of parameter group 0 is '0.1', where the learning rate belongs"),
+    ],
+)  # fmt: skip
+def test_flags_of_groups(options, severity, name, said, saved):
+    def change(state):
+        first, *others = state["param_groups"]
+        group = {k: v for k, v in {**first, **options}.items() if v is not ...}
+        return {**state, "param_groups": [group, *others]}
+
+    found = [f for f in saved("optimizer.pt", change) if f[1] == "optimizer/bad-hyperparameter"]
+    if severity is None:
+        assert found == []
+    elif name == "differentiable":
+        assert [f[3].rpartition(".")[2] for f in found] == ["differentiable", "differentiable"]
+        assert said in found[0][4]
+    else:
+        one(found, severity, "optimizer/bad-hyperparameter", "optimizer.pt", f"param_groups[0].{name}", said)
 
 
 @pytest.mark.parametrize(
@@ -334,6 +380,15 @@ def test_a_state_without_step(saved):
     )
 
 
+def test_a_state_whose_step_has_another_name(saved):
+    def change(state):
+        state["state"][3]["steps"] = state["state"][3].pop("step")
+        return state
+
+    said = "the state of parameter 3 has no step, which others have"
+    one(saved("optimizer.pt", change), "error", "optimizer/incomplete-state", "optimizer.pt", "state[3]", said)
+
+
 def test_no_state_with_a_step(saved):
     def change(state):
         for entry in state["state"].values():
@@ -417,11 +472,52 @@ def test_one_ranks_flat_shard(saved):
         ({"last_epoch": None}, "scheduler/step-mismatch", "last_epoch", "last_epoch of the scheduler (LambdaLR) is None"),
         ({"base_lrs": [math.nan, 0.1]}, "scheduler/base-lr-mismatch", "base_lrs[0]", "base_lrs[0] of the scheduler is nan, where a finite number belongs"),
         ({"base_lrs": [None, 0.1]}, "scheduler/base-lr-mismatch", "base_lrs[0]", "is None, where a finite number belongs"),
+        ({"base_lrs": 0.1}, "scheduler/bad-field", "base_lrs", "base_lrs of the scheduler (LambdaLR) is 0.1, where a list of learning rates belongs"),
+        ({"lr_lambdas": "text"}, "scheduler/bad-field", "lr_lambdas", "lr_lambdas of the scheduler (LambdaLR) is 'text', where a list belongs"),
+        ({"lr_lambdas": [None, 3]}, "scheduler/bad-field", "lr_lambdas[1]", "lr_lambdas[1] of the scheduler (LambdaLR) is 3, where None or a dictionary belongs"),
         ({"base_lrs": []}, "scheduler/base-lr-mismatch", "base_lrs", "the scheduler keeps 0 first learning rates (base_lrs), and has set 2 rates"),
     ],
 )  # fmt: skip
 def test_what_a_scheduler_keeps(change, rule, key, said, saved):
     one(saved("scheduler.pt", changed(**change)), "error", rule, "scheduler.pt", key, said)
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "said"),
+    [
+        ({"_last_lr": ...}, "_last_lr", "_last_lr of the scheduler (LambdaLR) is missing, though every step sets it"),
+        (
+            {"_last_lr": [None, 0.1]},
+            "_last_lr[0]",
+            "_last_lr[0] of the scheduler (LambdaLR) is None, where a number belongs",
+        ),
+        ({"_last_lr": [math.inf, 0.1]}, "_last_lr[0]", "where a finite number belongs"),
+        ({"lr_lambdas": ...}, None, "the fields that all schedulers share, and none of its own class: LambdaLR"),
+    ],
+)
+def test_what_a_person_must_judge_of_a_scheduler(change, key, said, saved):
+    found = [f for f in saved("scheduler.pt", changed(**change)) if f[1] != "scheduler/lr-mismatch"]
+    one(found, "warning", "scheduler/bad-field", "scheduler.pt", key, said)
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "said"),
+    [
+        ({}, None, ""),
+        ({"T_max": 0}, "error", "T_max of the scheduler (CosineAnnealingLR) is 0, and the schedule divides by it"),
+        ({"T_max": [7]}, "error", "T_max of the scheduler (CosineAnnealingLR) is [7], where a number belongs"),
+        ({"eta_min": math.nan}, "error", "eta_min of the scheduler (CosineAnnealingLR) is nan, where a finite number"),
+        ({"eta_min": -1}, "warning", "eta_min of the scheduler (CosineAnnealingLR) is -1, so that learning rates"),
+        ({"T_max": [7], "own_field": 1}, None, ""),
+    ],
+)
+def test_what_a_cosine_is_computed_from(change, severity, said, make_checkpoint, run_rule):
+    ck = make_checkpoint(scheduler="cosine")
+    state = torch.load(ck / STATE, weights_only=False)
+    state["scheduler_state_dict"] |= change
+    torch.save(state, ck / STATE)
+    found = run_rule(BadSchedulerField(), ck).findings
+    assert [(f.severity.value, said in f.message) for f in found] == ([(severity, True)] if severity else [])
 
 
 def test_other_first_rates(saved):

@@ -1,0 +1,68 @@
+"""What torch's own optimizers are told by True, False or None: `foreach`, `fused`, `maximize`, … of each parameter group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ckpt_rules import OptimizerState, ParamGroup, Severity, TensorInfo, plain
+from ckpt_rules_training.optimizer_groups import ABSENT, needed
+
+_FLAGS = ("amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused", "nesterov", "centered")
+_FIRST_RATE = "initial_lr"
+_OF_ITS_CLASS = "decoupled_weight_decay"  # which Adam and AdamW set by themselves
+_ADDED_SINCE = frozenset({*_FLAGS, _OF_ITS_CLASS, _FIRST_RATE})
+_DISTRIBUTED = ".metadata"
+_EXCLUSIVE = (("fused", "foreach"), ("fused", "differentiable"))
+_UNLIKE = ("maximize", "differentiable")
+
+
+class Fault(NamedTuple):
+    """An option, its value, and what is wrong with it."""
+
+    name: str
+    value: object
+    said: str
+    severity: Severity = Severity.ERROR
+
+
+def flag_faults(optimizer: OptimizerState, group: ParamGroup, *, scheduled: int) -> Iterator[Fault]:
+    """scheduled: for how many groups the scheduler keeps first rates, which it took from `initial_lr`."""
+    if not needed(group):
+        return  # a class of somebody else's
+    options = group.options
+    for name in _FLAGS:
+        if name in options and not _is_flag(options[name]):
+            yield Fault(name, options[name], "where True, False or None belongs")
+    for one, other in _EXCLUSIVE:
+        if options.get(one) is True and options.get(other) is True:
+            yield Fault(other, True, f"and {one} is True as well: torch refuses the two together")
+    alike = [g for g in optimizer.groups if g is not group and needed(g) == needed(group)]
+    for name in _UNLIKE:
+        if options.get(name) is True and any(plain(g.options.get(name)) is False for g in alike):
+            yield Fault(name, True, "although other groups have False", Severity.WARNING)
+    yield from _absent(optimizer, group, alike, scheduled)
+    first = options.get(_FIRST_RATE, 0)
+    if isinstance(first, bool) or not isinstance(first, int | float | TensorInfo):
+        yield Fault(
+            _FIRST_RATE, first, "where the learning rate belongs that the schedule began with", Severity.WARNING
+        )
+
+
+def _absent(optimizer: OptimizerState, group: ParamGroup, alike: list[ParamGroup], scheduled: int) -> Iterator[Fault]:
+    """What others have: a load by name stops without it, any other sets flags to False, and the first rate is lost."""
+    for name in sorted(_ADDED_SINCE - group.options.keys()):
+        has = [plain(g.options[name]) for g in alike if name in g.options]
+        if has and optimizer.path == _DISTRIBUTED:
+            yield Fault(name, ABSENT, "although other groups have it, and the load asks for it in each")
+        elif name == _FIRST_RATE:
+            if has and scheduled == len(optimizer.groups):
+                yield Fault(name, ABSENT, "although other groups have it", Severity.WARNING)
+        elif any(value is True for value in has) and name != _OF_ITS_CLASS:
+            yield Fault(name, ABSENT, "which a load takes for False, although other groups have True", Severity.WARNING)
+
+
+def _is_flag(value: object) -> bool:
+    if isinstance(value, TensorInfo):
+        return value.numel == 1
+    return value is None or isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))

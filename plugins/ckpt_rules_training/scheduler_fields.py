@@ -1,0 +1,187 @@
+"""scheduler/bad-field: what a schedule is computed from, by the classes of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ckpt_rules import Checkpoint, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, misspelling_of, plain
+from ckpt_rules_training.words import inside, shown
+
+_COMMON = frozenset({
+    "base_lrs", "last_epoch", "verbose", "_step_count", "_get_lr_called_within_step", "_last_lr", "_is_initial",
+})  # fmt: skip
+# By torch 2.13; "!" marks a number that is divided by.
+_NUMBERS: dict[str, tuple[str, ...]] = {
+    "CosineAnnealingLR": ("T_max!", "eta_min"),
+    "CosineAnnealingWarmRestarts": ("T_0!", "T_i!", "T_mult", "T_cur", "eta_min"),
+    "StepLR": ("step_size!", "gamma"),
+    "MultiStepLR": ("gamma",),
+    "ExponentialLR": ("gamma",),
+    "ConstantLR": ("factor", "total_iters"),
+    "LinearLR": ("start_factor", "end_factor", "total_iters"),
+    "PolynomialLR": ("total_iters", "power"),
+}
+_OF_TORCH = frozenset({"_step_count", "_get_lr_called_within_step", "_is_initial", "base_lrs"})
+_SINCE_LONG = frozenset({"base_lrs", "last_epoch", "_step_count", "_get_lr_called_within_step", "_last_lr"})
+_DISTRIBUTED = ".metadata"
+_COUNTS = frozenset({"T_max", "T_0", "T_i", "T_mult", "step_size", "total_iters"})
+_OTHERS = frozenset({"milestones"})
+_LAMBDAS = "lr_lambdas"
+
+
+class BadSchedulerField(Rule):
+    """A field of the scheduler's state holds what no learning rate can be computed from.
+
+    ## What it checks
+    Of torch's schedulers: `base_lrs` is a list, `lr_lambdas` of LambdaLR a list with None or a dictionary for each group, and
+    what its class computes with (`T_max`, `eta_min`, `gamma`, `step_size`, …) a finite number, and not 0 where it is divided
+    by; these are errors, and so is a field that a distributed save lacks. Warnings are an `eta_min` below zero or above the
+    first learning rates, a count below zero, an `_is_initial` that is true, a `_last_lr` that is missing or holds something other than
+    finite numbers, and a state with the fields that all schedulers share and none of its own class, as one that lost
+    `lr_lambdas` is. A class that adds fields of its own is left alone.
+
+    ## Why it matters
+    `load_state_dict` takes the saved fields as they are. The next step of the scheduler then stops with a TypeError, a
+    KeyError or a division by zero; with NaN it makes every learning rate NaN, and the weights with it.
+
+    ## How to repair
+    Set the field to what the run's configuration says, or build the scheduler again and step it to where training stands.
+    """
+
+    id = "scheduler/bad-field"
+    tags = frozenset({"resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each field."""
+        for scheduler in checkpoint.schedulers:
+            yield from _of(scheduler)
+
+
+def _of(scheduler: SchedulerState) -> Iterator[Problem]:
+    for part in scheduler.parts:
+        yield from _of(part)
+    values = scheduler.values
+    bases = values.get("base_lrs", ())
+    if not _is_list(bases):
+        yield _bad(scheduler, "base_lrs", bases, "where a list of learning rates belongs")
+    yield from _lambdas(scheduler)
+    yield from _numbers(scheduler)
+    yield from _last_rates(scheduler)
+    if values.get("_is_initial") not in (None, False, 0):
+        said = "which only holds while a scheduler is built: its first step then changes no learning rate"
+        yield _bad(scheduler, "_is_initial", values["_is_initial"], said, Severity.WARNING)
+    if _lost_lambdas(scheduler):
+        yield Problem(
+            message="the state of the scheduler has the fields that all schedulers share, and none of its own class: LambdaLR, "
+            f"if it is one, stops at a load with KeyError: '{_LAMBDAS}'",
+            place=Place(path=scheduler.path, key=scheduler.key or None),
+            severity=Severity.WARNING,
+            help=_HELP,
+            data={"fields": sorted(values)},
+        )
+    elif absent := _absent(scheduler):
+        yield _bad(scheduler, absent, None, "and a distributed load asks for it, and stops", said="is missing")
+
+
+def _lost_lambdas(scheduler: SchedulerState) -> bool:
+    """Whether nothing is left but what torch's base class keeps, and perhaps `lr_lambdas` under a name that is almost it."""
+    names = scheduler.values.keys()
+    own = {name for name in names - _COMMON if not misspelling_of(name, (_LAMBDAS,))}
+    return scheduler.kind == "unknown" and not own and bool(names & _OF_TORCH)
+
+
+def _absent(scheduler: SchedulerState) -> str | None:
+    """A field of its class that a distributed save lacks, in which each is an entry of its own."""
+    values = scheduler.values
+    if scheduler.path != _DISTRIBUTED or not values.keys() & _OF_TORCH or scheduler.parts:
+        return None
+    classes = [{n.rstrip("!") for n in names} for names in _NUMBERS.values()]
+    possible = [fields for fields in classes if values.keys() & fields]
+    lacking = [sorted(fields - values.keys()) for fields in possible if values.keys() - _COMMON - _OTHERS <= fields]
+    if lacking and all(lacking):
+        return min(lacking, key=len)[0]
+    return next((name for name in sorted(_SINCE_LONG) if name not in values), None)
+
+
+_HELP = "set it to what the run's configuration says, or step a new scheduler to where training stands"
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple) and not isinstance(value, TensorInfo)
+
+
+def _lambdas(scheduler: SchedulerState) -> Iterator[Problem]:
+    value = scheduler.values.get(_LAMBDAS)
+    if _LAMBDAS in scheduler.values and not _is_list(value):
+        yield _bad(
+            scheduler, _LAMBDAS, value, "where a list belongs, with None or a dictionary for each parameter group"
+        )
+    for index, part in enumerate(value if isinstance(value, list | tuple) and _is_list(value) else ()):
+        if isinstance(part, str | int | float) or (_is_list(part) and part):
+            yield _bad(scheduler, f"{_LAMBDAS}[{index}]", part, "where None or a dictionary belongs")
+
+
+def _numbers(scheduler: SchedulerState) -> Iterator[Problem]:
+    names = {name.rstrip("!"): name.endswith("!") for name in _NUMBERS.get(scheduler.kind, ())}
+    if not scheduler.values.keys() <= {*_COMMON, *_OTHERS, *names}:
+        return  # a class of somebody else's, which may keep anything by these names
+    for name, divides in names.items():
+        value = scheduler.values.get(name, 1)
+        if fault := _fault(value, divides=divides):
+            yield _bad(scheduler, name, value, fault)
+        elif said := _doubtful(scheduler, name, plain(value)):
+            yield _bad(scheduler, name, value, said, Severity.WARNING)
+
+
+def _doubtful(scheduler: SchedulerState, name: str, value: object) -> str | None:
+    if not isinstance(value, int | float):
+        return None
+    if name in _COUNTS:
+        return "and counts steps" if value < 0 else None
+    if name != "eta_min":
+        return None
+    first = [b for b in scheduler.base_lrs if isinstance(b, int | float) and not isinstance(b, bool)]
+    if first and value > max(first):
+        return f"which is above every learning rate that the schedule began with: they rise to it from {max(first):g}"
+    return "so that learning rates become negative" if value < 0 else None
+
+
+def _fault(value: object, *, divides: bool = False) -> str | None:
+    if isinstance(value, TensorInfo):
+        if value.value is None:  # of a single number, headers don't always show it
+            return None if value.numel == 1 else "where a number belongs"
+        value = value.value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "where a number belongs"
+    if value != value or abs(value) == math.inf:  # noqa: PLR0124 - NaN; math.isnan can't take an integer of any size
+        return "where a finite number belongs"
+    return "and the schedule divides by it" if divides and value == 0 else None
+
+
+def _last_rates(scheduler: SchedulerState) -> Iterator[Problem]:
+    values = scheduler.values
+    if scheduler.kind == "unknown" or not values.keys() >= {"base_lrs", "_step_count"}:
+        return
+    rates = values.get("_last_lr")
+    if "_last_lr" not in values:
+        yield _bad(scheduler, "_last_lr", None, "though every step sets it", Severity.WARNING, said="is missing")
+    elif not isinstance(rates, list | tuple) or not _is_list(rates):
+        yield _bad(scheduler, "_last_lr", rates, "where a list of learning rates belongs", Severity.WARNING)
+    else:
+        for index, rate in enumerate(rates):
+            if fault := _fault(rate):
+                yield _bad(scheduler, f"_last_lr[{index}]", rate, fault, Severity.WARNING)
+
+
+def _bad(
+    scheduler: SchedulerState, name: str, value: object, fault: str, severity: Severity | None = None, said: str = ""
+) -> Problem:
+    known = plain(value) if plain(value) is not None else value
+    return Problem(
+        message=f"{name} of the scheduler ({scheduler.kind}) {said or f'is {shown(known)}'}, {fault}",
+        place=Place(path=scheduler.path, key=inside(scheduler.key, name)),
+        severity=severity,
+        help=_HELP,
+        data={"field": name, "value": shown(known)},
+    )
