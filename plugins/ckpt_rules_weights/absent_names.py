@@ -157,7 +157,7 @@ def _under(
 def _prefixes(looked_for: Expectation, lost: list[Wanted], names: Iterable[str]) -> list[str]:
     """What may stand before the names, the most frequent first; '' for names that differ inside."""
     probes = {name for wanted in lost[:: max(1, len(lost) // _PROBES)] for name in wanted.names}
-    ends = tuple(probes | {name.removeprefix(f"{prefix}.") for name in probes for prefix in looked_for.prefixes})
+    ends = tuple(probes | {name.removeprefix(f"{looked_for.prefix}.") for name in probes})
     found: Counter[str] = Counter()
     for name in names if ends else ():
         if name.endswith(ends):
