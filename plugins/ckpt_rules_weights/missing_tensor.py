@@ -28,7 +28,7 @@ class MissingTensor(Rule):
     there. Names that a loader understands too are let pass:
     the base model's without its prefix, old spellings, a head that is tied to the embedding. Where the architecture is not
     known: that no layer lacks a tensor that all other layers have, if they agree.
-    Adapters, quantised weights and the fused matrices of engines for inference are not judged. Layers that are missing as a
+    Adapters, models of a training loop's own that have other tensors in all layers, quantised weights and the fused matrices of engines for inference are not judged. Layers that are missing as a
     whole are reported by `weights/layer-gap`, prefixes of wrappers by `weights/wrapper-prefix`, a head that is not tied by
     `weights/tied`.
 
@@ -53,6 +53,9 @@ class MissingTensor(Rule):
             if unknown.blocked:
                 raise
             yield from odd_layers(checkpoint)
+            return
+        if not absent.hidden and absent.whole_kinds and resumes_by_itself(checkpoint):
+            yield from odd_layers(checkpoint)  # the loop's own model is not the one in config.json
             return
         yield from _under_a_prefix(checkpoint, absent)
         lost = _not_reported_elsewhere(checkpoint, absent)
@@ -119,7 +122,6 @@ def _renamed(checkpoint: Checkpoint, absent: Absent, lost: list[Wanted]) -> Prob
         f"{lost[0].names[0]}{there}; {_RANDOM.format('them')}",
         place=Place(path=path, tensor=lost[0].names[0]),
         help="rename the tensors as the class in config.json has them, or put the configuration of their own class beside them",
-        severity=Severity.WARNING if absent.others and resumes_by_itself(checkpoint) else None,
         data={"tensors": len(lost), "wanted": absent.wanted},
     )
 

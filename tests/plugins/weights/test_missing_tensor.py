@@ -206,6 +206,16 @@ class TestPrefixes:
         ck = make_checkpoint().edit(WEIGHTS, lambda tensors: {f"policy.{k}": v for k, v in tensors.items()})
         run_rule(MissingTensor(), ck).assert_one(path=WEIGHTS, severity=Severity.WARNING, message="have 'policy.'")
 
+    def test_a_loop_of_ones_own_may_have_another_model_than_the_configuration_says(self, make_checkpoint, run_rule):
+        ck = make_checkpoint().edit(WEIGHTS, lambda tensors: {k: v for k, v in tensors.items() if "q_proj" not in k})
+        run_rule(MissingTensor(), ck).assert_passed()
+
+    def test_a_loop_of_ones_own_that_lost_a_tensor(self, make_checkpoint, run_rule):
+        ck = make_checkpoint().edit(WEIGHTS, lambda t: {k: v for k, v in t.items() if "0.self_attn.q_proj" not in k})
+        run_rule(MissingTensor(), ck).assert_one(
+            path=WEIGHTS, severity=Severity.ERROR, tensor="model.layers.0.self_attn.q_proj.weight"
+        )
+
 
 class TestNotJudged:
     def test_quantised(self, model):
