@@ -37,6 +37,8 @@ class Absent:
     lost:    the others that are not there
     gone:    the numbers of layers of which nothing is there
     others:  names in the files that the class does not look for
+
+    whole_kinds: whether there is a tensor that every layer should have and none has
     """
 
     cls: str
@@ -46,6 +48,7 @@ class Absent:
     lost: tuple[Wanted, ...]
     gone: frozenset[int]
     others: tuple[str, ...]
+    whole_kinds: bool
 
 
 def absent_names(checkpoint: Checkpoint) -> Absent:
@@ -120,6 +123,7 @@ def _absent_names(checkpoint: Checkpoint) -> Absent:
         lost=tuple(lost),
         gone=_gone(looked_for.wanted, lost),
         others=tuple(name for name in others.values() if name not in seen),
+        whole_kinds=_are_whole_kinds(looked_for.wanted, lost),
     )
 
 
@@ -132,6 +136,11 @@ def _are_fused(looked_for: Expectation, others: Iterable[str]) -> bool:
 def _gone(all_wanted: Iterable[Wanted], lost: Iterable[Wanted]) -> frozenset[int]:
     wanted, missing = (Counter(w.layer for w in which if w.layer is not None) for which in (all_wanted, lost))
     return frozenset(layer for layer, count in missing.items() if layer is not None and count == wanted[layer])
+
+
+def _are_whole_kinds(all_wanted: Iterable[Wanted], lost: Iterable[Wanted]) -> bool:
+    wanted, missing = (Counter(w.kind for w in which if w.layer is not None) for which in (all_wanted, lost))
+    return any(count == wanted[kind] for kind, count in missing.items())
 
 
 def _hidden(
@@ -157,7 +166,7 @@ def _under(
 def _prefixes(looked_for: Expectation, lost: list[Wanted], names: Iterable[str]) -> list[str]:
     """What may stand before the names, the most frequent first; '' for names that differ inside."""
     probes = {name for wanted in lost[:: max(1, len(lost) // _PROBES)] for name in wanted.names}
-    ends = tuple(probes | {name.removeprefix(f"{prefix}.") for name in probes for prefix in looked_for.prefixes})
+    ends = tuple(probes | {name.removeprefix(f"{looked_for.prefix}.") for name in probes})
     found: Counter[str] = Counter()
     for name in names if ends else ():
         if name.endswith(ends):

@@ -142,6 +142,7 @@ def _mamba(config: Config, layer: int | None) -> Names:
 
 _LLAMA = Family(
     stem="Llama",
+    spans="transformer",
     prefix="model",
     embedding="embed_tokens.weight",
     base=("norm.weight",),
@@ -150,7 +151,7 @@ _LLAMA = Family(
     heads=_HEADS,
     more=_biases,
 )
-_MISTRAL = replace(_LLAMA, stem="Mistral", more=nothing_more)
+_MISTRAL = replace(_LLAMA, stem="Mistral", spans="", more=nothing_more)
 _GEMMA2 = replace(_LLAMA, stem="Gemma2", layer=_QKVO + _GATED + _SANDWICH, tied=True, more=_attention_bias)
 _GEMMA3_HEADS = {
     "TextModel": (),
@@ -210,6 +211,7 @@ _GPTJ = replace(
 _NEOX = replace(
     _LLAMA,
     stem="GPTNeoX",
+    spans="",
     prefix="gpt_neox",
     embedding="embed_in.weight",
     base=names("final_layer_norm.{weight,bias}"),
@@ -236,8 +238,8 @@ _BLOOM = replace(
 DECODERS: Mapping[str, Family] = {
     "llama": _LLAMA,
     "mistral": _MISTRAL,
-    "ministral": replace(_MISTRAL, stem="Ministral"),
-    "qwen2": replace(_MISTRAL, stem="Qwen2", layer=_LLAMA.layer + _QKV_BIAS),
+    "ministral": replace(_MISTRAL, stem="Ministral", spans="transformer"),
+    "qwen2": replace(_MISTRAL, stem="Qwen2", spans="transformer", layer=_LLAMA.layer + _QKV_BIAS),
     "qwen3": replace(_LLAMA, stem="Qwen3", layer=_LLAMA.layer + _QK_NORMS, more=_attention_bias),
     "gemma": replace(_LLAMA, stem="Gemma", tied=True, more=_attention_bias),
     "gemma2": _GEMMA2,
@@ -283,7 +285,7 @@ DECODERS: Mapping[str, Family] = {
     "mixtral": replace(
         _MISTRAL, stem="Mixtral", layer=_QKVO + _NORMS + _MIXTRAL_EXPERTS, experts=("num_local_experts",)
     ),
-    "qwen2_moe": replace(_QWEN3_MOE, stem="Qwen2Moe", layer=_QKVO + _NORMS, more=_qwen2_moe),
+    "qwen2_moe": replace(_QWEN3_MOE, stem="Qwen2Moe", spans="", layer=_QKVO + _NORMS, more=_qwen2_moe),
     "qwen3_moe": _QWEN3_MOE,
     "olmoe": replace(
         _QWEN3_MOE, stem="Olmoe", layer=_QKVO + _QK_NORMS + _NORMS + _EXPERTS, more=_attention_bias
@@ -336,6 +338,7 @@ DECODERS: Mapping[str, Family] = {
     "opt": replace(
         _LLAMA,
         stem="OPT",
+        spans="",
         embedding="decoder.embed_tokens.weight",
         base=names("decoder.embed_positions.weight"),
         stack="decoder.layers",

@@ -121,7 +121,7 @@ _VIT = Family(
     output="",
     more=_vision_biases,
     renames={
-        r"^((?:vit|deit)\.)?layers\.(?=\d+\.)": r"\1encoder.layer.",
+        r"^((?:(?:vit|deit)\.)*)layers\.(?=\d+\.)": r"\1encoder.layer.",
         r"\.attention\.q_proj\.": ".attention.attention.query.",
         r"\.attention\.k_proj\.": ".attention.attention.key.",
         r"\.attention\.v_proj\.": ".attention.attention.value.",

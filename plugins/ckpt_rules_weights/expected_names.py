@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from ckpt_rules import is_count
@@ -20,7 +20,7 @@ _BASE = "@"
 _EXPERT = "#"
 _MAX_LAYERS = 4096
 _MAX_NAMES = 200_000
-_OTHER_PREFIXES = {"ForQuestionAnswering": ("transformer", "model")}
+_SPANS = "ForQuestionAnswering"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Wanted:
 class Expectation:
     """What a class looks for.
 
-    cls:      the class, or the base model's family where config.json names none
-    prefixes: what stands before the base model's names, and may be left out or put before any name
-    renames:  patterns of names in memory, and what they are on disk
+    cls:     the class, or that of the base model where config.json names none
+    prefix:  what stands before the base model's names, and may be left out or put before any name
+    renames: patterns of names in memory, and what they are on disk
     """
 
     cls: str
     wanted: tuple[Wanted, ...]
-    prefixes: Names
+    prefix: str
     renames: Mapping[str, str]
 
     def normalised(self, name: str) -> str:
@@ -66,10 +66,8 @@ class Expectation:
         """The names by which a loader finds it: a prefix of the base model may be missing, or be there once more."""
         for name in wanted.names:
             yield name
-            for prefix in self.prefixes:
-                yield name.removeprefix(f"{prefix}.")
-                yield f"{prefix}.{name.removeprefix(f'{self.prefixes[0]}.')}"
-                yield f"{prefix}.{name}"
+            yield name.removeprefix(f"{self.prefix}.")
+            yield f"{self.prefix}.{name}"
 
 
 def expectation(config: Config) -> Expectation | None:
@@ -88,14 +86,15 @@ def expectation(config: Config) -> Expectation | None:
     end = cls.removeprefix(family.stem) if isinstance(cls, str) and cls.startswith(family.stem) else None
     if cls is not None and end not in family.heads:
         return None
+    if end == _SPANS and family.spans:
+        family = replace(family, prefix=family.spans)
     layers = next((config[key] for key in family.count if key in config), None)
     if not is_count(layers) or layers > _MAX_LAYERS:
         return None
     heads = family.heads[end] if end is not None and not _has_no_labels(config) else ()
     wanted = tuple(islice(_wanted(config, family, heads, int(layers)), _MAX_NAMES + 1))
-    prefixes = (family.prefix, *(p for p in _OTHER_PREFIXES.get(end or "", ()) if p != family.prefix))
     name = cls if isinstance(cls, str) else f"{family.stem}{'TextModel' if family.stem == 'Gemma3' else 'Model'}"
-    return Expectation(name, wanted, prefixes, family.renames) if len(wanted) <= _MAX_NAMES else None
+    return Expectation(name, wanted, family.prefix, family.renames) if len(wanted) <= _MAX_NAMES else None
 
 
 def _has_no_labels(config: Config) -> bool:

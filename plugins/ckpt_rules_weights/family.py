@@ -46,6 +46,7 @@ class Family:
     count:     the configuration's keys for the number of layers
     experts:   its keys for the number of experts
     more:      names that only some configurations have, for a layer (its number) or outside of layers (None)
+    spans:     what stands before the names of the base model in the class for question answering, where that differs
     renames:   patterns of names in memory, which a loader takes too, and their names on disk
     """
 
@@ -61,6 +62,7 @@ class Family:
     count: Names = ("num_hidden_layers",)
     experts: Names = ()
     more: Callable[[Config, int | None], Names] = nothing_more
+    spans: str = ""
     renames: Mapping[str, str] = field(default_factory=dict)
 
 

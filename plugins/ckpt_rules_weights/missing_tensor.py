@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
@@ -28,7 +28,7 @@ class MissingTensor(Rule):
     there. Names that a loader understands too are let pass:
     the base model's without its prefix, old spellings, a head that is tied to the embedding. Where the architecture is not
     known: that no layer lacks a tensor that all other layers have, if they agree.
-    Adapters, quantised weights and the fused matrices of engines for inference are not judged. Layers that are missing as a
+    Adapters, models of a training loop's own that have other tensors in all layers, quantised weights and the fused matrices of engines for inference are not judged. Layers that are missing as a
     whole are reported by `weights/layer-gap`, prefixes of wrappers by `weights/wrapper-prefix`, a head that is not tied by
     `weights/tied`.
 
@@ -53,6 +53,9 @@ class MissingTensor(Rule):
             if unknown.blocked:
                 raise
             yield from odd_layers(checkpoint)
+            return
+        if not absent.hidden and absent.whole_kinds and resumes_by_itself(checkpoint):
+            yield from odd_layers(checkpoint)  # the loop's own model is not the one in config.json
             return
         yield from _under_a_prefix(checkpoint, absent)
         lost = _not_reported_elsewhere(checkpoint, absent)
@@ -119,7 +122,6 @@ def _renamed(checkpoint: Checkpoint, absent: Absent, lost: list[Wanted]) -> Prob
         f"{lost[0].names[0]}{there}; {_RANDOM.format('them')}",
         place=Place(path=path, tensor=lost[0].names[0]),
         help="rename the tensors as the class in config.json has them, or put the configuration of their own class beside them",
-        severity=Severity.WARNING if absent.others and resumes_by_itself(checkpoint) else None,
         data={"tensors": len(lost), "wanted": absent.wanted},
     )
 
@@ -161,22 +163,24 @@ def _value_head(checkpoint: Checkpoint) -> Iterator[Problem]:
         weights, config = loadable(checkpoint)
     except FactUnavailable:
         return
-    prefix, named = config.get("value_head_prefix"), config.get("architectures")
-    if not isinstance(prefix, str) or not prefix or _generates(named):
-        return
-    name = f"{prefix}.weight"
-    if not any(n == name or n.endswith(f".{name}") for n in weights.tensors):
+    name = _name_of_value_head(config)
+    if name and not any(n == name or n.endswith(f".{name}") for n in weights.tensors):
         yield Problem(
-            message=f"{name} is missing, and config.json says that the value head is called {prefix!r}; it starts from random "
-            "numbers",
+            message=f"{name} is missing, which is the value head by config.json; it starts from random numbers",
             place=Place(path=weights.files[0].path, tensor=name),
             help="take the tensor from where the model was saved, or save the model with its head",
-            data={"value_head_prefix": prefix},
         )
 
 
-def _generates(architectures: object) -> bool:
-    return isinstance(architectures, list) and any("ForCausalLM" in str(name) for name in architectures)
+def _name_of_value_head(config: Mapping[str, object]) -> str | None:
+    """As OpenRLHF and TRL call it; a model that generates text may bear what is said of the critic beside it."""
+    named = config.get("architectures")
+    classes = [str(name) for name in named] if isinstance(named, list) else []
+    if any(name.endswith("WithValueHead") for name in classes):
+        return "v_head.summary.weight"
+    prefix = config.get("value_head_prefix")
+    generates = any(name.endswith("ForCausalLM") for name in classes)
+    return f"{prefix}.weight" if isinstance(prefix, str) and prefix and classes and not generates else None
 
 
 def _file_of(checkpoint: Checkpoint, name: str) -> str:

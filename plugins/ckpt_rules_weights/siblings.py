@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem
 from ckpt_rules_weights.absent_names import is_quantised
 
-_STACK = re.compile(r"(?P<stack>(?:[^\d]*?\.)?(?:layers?|h|blocks?))\.(?P<number>\d{1,5})\.(?P<part>.+)")
+_STACK = re.compile(
+    r"(?P<stack>(?:[^\d]*?\.)?(?:(?:(?:single_)?transformer_|res|encoder_|decoder_)?(?:layers?|blocks?)|h))\.(?P<number>\d{1,5})\."
+    r"(?P<part>.+)"
+)
 _ATTENTION = re.compile(r"(?:^|\.)\w*(?:attn|attention)\w*(?:\.|$)", re.IGNORECASE)
 # Of these no layer does without one that the others have, if it has the module around it. (Values and keys may be shared.)
 _CORE = re.compile(
@@ -120,7 +123,12 @@ def _is_left_over(name: str, there: set[str]) -> bool:
     if leaf == "weight" and f"{module}.bias" in there:
         return True
     above, _, part = module.rpartition(".")
-    return bool(above) and bool(_CORE.fullmatch(part)) and any(n.startswith(f"{above}.") for n in there)
+    return (
+        leaf == "weight"
+        and bool(above)
+        and bool(_CORE.fullmatch(part))
+        and any(n.startswith(f"{above}.") for n in there)
+    )
 
 
 def _keeps_its_module(name: str, there: set[str]) -> bool:

@@ -121,8 +121,15 @@ class TestKnownClass:
         headed = without("lm_head.weight") | {f"{prefix}.weight": torch.ones(1, 16)}
         run_rule(MissingTensor(), model(headed, **config)).assert_passed()
         run_rule(MissingTensor(), model(without("lm_head.weight"), **config)).assert_one(
-            path=WEIGHTS, tensor=f"{prefix}.weight", message=f"the value head is called '{prefix}'"
+            path=WEIGHTS, tensor=f"{prefix}.weight", message="which is the value head by config.json"
         )
+
+    def test_the_value_head_of_trl(self, model):
+        config = {"architectures": ["AutoModelForCausalLMWithValueHead"]}
+        run_rule(
+            MissingTensor(), model({**llama(), "v_head.summary.weight": torch.ones(1, 16)}, **config)
+        ).assert_passed()
+        run_rule(MissingTensor(), model(llama(), **config)).assert_one(path=WEIGHTS, tensor="v_head.summary.weight")
 
     def test_nothing_has_the_name_that_is_looked_for(self, model):
         renamed = {f"tensor_{n}": t for n, t in enumerate(llama().values())}
@@ -199,6 +206,16 @@ class TestPrefixes:
         ck = make_checkpoint().edit(WEIGHTS, lambda tensors: {f"policy.{k}": v for k, v in tensors.items()})
         run_rule(MissingTensor(), ck).assert_one(path=WEIGHTS, severity=Severity.WARNING, message="have 'policy.'")
 
+    def test_a_loop_of_ones_own_may_have_another_model_than_the_configuration_says(self, make_checkpoint, run_rule):
+        ck = make_checkpoint().edit(WEIGHTS, lambda tensors: {k: v for k, v in tensors.items() if "q_proj" not in k})
+        run_rule(MissingTensor(), ck).assert_passed()
+
+    def test_a_loop_of_ones_own_that_lost_a_tensor(self, make_checkpoint, run_rule):
+        ck = make_checkpoint().edit(WEIGHTS, lambda t: {k: v for k, v in t.items() if "0.self_attn.q_proj" not in k})
+        run_rule(MissingTensor(), ck).assert_one(
+            path=WEIGHTS, severity=Severity.ERROR, tensor="model.layers.0.self_attn.q_proj.weight"
+        )
+
 
 class TestNotJudged:
     def test_quantised(self, model):
@@ -263,6 +280,15 @@ class TestUnknownArchitecture:
             path=WEIGHTS, tensor=gone, severity=Severity.ERROR, message="lacks 1 of the"
         )
         assert found.data["siblings"] == layers - 1
+
+    def test_a_block_of_a_diffusion_transformer(self, tmp_path):
+        names = ("attn.to_q.weight", "attn.to_k.weight", "attn.to_out.0.weight", "ff.net.0.proj.weight")
+        tensors = {f"transformer_blocks.{n}.{name}": torch.ones(2) for n in range(4) for name in names}
+        tensors.pop("transformer_blocks.2.attn.to_q.weight")
+        save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
+        run_rule(MissingTensor(), tmp_path).assert_one(
+            path="diffusion_pytorch_model.safetensors", tensor="transformer_blocks.2.attn.to_q.weight"
+        )
 
     @pytest.mark.parametrize(
         "gone",
