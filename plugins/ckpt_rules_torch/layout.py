@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import TypeVar
 
 from ckpt_rules import (
@@ -21,6 +22,7 @@ from ckpt_rules import (
     TrainingState,
     Weights,
     find_weights,
+    saves_among,
     state_dicts,
     weights_in,
 )
@@ -65,7 +67,11 @@ class PlainTorch(Layout):
         if checkpoint.is_in_files or checkpoint.fact(find_state_file) is not None:
             return None
         mark = checkpoint.listing.first_file(names.EXPORTS)
-        return f"the directory holds a model that was exported ({mark.path}) and no training state" if mark else None
+        if mark is not None:
+            return f"the directory holds a model that was exported ({mark.path}) and no training state"
+        if _named_like_a_save(checkpoint) or not _is_of_a_library(checkpoint):
+            return None
+        return "the directory holds a model as save_pretrained writes it (config.json) and no training state"
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The training state; and config.json, where weights lie in a file of their own beside a state of the usual name."""
@@ -164,6 +170,19 @@ def _in_one_file(checkpoint: Checkpoint, file: StateFile | None) -> Match | None
         return None
     whole = isinstance(values, dict) and any(shapes.is_weights(values.get(key)) for key in names.WEIGHTS)
     return Match(_BY_CONTENT, (file.path,)) if whole else None
+
+
+def _named_like_a_save(checkpoint: Checkpoint) -> bool:
+    return bool(saves_among([PurePath(checkpoint.path).name]))
+
+
+def _is_of_a_library(checkpoint: Checkpoint) -> bool:
+    """config.json as transformers and diffusers write it, which add their version."""
+    try:
+        values = state_dicts.config_file(checkpoint.json("config.json")).values
+    except FactUnavailable:
+        return False
+    return any(isinstance(values.get(key), str) for key in ("transformers_version", "_diffusers_version"))
 
 
 def _weight_files(checkpoint: Checkpoint) -> list[str]:

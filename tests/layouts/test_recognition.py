@@ -74,7 +74,7 @@ def test_any_layout_can_be_forced_on_the_checkpoint_of_another(name, made, tmp_p
         (("optimizer.pt",), "files", "weights/missing"),
         (("config.json",), "files", "weights/missing"),
         (("model.safetensors",), "plain-torch", "files/missing-required"),
-        (("model.safetensors", "config.json"), "plain-torch", "files/missing-required"),
+        (("model.safetensors", "config.json"), "plain-torch", "files/not-resumable"),
         (("optimizer.pt", "scheduler.pt"), "transformers-trainer", "files/commit-marker"),
         (("trainer_state.json",), "transformers-trainer", "files/missing-required"),
     ],

@@ -54,6 +54,11 @@ def exported(path):
     save_file({"w": torch.ones(2, 2)}, path / "model.safetensors", metadata={"format": "pt"})
 
 
+def saved(path):
+    (path / "config.json").write_text(json.dumps({**CONFIG, "transformers_version": "5.0.0"}))
+    save_file({"w": torch.ones(2, 2)}, path / "model.safetensors", metadata={"format": "pt"})
+
+
 FINAL = {
     adapter: "the directory holds an adapter and no training state",
     pipeline: "the directory holds a pipeline and no training state",
@@ -61,6 +66,7 @@ FINAL = {
     llama: "the directory holds weights and no training state",
     shards: "the directory holds weights and no training state",
     exported: "the directory holds a model that was exported (generation_config.json) and no training state",
+    saved: "the directory holds a model as save_pretrained writes it (config.json) and no training state",
 }
 
 
@@ -136,3 +142,11 @@ class TestConfiguration:
     def test_nor_has_one_file(self, make_checkpoint):
         ck = make_checkpoint(one_file=True)
         assert "config.json" not in {f.place.path for f in verify(ck.path).findings}
+
+
+def test_a_save_of_a_run_that_lost_its_state_has_a_file_to_copy(tmp_path):
+    save = tmp_path / "checkpoint-500"
+    save.mkdir()
+    saved(save)
+    found = [f for f in verify(save).findings if f.severity == "error"]
+    assert [(f.rule, f.place.path) for f in found] == [("files/missing-required", "training_state.pth")]
