@@ -111,6 +111,12 @@ def test_weights_without_a_suffix_are_loaded(tmp_path):
     assert "weights/broken-safetensors @ weights, byte 80" in told(tmp_path)[1][0]
 
 
+def test_weights_in_the_format_of_mistral(tmp_path):
+    save_file({"tok_embeddings.weight": torch.ones(2, 2)}, tmp_path / "consolidated.safetensors")
+    (tmp_path / "params.json").write_text('{"dim": 2}')
+    assert told(tmp_path, "inference") == ("passed", [])
+
+
 def test_formats_of_other_libraries_are_not_missing_weights(tmp_path):
     files = {
         "flax": {"checkpoint_100": b"\x83\xa5model" + os.urandom(3000)},
