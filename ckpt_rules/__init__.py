@@ -56,7 +56,7 @@ _HOMES = {
     "ckpt_rules.hookspecs": ("hookimpl",),
     "ckpt_rules.inspection": ("Inspection",),
     "ckpt_rules.layout": ("Layout", "Match", "Requirement", "state_dicts"),
-    "ckpt_rules.odd_names": ("empty_saves",),
+    "ckpt_rules.odd_names": ("hollow_saves",),
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.readers.unmarked": ("calls_something", "looks_loadable"),
     "ckpt_rules.readers.zstd_frame": ("zstd_frame",),
@@ -162,7 +162,7 @@ if TYPE_CHECKING:
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.layout import Layout, Match, Requirement
     from ckpt_rules.neighbours import Siblings, sibling, siblings, written_at
-    from ckpt_rules.odd_names import empty_saves
+    from ckpt_rules.odd_names import hollow_saves
     from ckpt_rules.readers import state_dicts
     from ckpt_rules.readers.sniff import expected_format
     from ckpt_rules.readers.unmarked import calls_something, looks_loadable
@@ -276,10 +276,10 @@ __all__ = [
     "calls_something",
     "counter_faults",
     "diff",
-    "empty_saves",
     "expected_format",
     "find_weights",
     "flatten",
+    "hollow_saves",
     "hookimpl",
     "inspect",
     "is_bookkeeping",

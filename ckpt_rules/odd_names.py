@@ -18,28 +18,31 @@ _OF_A_SAVE = re.compile(
 )
 _OF_A_MARKER = re.compile(
     r"(?:.*[-_.])?(?:done|complete[d]?|success|finish(?:ed)?|lock|ok|ready|saved|commit(?:ted)?|flag|mark(?:er)?|keep|started|progress"
-    r"|index|log|txt|json|ya?ml|md|csv)",
+    r"|index|log|txt|json|ya?ml|md|csv|html?|xml)",
     re.IGNORECASE,
 )
+_HOLLOW = frozenset({Content.EMPTY, Content.LFS_POINTER, Content.HTML, Content.XML})
 _NUMBER = re.compile(r"\d+")
 
 
-def empty_saves(checkpoint: Checkpoint) -> list[Entry]:
-    """Empty files at the top that should be a save, or its weights, though no suffix says so. A fact.
+def hollow_saves(checkpoint: Checkpoint) -> list[Entry]:
+    """Files at the top that should be a save, or its weights, though no suffix says so, and are empty or a stand-in. A fact.
 
-    Where weights were found, an empty file is meant to be a save only if it is called like a torch file beside it.
+    Where weights were found, such a file is meant to be a save only if it is called like a torch file beside it.
     """
-    found = [e for e in checkpoint.listing.files(top_only=True) if _is_empty(checkpoint, e)]
-    if not found or checkpoint.is_one_file:
-        return found
+    found = [e for e in checkpoint.listing.files(top_only=True) if _is_hollow(checkpoint, e)]
+    if not found:
+        return []
+    if checkpoint.is_one_file:
+        return [e for e in found if not e.size or _is_meant(e.name)]
     torch = {e.path for e in checkpoint.files_in("torch") if expected_format(e.name) is None}
     alike = {_NUMBER.sub("#", path) for path in torch}
     alone = not _has_weights(checkpoint)
     return [e for e in found if _NUMBER.sub("#", e.name) in alike or (alone and _is_meant(e.name))]
 
 
-def _is_empty(checkpoint: Checkpoint, entry: Entry) -> bool:
-    return expected_format(entry.name) is None and checkpoint.head(entry.path).content is Content.EMPTY
+def _is_hollow(checkpoint: Checkpoint, entry: Entry) -> bool:
+    return expected_format(entry.name) is None and checkpoint.head(entry.path).content in _HOLLOW
 
 
 def _is_meant(name: str) -> bool:

@@ -21,6 +21,7 @@ _NOT_WEIGHTS = re.compile(
     r"(?:optim|optimizer|sched|scheduler|lr_sched|rng|random_states?|training_args|training_state|trainer_state|train_state"
     r"|scaler|grad_scaler|sampler|dl_state|custom_checkpoint|ema|model_ema|consolidated)(?:[._-].*)?"
 )
+_MISTRALS = re.compile(r"consolidated(?:[._-].*)?\.safetensors")
 _WHOLE_SAVES = re.compile(r"(?:state|checkpoint|ckpt|last|best|latest)(?:[._-].*)?")
 _TORCH_STEMS = re.compile(
     r"(?:(?:pytorch_|diffusion_pytorch_|adapter_)?model|weights|net|network|consolidated)(?:[._-].*)?"
@@ -175,11 +176,11 @@ def _weight_paths(checkpoint: Checkpoint, folder: str) -> list[str]:
 
 
 def _by_content(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
-    """Format and path of files at the top whose names promise nothing, and that hold tensors."""
+    """Format and path of files at the top whose names promise nothing, or that others have elsewhere, and that hold tensors."""
     for file_format in ("safetensors", "torch"):
         for entry in checkpoint.files_in(file_format):
             odd = expected_format(entry.name) is None and not _NOT_WEIGHTS.fullmatch(entry.name.lower())
-            if odd and _read(checkpoint, entry.path).tensors:
+            if (odd or _MISTRALS.fullmatch(entry.path)) and _read(checkpoint, entry.path).tensors:
                 yield file_format, entry.path
 
 

@@ -19,8 +19,8 @@ from ckpt_rules import (
     Problem,
     Rule,
     Severity,
-    empty_saves,
     expected_format,
+    hollow_saves,
 )
 from ckpt_rules_files.loaded import LOGS, is_loaded
 
@@ -38,8 +38,9 @@ _NOT_FOLLOWED = "remove the link, or put a copy of what belongs to the checkpoin
 
 def _heads(checkpoint: Checkpoint) -> Iterator[tuple[Entry, FileHead]]:
     """Every file that some loader reads, with its first bytes; unreadable ones left out."""
+    saves = {entry.path for entry in checkpoint.fact(hollow_saves)}
     for entry in checkpoint.listing.files():
-        if is_loaded(entry):
+        if is_loaded(entry) or entry.path in saves:
             head = checkpoint.head(entry.path)
             if head.error is None:
                 yield entry, head
@@ -66,15 +67,15 @@ class Empty(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each empty file."""
-        empty = [entry.path for entry, head in _heads(checkpoint) if head.content is Content.EMPTY]
-        for path in dict.fromkeys([*empty, *(entry.path for entry in checkpoint.fact(empty_saves))]):
-            yield Problem(
-                message="the file is empty: 0 bytes",
-                place=Place(path=path),
-                help="copy it again, or resume from an earlier save",
-                severity=checkpoint.layout.severity_of_damage(path),
-                data={"nbytes": 0},
-            )
+        for entry, head in _heads(checkpoint):
+            if head.content is Content.EMPTY:
+                yield Problem(
+                    message="the file is empty: 0 bytes",
+                    place=Place(path=entry.path),
+                    help="copy it again, or resume from an earlier save",
+                    severity=checkpoint.layout.severity_of_damage(entry.path),
+                    data={"nbytes": 0},
+                )
 
 
 class Unreadable(Rule):

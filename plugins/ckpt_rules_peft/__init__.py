@@ -18,5 +18,6 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     """What an adapter's configuration promises against what its file holds, and whether a resume can go on from it."""
     from ckpt_rules_peft.adapter import Adapter
     from ckpt_rules_peft.resumed import AdapterNotResumed
+    from ckpt_rules_peft.vocabulary import AdapterVocabulary
 
-    return [Adapter, AdapterNotResumed]
+    return [Adapter, AdapterNotResumed, AdapterVocabulary]

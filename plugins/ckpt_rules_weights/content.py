@@ -15,8 +15,8 @@ from ckpt_rules import (
     Problem,
     Rule,
     WeightFile,
-    empty_saves,
     expected_format,
+    hollow_saves,
 )
 
 _FLAT = "_flat_param"
@@ -76,8 +76,10 @@ class Missing(Rule):
             for entry in listing:
                 if entry.kind not in (EntryKind.FILE, EntryKind.DIRECTORY) and entry.suffix in _FORMATS:
                     raise FactUnavailable(f"{entry.path} can't be read", path=entry.path, blocked=True) from None
-            for entry in checkpoint.fact(empty_saves):
-                raise FactUnavailable(f"{entry.path} is empty", path=entry.path, blocked=True) from None
+            for entry in checkpoint.fact(hollow_saves):
+                raise FactUnavailable(
+                    f"{entry.path} holds none of what its name says", path=entry.path, blocked=True
+                ) from None
             if other := _may_hold_weights(checkpoint):
                 raise FactUnavailable(f"no layout says whether {other} holds the weights") from None
             yield Problem(

@@ -68,9 +68,9 @@ def _is_parameter(located: Located) -> bool:
 
 def _in_known(checkpoint: Checkpoint, family: str) -> Iterator[Problem]:
     for file in checkpoint.weights.files:
-        if any(map(QUANTISED.fullmatch, file.tensors)):
-            continue  # weights/shape-vs-config reports it
         odd = [(file, n, t) for n, t in file.tensors.items() if t.dtype in _ODD and _is_parameter((file, n, t))]
+        if odd and any(map(QUANTISED.fullmatch, file.tensors)):
+            continue  # weights/shape-vs-config reports it
         for dtype in dict.fromkeys(t.dtype for *_, t in odd):
             members = [located for located in odd if located[2].dtype == dtype]
             if dtype in _WIDE:

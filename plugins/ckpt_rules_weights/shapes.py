@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Weights
 from ckpt_rules_weights.architectures import UNKNOWN_FAMILY, Shape, Sizes, shapes_of
+from ckpt_rules_weights.components import Wrong, has_components, of_components
 from ckpt_rules_weights.kinds import Located, tensor_kinds
 from ckpt_rules_weights.quantised import QUANTISED, is_declared
 
@@ -16,7 +17,8 @@ class ShapeVsConfig(Rule):
 
     ## What it checks
     Vocabulary, hidden size, heads, intermediate size and experts of common architectures against config.json; for other
-    architectures the rows of the token embedding. Quantised weights without a quantisation configuration count too.
+    architectures the rows of the token embedding. Channels, latents and the text that is attended to in models of diffusers
+    (`unet/config.json`). Quantised weights without a quantisation configuration count too.
 
     ## Why it matters
     The configuration is of another model or was changed after the save. Loading stops with a size mismatch, or the model
@@ -31,6 +33,9 @@ class ShapeVsConfig(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each kind of tensor that differs."""
+        if has_components(checkpoint):
+            yield from map(_problem, of_components(checkpoint))
+            return
         weights, config = checkpoint.weights, checkpoint.config
         if any(f.path.startswith("adapter") for f in weights.files):
             raise FactUnavailable("adapter weights have shapes of their own")
@@ -50,14 +55,18 @@ class ShapeVsConfig(Rule):
             if not found:
                 continue
             path, name, shape = found[0]
-            meant = ", ".join("?" if n is None else str(n) for n in expected[kind])
-            more = f" (and {len(found) - 1:,} more like it)" if len(found) > 1 else ""
-            yield Problem(
-                message=f"the tensor has shape {list(shape)} and {config.path} implies [{meant}]{more}",
-                place=Place(path=path, tensor=name),
-                help="put the configuration that belongs to these weights beside them",
-                data={"shape": list(shape), "expected": list(expected[kind]), "tensors": len(found)},
-            )
+            yield _problem(Wrong(config.path, path, name, shape, expected[kind], len(found)))
+
+
+def _problem(wrong: Wrong) -> Problem:
+    meant = ", ".join("?" if n is None else str(n) for n in wrong.expected)
+    more = f" (and {wrong.tensors - 1:,} more like it)" if wrong.tensors > 1 else ""
+    return Problem(
+        message=f"the tensor has shape {list(wrong.shape)} and {wrong.config} implies [{meant}]{more}",
+        place=Place(path=wrong.path, tensor=wrong.name),
+        help="put the configuration that belongs to these weights beside them",
+        data={"shape": list(wrong.shape), "expected": list(wrong.expected), "tensors": wrong.tensors},
+    )
 
 
 def _expected_shapes(

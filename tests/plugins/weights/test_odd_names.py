@@ -68,6 +68,17 @@ def test_an_empty_one_is_empty_and_not_missing(tmp_path, name):
     assert told(tmp_path) == told(tmp_path / name) == expected
 
 
+def test_a_stand_in_is_no_missing_save(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
+    (tmp_path / "checkpoint_20").write_text(pointer)
+    words = "the file is a git-LFS pointer to 12,345 bytes, 130 bytes long, and not what its name says"
+    assert (
+        told(tmp_path)
+        == told(tmp_path / "checkpoint_20")
+        == ("failed", [f"files/placeholder @ checkpoint_20: {words}"])
+    )
+
+
 def test_an_empty_one_beside_a_whole_one_of_the_same_family(save):
     path = save()
     (path.parent / "checkpoint_30").touch()
@@ -98,6 +109,12 @@ def test_weights_without_a_suffix_are_loaded(tmp_path):
     with (tmp_path / "weights").open("ab") as file:
         file.truncate(80)
     assert "weights/broken-safetensors @ weights, byte 80" in told(tmp_path)[1][0]
+
+
+def test_weights_in_the_format_of_mistral(tmp_path):
+    save_file({"tok_embeddings.weight": torch.ones(2, 2)}, tmp_path / "consolidated.safetensors")
+    (tmp_path / "params.json").write_text('{"dim": 2}')
+    assert told(tmp_path, "inference") == ("passed", [])
 
 
 def test_formats_of_other_libraries_are_not_missing_weights(tmp_path):
