@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.exports import exported_files, exports_among, is_whole, runs_of_exports
 from ckpt_rules.facts.files import (
-    Entry,
     LAST,
+    Entry,
     EntryKind,
     RootKind,
     mixed_saves_among,
