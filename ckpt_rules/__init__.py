@@ -62,7 +62,7 @@ _HOMES = {
     "ckpt_rules.readers.zstd_frame": ("zstd_frame",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
-    "ckpt_rules.neighbours": ("Siblings", "sibling", "siblings", "written_at"),
+    "ckpt_rules.neighbours": ("Siblings", "names_beside", "sibling", "siblings", "written_at"),
     "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
@@ -161,7 +161,7 @@ if TYPE_CHECKING:
     from ckpt_rules.hookspecs import hookimpl
     from ckpt_rules.inspection import Inspection
     from ckpt_rules.layout import Layout, Match, Requirement
-    from ckpt_rules.neighbours import Siblings, sibling, siblings, written_at
+    from ckpt_rules.neighbours import Siblings, names_beside, sibling, siblings, written_at
     from ckpt_rules.odd_names import hollow_saves
     from ckpt_rules.readers import state_dicts
     from ckpt_rules.readers.sniff import expected_format
@@ -286,6 +286,7 @@ __all__ = [
     "is_count",
     "looks_loadable",
     "misspelling_of",
+    "names_beside",
     "newest_checkpoint",
     "plain",
     "quick_verify_checkpoint",

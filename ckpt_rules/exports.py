@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import Listing
+from ckpt_rules.facts.files import Listing, RootKind
 from ckpt_rules.understanding import not_understood
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def exports_among(
         return set()
     found = {kind: opened(members[-1]) for kind, members in kinds.items()}
     alone = {kind: weights for kind, one in found.items() if (weights := _weights_alone(one)) is not None}
-    whole = {kind: found[kind] for kind in found if kind not in alone and not_understood(found[kind], "resume") is None}
+    whole = {kind: one for kind, one in found.items() if kind not in alone and is_whole(one)}
     if not whole and not beside:
         return set()
     return {
@@ -89,6 +89,11 @@ def exports_among(
         for name in kinds[kind]
         if _is_export(name, kind, {_form(w) for w in weights}, found[kind], whole)
     }
+
+
+def is_whole(checkpoint: Checkpoint) -> bool:
+    """Whether a training state was found in it."""
+    return checkpoint.root.kind is RootKind.DIRECTORY and not_understood(checkpoint, "resume") is None
 
 
 def _kinds(names: Iterable[str], listing: Listing) -> dict[_Kind, list[str]]:

@@ -94,6 +94,9 @@ class Layout:
     """Globs of files that the trainer reads without torch's restraint: what `torch.load` refuses by default stops nobody
     there."""
 
+    refused: ClassVar[tuple[str, ...]] = ()
+    """Globs of importable names, `torch.optim.*`, that even this loader of its own refuses."""
+
     unread: ClassVar[tuple[str, ...]] = ()
     """Globs of files that neither a resume nor a loading of the weights needs, such as the arguments of the run: damage to
     them is a warning."""

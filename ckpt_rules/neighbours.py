@@ -65,6 +65,14 @@ def _storage(checkpoint: Checkpoint, path: str) -> Storage:
     return FilesOfSave(path, limits, names) if names else OneFile(path, limits)
 
 
+def names_beside(checkpoint: Checkpoint, folder: str) -> tuple[str, ...]:
+    """Names of files and directories in a directory beside this save; none where it can't be listed."""
+    place = LocalStorage(
+        os.path.join(os.path.dirname(os.path.realpath(checkpoint.path)), folder), checkpoint.budget.limits
+    )
+    return tuple(sorted({*place.directories(), *place.files()}))
+
+
 def written_at(checkpoint: Checkpoint, name: str) -> int | None:
     """When a save beside this one, or this one itself, was last written, in nanoseconds since the epoch."""
     entry = checkpoint.look_again(f"../{name}")

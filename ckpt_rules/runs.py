@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable, UsageError
-from ckpt_rules.exports import exported_files, exports_among, runs_of_exports
+from ckpt_rules.exports import exported_files, exports_among, is_whole, runs_of_exports
 from ckpt_rules.facts.files import (
+    LAST,
     Entry,
     EntryKind,
     RootKind,
@@ -22,7 +23,6 @@ from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.report import Report, Verdict
 from ckpt_rules.save_names import SaveNames
 from ckpt_rules.storage import LocalStorage
-from ckpt_rules.understanding import not_understood
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
@@ -68,7 +68,7 @@ def runs_in(
     declared = tuple(f"{path.rstrip('/')}/{name}" for name in names.declared_files(storage.files()))
     if declared and _any(declared, plugins, limits, timeout):
         return {path: declared}
-    here = _mixed(storage) or names.directories(storage.directories()) or _several(names.files(storage.files()))
+    here = _mixed(storage) or names.directories(storage.directories()) or _several(_files(storage, names))
     folders = [path] if here else list(_folders_with_saves(path.rstrip("/"), names))
     if not folders or _is_checkpoint(path, plugins, limits, timeout, is_alone=True):
         return {}
@@ -145,16 +145,16 @@ def _saves(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -
     path = path.rstrip("/")
     mixed = _mixed(storage)
     directories = [] if mixed else names.directories(storage.directories())
-    files = tuple(f"{path}/{name}" for name in mixed or names.files(storage.files()))
+    files = tuple(f"{path}/{name}" for name in mixed or _files(storage, names))
 
     def opened(name: str) -> Checkpoint:
         return open_checkpoint(LocalStorage(f"{path}/{name}", limits), plugins, limits, timeout)[0]
 
     if directories:
-        beside = any(not_understood(opened(os.path.basename(file)), "resume") is None for file in files[-1:])
+        beside = any(is_whole(opened(os.path.basename(file))) for file in files[-1:])
         meant = _meant(storage, directories, opened, beside=beside)
         if meant or not beside:
-            return tuple(f"{path}/{name}" for name in meant)
+            return tuple(f"{path}/{name}" for name in _with_lost_links(meant, storage, names))
     if not _any(files, plugins, limits, timeout):
         return ()
     exports = set() if mixed else exported_files([os.path.basename(file) for file in files], opened)
@@ -181,7 +181,20 @@ def _several(names: list[str]) -> list[str]:
 
 def _mixed(storage: LocalStorage) -> list[str]:
     """Saves of a run in which some are directories with the names of files."""
-    return mixed_saves_among(storage.directories(links=False), storage.files())
+    return mixed_saves_among(storage.directories(links=False), (*storage.files(), *storage.lost_links()))
+
+
+def _files(storage: LocalStorage, names: SaveNames) -> list[str]:
+    """Saves that are files, and links with the names of such that lead nowhere: a trainer that follows one stops."""
+    return names.files((*storage.files(), *storage.lost_links()))
+
+
+def _with_lost_links(saves: list[str], storage: LocalStorage, names: SaveNames) -> list[str]:
+    """Saves that are directories, and links that lead nowhere with a name of that kind, or of the newest."""
+    lost = storage.lost_links()
+    numbered = set(names.directories(lost))
+    newest = [name for name in lost if name not in numbered and LAST.fullmatch(name) and not os.path.splitext(name)[1]]
+    return [*(names.directories((*saves, *numbered)) if numbered else saves), *newest]
 
 
 def _any(paths: tuple[str, ...], plugins: Plugins, limits: Limits, timeout: float | None) -> bool:

@@ -133,9 +133,9 @@ class LocalStorage:
         try:
             mode = self.path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
-            return Root(name, RootKind.MISSING, self._similar())
+            return Root(name, RootKind.MISSING, self._similar(), link=_link(self.path))
         except OSError as error:
-            return Root(name, RootKind.UNREADABLE, error=reason(error))
+            return Root(name, RootKind.UNREADABLE, error=reason(error), link=_link(self.path))
         if stat.S_ISDIR(mode):
             try:
                 os.scandir(self.path).close()
@@ -181,6 +181,14 @@ class LocalStorage:
         try:
             with os.scandir(self.path) as found:
                 return tuple(sorted(e.name for e in found if e.is_file(follow_symlinks=False)))
+        except (OSError, ValueError):
+            return ()
+
+    def lost_links(self) -> tuple[str, ...]:
+        """Names of the links at the top that lead nowhere, or in a circle; none where they can't be listed."""
+        try:
+            with os.scandir(self.path) as found:
+                return tuple(sorted(e.name for e in found if e.is_symlink() and not os.path.exists(e.path)))
         except (OSError, ValueError):
             return ()
 
@@ -244,6 +252,14 @@ class FilesOfSave(LocalStorage):
 
 class OneFile(FilesOfSave):
     """A checkpoint that is a single file."""
+
+
+def _link(path: Path) -> str | None:
+    """What a path points to, where it is a link."""
+    try:
+        return os.readlink(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

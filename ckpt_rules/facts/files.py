@@ -18,7 +18,9 @@ _FILE_SAVE = re.compile(
     r"|(?:checkpoint|ckpt|model)[-_](?:last|latest|best|final)|last|latest|model_best",
     re.IGNORECASE,
 )
-_LAST = re.compile(r"(?:.*[-_])?(?:last|latest|final)(?:[-_.].*)?", re.IGNORECASE)
+LAST = re.compile(r"(?:.*[-_])?(?:last|latest|final)(?:[-_.].*)?", re.IGNORECASE)
+"""Names that stand for the newest save, such as `last.ckpt`."""
+
 _STEPS = re.compile(r"(?:step|iter|iteration)s?[-_=]?(\d+)", re.IGNORECASE)
 _NAMED_NUMBER = re.compile(r"(?:checkpoint|ckpt|epoch|save|model|recovery)s?[-_=]?(\d+)", re.IGNORECASE)
 _ANY_NUMBER = re.compile(r"\d+")
@@ -55,7 +57,7 @@ def file_saves_among(names: Iterable[str]) -> list[str]:
             continue
         steps = [int(n[:18]) for n in _STEPS.findall(stem)]
         numbers = [int(n[:18]) for n in re.findall(r"\d+", stem)]
-        found.append((bool(_LAST.match(stem)), steps or numbers[-1:] or [-1], name))
+        found.append((bool(LAST.match(stem)), steps or numbers[-1:] or [-1], name))
     return [name for *_, name in sorted(found)]
 
 
@@ -176,12 +178,14 @@ class Root:
 
     candidates: paths nearby that may have been meant: siblings with a like name, checkpoints inside it
     error:      the operating system's words where it can't be listed
+    link:       where the path is a link that leads nowhere: what it points to, as written in it
     """
 
     path: str
     kind: RootKind
     candidates: tuple[str, ...] = ()
     error: str | None = None
+    link: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

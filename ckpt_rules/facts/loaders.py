@@ -30,8 +30,13 @@ class DataLoaders:
 
     world:    how many ranks there were, each with a state of its own; None where they are not told apart
     position: batches done in the epoch under way, where the trainer's own counters say that it is under way; else None
+    stops:    what a resume does where ranks have no state or there are states of others, one sentence without a full stop,
+              where it does not merely start the data again
+    elsewhere: a directory that holds the states of other saves and none of this one; None where there is no such
     """
 
     states: tuple[LoaderState, ...]
     world: Recorded | None = None
     position: int | None = None
+    stops: str | None = None
+    elsewhere: str | None = None

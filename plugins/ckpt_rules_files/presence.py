@@ -15,6 +15,7 @@ from ckpt_rules import (
     Problem,
     Reads,
     Requirement,
+    Root,
     RootKind,
     Rule,
     saves_among,
@@ -32,7 +33,7 @@ class MissingCheckpoint(Rule):
     """There is no checkpoint at the path that was given.
 
     ## What it checks
-    That the path exists, is a file or a directory that can be listed, and holds files of its own. A directory without
+    That the path exists, is no link to nowhere or to itself, is a file or a directory that can be listed, and holds files of its own. A directory without
     any weights or state that holds others, named like saves, is a run and no checkpoint.
 
     ## Why it matters
@@ -51,7 +52,9 @@ class MissingCheckpoint(Rule):
         """One problem at the most."""
         root = checkpoint.root
         near = _or(root.candidates)
-        if root.kind is RootKind.MISSING:
+        if root.link is not None:
+            yield _lost(root)
+        elif root.kind is RootKind.MISSING:
             yield Problem(message=f"'{root.path}' does not exist", help=near and f"did you mean {near}?")
         elif root.kind is RootKind.UNREADABLE:
             yield Problem(
@@ -81,6 +84,17 @@ class MissingCheckpoint(Rule):
                 help=f"verify one of them, such as {_or(f'{checkpoint.path}/{s}' for s in reversed(newest))}",
                 data={"checkpoints": newest},
             )
+
+
+def _lost(root: Root) -> Problem:
+    """A link that leads nowhere."""
+    circle = root.kind is RootKind.UNREADABLE
+    leads = f"can't be followed: {root.error}" if circle else "is not there"
+    return Problem(
+        message=f"'{root.path}' is a link to '{root.link}', which {leads}",
+        help="remove the link, or let it point to the newest save; resume from that save by its own name",
+        data={"link": root.link},
+    )
 
 
 class MissingRequired(Rule):

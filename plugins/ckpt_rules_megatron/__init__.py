@@ -7,11 +7,12 @@ from ckpt_rules import Layout, Rule, hookimpl
 
 @hookimpl
 def ckpt_rules_layouts() -> list[Layout]:
-    """The distributed form, with or without NeMo's directories, and the form of a file for each rank."""
+    """The distributed form, with or without NeMo's directories, that of Megatron-FSDP, and that of a file for each rank."""
     from ckpt_rules_megatron.distributed import MegatronDistributed
+    from ckpt_rules_megatron.fsdp import MegatronFsdp
     from ckpt_rules_megatron.ranks import MegatronRanks
 
-    return [MegatronDistributed(), MegatronRanks()]
+    return [MegatronDistributed(), MegatronFsdp(), MegatronRanks()]
 
 
 @hookimpl

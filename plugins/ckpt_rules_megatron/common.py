@@ -13,7 +13,6 @@ from ckpt_rules import (
     EntryKind,
     FactUnavailable,
     Layout,
-    LoaderState,
     Opaque,
     Pointer,
     Progress,
@@ -22,12 +21,11 @@ from ckpt_rules import (
     is_count,
     plain,
 )
+from ckpt_rules_megatron import loaders
 
 TRACKER = "latest_checkpointed_iteration.txt"
 NAME = re.compile(r"iter_0*(\d{1,12})")
 _BRIDGES_TRACKER = "latest_train_state.pt"
-_LOADER = re.compile(r"train_dataloader_dprank(\d{3,6})\.pt")
-_RANKS = "args.data_parallel_size"
 RELEASE = "release"
 _SILENT = (
     "Megatron loads nothing and starts from random weights, with no more than a warning, unless it was started with "
@@ -56,12 +54,9 @@ class Megatron(Layout):
         return contradictions(state.values, state.path)
 
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
-        """A file for each data-parallel rank, wherever in the save it lies."""
-        found = ((_LOADER.fullmatch(e.name), e.path) for e in checkpoint.listing.files("*.pt"))
-        states = tuple(LoaderState(path, "", rank=int(match[1])) for match, path in found if match)
+        """A file for each data-parallel rank, wherever in the save it lies, or beside it."""
         state = checkpoint.state
-        size = arguments(state.values).get("data_parallel_size")
-        return DataLoaders(states, None if size is None else Recorded("world_size", size, state.path, _RANKS))
+        return loaders.dataloaders(checkpoint, arguments(state.values), state.path)
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The tracker beside `iter_N`."""

@@ -48,6 +48,8 @@ class MegatronDistributed(common.Megatron):
     title = "Megatron-core distributed checkpoint"
     own_loader: ClassVar[tuple[str, ...]] = (COMMON, "*.distcp", METADATA, "*train_dataloader_dprank*.pt")
 
+    refused: ClassVar[tuple[str, ...]] = ("torch.optim.*", "transformer_engine.*", "apex.*", "deepspeed.*")
+
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By common.pt beside DCP's files, or metadata.json that names a backend; NeMo's by its two directories as well."""
         folder = folder_of(checkpoint)

@@ -108,7 +108,14 @@ class Dialect(Layout):
         values = checkpoint.contents(path)
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
-        return TrainingState(path, values, self.expected)
+        scaler = self.scaled(values)
+        if scaler is None:
+            return TrainingState(path, values, self.expected)
+        return TrainingState(path, values, (*(f for f in self.expected if f.name != scaler.name), scaler))
+
+    def scaled(self, values: Values) -> Field | None:
+        """What is expected of the gradient scaler where the saved options call for one; None where `expected` says it."""
+        return None
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Under the trainer's key."""

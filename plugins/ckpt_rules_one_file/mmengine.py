@@ -6,11 +6,23 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Field, Progress, ResumePlan, SchedulerState, is_count
+from ckpt_rules import (
+    Checkpoint,
+    Contradiction,
+    FactUnavailable,
+    Field,
+    Progress,
+    ResumePlan,
+    SchedulerState,
+    TrainingState,
+    is_count,
+)
 from ckpt_rules_one_file.dialect import Dialect, inside, options
 
 _ACCUMULATED = re.compile(r"\baccumulative_counts=(\d+)")
 _BY_EPOCHS = re.compile(r"\btrain_cfg = dict\([^()]*(?:\bby_epoch=True\b|\btype='EpochBasedTrainLoop')")
+_SCALER = "optimizer.loss_scaler"
+_NO_SCALER = "the configuration says AmpOptimWrapper, and without it the loss scale starts again from its first value"
 _BY_ITERATIONS = re.compile(r"iter_\d+\.pth")
 
 
@@ -46,6 +58,18 @@ class MMEngine(Dialect):
         Field("message_hub", ("message_hub",), "error", "mmengine stops with KeyError: 'message_hub'"),
     )
     own_loader = ("*.pth",)
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """The dictionary; and the gradient scaler that the wrapper of the optimizer keeps inside of its state."""
+        state = super().state(checkpoint)
+        scaler = inside(state.values, _SCALER)
+        return state if scaler is None else TrainingState(state.path, {**state.values, _SCALER: scaler}, state.fields)
+
+    def scaled(self, values: Mapping[object, object]) -> Field | None:
+        """AmpOptimWrapper scales its loss in float16, the default, and restores the scale where there is one."""
+        settings = str(inside(values, "meta.cfg"))
+        in_float16 = "AmpOptimWrapper" in settings and "bfloat16" not in settings
+        return Field("scaler", (_SCALER,), "warning", _NO_SCALER) if in_float16 else None
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Those of mmengine are no torch schedulers: `contradictions` compares what they count."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from ckpt_rules import Checkpoint, FactUnavailable, Field, ModelConfig, Progress, ResumePlan
 from ckpt_rules_one_file.dialect import Dialect, options
 
+_NO_SCALER = "config says float16, of which nanoGPT keeps no scaler: the loss scale starts again from 65,536"
+
 
 class NanoGPT(Dialect):
     """`iter_num` updates are done; neither scheduler, scaler nor generators are kept."""
@@ -24,6 +26,12 @@ class NanoGPT(Dialect):
         Field("optimizer", ("optimizer",), "error", "nanoGPT stops with KeyError: 'optimizer'"),
         Field("best_val_loss", ("best_val_loss",), "error", "nanoGPT stops with KeyError: 'best_val_loss'"),
     )
+
+    def scaled(self, values: Mapping[object, object]) -> Field | None:
+        """On a GPU, training in float16 scales its loss, and the scale is in no file."""
+        settings = options(values.get("config"))
+        in_float16 = settings.get("dtype") == "float16" and str(settings.get("device")).startswith("cuda")
+        return Field("scaler", ("scaler",), "info", _NO_SCALER) if in_float16 else None
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """`model_args`."""

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from ckpt_rules import Checkpoint, Contradiction, Field, Progress, ResumePlan
-from ckpt_rules_one_file.dialect import Dialect
+from ckpt_rules_one_file.dialect import Dialect, options
 
 _RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\..+")
+_NO_SCALER = "the arguments say amp in float16, and without it the loss scale starts again from 65,536"
 _COUNTED_FROM_NEXT = 2
 """Version since which `epoch` is the epoch that was trained, not the one to come."""
 
@@ -31,6 +32,13 @@ class Timm(Dialect):
         Field("config", ("args",)),
     )
     own_loader = ("*.pth.tar",)
+
+    def scaled(self, values: Mapping[object, object]) -> Field | None:
+        """On a GPU, training with `--amp` in float16, the default, scales its loss."""
+        arguments = options(values.get("args"))
+        on_gpu = str(arguments.get("device", "cuda")).startswith("cuda")
+        in_float16 = arguments.get("amp") is True and arguments.get("amp_dtype", "float16") == "float16"
+        return Field("scaler", ("amp_scaler",), "warning", _NO_SCALER) if in_float16 and on_gpu else None
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """Older versions counted on before they saved, but not in the name."""

@@ -21,6 +21,11 @@ from ckpt_rules_one_file.dialect import Dialect, options
 
 _STRIPPED = -1
 _DEEPEST = 32
+_UNSCALED = ("cpu", "mps")
+_NO_SCALER = (
+    "train_args says amp, and without it the loss scale starts again from 65,536, so that the first updates may be skipped "
+    "(ultralytics before 8.3.203 keeps none)"
+)
 
 
 class Ultralytics(Dialect):
@@ -48,6 +53,12 @@ class Ultralytics(Dialect):
         if is_stripped(state):
             raise FactUnavailable(f"{state.path} was stripped for inference: it holds no training state")
         return state
+
+    def scaled(self, values: Mapping[object, object]) -> Field | None:
+        """On a GPU, training with `amp` scales its loss."""
+        arguments = options(values.get("train_args"))
+        on_gpu = not str(arguments.get("device")).lower().startswith(_UNSCALED)
+        return Field("scaler", ("scaler",), "warning", _NO_SCALER) if arguments.get("amp") is True and on_gpu else None
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The tensors of the pickled module: of the averaged one, while training, and of the model in a stripped file."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from pydantic import Field
 
@@ -16,6 +18,7 @@ TORCHSCRIPT = "torchscript"
 _LAST_PROTOCOL = 3
 _REFUSED = "weights-only"
 _SHOWN = 5
+_GENERATORS = re.compile(r"rng|random_states?", re.IGNORECASE)
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -28,7 +31,7 @@ class NeedsUnsafeLoad(Rule):
     2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive, which is an error where the
     state of an optimizer, a schedule or a random generator belongs. Nothing is imported or run to find out. Files that a
     trainer reads with a loader of its own, which lets through what it has saved (`rng_state.pth`, DeepSpeed's optimizer
-    states), or does not read at all (`training_args.bin`), are left alone; so are names that a package lets through as it
+    states; but no classes of optimizers in Megatron's `common.pt`), or does not read at all (`training_args.bin`), are left alone; so are names that a package lets through as it
     is imported, as torchao does with its optimizers' moments.
 
     ## Why it matters
@@ -54,8 +57,11 @@ class NeedsUnsafeLoad(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
         for path in _own_files(checkpoint):
-            if checkpoint.torch_file(path).container == TORCHSCRIPT:
+            file = checkpoint.torch_file(path)
+            if file.container == TORCHSCRIPT:
                 yield _no_state(path)
+            elif classes := _refused_there(checkpoint, file):
+                yield _globals(path, classes, {})
         allowed, weights = ALLOWED.union(self.allow, REGISTERED), _weights(checkpoint)
         for path in files_of_a_resume(checkpoint):
             file = checkpoint.torch_file(path)
@@ -93,15 +99,30 @@ def files_of_a_resume(checkpoint: Checkpoint) -> list[str]:
     except FactUnavailable as absent:
         paths += [absent.path] if absent.path else []
     torch_files = {e.path for e in checkpoint.files_in("torch")}
+    paths += _generators(checkpoint)
     found = [p for p in dict.fromkeys(paths) if p in torch_files and not _is_left_alone(checkpoint, p)]
     if not found:
         raise FactUnavailable("no torch file is needed to resume or to load the weights")
     return found
 
 
+def _generators(checkpoint: Checkpoint) -> list[str]:
+    """Files at the top that are named for random-number states, such as `rng_rank0.pt`."""
+    tops = (e.path for e in checkpoint.files_in("torch") if "/" not in e.path and checkpoint.match is not None)
+    return [path for path in tops if _GENERATORS.match(path)]
+
+
 def _own_files(checkpoint: Checkpoint) -> list[str]:
     """Torch files that the trainer reads with a loader of its own, such as random states."""
     return [e.path for e in checkpoint.files_in("torch") if matches(e.path, tuple(checkpoint.layout.own_loader))]
+
+
+def _refused_there(checkpoint: Checkpoint, file: TorchFile) -> list[str]:
+    """Names that the trainer's own loader does not let through."""
+    names = {_modern(g.module, g.name) for g in file.globals if not g.reached}
+    return sorted(
+        name for name in names - ALLOWED if any(fnmatchcase(name, glob) for glob in checkpoint.layout.refused)
+    )
 
 
 def _weights(checkpoint: Checkpoint) -> frozenset[str]:

@@ -26,6 +26,7 @@ _PRECISION_KEYS = (
     "torch_dtype",
     "dtype",
 )
+_AMP_KEYS = ("amp", "use_amp", "enable_amp")
 _FP16 = frozenset({"16", "fp16", "float16", "16-mixed", "torch.float16", "half"})
 _WHY = {
     "epoch": "without it nobody knows which epoch to start",
@@ -168,8 +169,14 @@ def _counts_anything(values: Values) -> bool:
 
 def _half_precision(configurations: Iterable[Values]) -> bool | None:
     """Whether options say fp16 (True) or bf16 (False); None where they don't say."""
+    configurations = list(configurations)
     said = {_precision(key, options.get(key)) for options in configurations for key in _PRECISION_KEYS}
-    return False if "bf16" in said else True if "fp16" in said else None
+    if "bf16" in said:
+        return False
+    scaled = any(options.get(key) is True for options in configurations for key in _AMP_KEYS)
+    if scaled and not any(str(options.get("device")).startswith("cpu") for options in configurations):
+        said.add("fp16")  # bfloat16 needs no scaler, and says so by its name
+    return True if "fp16" in said else None
 
 
 def _precision(key: str, value: object) -> str | None:

@@ -20,6 +20,7 @@ from ckpt_rules import (
 from ckpt_rules_training.words import count, inside, listed, shown
 
 _MOST_RANKS = 1_000_000
+_AGAIN = "they begin with the first of the data"
 _HELP = "resume from another save, or let the script skip the batches that are done"
 
 
@@ -29,7 +30,8 @@ class DataLoaderPosition(Rule):
     ## What it checks
     States of data loaders that were saved with the rest. Where each data-parallel rank has one of its own (torchtitan's
     `dataloader.dp_rank_0`, Megatron's `train_dataloader_dprank000.pt`), that there is one for every rank of the recorded
-    number, and none for another. Within an epoch, that not all loaders have come to their end, and that they have given
+    number, and none for another; and that states that lie beside the saves, in a directory for each, are there for this save
+    where they are for others. Within an epoch, that not all loaders have come to their end, and that they have given
     batches at all. That a count of batches is one. Nothing is said where a trainer keeps no such state: what it does then
     is in the resume plan.
 
@@ -49,10 +51,15 @@ class DataLoaderPosition(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for ranks without a state, one for ranks too many, and one for loaders that stand elsewhere."""
         loaders = checkpoint.dataloaders
+        if loaders.elsewhere and not loaders.states:
+            yield _of_other_saves(loaders.elsewhere, loaders.stops)
+            return
         if not loaders.states:
             raise FactUnavailable("no data loader kept its state")
         if loaders.world is not None:
-            yield from _of_ranks(loaders.states, loaders.world)
+            yield from _of_ranks(loaders, loaders.world)
+        else:
+            yield from _gaps(loaders)
         for state in loaders.states:
             if state.batches is not None and not is_count(plain(state.batches)):
                 yield _no_count(state)
@@ -60,28 +67,59 @@ class DataLoaderPosition(Rule):
             yield from _of_position(loaders, loaders.position)
 
 
-def _of_ranks(states: tuple[LoaderState, ...], world: Recorded) -> Iterator[Problem]:
-    size, found = plain(world.value), {s.rank: s for s in states if s.rank is not None}
+def _of_ranks(loaders: DataLoaders, world: Recorded) -> Iterator[Problem]:
+    size, found = plain(world.value), {s.rank: s for s in loaders.states if s.rank is not None}
     if not is_count(size) or not 0 < size < _MOST_RANKS:
         return
     missing = [rank for rank in range(int(size)) if rank not in found]
     beyond = sorted(rank for rank in found if rank >= size)
     said = f"'{world.key}' in {world.path} says {count(int(size), 'rank')}"
+    severity = Severity.ERROR if loaders.stops else None
     if missing:
         yield Problem(
-            message=f"no state of the data loader of {_ranks(missing)}, and {said}: they begin with the first of the data",
+            message=f"no state of the data loader of {_ranks(missing)}, and {said}: {loaders.stops or _AGAIN}",
             place=Place(path=world.path, key=world.key),
             help="resume from a save that has the state of every rank, or expect these ranks to see data again",
+            severity=severity,
             data={"missing": missing[:1000], "world_size": int(size)},
         )
     if beyond:
         state = found[beyond[0]]
+        stops = f": {loaders.stops}" if loaders.stops else ""
         yield Problem(
-            message=f"there is a state of the data loader of {_ranks(beyond)}, but {said}",
+            message=f"there is a state of the data loader of {_ranks(beyond)}, but {said}{stops}",
             place=Place(path=state.path, key=state.key or None),
             help="the states come from two saves: resume from a directory into which only one was written",
+            severity=severity,
             data={"beyond": beyond[:1000], "world_size": int(size)},
         )
+
+
+def _gaps(loaders: DataLoaders) -> Iterator[Problem]:
+    """Ranks below the highest that have no state, where nothing says how many ranks there were."""
+    found = {s.rank: s for s in loaders.states if s.rank is not None}
+    highest = max(found, default=0)
+    missing = [rank for rank in range(min(highest, _MOST_RANKS)) if rank not in found]
+    if missing:
+        yield Problem(
+            message=f"no state of the data loader of {_ranks(missing)}, and there is one of rank {highest:,}: "
+            f"{loaders.stops or _AGAIN}",
+            place=Place(path=found[highest].path, key=found[highest].key or None),
+            help="resume from a save that has the state of every rank, or expect these ranks to see data again",
+            severity=Severity.ERROR if loaders.stops else None,
+            data={"missing": missing[:1000], "world_size": None},
+        )
+
+
+def _of_other_saves(folder: str, stops: str | None) -> Problem:
+    return Problem(
+        message=f"{folder} holds no state of a data loader for this save, and has a place for those of others: "
+        f"{stops or 'the data start again with the first'}",
+        place=Place(path=folder),
+        help="copy the states from where the save was written, or expect data to be trained again",
+        severity=Severity.ERROR if stops else None,
+        data={"folder": folder},
+    )
 
 
 def _ranks(ranks: list[int]) -> str:

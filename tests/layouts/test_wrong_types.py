@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ckpt_rules import UsageError, inspect, verify
+from tests.layouts.megatron.test_core import bridge
 from tests.layouts.megatron.test_megatron import common, sharded
 from tests.layouts.one_file.stand_in import StandIn
 
@@ -152,6 +153,7 @@ def backup(tmp_path):
 
 BUILT = {
     "megatron": lambda tmp_path: sharded(tmp_path / "iter_0000100"),
+    "megatron-fsdp": lambda tmp_path: bridge(tmp_path / "iter_0000100"),
     "megatron-ranks": ranks,
     "llama": llama,
     "keras": backup,

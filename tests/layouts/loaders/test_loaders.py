@@ -199,3 +199,67 @@ class TestRanksOfMegatron:
         where = save / "mp_rank_00"
         shutil.copy2(where / "train_dataloader_dprank000.pt", where / "train_dataloader_dprank003.pt")
         run_rule(DataLoaderPosition(), save).assert_one(path="mp_rank_00/train_dataloader_dprank003.pt")
+
+
+class TestStatesBesideTheSaves:
+    """Megatron-Bridge keeps them in `energon/iter_N`, Megatron-LM where `--dataloader-save` says."""
+
+    @pytest.fixture
+    def save(self, tmp_path):
+        """`save(ranks=4, step=100, folder="energon")`: a save of four ranks, with so many states in a directory beside it."""
+
+        def make(ranks=4, step=100, folder="energon", size=4, **arguments):
+            known = {} if size is None else {"data_parallel_size": size}
+            path = sharded(tmp_path / "iter_0000100", **known, **arguments)
+            (tmp_path / "latest_checkpointed_iteration.txt").write_text("100")
+            states = tmp_path / folder / f"iter_{step:07d}"
+            states.mkdir(parents=True)
+            for rank in range(ranks):
+                state = {"dataloader_state_dict": {"worker": rank}}
+                torch.save(state, states / f"train_dataloader_dprank{rank:03d}.pt")
+            return path
+
+        return make
+
+    @pytest.mark.parametrize("size", [4, None])
+    def test_one_for_each_rank(self, save, size):
+        assert not [f for f in verify(save(size=size)).findings if f.severity != "info"]
+
+    def test_fewer_than_ranks(self, save):
+        found = run_rule(DataLoaderPosition(), save(ranks=3)).assert_one(
+            severity="error", path="common.pt", key="args.data_parallel_size",
+            message="no state of the data loader of rank 3, and 'args.data_parallel_size' in common.pt says 4 ranks: a resume stops",
+        )  # fmt: skip
+        assert found.data == {"missing": [3], "world_size": 4}
+
+    def test_more_than_ranks(self, save):
+        found = run_rule(DataLoaderPosition(), save(ranks=8)).assert_one(
+            severity="error", path="../energon/iter_0000100/train_dataloader_dprank004.pt",
+            message="there is a state of the data loader of ranks 4, 5, 6, 7, but",
+        )  # fmt: skip
+        assert found.data == {"beyond": [4, 5, 6, 7], "world_size": 4}
+
+    def test_one_is_missing_where_nothing_says_how_many_there_were(self, save):
+        path = save(size=None)
+        (path.parent / "energon" / "iter_0000100" / "train_dataloader_dprank001.pt").unlink()
+        found = run_rule(DataLoaderPosition(), path).assert_one(
+            severity="error", path="../energon/iter_0000100/train_dataloader_dprank003.pt",
+            message="no state of the data loader of rank 1, and there is one of rank 3: a resume stops",
+        )  # fmt: skip
+        assert found.data == {"missing": [1], "world_size": None}
+
+    def test_only_those_of_a_newer_save(self, save):
+        run_rule(DataLoaderPosition(), save(step=200)).assert_one(
+            severity="warning", path="../energon",
+            message="../energon holds no state of a data loader for this save, and has a place for those of others: the data start",
+        )  # fmt: skip
+
+    def test_a_directory_that_is_empty(self, save):
+        run_rule(DataLoaderPosition(), save(ranks=0)).assert_one(severity="error", path="../energon")
+
+    def test_nothing_of_other_saves_says_nothing(self, save):
+        run_rule(DataLoaderPosition(), save(ranks=0, step=200)).assert_skipped("no data loader kept its state")
+
+    def test_where_the_arguments_say(self, save):
+        path = save(ranks=3, folder="states", dataloader_save="/gone/run/states/")
+        run_rule(DataLoaderPosition(), path).assert_one(severity="warning", data={"missing": [3], "world_size": 4})

@@ -292,3 +292,67 @@ class TestManifest:
         report = verify(signed, ruleset="deep")
         assert not [o for o in report.outcomes if o.status == "crashed"], said(report)
         assert "integrity/digest" not in [f.rule for f in report.findings]
+
+
+def bridge(folder, *, optimizer=True, step=100):
+    """What Megatron-Bridge writes in the form `fsdp_dtensor`: all in one distributed checkpoint, counters and configuration beside."""
+    torch.manual_seed(0)
+    model = {"embedding.word_embeddings.weight": torch.randn(32, 16), "decoder.final_layernorm.weight": torch.ones(16)}
+    state = {f"model.{name}": weight for name, weight in model.items()} | {"checkpoint_version": 3.0}
+    for name, weight in model.items() if optimizer else ():
+        moments = {"exp_avg": torch.rand(weight.shape), "exp_avg_sq": torch.rand(weight.shape)}
+        state |= {f"optimizer.state.{name}.{kind}": moment for kind, moment in moments.items()}
+        state |= {f"optimizer.state.{name}.step": torch.tensor(float(step)), f"optimizer.param_groups.{name}.lr": 1e-4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save(state, checkpoint_id=folder, no_dist=True)
+    counters = {"step": torch.tensor(step), "consumed_train_samples": torch.tensor(step * 8)}
+    torch.save(counters, folder / "train_state.pt")
+    (folder / "run_config.yaml").write_text("checkpoint:\n  ckpt_format: fsdp_dtensor\n  load_optim: true\n")
+    (folder.parent / "latest_checkpointed_iteration.txt").write_text(str(step))
+    return folder
+
+
+class TestFsdp:
+    def test_a_clean_save(self, folder):
+        report = verify(bridge(folder), ruleset="deep", strict=True)
+        assert (report.layout.name, report.passed, report.findings) == ("megatron-fsdp", True, []), said(report)
+        assert "training continues at iteration 101, after 800 samples" in inspect(folder).resume.sentence
+
+    def test_without_an_optimizer(self, folder):
+        ((rule, path, key, message),) = found(bridge(folder, optimizer=False))
+        assert (rule, path, key) == ("optimizer/missing", ".metadata", "optimizer")
+        assert message.startswith("there is no optimizer state: a resume stops at the missing key")
+        assert verify(folder).exit_code == 1
+
+    def test_a_model_that_was_converted_needs_none(self, folder):
+        bridge(folder, optimizer=False, step=0)
+        assert "optimizer/missing" not in {rule for rule, *_ in found(folder)}
+
+    def test_another_step_than_the_optimizer_counted(self, folder):
+        bridge(folder)
+        torch.save({"step": torch.tensor(40)}, folder / "train_state.pt")
+        assert "optimizer/step-drift" in {rule for rule, *_ in found(folder)}
+
+    @pytest.mark.parametrize(
+        "content", [None, [], {}, {"step": "x"}, {"step": torch.tensor(float("nan"))}, {"step": -1}]
+    )
+    def test_counters_of_the_wrong_kind(self, folder, content):
+        bridge(folder)
+        torch.save(content, folder / "train_state.pt")
+        assert not [o.rule for o in verify(folder).outcomes if o.crash]
+
+
+class TestClassesInParamGroups:
+    """optimizer_cpu_offload puts the optimizer's class there, which the weights-only loader refuses."""
+
+    def test_a_class_is_named(self, folder):
+        common = values()
+        common["optimizer"]["optimizer"]["param_groups"][0]["cpu_optimizer_cls"] = torch.optim.AdamW
+        ((rule, path, _, message),) = found(save(folder, common, old=True))
+        assert (rule, path) == ("state/needs-unsafe-load", "common.pt")
+        assert message == "torch.load refuses common.pt by default: its pickle asks for torch.optim.adamw.AdamW"
+        assert verify(folder).exit_code == 0
+
+    def test_without_it_nothing_is_said(self, folder):
+        assert found(save(folder, values(), old=True)) == []

@@ -1,0 +1,84 @@
+"""Megatron-Bridge's form for Megatron-FSDP (`fsdp_dtensor`): all in one distributed checkpoint, and train_state.pt beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Field,
+    Match,
+    Pointer,
+    Progress,
+    Recorded,
+    Requirement,
+    ResumePlan,
+    TrainingState,
+    is_count,
+    plain,
+)
+from ckpt_rules_dcp.layout import Distributed
+from ckpt_rules_megatron import common
+
+TRAIN_STATE, CONFIG = "train_state.pt", "run_config.yaml"
+_STEP = "step"
+_MORE = 2
+_STOPS = "a resume stops at the missing key, or starts with empty moments where the run says that none are saved"
+
+
+class MegatronFsdp(Distributed):
+    """`.metadata` and `.distcp` files with names that begin with `model.`, and Bridge's own counters."""
+
+    name = "megatron-fsdp"
+    title = "Megatron-Bridge checkpoint of Megatron-FSDP"
+
+    def recognise(self, checkpoint: Checkpoint) -> Match | None:
+        """By both of Bridge's files at the top, beside those of torch.distributed.checkpoint."""
+        found = super().recognise(checkpoint)
+        has = checkpoint.listing.has_file
+        if found is None or not (has(TRAIN_STATE) and has(CONFIG)) or has("common.pt") or has("metadata.json"):
+            return None
+        return Match(found.score + _MORE, (TRAIN_STATE, CONFIG, *found.signs))
+
+    def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+        """And the counters."""
+        counters = Requirement((TRAIN_STATE,), "it holds the step and the samples consumed")
+        return (*super().requirements(checkpoint), counters)
+
+    def state(self, checkpoint: Checkpoint) -> TrainingState:
+        """Everything small; an optimizer belongs to a run that has begun."""
+        state = super().state(checkpoint)
+        step = _counter(checkpoint, _STEP)
+        names = checkpoint.distributed()
+        optimizers = any(n.startswith("optimizer") for n in (*names.tensors, *names.objects))
+        needed = "error" if not optimizers and is_count(step) and step > 0 else "optional"
+        return replace(state, fields=(*state.fields, Field("optimizer", ("optimizer",), needed, _STOPS)))
+
+    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
+        """The step in train_state.pt."""
+        step = _counter(checkpoint, _STEP)
+        return () if step is None else (Recorded("global_step", step, TRAIN_STATE, _STEP),)
+
+    def progress(self, checkpoint: Checkpoint) -> Progress:
+        """By the step; the data go on where the samples consumed say."""
+        step, samples = _counter(checkpoint, _STEP), _counter(checkpoint, "consumed_train_samples")
+        if not is_count(step):
+            raise FactUnavailable(f"{TRAIN_STATE} holds no step", path=TRAIN_STATE, blocked=True)
+        done = int(step)
+        where = f", after {int(samples):,} samples" if is_count(samples) else ""
+        sentence = f"training continues at iteration {done + 1:,}{where}; Megatron keeps no epochs"
+        return Progress(global_step=done, expected_updates=done, plan=ResumePlan(sentence, from_update=done))
+
+    def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
+        """The tracker beside `iter_N`."""
+        return common.pointers(checkpoint)
+
+
+def _counter(checkpoint: Checkpoint, name: str) -> object:
+    """A counter, which Bridge keeps as a tensor; None where it is not there or can't be read."""
+    try:
+        values = checkpoint.contents(TRAIN_STATE)
+    except FactUnavailable:
+        return None
+    return plain(values.get(name)) if isinstance(values, dict) else None
