@@ -167,12 +167,12 @@ class Reports(_Model):
     """Several checkpoints verified in one run. The verdict is the worst of all."""
 
     schema_version: Literal[1] = 1
-    verdict: Verdict
     reports: tuple[Report, ...]
     newest: dict[Text, Text | None] = Field(
         default_factory=dict,
         description="Of each run directory that was named, the newest checkpoint in it that passed; null where none did.",
     )
+    verdict: Verdict
 
 
 def worst_verdict(reports: tuple[Report, ...]) -> Verdict:

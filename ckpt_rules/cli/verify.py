@@ -220,8 +220,7 @@ def _text(reports: Iterable[Report], *, newest: Newest, style: Style, verbose: b
 def _json(reports: Iterable[Report], *, newest: Newest) -> Iterator[str]:
     from ckpt_rules.reporters.json import render
 
-    found = list(reports)
-    yield render(found, newest())
+    return render(reports, newest)
 
 
 def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterator[str]:
