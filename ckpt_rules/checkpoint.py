@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
-from ckpt_rules import file_facts
+from ckpt_rules import file_facts, own_facts
 from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import Entry, FileHead, Listing, Root, RootKind
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NO_DIRECTORY = "there is no checkpoint directory to look into"
-
 
 class Checkpoint:
     """A checkpoint directory, opened once.
@@ -64,7 +61,7 @@ class Checkpoint:
         self.match: Match | None = None
         self.read_errors: dict[str, str] = {}
         self.reading = Reading()
-        self.find_previous: Callable[[Checkpoint], Checkpoint] = _no_previous
+        self.find_previous: Callable[[Checkpoint], Checkpoint] = own_facts.no_previous
         self._facts: dict[object, tuple[bool, Any]] = {}
         self._bytes: BytesRead | None = None
 
@@ -180,12 +177,12 @@ class Checkpoint:
     @property
     def root(self) -> Root:
         """What the checkpoint's path is."""
-        return self.fact(_root)
+        return self.fact(own_facts.root)
 
     @property
     def listing(self) -> Listing:
         """Every file and directory in the checkpoint."""
-        return self.fact(_listing)
+        return self.fact(own_facts.listing)
 
     def head(self, path: str) -> FileHead:
         """What the first bytes of a file say that it is; FactUnavailable where it is no regular file."""
@@ -291,12 +288,12 @@ class Checkpoint:
     @property
     def unmet(self) -> tuple[Requirement, ...]:
         """Those of `requirements` of which no file is there."""
-        return self.fact(_unmet)
+        return self.fact(own_facts.unmet)
 
     @property
     def previous(self) -> Checkpoint:
         """The save to compare this one with: the one that the user named, or the complete one before it in its run."""
-        return self.fact(_previous)
+        return self.fact(own_facts.previous)
 
     @property
     def weights(self) -> Weights:
@@ -385,39 +382,6 @@ class Checkpoint:
 
     def _ask(self, question: Callable[[Checkpoint], T]) -> T:
         if self.root.kind is not RootKind.DIRECTORY:
-            raise FactUnavailable(_NO_DIRECTORY, path=".", blocked=True)
+            raise FactUnavailable(own_facts.NO_DIRECTORY, path=".", blocked=True)
         # Bound methods of one layout compare equal, so the layout's answer is found again.
         return self.fact(question)
-
-
-def _root(checkpoint: Checkpoint) -> Root:
-    return checkpoint.storage.root()
-
-
-def _listing(checkpoint: Checkpoint) -> Listing:
-    root = checkpoint.root
-    if root.kind is not RootKind.DIRECTORY:
-        raise FactUnavailable(_NO_DIRECTORY, path=".", blocked=True)
-    try:
-        return checkpoint.storage.list()
-    except OSError as error:
-        raise file_facts.refused(checkpoint, ".", error) from None
-
-
-def _unmet(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
-    paths = [entry.path for entry in checkpoint.listing]
-    return tuple(
-        needed
-        for needed in checkpoint.requirements
-        if not any(fnmatchcase(path, name) for path in paths for name in needed.names)
-    )
-
-
-def _previous(checkpoint: Checkpoint) -> Checkpoint:
-    found = checkpoint.find_previous(checkpoint)
-    found.reading = checkpoint.reading
-    return found
-
-
-def _no_previous(_: Checkpoint) -> Checkpoint:
-    raise FactUnavailable("no earlier save was given to compare with")

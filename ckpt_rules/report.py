@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -149,8 +150,12 @@ class Report(_Model):
         """The exit code that this report calls for."""
         return self.verdict.exit_code
 
+    def answer(self) -> Answer:
+        """The verdict alone, which is kept of each of thousands of saves."""
+        return Answer(self.checkpoint, self.layout.name, self.verdict, self.reason)
+
     def brief(self) -> Report:
-        """The same with no finding but the gravest, and no other outcome: what is kept of each of thousands of saves."""
+        """The same with no finding but the gravest, and no other outcome."""
         worst = next(iter(self.findings), None)
         kept = next((o for o in self.outcomes if worst in o.findings), None)
         outcomes = () if kept is None else (kept.model_copy(update={"findings": (worst,)}),)
@@ -163,18 +168,27 @@ class Report(_Model):
         return f"{printable(self.checkpoint)} {self.verdict.value}: {sentence(self.reason)}{detail}"
 
 
+class Answer(NamedTuple):
+    """The verdict over one checkpoint, read as `layout`, with its reason."""
+
+    checkpoint: str
+    layout: str
+    verdict: Verdict
+    reason: str
+
+
 class Reports(_Model):
     """Several checkpoints verified in one run. The verdict is the worst of all."""
 
     schema_version: Literal[1] = 1
-    verdict: Verdict
     reports: tuple[Report, ...]
     newest: dict[Text, Text | None] = Field(
         default_factory=dict,
         description="Of each run directory that was named, the newest checkpoint in it that passed; null where none did.",
     )
+    verdict: Verdict
 
 
-def worst_verdict(reports: tuple[Report, ...]) -> Verdict:
+def worst_verdict(reports: Sequence[Report | Answer]) -> Verdict:
     """Unknown if any is unknown, else failed if any failed, else passed; unknown for no report at all."""
     return max((r.verdict for r in reports), key=lambda v: v.exit_code, default=Verdict.UNKNOWN)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterable
 
 
-def replace_file(path: str, data: bytes) -> None:
+def replace_file(path: str, data: bytes | Iterable[bytes]) -> None:
     """Write a new file beside `path` and put it in its place; on any error `path` is left as it was. OSError where that fails."""
     folder, name = os.path.split(path)
     # Not the process id: in a container it is the same each time, and what a killed run left would be in the way.
@@ -26,10 +27,10 @@ def replace_file(path: str, data: bytes) -> None:
         raise
 
 
-def write_all(handle: int, data: bytes) -> None:
+def write_all(handle: int, data: bytes | Iterable[bytes]) -> None:
     """Write to an open file and close it; a regular one is then on the disk."""
     with os.fdopen(handle, "wb") as file:
-        file.write(data)
+        file.writelines((data,) if isinstance(data, bytes) else data)
         file.flush()
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             os.fsync(file.fileno())

@@ -62,7 +62,7 @@ def latest(
     if not passed_over:
         say(f"there is no checkpoint in {printable(path)}")
         return ExitCode.PASSED if allow_empty else NO_SAVE
-    worst = worst_verdict(tuple(passed_over))
+    worst = worst_verdict(passed_over)
     return ExitCode.FAILED if worst is Verdict.FAILED else ExitCode.UNKNOWN
 
 

@@ -7,13 +7,18 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
+from tempfile import SpooledTemporaryFile
 from typing import TextIO
 
 from ckpt_rules.errors import UsageError
 from ckpt_rules.printable import printable
 from ckpt_rules.storage import reason
 from ckpt_rules.writing import replace_file, write_all
+
+_KEPT_NBYTES, _BLOCK_NBYTES = 8 << 20, 1 << 16
+"""Of a report for a file: how much is kept in memory till all of it is there, and how much is written at a time."""
 
 
 def emit(pieces: Iterable[str], output: str | None = None) -> None:
@@ -84,13 +89,29 @@ def to_file(pieces: Iterable[str], output: str) -> None:
 
     A device or pipe is written to directly: there is nothing to replace. A link is followed, not replaced.
     """
-    text = "".join(pieces).encode("utf-8", "backslashreplace")
+    # The new file comes last: where the report lies in what it reports on, it is not to be seen there half written.
+    with SpooledTemporaryFile(_KEPT_NBYTES) as spooled:
+        for piece in pieces:
+            with _told_of(output):
+                spooled.write(piece.encode("utf-8", "backslashreplace"))
+        spooled.seek(0)
+        with _told_of(output):
+            path = os.path.realpath(output)
+            if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+                write_all(os.open(path, os.O_WRONLY), _in_blocks(spooled))
+            else:
+                replace_file(path, _in_blocks(spooled))
+
+
+def _in_blocks(file: SpooledTemporaryFile[bytes]) -> Iterator[bytes]:
+    return iter(partial(file.read, _BLOCK_NBYTES), b"")
+
+
+@contextlib.contextmanager
+def _told_of(output: str) -> Iterator[None]:
+    """UsageError where the file can't be written."""
     try:
-        path = os.path.realpath(output)
-        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            write_all(os.open(path, os.O_WRONLY), text)
-        else:
-            replace_file(path, text)
+        yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         words = reason(error) if isinstance(error, OSError) else str(error)
         raise UsageError(f"{output} can't be written: {words}") from None

@@ -20,7 +20,7 @@ from ckpt_rules.errors import PluginError, UsageError
 from ckpt_rules.layout import PlainFiles
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import printable, sentence
-from ckpt_rules.report import ExitCode, Report, Verdict, worst_verdict
+from ckpt_rules.report import Answer, ExitCode, Report, Verdict, worst_verdict
 from ckpt_rules.reporters.style import Style
 from ckpt_rules.time_limit import checked
 
@@ -98,17 +98,17 @@ def verify(  # noqa: PLR0913 - one argument for each flag
         targets = [c for path in paths for c in (chain(*runs[path].values()) if runs.get(path) else (path,))]
         find = _finder(targets, previous, resolved, timeout, layout)
     style = Style.of(sys.stdout) if output is None else Style()
-    reports: list[Report] = []
-    newest = partial(_newest, runs, reports)
+    answers: list[Answer] = []
+    newest = partial(_newest, runs, answers)
     text = partial(_text, newest=newest, style=style, verbose=verbose, quiet=quiet)
     render = _renderer(form, resolved, text, partial(_json, newest=newest))
     verified = partial(
         _verified, ruleset=resolved, timeout=timeout, layout=layout, reading=reading, find=find, quiet=quiet
     )
-    emit(render(_run(targets, verified, reports)), output)
+    emit(render(_run(targets, verified, answers)), output)
     if output is not None and not quiet:
-        _say_where(reports, output)
-    code = worst_verdict(tuple(reports)).exit_code
+        _say_where(answers, output)
+    code = worst_verdict(answers).exit_code
     return ExitCode.PASSED if exit_zero and code is ExitCode.FAILED else code
 
 
@@ -150,10 +150,10 @@ def _runs(paths: Sequence[str], ruleset: ResolvedRuleset, timeout: float | None)
     return {path: runs_in(path, ruleset.plugins, ruleset.limits, timeout) for path in paths}
 
 
-def _newest(runs: dict[str, Runs], reports: Sequence[Report]) -> dict[str, str | None]:
+def _newest(runs: dict[str, Runs], answers: Sequence[Answer]) -> dict[str, str | None]:
     """Of each run, the newest checkpoint that passed; where a layout recognises some, it is one of those."""
-    passed = {r.checkpoint for r in reports if r.verdict is Verdict.PASSED}
-    known = {r.checkpoint for r in reports if r.layout.name != PlainFiles.name}
+    passed = {a.checkpoint for a in answers if a.verdict is Verdict.PASSED}
+    known = {a.checkpoint for a in answers if a.layout != PlainFiles.name}
     newest = {}
     for run, members in chain.from_iterable(found.items() for found in runs.values()):
         meant = known.intersection(members) or set(members)
@@ -179,11 +179,11 @@ def _verified(  # noqa: PLR0913 - what `run` is told
         return run(LocalStorage(path, ruleset.limits), ruleset, timeout, layout, shown, find)
 
 
-def _run(paths: Sequence[str], verified: Callable[[str], Report], reports: list[Report]) -> Iterator[Report]:
-    """Verify each path when its report is asked for, and keep the verdict in `reports`."""
+def _run(paths: Sequence[str], verified: Callable[[str], Report], answers: list[Answer]) -> Iterator[Report]:
+    """Verify each path when its report is asked for, and keep no more of it than its answer."""
     for path in paths:
         report = verified(path)
-        reports.append(report.brief())
+        answers.append(report.answer())
         yield report
 
 
@@ -205,10 +205,10 @@ def _renderer(form: str, ruleset: ResolvedRuleset, text: Render, as_json: Render
 def _text(reports: Iterable[Report], *, newest: Newest, style: Style, verbose: bool, quiet: bool) -> Iterator[str]:
     from ckpt_rules.reporters.text import render, summary
 
-    seen: list[Report] = []
+    seen: list[Answer] = []
     gap = ""
     for report in reports:
-        seen.append(report.brief())
+        seen.append(report.answer())
         if text := render(report, style, verbose=verbose, quiet=quiet):
             yield gap + text
             gap = "\n\n"
@@ -220,8 +220,7 @@ def _text(reports: Iterable[Report], *, newest: Newest, style: Style, verbose: b
 def _json(reports: Iterable[Report], *, newest: Newest) -> Iterator[str]:
     from ckpt_rules.reporters.json import render
 
-    found = list(reports)
-    yield render(found, newest())
+    return render(reports, newest)
 
 
 def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterator[str]:
@@ -238,8 +237,8 @@ def _foreign(name: str, reporter: Reporter, reports: Iterable[Report]) -> Iterat
         yield text if text.endswith("\n") else f"{text}\n"
 
 
-def _say_where(reports: Sequence[Report], output: str) -> None:
+def _say_where(answers: Sequence[Answer], output: str) -> None:
     """The answer on stderr, for whoever watches a job that writes its report to a file."""
-    for report in reports:
-        say(f"{report.verdict.value.upper()}  {printable(report.checkpoint)}: {sentence(report.reason)}")
+    for answer in answers:
+        say(f"{answer.verdict.value.upper()}  {printable(answer.checkpoint)}: {sentence(answer.reason)}")
     say(f"the report is in {printable(output)}")

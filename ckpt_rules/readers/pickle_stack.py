@@ -13,9 +13,9 @@ from typing import Any, Protocol, Self, cast
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, Opaque
-from ckpt_rules.limits import Limits
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.enclosed import Enclosed, is_loadable
+from ckpt_rules.readers.pickle_keys import ByteArray, KeyGuard
 
 _GETATTR, _GETATTR_ARGS = ("builtins", "getattr"), 2
 _LOAD_BYTES = ("torch.storage", "_load_from_bytes")
@@ -23,9 +23,6 @@ _FROM_TYPE = ("torch._tensor", "_rebuild_from_type_v2")  # calls its first argum
 
 # Estimates of what CPython takes, in bytes.
 OBJECT, CONTAINER, SLOT, PAIR, OPAQUE, NAME = 44, 72, 9, 110, 360, 400
-
-# Whole numbers hash to themselves up to here; beyond, any number of them can be made to collide.
-_LARGEST_PLAIN_KEY = (1 << 61) - 2
 
 _LAST_MAPPED = 3
 
@@ -50,12 +47,6 @@ class Global(str):
         self.module, self.name = module, name
         self.called = self.given = False
         return self
-
-
-class ByteArray(bytes):
-    """What a bytearray holds; unlike bytes, it can't be a key."""
-
-    __slots__ = ()
 
 
 _ITEM: dict[type, int] = {
@@ -363,42 +354,3 @@ class _Unset:
 
 
 UNSET = _Unset()
-
-
-class KeyGuard:
-    """Lets keys through to be hashed while that is cheap: not too large, and not too many that can collide by design."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._odd = 0
-        self._limits = limits
-
-    def check(self, key: object) -> object:
-        """The key itself; FormatError where its kind can't be hashed, LimitError where hashing could take for ever."""
-        if type(key) is not str and _can_collide(key, self._limits):
-            self._odd += 1
-            most = self._limits.odd_keys
-            if self._odd > most:
-                what = f"the pickle has more than {most:,} keys that are tuples or huge numbers"
-                raise LimitError.past("odd_keys", what)
-        return key
-
-
-def _can_collide(key: object, limits: Limits) -> bool:
-    """Whether any number of keys with one hash can be made up: huge integers, and tuples and sets that hold numbers."""
-    odd, left = False, [key]
-    for _ in range(limits.key_parts):
-        if not left:
-            return odd
-        part = left.pop()
-        if isinstance(part, int):
-            if part.bit_length() > limits.key_bits:
-                raise LimitError.past("key_bits", f"a key is a number of {part.bit_length():,} bits")
-            odd = odd or part is not key or not -_LARGEST_PLAIN_KEY <= part <= _LARGEST_PLAIN_KEY
-        elif isinstance(part, tuple | frozenset):
-            odd = odd or isinstance(part, frozenset)
-            left.extend(list(part)[: limits.key_parts + 1])
-        elif isinstance(part, float | complex):
-            odd = odd or part is not key
-        elif type(part) is ByteArray or not isinstance(part, str | bytes | Opaque | None):
-            raise FormatError(f"a {type(part).__name__} is used as a key")
-    raise LimitError.past("key_parts", f"a key has more than {limits.key_parts:,} parts")

@@ -15,7 +15,8 @@ from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.limits import DEFAULT_LIMITS, MIB, Limits
 from ckpt_rules.readers.budget import LimitError
-from ckpt_rules.readers.pickle_stack import ByteArray, Global, KeyGuard
+from ckpt_rules.readers.pickle_keys import ByteArray, KeyGuard
+from ckpt_rules.readers.pickle_stack import Global
 from ckpt_rules.readers.scalars import decode_scalar, numpy_dtype
 
 MAX_LETTERS = 1_000

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ckpt_rules.finding import Severity
 from ckpt_rules.printable import printable, sentence
-from ckpt_rules.report import Notice, Outcome, Report, Status, Verdict, worst_verdict
+from ckpt_rules.report import Answer, Notice, Outcome, Report, Status, Verdict, worst_verdict
 from ckpt_rules.reporters.findings import INDENT, crash, findings, title, traceback
 from ckpt_rules.reporters.style import Style
 
@@ -31,7 +31,9 @@ def render(report: Report, style: Style = PLAIN, *, verbose: bool = False, quiet
     return "\n\n".join("\n".join(block) for lines in blocks if (block := list(lines))) + "\n"
 
 
-def summary(reports: Sequence[Report], style: Style = PLAIN, newest: Mapping[str, str | None] | None = None) -> str:
+def summary(
+    reports: Sequence[Report | Answer], style: Style = PLAIN, newest: Mapping[str, str | None] | None = None
+) -> str:
     """One line for each of several reports, the verdict over all, and the newest that passed in each run."""
     lines = [style.paint(f"{len(reports):,} checkpoints", "bold")]
     for report in reports:
@@ -39,7 +41,7 @@ def summary(reports: Sequence[Report], style: Style = PLAIN, newest: Mapping[str
         lines += _hanging(f"  {_verdict(report.verdict, style, pad=True)}  ", 11, text, style)
     tally = [(v, sum(r.verdict is v for r in reports)) for v in Verdict]
     words = ", ".join(f"{amount:,} {verdict.value}" for verdict, amount in tally if amount)
-    worst = worst_verdict(tuple(reports))
+    worst = worst_verdict(reports)
     lines += [
         "",
         *_hanging(

@@ -41,13 +41,10 @@ from ckpt_rules import (
     state_dicts,
 )
 from ckpt_rules_accelerate import fsdp, zero
+from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbered, numbers_of, only, random_states
 from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
 from ckpt_rules_deepspeed.masters import masters_of
 
-RANDOM = re.compile(r"random_states_(\d{1,6})\.pkl")
-_NUMBERED = re.compile(
-    r"(?P<stem>model|pytorch_model|optimizer|scheduler|custom_checkpoint|dl_state_dict)(?:_(?P<number>\d{1,3}))?\.(?P<suffix>\w+)"
-)
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
 _OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
 _FIRST = {"custom_checkpoint": 0}
@@ -88,9 +85,9 @@ class Accelerate(Layout):
         else:
             names = ("pytorch_model_fsdp.bin",) if _is_by_name(checkpoint) else _USUAL_MODELS
             found = [] if self.has_model(checkpoint) else [Requirement(names, _STOPS.format("weights"))]
-            if not _of(checkpoint, "optimizer"):
+            if not numbered(checkpoint, "optimizer"):
                 found.append(Requirement(("optimizer.bin",), _STOPS.format("optimizer")))
-        if not _of(checkpoint, "scheduler") and _was_scheduled(checkpoint):
+        if not numbered(checkpoint, "scheduler") and _was_scheduled(checkpoint):
             found.append(Requirement(("scheduler.bin",), _NO_SCHEDULER, Severity.WARNING))
         return (*found, *_holes(checkpoint))
 
@@ -100,7 +97,7 @@ class Accelerate(Layout):
             return zero.weights_of_all(checkpoint, saves)
         if checkpoint.fact(fsdp.find_parts).models:
             return fsdp.weights_of(checkpoint)
-        paths = _of(checkpoint, "model") or _of(checkpoint, "pytorch_model")
+        paths = numbered(checkpoint, "model") or numbered(checkpoint, "pytorch_model")
         if len(paths) < 2:
             return find_weights(checkpoint)
         first = replace(find_weights(checkpoint), unindexed=())
@@ -112,7 +109,7 @@ class Accelerate(Layout):
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The random states of the first rank, which count the batches of the data loader's pass."""
-        paths = _random_states(checkpoint)
+        paths = random_states(checkpoint)
         if not paths:
             raise FactUnavailable("there are no random_states_0.pkl")
         path = paths[min(paths)]
@@ -128,7 +125,7 @@ class Accelerate(Layout):
             if len(parts) + len(saves) > 1:
                 raise FactUnavailable(f"there are {len(parts) + len(saves):,} optimizers, which are not told apart")
             return checkpoint.optimizers[0]
-        path = _only(checkpoint, "optimizer")
+        path = only(checkpoint, "optimizer")
         return state_dicts.optimizer(checkpoint.contents(path), path, "", alone=True)
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
@@ -137,7 +134,7 @@ class Accelerate(Layout):
             return zero.optimizers_of_all(checkpoint, saves)
         if _is_sharded(checkpoint):
             return fsdp.optimizers_of(checkpoint)
-        paths = _of(checkpoint, "optimizer")
+        paths = numbered(checkpoint, "optimizer")
         if len(paths) < 2:
             return (checkpoint.optimizer,)
         return tuple(state_dicts.optimizer(checkpoint.contents(p), p, "", alone=True) for p in paths)
@@ -145,14 +142,14 @@ class Accelerate(Layout):
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """The only scheduler, which DeepSpeed may keep; FactUnavailable where there are none or several."""
         saves = checkpoint.fact(zero_saves)
-        if saves and not _of(checkpoint, "scheduler"):
+        if saves and not numbered(checkpoint, "scheduler"):
             return zero.scheduler_in(checkpoint, saves)
-        path = _only(checkpoint, "scheduler")
+        path = only(checkpoint, "scheduler")
         return state_dicts.scheduler(checkpoint.contents(path), path, "", alone=True)
 
     def schedulers(self, checkpoint: Checkpoint) -> tuple[SchedulerState, ...]:
         """Each prepared scheduler."""
-        paths = _of(checkpoint, "scheduler")
+        paths = numbered(checkpoint, "scheduler")
         if len(paths) < 2:
             return (checkpoint.scheduler,)
         return tuple(state_dicts.scheduler(checkpoint.contents(p), p, "", alone=True) for p in paths)
@@ -172,7 +169,7 @@ class Accelerate(Layout):
 
     def rngs(self, checkpoint: Checkpoint) -> tuple[RngState, ...]:
         """In the random states of each rank."""
-        paths = [path for _, path in sorted(_random_states(checkpoint).items())]
+        paths = [path for _, path in sorted(random_states(checkpoint).items())]
         return (checkpoint.rng, *(_rng(checkpoint, checkpoint.contents(p), p) for p in paths[1:]))
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
@@ -190,7 +187,7 @@ class Accelerate(Layout):
         updates = max(counted, default=None)
         done = "an unknown number of updates" if updates is None else f"{updates:,} update{'' if updates == 1 else 's'}"
         data = "it skips no data, and starts no epoch: the script must, with skip_first_batches"
-        if _of(checkpoint, "dl_state_dict"):
+        if numbered(checkpoint, "dl_state_dict"):
             data = f"{_position(checkpoint)}; it starts no epoch: the script must"
         plan = ResumePlan(f"load_state restores what {done} made; {data}", from_update=updates)
         known = Progress(notes=tuple(_registered(checkpoint)), plan=plan)
@@ -221,7 +218,7 @@ class Accelerate(Layout):
 
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
         """Each `dl_state_dict.bin`; within an epoch they are compared with the batches that `accumulate` counted."""
-        paths = _of(checkpoint, "dl_state_dict")
+        paths = numbered(checkpoint, "dl_state_dict")
         states = tuple(state_dicts.data_loader(checkpoint.contents(p), p, "") for p in paths)
         done = plain(checkpoint.state.values.get("step"))
         given = [s.batches for s in states if is_count(s.batches)]
@@ -231,7 +228,7 @@ class Accelerate(Layout):
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """One file of random states for each rank; and the pieces that FSDP or DeepSpeed wrote for each."""
-        saves, found = checkpoint.fact(zero_saves), _random_states(checkpoint)
+        saves, found = checkpoint.fact(zero_saves), random_states(checkpoint)
         least = zero.processes(checkpoint, saves) if saves else fsdp.ranks_at_least(checkpoint)
         count = max([least, *(rank + 1 for rank in found), 1])
         family = RankFiles(
@@ -241,7 +238,7 @@ class Accelerate(Layout):
             "that rank goes on with other random numbers, which load_state only logs",
             "warning",
             expected=count,
-            first=_first_of_node(found),
+            first=first_of_node(found),
         )
         if saves:
             return zero.ranks_with(checkpoint, saves, (family,))
@@ -249,7 +246,7 @@ class Accelerate(Layout):
 
     def has_model(self, checkpoint: Checkpoint) -> bool:
         """Whether load_state finds weights, or a hook of the script loads them."""
-        named = _of(checkpoint, "model") or _of(checkpoint, "pytorch_model")
+        named = numbered(checkpoint, "model") or numbered(checkpoint, "pytorch_model")
         return bool(named) or _is_sharded(checkpoint)
 
 
@@ -298,18 +295,6 @@ def _is_sharded(checkpoint: Checkpoint) -> bool:
     return checkpoint.fact(fsdp.find_parts).are_any or bool(checkpoint.fact(zero_saves))
 
 
-def _first_of_node(found: Mapping[int, str]) -> int:
-    """With `save_on_each_node` the second node of eight ranks holds 8 to 15, each of them; else all are counted from 0."""
-    first, count = min(found, default=0), len(found)
-    whole = count > 1 and first % count == 0 and max(found) - first + 1 == count
-    return first if whole else 0
-
-
-def _random_states(checkpoint: Checkpoint) -> dict[int, str]:
-    found = ((RANDOM.fullmatch(e.path), e.path) for e in checkpoint.listing)
-    return {int(match[1]): path for match, path in found if match}
-
-
 def _rng(checkpoint: Checkpoint, value: object, path: str) -> RngState:
     def head(tensor: TensorInfo) -> bytes:
         return b"" if tensor.offset is None else checkpoint.pieces(path, ((tensor.offset, _HEAD_NBYTES),))[0]
@@ -317,34 +302,12 @@ def _rng(checkpoint: Checkpoint, value: object, path: str) -> RngState:
     return state_dicts.rng(value, path, "", _GENERATORS, logged=True, head=head)
 
 
-def _of(checkpoint: Checkpoint, stem: str) -> list[str]:
-    """Files of one kind at the top, in the order of their numbers; the first has none."""
-    found = {}
-    for entry in checkpoint.listing.files(top_only=True):
-        match = _NUMBERED.fullmatch(entry.path)
-        if match and match["stem"] == stem:
-            found[int(match["number"] or 0)] = entry.path
-    return [found[n] for n in sorted(found)]
-
-
-def _numbers(paths: list[str]) -> list[int]:
-    return [int(m["number"] or 0) for path in paths if (m := _NUMBERED.fullmatch(path))]
-
-
-def _only(checkpoint: Checkpoint, stem: str) -> str:
-    paths = _of(checkpoint, stem)
-    if len(paths) != 1 or _numbers(paths) != [0]:
-        many = f"there are {len(paths):,} {stem}s, which are not told apart" if paths else f"there is no {stem}.bin"
-        raise FactUnavailable(many)
-    return paths[0]
-
-
 def _holes(checkpoint: Checkpoint) -> list[Requirement]:
     """Numbers that are missing below the highest of a kind: objects are loaded in their order, and none may be left out."""
     found: list[Requirement] = []
     for stem in ("model", "optimizer", "scheduler", "custom_checkpoint", "dl_state_dict"):
-        matches = [m for p in _of(checkpoint, stem) if (m := _NUMBERED.fullmatch(p))]
-        numbers = _numbers(_of(checkpoint, stem))
+        matches = [m for p in numbered(checkpoint, stem) if (m := NUMBERED.fullmatch(p))]
+        numbers = numbers_of(numbered(checkpoint, stem))
         for number in sorted(set(range(max(numbers, default=0))) - set(numbers)):
             tail = f"_{number}" if number or stem in _FIRST else ""
             loader = stem == "dl_state_dict"
@@ -363,7 +326,7 @@ def _was_scheduled(checkpoint: Checkpoint) -> bool:
     saves = checkpoint.fact(zero_saves)
     if saves and zero.steps_scheduler(checkpoint, saves) is not False:
         return False
-    if any(_is_scheduler(checkpoint, path) for path in _of(checkpoint, "custom_checkpoint")):
+    if any(_is_scheduler(checkpoint, path) for path in numbered(checkpoint, "custom_checkpoint")):
         return False
     return any("initial_lr" in group.options for o in optimizers for group in o.groups)
 
@@ -389,7 +352,7 @@ def _is_by_name(checkpoint: Checkpoint) -> bool:
 def _registered(checkpoint: Checkpoint) -> list[str]:
     """The counters in registered objects, as they are written: what they count is the script's affair."""
     notes = []
-    for path in _of(checkpoint, "custom_checkpoint"):
+    for path in numbered(checkpoint, "custom_checkpoint"):
         try:
             values = checkpoint.contents(path)
         except FactUnavailable:

@@ -84,7 +84,7 @@ class PlainTorch(Layout):
         usual = names.STATE_FILES[:3]
         state = Requirement(
             (file.path,) if file else usual,
-            "there is no training state, so neither progress nor optimizer can be restored",
+            "there is no training state, so neither progress nor optimizer can be restored; a model that was exported has none",
         )
         if file is None or file.path != names.STATE_FILES[0] or not _weight_files(checkpoint):
             return (state,)

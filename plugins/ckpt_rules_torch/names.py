@@ -23,6 +23,7 @@ PART_FILES = {
 
 EXPORTS = (
     "generation_config.json", "tokenizer_config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json",
+    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.bin",
 )  # fmt: skip
 """What `save_pretrained` writes beside weights that are meant to be loaded; a plain loop that saves a state does not."""
 

@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of saves: of each report the verdict and the gravest finding are kept."""
+"""Memory does not grow with the number of saves: of each report the answer is kept, or the gravest finding with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 
 from ckpt_rules import verify
 from ckpt_rules.cli import verify as command
-from ckpt_rules.report import worst_verdict
+from ckpt_rules.report import Answer, worst_verdict
 from ckpt_rules.testing import build_plain_torch
 
 
@@ -25,11 +25,13 @@ def test_a_report_without_findings_keeps_no_outcome(tmp_path):
     assert report.brief().outcomes == ()
 
 
-def test_verify_keeps_brief_reports_of_a_run(tmp_path, run, monkeypatch):
+def test_verify_keeps_the_answers_of_a_run(tmp_path, run, monkeypatch):
     saved = build_plain_torch(tmp_path / "saved", with_torch=False).path
     for number in range(3):
         shutil.copytree(saved, tmp_path / "run" / f"checkpoint-{number}")
     kept = []
     monkeypatch.setattr(command, "worst_verdict", lambda reports: kept.extend(reports) or worst_verdict(reports))
     assert run("verify", "-q", tmp_path / "run").code == 0
-    assert [len(r.outcomes) for r in kept] == [0, 0, 0]
+    assert [type(each) for each in kept] == [Answer] * 3
+    paths = [f"{tmp_path}/run/checkpoint-{number}" for number in range(3)]
+    assert [(a.checkpoint, a.layout, a.verdict.value) for a in kept] == [(p, "plain-torch", "passed") for p in paths]

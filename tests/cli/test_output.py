@@ -81,6 +81,15 @@ class TestFiles:
         with pytest.raises(UsageError, match=f"can't be written: {why}"):
             to_file(["new"], str(tmp_path / name))
 
+    def test_nothing_of_it_is_to_be_seen_till_all_is_there(self, tmp_path):
+        def pieces():
+            for _ in range(3):
+                yield "x" * (4 << 20)
+                assert list(tmp_path.iterdir()) == []
+
+        to_file(pieces(), str(tmp_path / "report.txt"))
+        assert (tmp_path / "report.txt").stat().st_size == 12 << 20
+
     def test_a_full_device(self):
         with pytest.raises(UsageError, match="/dev/full can't be written: no space left on device"):
             emit(["new"], "/dev/full")

@@ -40,7 +40,7 @@ class TestGolden:
         golden("passing-ascii.txt", render(passing, Style(unicode=False)))
 
     def test_several(self, passing, failing, nothing_there, golden):
-        golden("summary.txt", summary([passing, failing, nothing_there]))
+        golden("summary.txt", summary([passing, failing.answer(), nothing_there.answer()]))
 
 
 def test_a_pass_is_silent_when_quiet(passing):

@@ -59,12 +59,20 @@ def saved(path):
     save_file({"w": torch.ones(2, 2)}, path / "model.safetensors", metadata={"format": "pt"})
 
 
+def diffusion_model(path):
+    (path / "config.json").write_text('{"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1"}')
+    save_file({"w": torch.ones(2, 2)}, path / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+
 FINAL = {
     adapter: "the directory holds an adapter and no training state",
     pipeline: "the directory holds a pipeline and no training state",
     sentences: "the directory holds a model and no training state",
     llama: "the directory holds weights and no training state",
     shards: "the directory holds weights and no training state",
+    diffusion_model: (
+        "the directory holds a model that was exported (diffusion_pytorch_model.safetensors) and no training state"
+    ),
     exported: "the directory holds a model that was exported (generation_config.json) and no training state",
     saved: "the directory holds a model as save_pretrained writes it (config.json) and no training state",
 }
