@@ -52,6 +52,9 @@ def stored_item(index: object, info: object) -> StoredItem | None:
     """Where a pair of `storage_data` says that a chunk lies, in a file beside the `.metadata`; None where it does not."""
     named, place = state_of(index), state_of(info)
     path, start, nbytes = (place.get(key) for key in ("relative_path", "offset", "length"))
+    written = place.get("transform_descriptors")
+    if written and not isinstance(written, list | tuple):
+        return None  # which a load runs through, and stops
     if isinstance(path, str) and is_count(start) and is_count(nbytes) and max(start, nbytes) <= LARGEST:
         return StoredItem(str(named.get("fqn")), path, int(start), int(nbytes), _size(named.get("offset")))
     return None

@@ -185,6 +185,11 @@ def optimizer_state(
     if whole := _whole(small, _WHOLE_OPTIMIZER):
         return _unflattened(whole)
     _refuse_other(small, _WHOLE_OPTIMIZER, "an optimizer", path)
+    if tensor := next(
+        (n for n in _WHOLE_OPTIMIZER if f"{small.lead}{n}" in checkpoint.distributed(path).tensors), None
+    ):
+        said = f"'{tensor}' is a tensor, where the state_dict of an optimizer belongs"
+        raise FactUnavailable(said, path=path, blocked=True)
     values = _values(checkpoint, small, path, named)
     return folded({match[1]: v for name, v in values.items() if (match := named.fullmatch(small.bare(name)))})
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ckpt_rules import (
+    DTYPE_BITS,
+    FLOAT_DTYPES,
     HALF_DTYPES,
     Checkpoint,
     OptimizerState,
@@ -23,6 +25,7 @@ from ckpt_rules_training.optimizer_groups import ABSENT, absences
 from ckpt_rules_training.words import count, inside, listed, shown
 
 _MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum"})
+_INTEGERS = frozenset(d for d in DTYPE_BITS if d.startswith(("int", "uint")))
 _ABSURD = 1e4
 _MASTERS = ("master", "fp32")
 
@@ -127,7 +130,8 @@ class MomentDtype(Rule):
     """The optimizer's moments are kept in half precision, or no float32 copy of half-precision weights exists.
 
     ## What it checks
-    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning. Weights in half
+    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning, and so are
+    moments of whole numbers where those of other parameters are floating-point numbers. Weights in half
     precision without a float32 master copy anywhere are information only: pure bfloat16 training makes both that way by
     itself, and it is a choice.
 
@@ -149,6 +153,7 @@ class MomentDtype(Rule):
         """At most one problem for each optimizer."""
         for optimizer in checkpoint.optimizers:
             yield from _half_precision(checkpoint, optimizer)
+            yield from _whole_numbers(optimizer)
 
 
 def _dtypes(checkpoint: Checkpoint) -> Counter[str]:
@@ -176,6 +181,22 @@ def _half_precision(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterat
             severity=Severity.INFO,
             help="nothing to do for pure half-precision training; with mixed precision, save the float32 weights",
             data={"dtype": usual},
+        )
+
+
+def _whole_numbers(optimizer: OptimizerState) -> Iterator[Problem]:
+    """Moments that were cut to whole numbers, where others of the same name are floating-point numbers."""
+    moments = [(k, n, t.dtype) for k, s in optimizer.states.items() for n, t in s.tensors.items() if n in _MOMENTS]
+    floats = {name for _, name, dtype in moments if dtype in FLOAT_DTYPES}
+    whole = [m for m in moments if m[1] in floats and m[2] in _INTEGERS]
+    if whole:
+        key, name, dtype = whole[0]
+        yield Problem(
+            message=f"{name} of parameter {key} is {dtype}, although that of others is a floating-point tensor: every fraction "
+            f"is lost{f', and so in {len(whole) - 1:,} more' if len(whole) > 1 else ''}",
+            place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].{name}")),
+            help="save the optimizer's state_dict as it is, without a cast",
+            data={"whole": len(whole), "moments": len(moments)},
         )
 
 

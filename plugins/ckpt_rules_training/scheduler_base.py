@@ -39,7 +39,7 @@ class BaseLrMismatch(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem for each scheduler, or part of one."""
-        sizes = {len(o.groups) for o in maybe(lambda: checkpoint.optimizers) or ()}
+        sizes = {len(o.groups) for o in maybe(lambda: checkpoint.optimizers) or () if o.grouped}
         for scheduler in checkpoint.schedulers:
             if sizes and scheduler.last_lr and len(scheduler.last_lr) not in sizes:
                 continue  # scheduler/lr-mismatch says so

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, misspelling_of, plain
+from ckpt_rules import Checkpoint, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, is_almost, plain
 from ckpt_rules_training.words import inside, shown
 
 _COMMON = frozenset({
@@ -68,7 +68,7 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
     yield from _lambdas(scheduler)
     yield from _numbers(scheduler)
     yield from _last_rates(scheduler)
-    if values.get("_is_initial") not in (None, False, 0):
+    if values.get("_is_initial") and not isinstance(values["_is_initial"], TensorInfo):
         said = "which only holds while a scheduler is built: its first step then changes no learning rate"
         yield _bad(scheduler, "_is_initial", values["_is_initial"], said, Severity.WARNING)
     if _lost_lambdas(scheduler):
@@ -87,7 +87,7 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
 def _lost_lambdas(scheduler: SchedulerState) -> bool:
     """Whether nothing is left but what torch's base class keeps, and perhaps `lr_lambdas` under a name that is almost it."""
     names = scheduler.values.keys()
-    own = {name for name in names - _COMMON if not misspelling_of(name, (_LAMBDAS,))}
+    own = {name for name in names - _COMMON if not is_almost(name, _LAMBDAS)}
     return scheduler.kind == "unknown" and not own and bool(names & _OF_TORCH)
 
 
@@ -127,7 +127,9 @@ def _numbers(scheduler: SchedulerState) -> Iterator[Problem]:
     if not scheduler.values.keys() <= {*_COMMON, *_OTHERS, *names}:
         return  # a class of somebody else's, which may keep anything by these names
     for name, divides in names.items():
-        value = scheduler.values.get(name, 1)
+        if name not in scheduler.values:
+            continue  # a load leaves it as the new scheduler has it
+        value = scheduler.values[name]
         if fault := _fault(value, divides=divides):
             yield _bad(scheduler, name, value, fault)
         elif said := _doubtful(scheduler, name, plain(value)):

@@ -12,6 +12,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_weights.config_rules import DtypeVsConfig, SizeVsConfig, Tied
     from ckpt_rules_weights.content import EmptyTensors, Missing, NoTensors
     from ckpt_rules_weights.layers import LayerGap
+    from ckpt_rules_weights.misspelt import MisspeltTensor
     from ckpt_rules_weights.names import WrapperPrefix
     from ckpt_rules_weights.shapes import ShapeVsConfig
     from ckpt_rules_weights.shards import DuplicateTensor, IndexTotal, MissingShard, Unindexed
@@ -28,6 +29,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         LayerGap,
         Missing,
         MissingShard,
+        MisspeltTensor,
         MixedDtypes,
         NoTensors,
         ShapeVsConfig,
