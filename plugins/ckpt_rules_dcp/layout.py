@@ -109,7 +109,11 @@ class Distributed(Layout):
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Put together from its entries."""
-        state = saved.scheduler_state(_small(checkpoint))
+        small = _small(checkpoint)
+        state = saved.scheduler_state(small)
+        if state is None and (name := saved.scheduler_lost(small)):
+            said = f"'{name}' is None, although the optimizer had a scheduler (initial_lr)"
+            raise FactUnavailable(said, path=_path(checkpoint), blocked=True)
         return state_dicts.scheduler(state, _path(checkpoint), None if state is None else "lr_scheduler")
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:

@@ -261,6 +261,12 @@ def scheduler_state(small: Small) -> Mapping[object, object] | None:
     return found or _whole(small, _WHOLE_SCHEDULER)
 
 
+def scheduler_lost(small: Small) -> str | None:
+    """The scheduler's name, where None was saved under it although the optimizer's options show that there was one."""
+    names = (n for n in _WHOLE_SCHEDULER if small.values.get(f"{small.lead}{n}", ...) is None)
+    return next(names, None) if any(n.endswith(".initial_lr") for n in small.values) else None
+
+
 def counters(small: Small) -> dict[str, str]:
     """The full name of each counter of all training, by what it counts: `global_step`, `epoch`."""
     found: dict[str, str] = {}

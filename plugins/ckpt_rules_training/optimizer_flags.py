@@ -15,6 +15,7 @@ _ADDED_SINCE = frozenset({*_FLAGS, _OF_ITS_CLASS, _FIRST_RATE})
 _KNOWN = _ADDED_SINCE | {"lr", "betas", "eps", "weight_decay", "momentum", "dampening"}
 _DISTRIBUTED = ".metadata"
 _EXCLUSIVE = (("fused", "foreach"), ("fused", "differentiable"))
+_STRICT_WHERE_FUSED = ("amsgrad", "maximize", "nesterov")
 _UNLIKE = ("maximize", "differentiable")
 
 
@@ -36,6 +37,12 @@ def flag_faults(optimizer: OptimizerState, group: ParamGroup, *, scheduled: int)
     for name in _FLAGS:
         if name in options and not _is_flag(options[name]):
             yield Fault(name, options[name], "where True, False or None belongs")
+        elif (
+            name in _STRICT_WHERE_FUSED
+            and options.get("fused") is True
+            and not isinstance(options.get(name, False), bool)
+        ):
+            yield Fault(name, options[name], "where True or False belongs, for fused is True")
     for one, other in _EXCLUSIVE:
         if options.get(one) is True and options.get(other) is True:
             yield Fault(other, True, f"and {one} is True as well: torch refuses the two together")

@@ -44,7 +44,8 @@ class BaseLrMismatch(Rule):
             if sizes and scheduler.last_lr and len(scheduler.last_lr) not in sizes:
                 continue  # scheduler/lr-mismatch says so
             if isinstance(scheduler.values.get("base_lrs"), list | tuple) or scheduler.parts:
-                yield from _of(scheduler, owner(checkpoint, scheduler) if sizes else None)
+                found = list(_of(scheduler, owner(checkpoint, scheduler) if sizes else None))
+                yield from found or _unlike_all(checkpoint, scheduler)
 
 
 def _of(scheduler: SchedulerState, optimizer: OptimizerState | None) -> Iterator[Problem]:
@@ -92,6 +93,19 @@ def _unlike_initial(scheduler: SchedulerState, optimizer: OptimizerState) -> Ite
     yield _problem(
         scheduler, f"base_lrs[{odd}]", said, Severity.WARNING, {"group": odd, "scheduler": base, "optimizer": first}
     )
+
+
+def _unlike_all(checkpoint: Checkpoint, scheduler: SchedulerState) -> Iterator[Problem]:
+    """A first rate that no parameter began with, of an optimizer whose own groups are not known."""
+    optimizer = maybe(lambda: checkpoint.optimizer)
+    if optimizer is None or optimizer.grouped or scheduler.kind in _OWN_BASES or scheduler.parts:
+        return
+    initial = [n for g in optimizer.groups if (n := number(g.options.get("initial_lr"))) is not None]
+    bases = [(i, n) for i, n in enumerate(map(number, scheduler.base_lrs)) if n is not None]
+    odd = next(((i, base) for i, base in bases if initial and not any(_same(base, first) for first in initial)), None)
+    if odd is not None:
+        said = f"the scheduler's first learning rate of parameter group {odd[0]} is {odd[1]:g}, and no parameter of the optimizer began with it (initial_lr)"
+        yield _problem(scheduler, f"base_lrs[{odd[0]}]", said, Severity.WARNING, {"group": odd[0], "scheduler": odd[1]})
 
 
 def _same(a: float, b: float) -> bool:
