@@ -16,7 +16,7 @@ _KNOWN = _ADDED_SINCE | {"lr", "betas", "eps", "weight_decay", "momentum", "damp
 _DISTRIBUTED = ".metadata"
 _EXCLUSIVE = (("fused", "foreach"), ("fused", "differentiable"))
 _STRICT_WHERE_FUSED = ("amsgrad", "maximize", "nesterov")
-_UNLIKE = ("maximize", "differentiable")
+_UNLIKE = ("maximize", "differentiable", "capturable")
 
 
 class Fault(NamedTuple):
