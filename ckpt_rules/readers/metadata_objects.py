@@ -57,7 +57,8 @@ def stored_item(index: object, info: object) -> StoredItem | None:
     written = place.get("transform_descriptors")
     if written and not isinstance(written, list | tuple):
         return None  # which a load runs through, and stops
-    if isinstance(path, str) and is_count(start) and is_count(nbytes) and max(start, nbytes) <= LARGEST:
+    whole = isinstance(start, int) and isinstance(nbytes, int)
+    if isinstance(path, str) and whole and is_count(start) and is_count(nbytes) and max(start, nbytes) <= LARGEST:
         return StoredItem(str(named.get("fqn")), path, int(start), int(nbytes), _size(named.get("offset")))
     return None
 

@@ -123,7 +123,9 @@ def _read(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> Iterabl
     except FactUnavailable:
         return ()  # ranks/chunk-coverage reports a file that is not there
     # What Accelerate and Megatron save as bytes need not be a file of torch.save.
-    bare = [p.value if p.readable else None if p.container == "pickle" else _UNREADABLE for p in parts]
+    sound = [p.readable and not (p.container == "zip" and any(f.fatal for f in p.problems)) for p in parts]
+    pairs = zip(parts, sound, strict=True)
+    bare = [p.value if good else None if p.container == "pickle" else _UNREADABLE for p, good in pairs]
     return zip(items, bare, strict=True)
 
 

@@ -63,6 +63,10 @@ def _lost_of_distributed(optimizer: OptimizerState, group: ParamGroup) -> Iterat
     if optimizer.path != _DISTRIBUTED:
         return
     own = group.options.keys()
+    for name, value in group.options.items():
+        others = [g.options[name] for g in optimizer.groups if g is not group and name in g.options]
+        if isinstance(value, TensorInfo) and any(not isinstance(other, TensorInfo) for other in others):
+            yield Fault(name, value, "although other groups have none: a distributed load asks for what they have")
     for other in optimizer.groups:
         lost, more = other.options.keys() - own, own - other.options.keys()
         name, renamed = next(iter(lost), ""), next(iter(more), "")

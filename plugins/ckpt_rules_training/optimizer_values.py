@@ -17,6 +17,7 @@ from ckpt_rules import (
     Problem,
     Rule,
     Severity,
+    TensorInfo,
     plain,
 )
 from ckpt_rules_training.maybe import maybe
@@ -83,7 +84,11 @@ def _sets_zero(scheduled: tuple[object, ...], index: int) -> bool:
 
 def _faults(group: ParamGroup) -> Iterator[tuple[str, object, str]]:
     for name in ("lr", "eps", "weight_decay", "momentum"):
-        value = plain(group.options.get(name))  # a tensor is a tuple as well, of dtype, shape, …
+        held = group.options.get(name)
+        if isinstance(held, TensorInfo) and held.numel != 1:
+            yield name, held, "where a number belongs"
+            continue
+        value = plain(held)  # a tensor is a tuple as well, of dtype, shape, …
         for part in value if isinstance(value, list | tuple) else (value,):
             if fault := _fault(part, below=1 if name == "momentum" else math.inf):
                 yield name, part, fault

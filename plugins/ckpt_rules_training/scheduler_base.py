@@ -103,6 +103,10 @@ def _unlike_all(checkpoint: Checkpoint, scheduler: SchedulerState) -> Iterator[P
     initial = [n for g in optimizer.groups if (n := number(g.options.get("initial_lr"))) is not None]
     bases = [(i, n) for i, n in enumerate(map(number, scheduler.base_lrs)) if n is not None]
     odd = next(((i, base) for i, base in bases if initial and not any(_same(base, first) for first in initial)), None)
+    strange = next((n for n in initial if bases and not any(_same(n, base) for _, base in bases)), None)
+    if odd is None and strange is not None:
+        said = f"a parameter of the optimizer began with the learning rate {strange:g} (initial_lr), and no group of the scheduler did (base_lrs)"
+        yield _problem(scheduler, "base_lrs", said, Severity.WARNING, {"optimizer": strange})
     if odd is not None:
         said = f"the scheduler's first learning rate of parameter group {odd[0]} is {odd[1]:g}, and no parameter of the optimizer began with it (initial_lr)"
         yield _problem(scheduler, f"base_lrs[{odd[0]}]", said, Severity.WARNING, {"group": odd[0], "scheduler": odd[1]})

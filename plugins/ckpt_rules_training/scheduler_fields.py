@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, is_almost, plain
-from ckpt_rules_training.words import inside, shown
+from ckpt_rules_training.words import count, inside, shown
 
 _COMMON = frozenset({
     "base_lrs", "last_epoch", "verbose", "_step_count", "_get_lr_called_within_step", "_last_lr", "_is_initial",
@@ -23,6 +23,7 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
     "PolynomialLR": ("total_iters", "power"),
 }
 _OF_TORCH = frozenset({"_step_count", "_get_lr_called_within_step", "_is_initial", "base_lrs"})
+_ASKING = frozenset({"LinearLR", "ExponentialLR", "PolynomialLR", "CosineAnnealingLR"})  # whether they are being built
 _SINCE_LONG = frozenset({"base_lrs", "last_epoch", "_step_count", "_get_lr_called_within_step", "_last_lr"})
 _DISTRIBUTED = ".metadata"
 _COUNTS = frozenset({"T_max", "T_0", "T_i", "T_mult", "step_size", "total_iters"})
@@ -68,9 +69,13 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
     yield from _lambdas(scheduler)
     yield from _numbers(scheduler)
     yield from _last_rates(scheduler)
-    if values.get("_is_initial") and not isinstance(values["_is_initial"], TensorInfo):
+    started = values.get("_is_initial")
+    if started and not isinstance(started, TensorInfo) and scheduler.kind in _ASKING:
         said = "which only holds while a scheduler is built: its first step then changes no learning rate"
-        yield _bad(scheduler, "_is_initial", values["_is_initial"], said, Severity.WARNING)
+        yield _bad(scheduler, "_is_initial", started, said, Severity.WARNING)
+    steps = values.get("_step_count", 0)
+    if scheduler.kind != "unknown" and not isinstance(steps, int | float | TensorInfo):
+        yield _bad(scheduler, "_step_count", steps, "where a number belongs: the next step stops when it adds to it")
     if _lost_lambdas(scheduler):
         yield Problem(
             message="the state of the scheduler has the fields that all schedulers share, and none of its own class: LambdaLR, "
@@ -97,8 +102,10 @@ def _absent(scheduler: SchedulerState) -> str | None:
     if scheduler.path != _DISTRIBUTED or not values.keys() & _OF_TORCH or scheduler.parts:
         return None
     classes = [{n.rstrip("!") for n in names} for names in _NUMBERS.values()]
-    possible = [fields for fields in classes if values.keys() & fields]
-    lacking = [sorted(fields - values.keys()) for fields in possible if values.keys() - _COMMON - _OTHERS <= fields]
+    known = {name for fields in classes for name in fields}
+    own = {n for n in values.keys() - _COMMON - _OTHERS if n in known or not any(is_almost(n, k) for k in known)}
+    possible = [fields for fields in classes if own & fields]
+    lacking = [sorted(fields - values.keys()) for fields in possible if own <= fields]
     if lacking and all(lacking):
         return min(lacking, key=len)[0]
     return next((name for name in sorted(_SINCE_LONG) if name not in values), None)
@@ -117,6 +124,10 @@ def _lambdas(scheduler: SchedulerState) -> Iterator[Problem]:
         yield _bad(
             scheduler, _LAMBDAS, value, "where a list belongs, with None or a dictionary for each parameter group"
         )
+    bases = scheduler.values.get("base_lrs")
+    if _is_list(value) and _is_list(bases) and len(value) > len(bases):  # type: ignore[arg-type]
+        said = f"holds {len(value):,} entries for {count(len(bases), 'parameter group')}: a load stops with IndexError"  # type: ignore[arg-type]
+        yield _bad(scheduler, _LAMBDAS, value, "one belongs to each group", said=said)
     for index, part in enumerate(value if isinstance(value, list | tuple) and _is_list(value) else ()):
         if isinstance(part, str | int | float) or (_is_list(part) and part):
             yield _bad(scheduler, f"{_LAMBDAS}[{index}]", part, "where None or a dictionary belongs")

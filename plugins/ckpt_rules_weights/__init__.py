@@ -9,6 +9,7 @@ from ckpt_rules import Rule, hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
     """The `weights/` family."""
     from ckpt_rules_weights.broken import BrokenSafetensors, BrokenTorchFile
+    from ckpt_rules_weights.config_fields import BadConfigField
     from ckpt_rules_weights.config_rules import DtypeVsConfig, SizeVsConfig, Tied
     from ckpt_rules_weights.content import EmptyTensors, Missing, NoTensors
     from ckpt_rules_weights.layers import LayerGap
@@ -20,6 +21,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_weights.vocabulary import VocabRows
 
     return [
+        BadConfigField,
         BrokenSafetensors,
         BrokenTorchFile,
         DtypeVsConfig,

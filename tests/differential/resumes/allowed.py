@@ -82,6 +82,37 @@ ALLOWED: tuple[Allowed, ...] = (
         "schedulers of torch before 2.7 have no such entry, and their saves are sound for that torch",
     ),
     Allowed(
+        _ALL,
+        _SILENT,
+        r"[./](fused|foreach) \| ",
+        "another implementation makes the same updates, and rounds them otherwise",
+    ),
+    Allowed(
+        _ALL,
+        _SILENT,
+        r"lr_lambdas/\d \| ",
+        "what the function of a schedule keeps, it alone knows",
+    ),
+    Allowed(
+        "trainer",
+        _SILENT,
+        r"optimizer\.pt \| state/20 \| ",
+        "the last norm alone has no state, as where it is frozen; of a part of a layer we tell",
+    ),
+    Allowed(
+        "trainer",
+        _SILENT,
+        r"trainer_state\.json \| (logging_steps|eval_steps|save_steps) \| ",
+        "how often a run logs and saves is the run's own choice",
+    ),
+    Allowed(
+        "trainer",
+        _SILENT,
+        r"trainer_state\.json \| (epoch|best_metric|best_global_step|num_train_epochs|max_steps) \| ",
+        "the Trainer computes it again, or it is a value like any other",
+        said=r"^(then/)?counters/(epoch|best_metric|best_global_step)",
+    ),
+    Allowed(
         "trainer",
         _SILENT,
         r"trainer_state\.json \| log_history",
@@ -143,6 +174,25 @@ ALLOWED: tuple[Allowed, ...] = (
         r"\|  \| one byte other$",
         "the file is damaged; torch passes over this byte, and other readers of zip files or of this format do not",
         said=r"zip/|chunk-coverage|broken",
+    ),
+    Allowed(
+        "trainer",
+        _ALARM,
+        r"^trainer_state\.json \| (max_steps|num_train_epochs|best_model_checkpoint|best_metric|best_global_step) \| ",
+        "the Trainer reads it when training ends, evaluates or saves, if at all, and other readers do: it is no such value",
+    ),
+    Allowed(
+        _ALL,
+        _ALARM,
+        r"",
+        "a boolean in the place of a number counts as 0 or 1, and no optimizer and no scheduler writes one",
+        said=r"is (False|True), (which is no number|where a number belongs)",
+    ),
+    Allowed(
+        _DCP,
+        _ALARM,
+        r"^\.metadata \| .*\(class\)",
+        "an object of another class, or of none, has the attributes that a load asks for by chance",
     ),
     Allowed(
         "dcp-flat",

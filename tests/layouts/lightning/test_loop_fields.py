@@ -89,7 +89,8 @@ def test_what_it_does_not_look_at(changed, trainer):
 
 
 @pytest.mark.parametrize(
-    "version", ["2.6.6", "2.0.0rc1", "1.9.0.post1", "2.1.0.dev0", "2.5.0.post0", "v2.1", "2.0.0+local.1", "2.6.0a0+git1"]
+    "version",
+    ["2.6.6", "2.0.0rc1", "1.9.0.post1", "2.1.0.dev0", "2.5.0.post0", "v2.1", "2.0.0+local.1", "2.6.0a0+git1"],
 )
 def test_versions_that_packaging_takes(version):
     from packaging.version import Version

@@ -187,7 +187,7 @@ def test_what_torch_refuses_is_refused_here():
 
 def test_a_position_that_is_written_as_a_float_does_no_harm(saved):
     state = ("MT19937", np.ones(624, "u4"), 6.0, 0, 0.0)
-    np.random.RandomState().set_state(state)  # noqa: NPY002 - the generator that the Trainer restores
+    np.random.RandomState().set_state(state)
     assert saved("rng_state.pth", changed(numpy=state)) == []
 
 
