@@ -25,8 +25,8 @@ def stored_tensor(value: object) -> StoredTensor | None:
     properties = state.get("properties")
     fields = properties.state if isinstance(properties, Opaque) else None
     dtype = fields.get("dtype") if isinstance(fields, Mapping) else next(islice(_sequence(fields), 1), None)
-    if not all(isinstance(chunk, Opaque) for chunk in _sequence(state.get("chunks"))):
-        return None  # a load asks each for its attributes
+    if not all(state_of(chunk).keys() >= {"offsets", "sizes"} for chunk in _sequence(state.get("chunks"))):
+        return None  # a load asks each for these attributes
     chunks = [
         (_size(state_of(c).get("offsets")), _size(state_of(c).get("sizes"))) for c in _sequence(state.get("chunks"))
     ]

@@ -125,7 +125,7 @@ def _lambdas(scheduler: SchedulerState) -> Iterator[Problem]:
             scheduler, _LAMBDAS, value, "where a list belongs, with None or a dictionary for each parameter group"
         )
     bases = scheduler.values.get("base_lrs")
-    if _is_list(value) and _is_list(bases) and len(value) > len(bases):  # type: ignore[arg-type]
+    if _is_list(value) and _is_list(bases) and bases and len(value) > len(bases):  # type: ignore[arg-type]
         said = f"holds {len(value):,} entries for {count(len(bases), 'parameter group')}: a load stops with IndexError"  # type: ignore[arg-type]
         yield _bad(scheduler, _LAMBDAS, value, "one belongs to each group", said=said)
     for index, part in enumerate(value if isinstance(value, list | tuple) and _is_list(value) else ()):
@@ -181,6 +181,8 @@ def _last_rates(scheduler: SchedulerState) -> Iterator[Problem]:
         yield _bad(scheduler, "_last_lr", None, "though every step sets it", Severity.WARNING, said="is missing")
     elif not isinstance(rates, list | tuple) or not _is_list(rates):
         yield _bad(scheduler, "_last_lr", rates, "where a list of learning rates belongs", Severity.WARNING)
+    elif not rates and values.get("base_lrs"):
+        yield _bad(scheduler, "_last_lr", rates, "where one learning rate for each group belongs", Severity.WARNING)
     else:
         for index, rate in enumerate(rates):
             if fault := _fault(rate):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ckpt_rules import DTYPE_BITS, Checkpoint, Place, Problem, Rule
 
-# Sizes that some models keep as a list, one for each layer, and none as text or a dictionary.
+# Some models keep a list or a dictionary of them, of one for each layer or part, and none an empty one or text.
 _SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "max_position_embeddings", "n_embd", "n_layer", "n_head",
@@ -19,7 +19,7 @@ class BadConfigField(Rule):
     """A field of config.json holds what transformers can't build a configuration from.
 
     ## What it checks
-    The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, lists of such or null, and
+    The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, several of them or null, and
     `dtype` or `torch_dtype` is the name of a dtype of torch. Where config.json names no `model_type` or `architectures`, it is
     not one of transformers and is left alone.
 
@@ -42,7 +42,7 @@ class BadConfigField(Rule):
             return
         for name in _SIZES:
             value = values.get(name)
-            if isinstance(value, str | Mapping) or value == []:
+            if isinstance(value, str) or (isinstance(value, Mapping | list) and not value):
                 yield _problem(config.path, name, value, "where a number belongs")
         for name in _DTYPES:
             value = values.get(name)
