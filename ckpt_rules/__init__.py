@@ -40,7 +40,7 @@ _HOMES = {
     "ckpt_rules.facts.pointers": ("Pointer",),
     "ckpt_rules.facts.ranks": ("RankFiles", "Ranks"),
     "ckpt_rules.facts.seal": ("BOOKKEEPING", "SEAL_NAME", "SIGNATURE_NAME", "Seal", "SealedFile", "is_bookkeeping"),
-    "ckpt_rules.facts.spelling": ("misspelling_of",),
+    "ckpt_rules.facts.spelling": ("is_almost", "misspelling_of"),
     "ckpt_rules.facts.tensors": (
         "DTYPE_BITS", "FLOAT_DTYPES", "HALF_DTYPES", "Archive", "ArchiveEntry", "GlobalRef", "JsonFile", "Opaque", "ReadProblem",
         "SafetensorsFile", "TensorInfo", "TorchFile", "WeightFile", "WeightIndex", "Weights",
@@ -107,7 +107,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.pointers import Pointer
     from ckpt_rules.facts.ranks import RankFiles, Ranks
     from ckpt_rules.facts.seal import BOOKKEEPING, SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, is_bookkeeping
-    from ckpt_rules.facts.spelling import misspelling_of
+    from ckpt_rules.facts.spelling import is_almost, misspelling_of
     from ckpt_rules.facts.tensors import (
         DTYPE_BITS,
         FLOAT_DTYPES,
@@ -282,6 +282,7 @@ __all__ = [
     "hollow_saves",
     "hookimpl",
     "inspect",
+    "is_almost",
     "is_bookkeeping",
     "is_count",
     "looks_loadable",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 _SHORTEST = 4
 _LONG = 9
+_APPENDED = 2
 
 
 def misspelling_of(key: str, names: Iterable[str]) -> str | None:
@@ -18,6 +19,16 @@ def misspelling_of(key: str, names: Iterable[str]) -> str | None:
     found = [(_distance(key, name), name) for name in names if _comparable(key, name)]
     close = [(d, name) for d, name in found if d <= (2 if len(name) >= _LONG else 1)]
     return min(close)[1] if close else None
+
+
+def is_almost(key: str, name: str) -> bool:
+    """Whether a key is a misspelling of a name, or the name with a letter or two at either end that make no word."""
+    more = abs(len(key) - len(name))
+    longer = 0 < more <= _APPENDED and len(key) > len(name) and (key.startswith(name) or key.endswith(name))
+    if longer:
+        added = key.removeprefix(name) if key.startswith(name) else key.removesuffix(name)
+        return added.isalpha() and added != "s"
+    return misspelling_of(key, (name,)) is not None
 
 
 def _comparable(key: str, name: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ckpt_rules.facts.distributed import Chunk, DistributedMetadata, StoredItems, StoredTensor
-from ckpt_rules.facts.tensors import ReadProblem, TorchFile
+from ckpt_rules.facts.tensors import Opaque, ReadProblem, TorchFile
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import ProblemLog
@@ -55,6 +55,9 @@ def distributed_metadata(file: TorchFile) -> DistributedMetadata:
         # That a bare pickle is no file of torch.save is as it should be here.
         found = next((p for p in file.problems if p.fatal and p.code != "not-torch"), None)
         problem = found or ReadProblem("no-metadata", "it holds no metadata of a distributed checkpoint")
+        return DistributedMetadata(file.path, {}, frozenset(), StoredItems(), problem=problem)
+    if not isinstance(state.get("storage_meta"), Opaque | None):
+        problem = ReadProblem("storage-meta", "storage_meta is neither None nor an object of the class StorageMeta")
         return DistributedMetadata(file.path, {}, frozenset(), StoredItems(), problem=problem)
     tensors = {str(n): t for n, value in kinds.items() if (t := stored_tensor(value)) is not None}
     objects = frozenset(str(n) for n, v in kinds.items() if is_object(v))

@@ -25,6 +25,8 @@ def stored_tensor(value: object) -> StoredTensor | None:
     properties = state.get("properties")
     fields = properties.state if isinstance(properties, Opaque) else None
     dtype = fields.get("dtype") if isinstance(fields, Mapping) else next(islice(_sequence(fields), 1), None)
+    if not all(state_of(chunk).keys() >= {"offsets", "sizes"} for chunk in _sequence(state.get("chunks"))):
+        return None  # a load asks each for these attributes
     chunks = [
         (_size(state_of(c).get("offsets")), _size(state_of(c).get("sizes"))) for c in _sequence(state.get("chunks"))
     ]
@@ -52,7 +54,11 @@ def stored_item(index: object, info: object) -> StoredItem | None:
     """Where a pair of `storage_data` says that a chunk lies, in a file beside the `.metadata`; None where it does not."""
     named, place = state_of(index), state_of(info)
     path, start, nbytes = (place.get(key) for key in ("relative_path", "offset", "length"))
-    if isinstance(path, str) and is_count(start) and is_count(nbytes) and max(start, nbytes) <= LARGEST:
+    written = place.get("transform_descriptors")
+    if written and not isinstance(written, list | tuple):
+        return None  # which a load runs through, and stops
+    whole = isinstance(start, int) and isinstance(nbytes, int)
+    if isinstance(path, str) and whole and is_count(start) and is_count(nbytes) and max(start, nbytes) <= LARGEST:
         return StoredItem(str(named.get("fqn")), path, int(start), int(nbytes), _size(named.get("offset")))
     return None
 

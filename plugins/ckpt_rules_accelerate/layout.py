@@ -43,13 +43,13 @@ from ckpt_rules import (
 from ckpt_rules_accelerate import fsdp, zero
 from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbered, numbers_of, only, random_states
 from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
+from ckpt_rules_accelerate.registered import counts_in, no_counts_in
 from ckpt_rules_deepspeed.masters import masters_of
 
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
 _OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
 _FIRST = {"custom_checkpoint": 0}
 _GENERATORS = {"random_state": "python", "numpy_random_seed": "numpy", "torch_manual_seed": "torch"}
-_COUNTERS = ("epoch", "step", "global_step", "completed_steps", "completed_epochs")
 _HEAD_NBYTES = 24
 _CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
 _TRAINERS = ("trainer_state.json", "scheduler.pt")
@@ -190,14 +190,17 @@ class Accelerate(Layout):
         if numbered(checkpoint, "dl_state_dict"):
             data = f"{_position(checkpoint)}; it starts no epoch: the script must"
         plan = ResumePlan(f"load_state restores what {done} made; {data}", from_update=updates)
-        known = Progress(notes=tuple(_registered(checkpoint)), plan=plan)
+        known = Progress(notes=tuple(counts_in(checkpoint, numbered(checkpoint, "custom_checkpoint"))), plan=plan)
         if steps := zero.counters(checkpoint, checkpoint.fact(zero_saves)):
             return replace(known, global_step=steps[1], expected_updates=steps[1] - steps[2], exact=True)
         return known
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
-        """Of DeepSpeed's counters."""
-        return zero.contradictions_in_all(checkpoint, checkpoint.fact(zero_saves))
+        """Of DeepSpeed's counters; and what a script registered as a counter and is none."""
+        return (
+            *zero.contradictions_in_all(checkpoint, checkpoint.fact(zero_saves)),
+            *no_counts_in(checkpoint, numbered(checkpoint, "custom_checkpoint")),
+        )
 
     def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
         """Those that DeepSpeed keeps in its partitions."""
@@ -347,21 +350,6 @@ def _is_by_name(checkpoint: Checkpoint) -> bool:
     except FactUnavailable:
         return False
     return any(isinstance(param, str) for o in optimizers for group in o.groups for param in group.params)
-
-
-def _registered(checkpoint: Checkpoint) -> list[str]:
-    """The counters in registered objects, as they are written: what they count is the script's affair."""
-    notes = []
-    for path in numbered(checkpoint, "custom_checkpoint"):
-        try:
-            values = checkpoint.contents(path)
-        except FactUnavailable:
-            continue
-        known = values if isinstance(values, Mapping) else {}
-        said = [f"{name} {plain(known[name])}" for name in _COUNTERS if is_count(plain(known.get(name)))]
-        if said:
-            notes.append(f"{path} says {', '.join(said)}")
-    return notes
 
 
 def _position(checkpoint: Checkpoint) -> str:

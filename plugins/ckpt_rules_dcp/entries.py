@@ -66,6 +66,9 @@ def _other_headers(
         return
     for (item, chunk), part in zip(items, parts, strict=True):
         value = part.value if part.readable else None
+        broken = next((p for p in part.problems if p.fatal), None)
+        if broken and part.container == "zip":
+            yield item, f"can't be read from its place in {path} ({broken.message})"
         if isinstance(value, TensorInfo) and value.shape != chunk.sizes:
             shapes = f"a tensor of shape {list(value.shape)} lies, not one of {list(chunk.sizes)}"
             yield item, f"has a place in {path} where {shapes}"

@@ -40,6 +40,7 @@ LOADER = re.compile(r"dataloader\.dp_rank_(\d{1,6})")
 WORLD = "dataloader.world_size"
 _CERTAIN, _LIKELY, _FAIR = 90, 80, 60
 _MOST_RANKS = 4_096
+_OWN_SUFFIXES = (".distcp", ".metadata")
 _REST_OF_STATE = re.compile(r"(?:lr_)?schedulers?\.|train_state\.|dataloader\.")
 _NO_OPTIMIZER = "dcp.load asks for each of its entries, and stops"
 _WHY_OF_RANK = (
@@ -96,7 +97,7 @@ class Distributed(Layout):
             Field(name, (found.get(name, name),), needed if name == "global_step" else "optional")
             for name in ("global_step", "epoch")
         )
-        fields = (*fields, *_parts(small))
+        fields = (*fields, *_parts(checkpoint, small))
         return TrainingState(_path(checkpoint), {name: value for name, value in small.values.items()}, fields)  # noqa: C416 - mypy takes no dict() here
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
@@ -108,7 +109,11 @@ class Distributed(Layout):
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Put together from its entries."""
-        state = saved.scheduler_state(_small(checkpoint))
+        small = _small(checkpoint)
+        state = saved.scheduler_state(small)
+        if state is None and (name := saved.scheduler_lost(small)):
+            said = f"'{name}' is None, although the optimizer had a scheduler (initial_lr)"
+            raise FactUnavailable(said, path=_path(checkpoint), blocked=True)
         return state_dicts.scheduler(state, _path(checkpoint), None if state is None else "lr_scheduler")
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
@@ -181,9 +186,14 @@ def _ranks_alone(checkpoint: Checkpoint) -> tuple[int, ...]:
     return tuple(sorted({*found, *between, *ranks_of(tops)})) if found else ()
 
 
-def _parts(small: Small) -> tuple[Field, ...]:
-    """Optimizer and scheduler; the former is missed where the rest of a training's state is there."""
-    training = any(_REST_OF_STATE.match(small.bare(name)) for name in small.values)
+def _parts(checkpoint: Checkpoint, small: Small) -> tuple[Field, ...]:
+    """Optimizer and scheduler, where no file beside the distributed ones may hold them.
+
+    The optimizer is missed where the rest of a training's state is there, the scheduler where the optimizer had one.
+    """
+    if any(e.path != METADATA and e.suffix not in _OWN_SUFFIXES for e in checkpoint.listing.files()):
+        return ()
+    training = bool(saved.counters(small)) or any(_REST_OF_STATE.match(small.bare(name)) for name in small.values)
     return (
         Field("optimizer", ("optimizer", "optim", "optimizers"), "error" if training else "optional", _NO_OPTIMIZER),
         Field("scheduler", ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")),

@@ -123,7 +123,9 @@ def _read(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> Iterabl
     except FactUnavailable:
         return ()  # ranks/chunk-coverage reports a file that is not there
     # What Accelerate and Megatron save as bytes need not be a file of torch.save.
-    bare = [p.value if p.readable else None if p.container == "pickle" else _UNREADABLE for p in parts]
+    sound = [p.readable and not (p.container == "zip" and any(f.fatal for f in p.problems)) for p in parts]
+    pairs = zip(parts, sound, strict=True)
+    bare = [p.value if good else None if p.container == "pickle" else _UNREADABLE for p, good in pairs]
     return zip(items, bare, strict=True)
 
 
@@ -185,6 +187,11 @@ def optimizer_state(
     if whole := _whole(small, _WHOLE_OPTIMIZER):
         return _unflattened(whole)
     _refuse_other(small, _WHOLE_OPTIMIZER, "an optimizer", path)
+    if tensor := next(
+        (n for n in _WHOLE_OPTIMIZER if f"{small.lead}{n}" in checkpoint.distributed(path).tensors), None
+    ):
+        said = f"'{tensor}' is a tensor, where the state_dict of an optimizer belongs"
+        raise FactUnavailable(said, path=path, blocked=True)
     values = _values(checkpoint, small, path, named)
     return folded({match[1]: v for name, v in values.items() if (match := named.fullmatch(small.bare(name)))})
 
@@ -254,6 +261,12 @@ def scheduler_state(small: Small) -> Mapping[object, object] | None:
     if not found:
         _refuse_other(small, _WHOLE_SCHEDULER, "a scheduler", METADATA)
     return found or _whole(small, _WHOLE_SCHEDULER)
+
+
+def scheduler_lost(small: Small) -> str | None:
+    """The scheduler's name, where None was saved under it although the optimizer's options show that there was one."""
+    names = (n for n in _WHOLE_SCHEDULER if small.values.get(f"{small.lead}{n}", ...) is None)
+    return next(names, None) if any(n.endswith(".initial_lr") for n in small.values) else None
 
 
 def counters(small: Small) -> dict[str, str]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ckpt_rules import OptimizerState, ParamGroup, Severity, TensorInfo, plain
+from ckpt_rules import OptimizerState, ParamGroup, Severity, TensorInfo, is_almost, plain
 from ckpt_rules_training.optimizer_groups import ABSENT, needed
 
 _FLAGS = ("amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused", "nesterov", "centered")
 _FIRST_RATE = "initial_lr"
 _OF_ITS_CLASS = "decoupled_weight_decay"  # which Adam and AdamW set by themselves
 _ADDED_SINCE = frozenset({*_FLAGS, _OF_ITS_CLASS, _FIRST_RATE})
+_KNOWN = _ADDED_SINCE | {"lr", "betas", "eps", "weight_decay", "momentum", "dampening"}
 _DISTRIBUTED = ".metadata"
 _EXCLUSIVE = (("fused", "foreach"), ("fused", "differentiable"))
-_UNLIKE = ("maximize", "differentiable")
+_STRICT_WHERE_FUSED = ("amsgrad", "maximize", "nesterov")
+_UNLIKE = ("maximize", "differentiable", "capturable")
 
 
 class Fault(NamedTuple):
@@ -28,12 +30,19 @@ class Fault(NamedTuple):
 
 def flag_faults(optimizer: OptimizerState, group: ParamGroup, *, scheduled: int) -> Iterator[Fault]:
     """scheduled: for how many groups the scheduler keeps first rates, which it took from `initial_lr`."""
+    yield from _lost_of_distributed(optimizer, group)
     if not needed(group):
         return  # a class of somebody else's
     options = group.options
     for name in _FLAGS:
         if name in options and not _is_flag(options[name]):
             yield Fault(name, options[name], "where True, False or None belongs")
+        elif (
+            name in _STRICT_WHERE_FUSED
+            and options.get("fused") is True
+            and not isinstance(options.get(name, False), bool)
+        ):
+            yield Fault(name, options[name], "where True or False belongs, for fused is True")
     for one, other in _EXCLUSIVE:
         if options.get(one) is True and options.get(other) is True:
             yield Fault(other, True, f"and {one} is True as well: torch refuses the two together")
@@ -49,13 +58,31 @@ def flag_faults(optimizer: OptimizerState, group: ParamGroup, *, scheduled: int)
         )
 
 
+def _lost_of_distributed(optimizer: OptimizerState, group: ParamGroup) -> Iterator[Fault]:
+    """The one option that another group has and this lacks: a distributed load asks for it by name, in each of them."""
+    if optimizer.path != _DISTRIBUTED:
+        return
+    own = group.options.keys()
+    for name, value in group.options.items():
+        others = [g.options[name] for g in optimizer.groups if g is not group and name in g.options]
+        if isinstance(value, TensorInfo) and any(not isinstance(other, TensorInfo) for other in others):
+            yield Fault(name, value, "although other groups have none: a distributed load asks for what they have")
+    for other in optimizer.groups:
+        lost, more = other.options.keys() - own, own - other.options.keys()
+        name, renamed = next(iter(lost), ""), next(iter(more), "")
+        if len(lost) == 1 and (not more or (len(more) == 1 and name in _KNOWN and is_almost(renamed, name))):
+            if name not in needed(other):  # which `absences` tells of, wherever it was saved
+                yield Fault(name, ABSENT, "although other groups have it, and a distributed load asks for it in each")
+            return
+
+
 def _absent(optimizer: OptimizerState, group: ParamGroup, alike: list[ParamGroup], scheduled: int) -> Iterator[Fault]:
-    """What others have: a load by name stops without it, any other sets flags to False, and the first rate is lost."""
+    """What others have: a load sets flags to False, and the first rate is lost."""
     for name in sorted(_ADDED_SINCE - group.options.keys()):
         has = [plain(g.options[name]) for g in alike if name in g.options]
-        if has and optimizer.path == _DISTRIBUTED:
-            yield Fault(name, ABSENT, "although other groups have it, and the load asks for it in each")
-        elif name == _FIRST_RATE:
+        if optimizer.path == _DISTRIBUTED:
+            continue  # told already
+        if name == _FIRST_RATE:
             if has and scheduled == len(optimizer.groups):
                 yield Fault(name, ABSENT, "although other groups have it", Severity.WARNING)
         elif any(value is True for value in has) and name != _OF_ITS_CLASS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpt_rules import OptimizerState, ParamGroup, plain
+from ckpt_rules import OptimizerState, ParamGroup, TensorInfo, plain
 
 ABSENT = object()
 """Stands for the value of an option that is not there."""
@@ -41,6 +41,8 @@ def absences(optimizer: OptimizerState, group: ParamGroup) -> Iterator[tuple[str
             yield name, ABSENT, _STOPS
         elif options[name] is None:
             yield name, None, _STOPS
+        elif name != "betas" and isinstance(options[name], list | tuple) and not isinstance(options[name], TensorInfo):
+            yield name, options[name], "where a number belongs"
     for name in _lost(optimizer, group) if not wanted else ():
         yield name, ABSENT, _SIBLINGS
     betas = plain(options.get("betas"))

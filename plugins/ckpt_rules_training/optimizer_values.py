@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ckpt_rules import (
+    DTYPE_BITS,
+    FLOAT_DTYPES,
     HALF_DTYPES,
     Checkpoint,
     OptimizerState,
@@ -15,6 +17,7 @@ from ckpt_rules import (
     Problem,
     Rule,
     Severity,
+    TensorInfo,
     plain,
 )
 from ckpt_rules_training.maybe import maybe
@@ -25,6 +28,7 @@ from ckpt_rules_training.words import count, inside, listed, shown
 _MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "sum"})
 _TORCHS_OWN = frozenset({"foreach", "fused", "capturable", "differentiable"})
 """Options that the optimizers of torch have; Apex, DeepSpeed and fairseq keep float32 moments of half-precision weights by design."""
+_INTEGERS = frozenset(d for d in DTYPE_BITS if d.startswith(("int", "uint")))
 _ABSURD = 1e4
 _MASTERS = ("master", "fp32")
 
@@ -82,7 +86,11 @@ def _sets_zero(scheduled: tuple[object, ...], index: int) -> bool:
 
 def _faults(group: ParamGroup) -> Iterator[tuple[str, object, str]]:
     for name in ("lr", "eps", "weight_decay", "momentum"):
-        value = plain(group.options.get(name))  # a tensor is a tuple as well, of dtype, shape, …
+        held = group.options.get(name)
+        if isinstance(held, TensorInfo) and held.numel != 1:
+            yield name, held, "where a number belongs"
+            continue
+        value = plain(held)  # a tensor is a tuple as well, of dtype, shape, …
         for part in value if isinstance(value, list | tuple) else (value,):
             if fault := _fault(part, below=1 if name == "momentum" else math.inf):
                 yield name, part, fault
@@ -129,9 +137,10 @@ class MomentDtype(Rule):
     """The optimizer's moments are kept in half precision, or no float32 copy of half-precision weights exists.
 
     ## What it checks
-    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning. So are weights in
-    half precision without a float32 master copy anywhere where one of torch's own optimizers, whose moments have the dtype of
-    what they train, has float32 moments: float32 weights were trained, and rounded when they were saved. Else such weights are
+    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning, and so are
+    moments of whole numbers where those of other parameters are floating-point numbers. So are weights in half precision
+    without a float32 master copy anywhere where one of torch's own optimizers, whose moments have the dtype of what they
+    train, has float32 moments: float32 weights were trained, and rounded when they were saved. Else such weights are
     information only: pure bfloat16 training makes both that way by itself, and it is a choice.
 
     ## Why it matters
@@ -152,6 +161,7 @@ class MomentDtype(Rule):
         """At most one problem for each optimizer."""
         for optimizer in checkpoint.optimizers:
             yield from _half_precision(checkpoint, optimizer)
+            yield from _whole_numbers(optimizer)
 
 
 def _dtypes(checkpoint: Checkpoint) -> Counter[str]:
@@ -202,6 +212,22 @@ def _are_rounded(checkpoint: Checkpoint, optimizer: OptimizerState) -> bool:
     averaged = any("ema" in f.key.lower() for f, _ in weights)  # which is rounded on purpose, and not what is trained
     fits = all(t.dtype == "float32" and t.shape in half and t.shape not in wide for t in moments)
     return bool(moments) and fits and not averaged
+
+
+def _whole_numbers(optimizer: OptimizerState) -> Iterator[Problem]:
+    """Moments that were cut to whole numbers, where others of the same name are floating-point numbers."""
+    moments = [(k, n, t.dtype) for k, s in optimizer.states.items() for n, t in s.tensors.items() if n in _MOMENTS]
+    floats = {name for _, name, dtype in moments if dtype in FLOAT_DTYPES}
+    whole = [m for m in moments if m[1] in floats and m[2] in _INTEGERS]
+    if whole:
+        key, name, dtype = whole[0]
+        yield Problem(
+            message=f"{name} of parameter {key} is {dtype}, although that of others is a floating-point tensor: every fraction "
+            f"is lost{f', and so in {len(whole) - 1:,} more' if len(whole) > 1 else ''}",
+            place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].{name}")),
+            help="save the optimizer's state_dict as it is, without a cast",
+            data={"whole": len(whole), "moments": len(moments)},
+        )
 
 
 def _has_masters(checkpoint: Checkpoint, optimizer: OptimizerState) -> bool:

@@ -36,7 +36,7 @@ class CountersDisagree(Rule):
         """One problem for each contradiction that the layout knows of, and one for the global step."""
         for found in checkpoint.contradictions:
             severity = None if found.severity == "error" else Severity(found.severity)
-            place = Place(path=found.path, key=found.key)
+            place = Place(path=found.path, key=found.key or None)
             yield Problem(message=found.sentence, place=place, help=_HELP, severity=severity)
         progress = checkpoint.progress
         recorded = next((r for r in checkpoint.recorded if r.name == "global_step"), None)

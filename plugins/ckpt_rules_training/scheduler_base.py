@@ -39,12 +39,13 @@ class BaseLrMismatch(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem for each scheduler, or part of one."""
-        sizes = {len(o.groups) for o in maybe(lambda: checkpoint.optimizers) or ()}
+        sizes = {len(o.groups) for o in maybe(lambda: checkpoint.optimizers) or () if o.grouped}
         for scheduler in checkpoint.schedulers:
             if sizes and scheduler.last_lr and len(scheduler.last_lr) not in sizes:
                 continue  # scheduler/lr-mismatch says so
             if isinstance(scheduler.values.get("base_lrs"), list | tuple) or scheduler.parts:
-                yield from _of(scheduler, owner(checkpoint, scheduler) if sizes else None)
+                found = list(_of(scheduler, owner(checkpoint, scheduler) if sizes else None))
+                yield from found or _unlike_all(checkpoint, scheduler)
 
 
 def _of(scheduler: SchedulerState, optimizer: OptimizerState | None) -> Iterator[Problem]:
@@ -92,6 +93,23 @@ def _unlike_initial(scheduler: SchedulerState, optimizer: OptimizerState) -> Ite
     yield _problem(
         scheduler, f"base_lrs[{odd}]", said, Severity.WARNING, {"group": odd, "scheduler": base, "optimizer": first}
     )
+
+
+def _unlike_all(checkpoint: Checkpoint, scheduler: SchedulerState) -> Iterator[Problem]:
+    """A first rate that no parameter began with, of an optimizer whose own groups are not known."""
+    optimizer = maybe(lambda: checkpoint.optimizer)
+    if optimizer is None or optimizer.grouped or scheduler.kind in _OWN_BASES or scheduler.parts:
+        return
+    initial = [n for g in optimizer.groups if (n := number(g.options.get("initial_lr"))) is not None]
+    bases = [(i, n) for i, n in enumerate(map(number, scheduler.base_lrs)) if n is not None]
+    odd = next(((i, base) for i, base in bases if initial and not any(_same(base, first) for first in initial)), None)
+    strange = next((n for n in initial if bases and not any(_same(n, base) for _, base in bases)), None)
+    if odd is None and strange is not None:
+        said = f"a parameter of the optimizer began with the learning rate {strange:g} (initial_lr), and no group of the scheduler did (base_lrs)"
+        yield _problem(scheduler, "base_lrs", said, Severity.WARNING, {"optimizer": strange})
+    if odd is not None:
+        said = f"the scheduler's first learning rate of parameter group {odd[0]} is {odd[1]:g}, and no parameter of the optimizer began with it (initial_lr)"
+        yield _problem(scheduler, f"base_lrs[{odd[0]}]", said, Severity.WARNING, {"group": odd[0], "scheduler": odd[1]})
 
 
 def _same(a: float, b: float) -> bool:

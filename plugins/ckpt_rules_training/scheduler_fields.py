@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, misspelling_of, plain
-from ckpt_rules_training.words import inside, shown
+from ckpt_rules import Checkpoint, Place, Problem, Rule, SchedulerState, Severity, TensorInfo, is_almost, plain
+from ckpt_rules_training.words import count, inside, shown
 
 _COMMON = frozenset({
     "base_lrs", "last_epoch", "verbose", "_step_count", "_get_lr_called_within_step", "_last_lr", "_is_initial",
@@ -23,6 +23,7 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
     "PolynomialLR": ("total_iters", "power"),
 }
 _OF_TORCH = frozenset({"_step_count", "_get_lr_called_within_step", "_is_initial", "base_lrs"})
+_ASKING = frozenset({"LinearLR", "ExponentialLR", "PolynomialLR", "CosineAnnealingLR"})  # whether they are being built
 _SINCE_LONG = frozenset({"base_lrs", "last_epoch", "_step_count", "_get_lr_called_within_step", "_last_lr"})
 _DISTRIBUTED = ".metadata"
 _COUNTS = frozenset({"T_max", "T_0", "T_i", "T_mult", "step_size", "total_iters"})
@@ -68,9 +69,13 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
     yield from _lambdas(scheduler)
     yield from _numbers(scheduler)
     yield from _last_rates(scheduler)
-    if values.get("_is_initial") not in (None, False, 0):
+    started = values.get("_is_initial")
+    if started and not isinstance(started, TensorInfo) and scheduler.kind in _ASKING:
         said = "which only holds while a scheduler is built: its first step then changes no learning rate"
-        yield _bad(scheduler, "_is_initial", values["_is_initial"], said, Severity.WARNING)
+        yield _bad(scheduler, "_is_initial", started, said, Severity.WARNING)
+    steps = values.get("_step_count", 0)
+    if scheduler.kind != "unknown" and not isinstance(steps, int | float | TensorInfo):
+        yield _bad(scheduler, "_step_count", steps, "where a number belongs: the next step stops when it adds to it")
     if _lost_lambdas(scheduler):
         yield Problem(
             message="the state of the scheduler has the fields that all schedulers share, and none of its own class: LambdaLR, "
@@ -87,7 +92,7 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
 def _lost_lambdas(scheduler: SchedulerState) -> bool:
     """Whether nothing is left but what torch's base class keeps, and perhaps `lr_lambdas` under a name that is almost it."""
     names = scheduler.values.keys()
-    own = {name for name in names - _COMMON if not misspelling_of(name, (_LAMBDAS,))}
+    own = {name for name in names - _COMMON if not is_almost(name, _LAMBDAS)}
     return scheduler.kind == "unknown" and not own and bool(names & _OF_TORCH)
 
 
@@ -97,8 +102,10 @@ def _absent(scheduler: SchedulerState) -> str | None:
     if scheduler.path != _DISTRIBUTED or not values.keys() & _OF_TORCH or scheduler.parts:
         return None
     classes = [{n.rstrip("!") for n in names} for names in _NUMBERS.values()]
-    possible = [fields for fields in classes if values.keys() & fields]
-    lacking = [sorted(fields - values.keys()) for fields in possible if values.keys() - _COMMON - _OTHERS <= fields]
+    known = {name for fields in classes for name in fields}
+    own = {n for n in values.keys() - _COMMON - _OTHERS if n in known or not any(is_almost(n, k) for k in known)}
+    possible = [fields for fields in classes if own & fields]
+    lacking = [sorted(fields - values.keys()) for fields in possible if own <= fields]
     if lacking and all(lacking):
         return min(lacking, key=len)[0]
     return next((name for name in sorted(_SINCE_LONG) if name not in values), None)
@@ -117,6 +124,10 @@ def _lambdas(scheduler: SchedulerState) -> Iterator[Problem]:
         yield _bad(
             scheduler, _LAMBDAS, value, "where a list belongs, with None or a dictionary for each parameter group"
         )
+    bases = scheduler.values.get("base_lrs")
+    if _is_list(value) and _is_list(bases) and bases and len(value) > len(bases):  # type: ignore[arg-type]
+        said = f"holds {len(value):,} entries for {count(len(bases), 'parameter group')}: a load stops with IndexError"  # type: ignore[arg-type]
+        yield _bad(scheduler, _LAMBDAS, value, "one belongs to each group", said=said)
     for index, part in enumerate(value if isinstance(value, list | tuple) and _is_list(value) else ()):
         if isinstance(part, str | int | float) or (_is_list(part) and part):
             yield _bad(scheduler, f"{_LAMBDAS}[{index}]", part, "where None or a dictionary belongs")
@@ -127,7 +138,9 @@ def _numbers(scheduler: SchedulerState) -> Iterator[Problem]:
     if not scheduler.values.keys() <= {*_COMMON, *_OTHERS, *names}:
         return  # a class of somebody else's, which may keep anything by these names
     for name, divides in names.items():
-        value = scheduler.values.get(name, 1)
+        if name not in scheduler.values:
+            continue  # a load leaves it as the new scheduler has it
+        value = scheduler.values[name]
         if fault := _fault(value, divides=divides):
             yield _bad(scheduler, name, value, fault)
         elif said := _doubtful(scheduler, name, plain(value)):
@@ -168,6 +181,8 @@ def _last_rates(scheduler: SchedulerState) -> Iterator[Problem]:
         yield _bad(scheduler, "_last_lr", None, "though every step sets it", Severity.WARNING, said="is missing")
     elif not isinstance(rates, list | tuple) or not _is_list(rates):
         yield _bad(scheduler, "_last_lr", rates, "where a list of learning rates belongs", Severity.WARNING)
+    elif not rates and values.get("base_lrs"):
+        yield _bad(scheduler, "_last_lr", rates, "where one learning rate for each group belongs", Severity.WARNING)
     else:
         for index, rate in enumerate(rates):
             if fault := _fault(rate):

@@ -68,6 +68,7 @@ class LrMismatch(Rule):
         if not optimizer.grouped:
             for index, rate, nearest in strange_rates(scheduler, optimizer, self.tolerance):
                 yield _lrs_differ(scheduler, optimizer, index, nearest, rate)
+            yield from _unused_rates(scheduler, optimizer, self.tolerance)
             return
         if len(scheduler.last_lr) != len(optimizer.groups):
             yield _numbers_differ(scheduler, optimizer)
@@ -76,6 +77,20 @@ class LrMismatch(Rule):
             a, b = number(scheduled), number(lr)
             if a is not None and b is not None and differ(a, b, self.tolerance):
                 yield _lrs_differ(scheduler, optimizer, index, a, b)
+
+
+def _unused_rates(scheduler: SchedulerState, optimizer: OptimizerState, tolerance: float) -> Iterator[Problem]:
+    """Rates that no group has, of an optimizer whose own groups are not known."""
+    rates = [lr for lr in map(number, optimizer.lrs) if lr is not None]
+    for index, rate in enumerate(map(number, scheduler.last_lr)):
+        if rate is not None and rates and all(differ(rate, lr, tolerance) for lr in rates):
+            yield Problem(
+                message=f"the scheduler set the learning rate of parameter group {index} to {rate:g}, and no parameter of the "
+                f"optimizer has it: the nearest is {min(rates, key=lambda lr: abs(lr - rate)):g}",
+                place=Place(path=scheduler.path, key=inside(scheduler.key, f"_last_lr[{index}]")),
+                help="take scheduler and optimizer from the same save, or step a new scheduler to where training stands",
+                data={"group": index, "scheduler": rate},
+            )
 
 
 def _warms_up_beside(checkpoint: Checkpoint) -> bool:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from ckpt_rules import Checkpoint, FactUnavailable
 
+_DISTRIBUTED = ".metadata"
+
 
 def is_sound(checkpoint: Checkpoint, path: str) -> bool:
-    """Whether a torch or JSON file can be read as a whole."""
+    """Whether a torch or JSON file, or what a distributed checkpoint says of itself, can be read as a whole."""
     try:
+        if path.rpartition("/")[2] == _DISTRIBUTED:
+            metadata = checkpoint.distributed(path)
+            return metadata.problem is None and not metadata.transforms
         file = checkpoint.json(path) if path.endswith(".json") else checkpoint.torch_file(path)
     except FactUnavailable:
         return False

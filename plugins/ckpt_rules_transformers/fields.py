@@ -37,6 +37,11 @@ _KINDS = {
     "best_model_checkpoint": _Kind((str, type(None)), "a path or null", "the resume stops when it looks for that checkpoint"),
 }  # fmt: skip
 
+_DOUBTFUL = {
+    "best_metric": _Kind((int, float, type(None)), "a number or null", "no new metric can be compared with it"),
+    "best_global_step": _Kind((int, float, type(None)), "a number or null", "it names the step of the best save"),
+}
+
 
 class RefusedField(Rule):
     """A field of trainer_state.json that a resume with the Trainer stops at.
@@ -44,7 +49,8 @@ class RefusedField(Rule):
     ## What it checks
     That every field of trainer_state.json is one that a release of transformers knows, and that those which a resume counts
     or compares with hold what it can count with: `logging_steps`, `save_steps`, `train_batch_size`, `total_flos`,
-    `stateful_callbacks` and `best_model_checkpoint`. Fields that older releases did not write may be absent.
+    `stateful_callbacks` and `best_model_checkpoint`; and, a warning, `best_metric` and `best_global_step`. Fields that older
+    releases did not write may be absent.
 
     ## Why it matters
     The Trainer builds its state from all fields at once: one that it does not know ends the resume with a TypeError before
@@ -69,6 +75,9 @@ class RefusedField(Rule):
         for key, kind in _KINDS.items():
             if key in values and not _fits(values[key], kind):
                 yield _wrong(key, values[key], kind)
+        for key, kind in _DOUBTFUL.items():
+            if key in values and not _fits(values[key], kind):
+                yield _wrong(key, values[key], kind).model_copy(update={"severity": Severity.WARNING})
         yield from _incomplete(values)
 
 

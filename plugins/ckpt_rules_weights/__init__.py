@@ -9,10 +9,12 @@ from ckpt_rules import Rule, hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
     """The `weights/` family."""
     from ckpt_rules_weights.broken import BrokenSafetensors, BrokenTorchFile
+    from ckpt_rules_weights.config_fields import BadConfigField
     from ckpt_rules_weights.config_rules import DtypeVsConfig, SizeVsConfig, Tied
     from ckpt_rules_weights.content import EmptyTensors, Missing, NoTensors
     from ckpt_rules_weights.layers import LayerGap
     from ckpt_rules_weights.missing_tensor import MissingTensor
+    from ckpt_rules_weights.misspelt import MisspeltTensor
     from ckpt_rules_weights.names import WrapperPrefix
     from ckpt_rules_weights.not_float import NotFloat
     from ckpt_rules_weights.shapes import ShapeVsConfig
@@ -21,6 +23,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
     from ckpt_rules_weights.vocabulary import VocabRows
 
     return [
+        BadConfigField,
         BrokenSafetensors,
         BrokenTorchFile,
         DtypeVsConfig,
@@ -31,6 +34,7 @@ def ckpt_rules_rules() -> list[type[Rule]]:
         Missing,
         MissingShard,
         MissingTensor,
+        MisspeltTensor,
         MixedDtypes,
         NoTensors,
         NotFloat,

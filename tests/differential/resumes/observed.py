@@ -34,7 +34,7 @@ def flat(name: str, value: Any) -> Observation:
 def _number(value: float) -> str:
     """The same for numbers that are equal."""
     try:
-        return repr(float(value)) if float(value) == value else repr(value)
+        return repr(float(value) + 0.0) if float(value) == value else repr(value)  # 0.0 for -0.0
     except OverflowError:
         return repr(value)
 
@@ -72,7 +72,8 @@ def of_generators() -> Observation:
 
 
 def _of_numpy(state: Any) -> bytes:
-    return bytes(state[1].tobytes()) + repr((state[0], *state[2:])).encode()
+    left_over = state[4] if state[3] else None  # which is only used where one is said to be left
+    return bytes(state[1].tobytes()) + repr((state[0], *state[2:4], left_over)).encode()
 
 
 def seed_everything(seed: int) -> None:

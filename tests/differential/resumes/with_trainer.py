@@ -36,7 +36,7 @@ class WithTrainer:
             num_key_value_heads=2, max_position_embeddings=32, bos_token_id=1, eos_token_id=2,
         )  # fmt: skip
         self.rows = [{"input_ids": [(i * 7 + k) % 32 for k in range(6)]} for i in range(_ROWS)]
-        self.going_on = self._arguments("resumed", save_strategy="no")
+        self.going_on = self._arguments("resumed", save_strategy="steps", save_steps=1_000)
 
     def make(self) -> str:
         """Train up to the save; its path."""

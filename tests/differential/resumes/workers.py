@@ -18,7 +18,7 @@ from tests.differential.resumes.judge import Ours, Theirs, Verdict, judge
 from tests.differential.resumes.mutants import Mutant, mutate
 from tests.differential.workers import OutOfTime, _out_of_time, limited
 
-NBYTES, SECONDS, HANGS_SECONDS = 4 << 30, 10.0, 60.0
+NBYTES, SECONDS, HANGS_SECONDS = 4 << 30, 30.0, 180.0
 TRAINERS = ("trainer", "accelerate", "lightning", "dcp-appstate", "dcp-flat")
 _LOST = Theirs("the process died or hung")
 

@@ -163,6 +163,9 @@ def test_a_scheduler_file_with_something_else(value, said, saved):
         ({"numpy": ("MT19937", np.ones(624, "u4"), 3, 0)}, "numpy", "'numpy' ends before the last number of the state"),
         ({"numpy": ("MT19937", np.ones(624, "u4"), 10**30, 0, 0.0)}, "numpy", f"'numpy' says that number {10**30} of 624 is next"),
         ({"numpy": ("MT19937", np.ones(624, "u4"), None, 0, 0.0)}, "numpy", "'numpy' says that number None of 624 is next"),
+        ({"numpy": ("MT19937", None, 3, 0, 0.0)}, "numpy", "'numpy' holds None, where the 624 numbers of numpy's generator belong"),
+        ({"numpy": ("MT19937", np.ones(624, "u4"), 3, 10**30, 0.0)}, "numpy", "where numpy's generator keeps 0 or 1"),
+        ({"cpu": torch.zeros(5056, dtype=torch.uint8)}, "cpu", "'cpu' begins with the numbers 0, 0 and 0 after the seed, which torch refuses"),
         ({"numpy": ("MT19937", np.ones(624, "u4"), 3, {}, 0.0)}, "numpy", "'numpy' has a dictionary where the state of numpy's generator ends with two numbers"),
         ({"numpy": ("MT19937", np.ones(624, "u4"), 3, 0, None)}, "numpy", "'numpy' has None where the state of numpy's generator ends with two numbers"),
         ({"cuda": torch.zeros(3, dtype=torch.uint8)}, "cuda", "'cuda' is a uint8 tensor of shape [3], where a uint8 tensor of 16 bytes or more"),
@@ -175,6 +178,17 @@ def test_random_states_of_the_trainer(change, key, said, saved):
 def test_random_state_files_of_the_trainer(saved):
     found = saved("rng_state.pth", lambda _: {})
     one(found, "error", "rng/bad-state", "rng_state.pth", None, "rng_state.pth holds no state of any generator")
+
+
+def test_what_torch_refuses_is_refused_here():
+    with pytest.raises(RuntimeError, match="Invalid mt19937 state"):
+        torch.set_rng_state(torch.zeros(5056, dtype=torch.uint8))
+
+
+def test_a_position_that_is_written_as_a_float_does_no_harm(saved):
+    state = ("MT19937", np.ones(624, "u4"), 6.0, 0, 0.0)
+    np.random.RandomState().set_state(state)
+    assert saved("rng_state.pth", changed(numpy=state)) == []
 
 
 def test_a_dimension_more_does_no_harm(saved):
@@ -262,6 +276,10 @@ def test_options_of_groups(name, value, said, saved):
         ({"capturable": "text"}, "error", "capturable", "capturable of parameter group 0 is 'text'"),
         ({"fused": True, "differentiable": True}, "error", "differentiable", "and fused is True as well: torch refuses the two together"),
         ({"fused": True, "foreach": True}, "error", "foreach", "and fused is True as well"),
+        ({"fused": True, "maximize": None}, "error", "maximize", "maximize of parameter group 0 is None, where True or False belongs, for fused is True"),
+        ({"weight_decay": torch.zeros(3)}, "error", "weight_decay", "weight_decay of parameter group 0 is a float32 tensor of shape [3], where a number belongs"),
+        ({"eps": [1e-8]}, "error", "eps", "eps of parameter group 0 is [1e-08], where a number belongs"),
+        ({"capturable": True}, "warning", "capturable", "capturable of parameter group 0 is True, although other groups have False"),
         ({"maximize": True}, "warning", "maximize", "maximize of parameter group 0 is True, although other groups have False"),
         ({"foreach": ..., "maximize": False}, None, "", ""),
         ({"amsgrad": 0}, None, "", ""),
@@ -380,6 +398,60 @@ def test_a_state_without_step(saved):
     )
 
 
+def test_an_entry_of_no_parameter_that_is_no_state(saved):
+    def change(state):
+        state["state"]["unheard_of"] = 1
+        return state
+
+    assert saved("optimizer.pt", change) == []
+
+
+def test_moments_of_whole_numbers(saved):
+    def change(state):
+        state["state"][3]["exp_avg"] = state["state"][3]["exp_avg"].to(torch.int64)
+        return state
+
+    said = "exp_avg of parameter 3 is int64, although that of others is a floating-point tensor: every fraction is lost"
+    one(saved("optimizer.pt", change), "warning", "optimizer/moment-dtype", "optimizer.pt", "state[3].exp_avg", said)
+
+
+def test_a_scheduler_without_a_field_that_a_new_one_has(make_checkpoint, run_rule):
+    ck = make_checkpoint(scheduler="cosine")
+    state = torch.load(ck / STATE, weights_only=False)
+    del state["scheduler_state_dict"]["eta_min"]
+    torch.save(state, ck / STATE)
+    assert run_rule(BadSchedulerField(), ck).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "said"),
+    [
+        ({"step": -1, "epoch": 0.5}, "step", "step in custom_checkpoint_0.pkl is -1, which is no count"),
+        ({"step": 3, "epoch": math.nan}, "epoch", "epoch in custom_checkpoint_0.pkl is nan, which is no count"),
+        ({"step": 3.03}, "step", "step in custom_checkpoint_0.pkl is 3.03"),
+        ({"step": [3]}, "step", "step in custom_checkpoint_0.pkl is [3]"),
+        ({"completed_steps": 10**30}, "completed_steps", "which is no count"),
+        (None, None, "custom_checkpoint_0.pkl holds None, and no state of a registered object"),
+        ({"step": 3, "epoch": 0.5, "other": None}, None, None),
+        ({"step": torch.tensor(3)}, None, None),
+        ([1, 2], None, None),
+    ],
+)
+def test_counters_that_a_script_registered(value, key, said, accelerated, tmp_path):
+    def change(state):
+        torch.save(value, tmp_path / "custom.pkl")
+        return state
+
+    accelerated("optimizer.bin", change)
+    (save,) = {p.parent for p in tmp_path.rglob("random_states_0.pkl")}
+    (tmp_path / "custom.pkl").rename(save / "custom_checkpoint_0.pkl")
+    found = findings(save)
+    if said is None:
+        assert found == []
+    else:
+        one(found, "warning", "progress/counters-disagree", "custom_checkpoint_0.pkl", key, said)
+
+
 def test_a_state_whose_step_has_another_name(saved):
     def change(state):
         state["state"][3]["steps"] = state["state"][3].pop("step")
@@ -474,6 +546,8 @@ def test_one_ranks_flat_shard(saved):
         ({"base_lrs": [None, 0.1]}, "scheduler/base-lr-mismatch", "base_lrs[0]", "is None, where a finite number belongs"),
         ({"base_lrs": 0.1}, "scheduler/bad-field", "base_lrs", "base_lrs of the scheduler (LambdaLR) is 0.1, where a list of learning rates belongs"),
         ({"lr_lambdas": "text"}, "scheduler/bad-field", "lr_lambdas", "lr_lambdas of the scheduler (LambdaLR) is 'text', where a list belongs"),
+        ({"lr_lambdas": [None] * 4}, "scheduler/bad-field", "lr_lambdas", "lr_lambdas of the scheduler (LambdaLR) holds 4 entries for 2 parameter groups: a load stops with IndexError"),
+        ({"_step_count": None}, "scheduler/bad-field", "_step_count", "_step_count of the scheduler (LambdaLR) is None, where a number belongs"),
         ({"lr_lambdas": [None, 3]}, "scheduler/bad-field", "lr_lambdas[1]", "lr_lambdas[1] of the scheduler (LambdaLR) is 3, where None or a dictionary belongs"),
         ({"base_lrs": []}, "scheduler/base-lr-mismatch", "base_lrs", "the scheduler keeps 0 first learning rates (base_lrs), and has set 2 rates"),
     ],
@@ -492,6 +566,17 @@ def test_what_a_scheduler_keeps(change, rule, key, said, saved):
             "_last_lr[0] of the scheduler (LambdaLR) is None, where a number belongs",
         ),
         ({"_last_lr": [math.inf, 0.1]}, "_last_lr[0]", "where a finite number belongs"),
+        (
+            {"_last_lr": []},
+            "_last_lr",
+            "_last_lr of the scheduler (LambdaLR) is [], where one learning rate for each group belongs",
+        ),
+        (
+            {"lr_lambdas": ..., "lr_lambdasx": []},
+            None,
+            "the fields that all schedulers share, and none of its own class",
+        ),
+        ({"lr_lambdas": ..., "base_lrs": ..., "_step_count": ...}, None, "and none of its own class"),
         ({"lr_lambdas": ...}, None, "the fields that all schedulers share, and none of its own class: LambdaLR"),
     ],
 )
@@ -508,6 +593,17 @@ def test_what_a_person_must_judge_of_a_scheduler(change, key, said, saved):
         ({"T_max": [7]}, "error", "T_max of the scheduler (CosineAnnealingLR) is [7], where a number belongs"),
         ({"eta_min": math.nan}, "error", "eta_min of the scheduler (CosineAnnealingLR) is nan, where a finite number"),
         ({"eta_min": -1}, "warning", "eta_min of the scheduler (CosineAnnealingLR) is -1, so that learning rates"),
+        (
+            {"eta_min": 5},
+            "warning",
+            "eta_min of the scheduler (CosineAnnealingLR) is 5, which is above every learning rate that",
+        ),
+        (
+            {"_is_initial": True},
+            "warning",
+            "_is_initial of the scheduler (CosineAnnealingLR) is True, which only holds while a scheduler is built",
+        ),
+        ({"T_max": -7}, "warning", "T_max of the scheduler (CosineAnnealingLR) is -7, and counts steps"),
         ({"T_max": [7], "own_field": 1}, None, ""),
     ],
 )

@@ -13,6 +13,7 @@ from ckpt_rules import verify
 from ckpt_rules.testing import run_rule
 from ckpt_rules_files.mixtures import MixedArtifacts
 from ckpt_rules_safety.missing_modules import MissingModule
+from ckpt_rules_weights.config_fields import BadConfigField
 from ckpt_rules_weights.config_rules import DtypeVsConfig, SizeVsConfig, Tied
 from ckpt_rules_weights.vocabulary import VocabRows
 
@@ -51,6 +52,44 @@ def model(tmp_path):
 @pytest.mark.parametrize("rule", [SizeVsConfig(), DtypeVsConfig(), Tied()])
 def test_a_whole_model_passes(model, rule):
     run_rule(rule, model()).assert_passed()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("dtype", "float3", "dtype in config.json is 'float3', which is no dtype of torch"),
+        ("torch_dtype", "", "torch_dtype in config.json is '', which is no dtype of torch"),
+        ("vocab_size", "64", "vocab_size in config.json is '64', where a number belongs"),
+        ("vocab_size", {}, "vocab_size in config.json is {}, where a number belongs"),
+        ("head_dim", [], "head_dim in config.json is [], where a number belongs"),
+    ],
+)
+def test_a_field_that_no_configuration_is_built_from(field, value, said, model):
+    from transformers import AutoConfig
+
+    found = run_rule(BadConfigField(), model(**{field: value})).assert_one(path="config.json", severity="error")
+    assert found.place.key == field
+    assert said in found.message
+    if field != "torch_dtype" or value:
+        with pytest.raises(Exception):  # noqa: B017, PT011 - each has an error of its own
+            AutoConfig.from_pretrained(model(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {}, {"dtype": "torch.bfloat16"}, {"torch_dtype": "auto"}, {"dtype": None}, {"num_key_value_heads": [1, 2]},
+        {"num_hidden_layers": {"vision": 5, "language": 9}}, {"head_dim": None},
+    ],
+)  # fmt: skip
+def test_fields_that_some_models_have(fields, model):
+    run_rule(BadConfigField(), model(**fields)).assert_passed()
+
+
+def test_a_config_of_somebody_else(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": "large", "dtype": "mixed"}))
+    save_file(tensors(), tmp_path / "model.safetensors")
+    run_rule(BadConfigField(), tmp_path).assert_passed()
 
 
 def test_a_fraction_of_the_model(model):

@@ -1,0 +1,50 @@
+"""What a script registered to be saved beside model and optimizer: `custom_checkpoint_N.pkl`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, TensorInfo, is_count, plain
+
+_COUNTERS = ("epoch", "step", "global_step", "completed_steps", "completed_epochs")
+_MOST_COUNTED = 1e15
+
+
+def counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> list[str]:
+    """The counters in registered objects, as they are written: what they count is the script's affair."""
+    notes = []
+    for path in paths:
+        try:
+            values = checkpoint.contents(path)
+        except FactUnavailable:
+            continue
+        known = values if isinstance(values, Mapping) else {}
+        said = [f"{name} {plain(known[name])}" for name in _COUNTERS if is_count(plain(known.get(name)))]
+        if said:
+            notes.append(f"{path} says {', '.join(said)}")
+    return notes
+
+
+def no_counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> Iterator[Contradiction]:
+    """Registered objects that hold nothing, and counters in them that can't be one."""
+    for path in paths:
+        try:
+            values = checkpoint.contents(path)
+        except FactUnavailable:
+            continue
+        if values is None:
+            yield Contradiction(path, "", f"{path} holds None, and no state of a registered object", "warning")
+        for name in _COUNTERS if isinstance(values, Mapping) else ():
+            if name in values and not _may_count(plain(values[name]), whole="epoch" not in name):
+                shown = repr(plain(values[name]))[:40]
+                words = f"{name} in {path} is {shown}, which is no count: what becomes of it is up to the script"
+                yield Contradiction(path, name, words, "warning")
+
+
+def _may_count(value: object, *, whole: bool) -> bool:
+    """Whether a number may be a count; not `whole`: a part of an epoch may be one."""
+    if isinstance(value, TensorInfo):
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST_COUNTED:
+        return False
+    return not whole or value == int(value)

@@ -1,0 +1,63 @@
+"""config/bad-field: what config.json holds where a size or a dtype belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ckpt_rules import DTYPE_BITS, Checkpoint, Place, Problem, Rule
+
+# Some models keep a list or a dictionary of them, of one for each layer or part, and none an empty one or text.
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "max_position_embeddings", "n_embd", "n_layer", "n_head",
+)  # fmt: skip
+_DTYPES = ("dtype", "torch_dtype")
+_MORE_DTYPES = frozenset({"auto", "float", "double", "half", "bfloat", "int", "long", "short", "cfloat", "cdouble"})
+
+
+class BadConfigField(Rule):
+    """A field of config.json holds what transformers can't build a configuration from.
+
+    ## What it checks
+    The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, several of them or null, and
+    `dtype` or `torch_dtype` is the name of a dtype of torch. Where config.json names no `model_type` or `architectures`, it is
+    not one of transformers and is left alone.
+
+    ## Why it matters
+    `from_pretrained` stops at such a field, and so does a resume with the Trainer, which reads config.json of the checkpoint to
+    compare versions: with `module 'torch' has no attribute 'float3'`, or where two sizes are compared.
+
+    ## How to repair
+    Take config.json from the model that training began with, or from another save of the run.
+    """
+
+    id = "config/bad-field"
+    tags = frozenset({"load", "resume"})
+
+    def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
+        """One problem for each field."""
+        config = checkpoint.config
+        values = config.values
+        if not {"model_type", "architectures"} & values.keys():
+            return
+        for name in _SIZES:
+            value = values.get(name)
+            if isinstance(value, str) or (isinstance(value, Mapping | list) and not value):
+                yield _problem(config.path, name, value, "where a number belongs")
+        for name in _DTYPES:
+            value = values.get(name)
+            if isinstance(value, str) and not _is_dtype(value.removeprefix("torch.")):
+                yield _problem(config.path, name, value, "which is no dtype of torch")
+
+
+def _is_dtype(name: str) -> bool:
+    return name in DTYPE_BITS or name in _MORE_DTYPES
+
+
+def _problem(path: str, name: str, value: object, said: str) -> Problem:
+    return Problem(
+        message=f"{name} in {path} is {repr(value)[:60]}, {said}",
+        place=Place(path=path, key=name),
+        help="take config.json from the model that training began with, or from another save of the run",
+        data={"field": name, "value": repr(value)[:60]},
+    )

@@ -1,0 +1,66 @@
+"""weights/misspelt-tensor: told by a module that is unlike the others for one name that is almost theirs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ckpt_rules.testing import run_rule
+from ckpt_rules_weights.misspelt import MisspeltTensor
+
+
+def model():
+    return nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """`saved(old, new)`: findings on weights of which one has another name."""
+
+    def build(*names, more=()):
+        tensors = {k: v for k, v in model().state_dict().items() if k not in names}
+        tensors |= {new: torch.zeros(2) for new in more}
+        if names:
+            tensors[names[1]] = torch.zeros(2)
+        save_file(tensors, tmp_path / "model.safetensors")
+        return [(f.place.path, f.place.tensor, f.message) for f in run_rule(MisspeltTensor(), tmp_path).findings]
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "meant"),
+    [
+        ("1.weight", "1.weightx", "weight"),
+        ("1.weight", "1.wieght", "weight"),
+        ("3.bias", "3.bia", "bias"),
+        ("2.bias", "2.xbias", "bias"),
+    ],
+)
+def test_a_slip(old, new, meant, saved):
+    (found,) = saved(old, new)
+    assert found[:2] == ("model.safetensors", new)
+    leaf = new.partition(".")[2]
+    assert f"no other tensor is called '{leaf}', and {new[0]} has no '{meant}', as other modules have" in found[2]
+    renamed = {new if k == old else k: v for k, v in model().state_dict().items()}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model().load_state_dict(renamed)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [(), ("0.weight", "0.weights"), ("0.weight", "0.weight1"), ("1.weight", "1.weight_g"), ("1.weight", "1.kernel")],
+)
+def test_other_names(names, saved):
+    assert saved(*names) == []
+
+
+def test_a_name_more_in_a_module_that_has_its_own(saved):
+    assert saved(more=["1.weightx", "scale", "4.bias_k"]) == []
+
+
+def test_what_is_read_is_what_was_written(saved, tmp_path):
+    saved()
+    assert load_file(tmp_path / "model.safetensors").keys() == model().state_dict().keys()
