@@ -29,6 +29,7 @@ _DISTRIBUTED = ".metadata"
 _COUNTS = frozenset({"T_max", "T_0", "T_i", "T_mult", "step_size", "total_iters"})
 _OTHERS = frozenset({"milestones"})
 _LAMBDAS = "lr_lambdas"
+_SCRIPTS = "plain-torch"
 
 
 class BadSchedulerField(Rule):
@@ -39,8 +40,8 @@ class BadSchedulerField(Rule):
     what its class computes with (`T_max`, `eta_min`, `gamma`, `step_size`, …) a finite number, and not 0 where it is divided
     by; these are errors, and so is a field that a distributed save lacks. Warnings are an `eta_min` below zero or above the
     first learning rates, a count below zero, an `_is_initial` that is true, a `_last_lr` that is missing or holds something other than
-    finite numbers, and a state with the fields that all schedulers share and none of its own class, as one that lost
-    `lr_lambdas` is. A class that adds fields of its own is left alone.
+    finite numbers, and, where a library's trainer wrote it, a state with the fields that all schedulers share and none of its
+    own class, as one that lost `lr_lambdas` is. A class that adds fields of its own is left alone.
 
     ## Why it matters
     `load_state_dict` takes the saved fields as they are. The next step of the scheduler then stops with a TypeError, a
@@ -57,6 +58,15 @@ class BadSchedulerField(Rule):
         """One problem for each field."""
         for scheduler in checkpoint.schedulers:
             yield from _of(scheduler)
+            # The script of a plain loop may have a class that computes rates from constants and keeps nothing.
+            if checkpoint.layout.name != _SCRIPTS:
+                yield from map(_without_lambdas, filter(_lost_lambdas, _flat(scheduler)))
+
+
+def _flat(scheduler: SchedulerState) -> Iterator[SchedulerState]:
+    for part in scheduler.parts:
+        yield from _flat(part)
+    yield scheduler
 
 
 def _of(scheduler: SchedulerState) -> Iterator[Problem]:
@@ -76,17 +86,19 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
     steps = values.get("_step_count", 0)
     if scheduler.kind != "unknown" and not isinstance(steps, int | float | TensorInfo):
         yield _bad(scheduler, "_step_count", steps, "where a number belongs: the next step stops when it adds to it")
-    if _lost_lambdas(scheduler):
-        yield Problem(
-            message="the state of the scheduler has the fields that all schedulers share, and none of its own class: LambdaLR, "
-            f"if it is one, stops at a load with KeyError: '{_LAMBDAS}'",
-            place=Place(path=scheduler.path, key=scheduler.key or None),
-            severity=Severity.WARNING,
-            help=_HELP,
-            data={"fields": sorted(values)},
-        )
-    elif absent := _absent(scheduler):
+    if not _lost_lambdas(scheduler) and (absent := _absent(scheduler)):
         yield _bad(scheduler, absent, None, "and a distributed load asks for it, and stops", said="is missing")
+
+
+def _without_lambdas(scheduler: SchedulerState) -> Problem:
+    return Problem(
+        message="the state of the scheduler has the fields that all schedulers share, and none of its own class: LambdaLR, "
+        f"if it is one, stops at a load with KeyError: '{_LAMBDAS}'",
+        place=Place(path=scheduler.path, key=scheduler.key or None),
+        severity=Severity.WARNING,
+        help=_HELP,
+        data={"fields": sorted(scheduler.values)},
+    )
 
 
 def _lost_lambdas(scheduler: SchedulerState) -> bool:
