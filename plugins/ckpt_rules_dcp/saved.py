@@ -88,7 +88,8 @@ def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
     lead = checkpoint.fact(lead_of, path)
     if transformed := why_unread(metadata, next(iter(wanted), path)):
         return Small({}, {}, {}, transformed, lead=lead)
-    absent = next((file for file in sorted(wanted) if checkpoint.listing.get(file) is None), None)
+    files = {e.path for e in checkpoint.listing.files()}
+    absent = next((file for file in sorted(wanted) if file not in files), None)
     for file, items in wanted.items():
         for item, value in _read(checkpoint, file, items):
             if value is _UNREADABLE:
@@ -104,7 +105,7 @@ def all_small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
     if small.transformed:
         raise FactUnavailable(small.transformed, path=path, blocked=True)
     if small.absent:
-        raise FactUnavailable(f"{small.absent} is not there, which holds a part of it", path=small.absent, blocked=True)
+        raise FactUnavailable(f"there is no file {small.absent}, which holds a part of it", path=small.absent, blocked=True)
     return small
 
 
