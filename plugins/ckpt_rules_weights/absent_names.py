@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt_rules import Checkpoint, FactUnavailable, Weights
-from ckpt_rules_weights.expected_names import Expectation, Wanted, expectation
+from ckpt_rules_weights.expected_names import EXPERT, Expectation, Wanted, expectation
 
 _LOADED = re.compile(r"(?:model|pytorch_model)(?:[.-][\w.-]+)?\.(?:safetensors|bin)")
-_QUANTISED = re.compile(
-    r".*\.(?:qweight|qzeros|SCB|W_q|weight_packed|weight_scale|weight_scale_inv|input_scale|weight\.\w+|weight:_\w+)"
+_PACKED = frozenset(
+    {"qweight", "qzeros", "SCB", "W_q", "weight_packed", "weight_scale", "weight_scale_inv", "input_scale"}
 )
+_PARTS_OF_A_WEIGHT = (".weight.", ".weight:_")
 _DECLARES = ("quantization_config", "compression_config", "quantization")
 _DECLARING_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
 # What engines for inference make of several matrices, to load the model by themselves.
@@ -60,7 +61,10 @@ def is_quantised(weights: Weights, config: Mapping[str, object], checkpoint: Che
     """Whether the weights are packed under names of their own."""
     if any(config.get(key) is not None for key in _DECLARES) or any(map(checkpoint.listing.has_file, _DECLARING_FILES)):
         return True
-    return any(_QUANTISED.fullmatch(name) for _, name, _ in weights.items())
+    return any(
+        name.rpartition(".")[2] in _PACKED or any(part in name for part in _PARTS_OF_A_WEIGHT)
+        for _, name, _ in weights.items()
+    )
 
 
 def resumes_by_itself(checkpoint: Checkpoint) -> bool:
@@ -102,13 +106,7 @@ def _absent_names(checkpoint: Checkpoint) -> Absent:
         raise FactUnavailable("config.json names no class whose tensors are known by name")
     found = {looked_for.normalised(name): name for _, name, _ in weights.items()}
     used: set[str] = set()
-    lost = []
-    for wanted in looked_for.wanted:
-        name = next((n for n in looked_for.variants(wanted) if n in found), None)
-        if name is None:
-            lost.append(wanted)
-        else:
-            used.add(name)
+    lost = [w for wanted in looked_for.wanted for w in _lost(looked_for, wanted, found, used)]
     others = {name: spelt for name, spelt in found.items() if name not in used}
     if lost and _are_fused(looked_for, others):
         raise FactUnavailable("several matrices are fused into one, as engines for inference do")
@@ -117,7 +115,7 @@ def _absent_names(checkpoint: Checkpoint) -> Absent:
     lost = [w for w in lost if id(w) not in explained]
     return Absent(
         cls=looked_for.cls,
-        wanted=len(looked_for.wanted),
+        wanted=looked_for.tensors,
         prefix=prefix,
         hidden=hidden,
         lost=tuple(lost),
@@ -133,14 +131,36 @@ def _are_fused(looked_for: Expectation, others: Iterable[str]) -> bool:
     return any(part in _FUSED and part not in own for name in others for part in name.split("."))
 
 
+def _lost(looked_for: Expectation, wanted: Wanted, found: Container[str], used: set[str]) -> Iterator[Wanted]:
+    """What is not there of a tensor that is wanted, or of those of all experts; what is there is noted."""
+    before, _, after = wanted.names[0].partition(EXPERT)
+    for expert in range(wanted.tensors):
+        name = wanted.names[0] if wanted.experts is None else f"{before}{expert}{after}"
+        if name in found:  # as it nearly always is
+            used.add(name)
+            continue
+        one = wanted if wanted.experts is None else wanted.of_expert(expert)
+        other = next((n for n in looked_for.variants(one) if n in found), None)
+        if other is None:
+            yield one
+        else:
+            used.add(other)
+
+
 def _gone(all_wanted: Iterable[Wanted], lost: Iterable[Wanted]) -> frozenset[int]:
-    wanted, missing = (Counter(w.layer for w in which if w.layer is not None) for which in (all_wanted, lost))
-    return frozenset(layer for layer, count in missing.items() if layer is not None and count == wanted[layer])
+    there: Counter[int | None] = Counter()
+    for wanted in all_wanted:
+        there[wanted.layer] += wanted.tensors
+    there.subtract(w.layer for w in lost)
+    return frozenset(layer for layer, count in there.items() if layer is not None and not count)
 
 
 def _are_whole_kinds(all_wanted: Iterable[Wanted], lost: Iterable[Wanted]) -> bool:
-    wanted, missing = (Counter(w.kind for w in which if w.layer is not None) for which in (all_wanted, lost))
-    return any(count == wanted[kind] for kind, count in missing.items())
+    there: Counter[str] = Counter()
+    for wanted in all_wanted:
+        there[wanted.kind] += wanted.tensors if wanted.layer is not None else 0
+    there.subtract(w.kind for w in lost if w.layer is not None)
+    return any(not there[kind] for kind in {w.kind for w in lost if w.layer is not None})
 
 
 def _hidden(

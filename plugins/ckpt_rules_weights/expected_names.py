@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import NamedTuple
 
 from ckpt_rules import is_count
 from ckpt_rules_weights.decoders import DECODERS
@@ -17,26 +18,37 @@ FAMILIES: Mapping[str, Family] = {**DECODERS, **ENCODERS}
 
 _LEGACY = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 _BASE = "@"
-_EXPERT = "#"
+EXPERT = "#"
+"""What stands for the number of an expert."""
 _MAX_LAYERS = 4096
 _MAX_NAMES = 200_000
 _SPANS = "ForQuestionAnswering"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One tensor that the class looks for.
+class Wanted(NamedTuple):
+    """One tensor that the class looks for, or one of each expert of a layer.
 
-    names: its name, and others by which a loader finds it too
-    kind:  its name with the numbers of layers and experts read as `*`
-    layer: the number of its layer; None outside of layers
-    head:  whether it is no part of the base model
+    names:   its name, and others by which a loader finds it too; `#` is the number of an expert
+    kind:    its name with the numbers of layers and experts read as `*`
+    layer:   the number of its layer; None outside of layers
+    head:    whether it is no part of the base model
+    experts: how many experts have one; None where it is a single tensor
     """
 
     names: Names
     kind: str
     layer: int | None = None
     head: bool = False
+    experts: int | None = None
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors it is."""
+        return 1 if self.experts is None else self.experts
+
+    def of_expert(self, expert: int) -> Wanted:
+        """That of one expert."""
+        return self._replace(names=tuple(n.replace(EXPERT, str(expert)) for n in self.names), experts=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,11 @@ class Expectation:
     wanted: tuple[Wanted, ...]
     prefix: str
     renames: Mapping[str, str]
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors it looks for."""
+        return sum(w.tensors for w in self.wanted)
 
     def normalised(self, name: str) -> str:
         """A name in a file, spelt as on disk today."""
@@ -94,7 +111,8 @@ def expectation(config: Config) -> Expectation | None:
     heads = family.heads[end] if end is not None and not _has_no_labels(config) else ()
     wanted = tuple(islice(_wanted(config, family, heads, int(layers)), _MAX_NAMES + 1))
     name = cls if isinstance(cls, str) else f"{family.stem}{'TextModel' if family.stem == 'Gemma3' else 'Model'}"
-    return Expectation(name, wanted, family.prefix, family.renames) if len(wanted) <= _MAX_NAMES else None
+    found = Expectation(name, wanted, family.prefix, family.renames)
+    return found if found.tensors <= _MAX_NAMES else None
 
 
 def _has_no_labels(config: Config) -> bool:
@@ -128,12 +146,11 @@ def _in_layer(config: Config, family: Family, layer: int, experts: int | None) -
     before, above = f"{family.prefix}.{family.stack}.{layer}.", f"{family.prefix}.{family.stack}.*."
     for name in (*family.layer, *family.more(config, layer)):
         spelt = name.split("|")
-        if _EXPERT not in name:
+        if EXPERT not in name:
             yield Wanted(tuple(before + s for s in spelt), above + spelt[0], layer)
-            continue
-        for expert in range(experts or 0):
-            numbered = tuple(before + s.replace(_EXPERT, str(expert)) for s in spelt)
-            yield Wanted(numbered, above + spelt[0].replace(_EXPERT, "*"), layer)
+        elif experts:
+            kind = above + spelt[0].replace(EXPERT, "*")
+            yield Wanted(tuple(before + s for s in spelt), kind, layer, experts=experts)
 
 
 def _prefixed(family: Family, name: str) -> str:

@@ -24,13 +24,14 @@ class MissingTensor(Rule):
 
     ## What it checks
     Beside a config.json that names a class of a common architecture of transformers: that the weights hold every tensor that
-    the class looks for, be it of the base model, of a layer, or of the head, and the value head that `value_head_prefix` names
-    there. Names that a loader understands too are let pass:
-    the base model's without its prefix, old spellings, a head that is tied to the embedding. Where the architecture is not
-    known: that no layer lacks a tensor that all other layers have, if they agree.
-    Adapters, models of a training loop's own that have other tensors in all layers, quantised weights and the fused matrices of engines for inference are not judged. Layers that are missing as a
-    whole are reported by `weights/layer-gap`, prefixes of wrappers by `weights/wrapper-prefix`, a head that is not tied by
-    `weights/tied`.
+    the class looks for, in the base model, in each layer and in the head, and the value head that `value_head_prefix` names
+    there. Names that a loader understands too are let pass: the base model's without its prefix, old spellings, a head that is
+    tied to the embedding. Where the architecture is not known: that no layer lacks a tensor that all other layers have, if
+    they agree.
+
+    Not judged are adapters, quantised weights, the fused matrices of engines for inference, and a training loop's own model
+    that has other tensors in all layers. Layers that are missing as a whole are reported by `weights/layer-gap`, prefixes of
+    wrappers by `weights/wrapper-prefix`, a head that is not tied by `weights/tied`.
 
     ## Why it matters
     `from_pretrained` and the Trainer fill in what they do not find with random numbers, and training continues from a model
@@ -80,7 +81,9 @@ def _under_a_prefix(checkpoint: Checkpoint, absent: Absent) -> Iterator[Problem]
     if any(part in name for part in wrappers_of(checkpoint, path)):
         return
     where = (
-        f"have {absent.prefix!r} before their names" if absent.prefix else "have PEFT's part of a name inside of theirs"
+        f"have {absent.prefix!r} before their names"
+        if absent.prefix
+        else "have a part of PEFT's own inside of their names"
     )
     yield Problem(
         message=f"{_share(len(absent.hidden), absent.wanted)} tensors that {absent.cls} looks for {where}, such as {name} "
