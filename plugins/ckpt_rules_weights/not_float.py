@@ -82,7 +82,7 @@ def _in_known(checkpoint: Checkpoint, family: str) -> Iterator[Problem]:
 
 
 def _in_unknown(checkpoint: Checkpoint) -> Iterator[Problem]:
-    if not any(tensor.dtype in _WIDE for *_, tensor in checkpoint.weights.items()):
+    if not any(tensor.dtype in _WIDE for file in checkpoint.weights.files for tensor in file.tensors.values()):
         return
     kinds = {k: [m for m in members if _is_parameter(m)] for k, members in tensor_kinds(checkpoint).items()}
     parameters = [located for members in kinds.values() for located in members]

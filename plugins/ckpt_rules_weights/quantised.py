@@ -16,6 +16,6 @@ _FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "
 def is_declared(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
     """Whether a configuration says that the weights are quantised, and how; MLX and others have keys of their own for it."""
     own = {"quantization_config", "compression_config"} & config.keys() or any(
-        "quant" in key.lower() and bool(value) for key, value in config.items()
+        "quant" in key.lower() and isinstance(value, Mapping) for key, value in config.items()
     )
     return bool(own) or any(map(checkpoint.listing.has_file, _FILES))
