@@ -20,6 +20,7 @@ from ckpt_rules import (
     Rule,
     saves_among,
 )
+from ckpt_rules_files.near_names import near
 
 _SHOWN = 3
 _CHECKPOINT_FILES = frozenset({
@@ -126,7 +127,9 @@ class MissingRequired(Rule):
         unmet = [
             n for n in checkpoint.unmet if self.purpose in n.purposes and not (n.commits and self.purpose == "resume")
         ]
-        yield from _missing(unmet, "copy it from where the save was written, or resume from an earlier save")
+        yield from _missing(
+            checkpoint, unmet, "copy it from where the save was written, or resume from an earlier save"
+        )
 
 
 class NotResumable(Rule):
@@ -183,25 +186,32 @@ class CommitMarker(Rule):
         if not any(needed.commits for needed in checkpoint.requirements):
             raise FactUnavailable(f"the layout {checkpoint.layout.name} has no file that commits a save")
         unmet = [needed for needed in checkpoint.unmet if needed.commits]
-        yield from _missing(unmet, "resume from an earlier save, or copy it from where the save was written")
+        yield from _missing(
+            checkpoint, unmet, "resume from an earlier save, or copy it from where the save was written"
+        )
 
 
-def _missing(unmet: Sequence[Requirement], help_: str) -> Iterator[Problem]:
+def _missing(checkpoint: Checkpoint, unmet: Sequence[Requirement], help_: str) -> Iterator[Problem]:
     """One problem for each; FactUnavailable, blocked, where the rest may lie on another node's disk."""
-    yield from (_problem(needed, help_) for needed in unmet if needed.elsewhere is None)
+    needed_elsewhere = [name for needed in checkpoint.requirements for name in needed.names]
+    for needed in unmet:
+        if needed.elsewhere is None:
+            others = set(needed_elsewhere) - set(needed.names)
+            yield _problem(needed, help_, near(checkpoint, needed.names, others))
     for needed in unmet:
         if needed.elsewhere is not None:
             raise FactUnavailable(needed.elsewhere, path=needed.names[0], blocked=True)
 
 
-def _problem(needed: Requirement, help_: str) -> Problem:
+def _problem(needed: Requirement, help_: str, found: str | None) -> Problem:
     others = f" (or {', '.join(needed.names[1:])})" if len(needed.names) > 1 else ""
+    meant = f"{found} may be it: give it the name {needed.names[0]} if it is whole; else " if found else ""
     return Problem(
         message=f"{needed.names[0]}{others} is missing: {needed.why}",
         place=Place(path=needed.names[0]),
-        help=help_,
+        help=meant + help_,
         severity=needed.severity,
-        data={"names": list(needed.names)},
+        data={"names": list(needed.names)} | ({"near": found} if found else {}),
     )
 
 
