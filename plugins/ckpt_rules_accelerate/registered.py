@@ -35,8 +35,8 @@ def no_counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> Iterator[Contr
         if values is None:
             yield Contradiction(path, "", f"{path} holds None, and no state of a registered object", "warning")
         known = values if isinstance(values, Mapping) else {}
-        for name in _COUNTERS:
-            if name in known and not _may_count(plain(known[name]), whole="epoch" not in name):
+        for name in (n for n in _COUNTERS if n in known):
+            if not _may_count(plain(known[name]), whole="epoch" not in name):
                 shown = repr(plain(known[name]))[:40]
                 words = f"{name} in {path} is {shown}, which is no count: what becomes of it is up to the script"
                 yield Contradiction(path, name, words, "warning")

@@ -193,7 +193,7 @@ def _parts(checkpoint: Checkpoint, small: Small) -> tuple[Field, ...]:
     """
     if any(e.path != METADATA and e.suffix not in _OWN_SUFFIXES for e in checkpoint.listing.files()):
         return ()
-    training = bool(saved.counters(small)) or any(_REST_OF_STATE.match(small.bare(name)) for name in small.values)
+    training = any(_REST_OF_STATE.match(small.bare(name)) for name in small.values)
     return (
         Field("optimizer", ("optimizer", "optim", "optimizers"), "error" if training else "optional", _NO_OPTIMIZER),
         Field("scheduler", ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")),

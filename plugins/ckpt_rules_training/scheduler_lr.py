@@ -66,9 +66,11 @@ class LrMismatch(Rule):
 
     def _between(self, scheduler: SchedulerState, optimizer: OptimizerState) -> Iterator[Problem]:
         if not optimizer.grouped:
-            for index, rate, nearest in strange_rates(scheduler, optimizer, self.tolerance):
+            strange = strange_rates(scheduler, optimizer, self.tolerance)
+            for index, rate, nearest in strange:
                 yield _lrs_differ(scheduler, optimizer, index, nearest, rate)
-            yield from _unused_rates(scheduler, optimizer, self.tolerance)
+            if not strange:
+                yield from _unused_rates(scheduler, optimizer, self.tolerance)
             return
         if len(scheduler.last_lr) != len(optimizer.groups):
             yield _numbers_differ(scheduler, optimizer)

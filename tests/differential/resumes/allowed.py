@@ -157,6 +157,12 @@ ALLOWED: tuple[Allowed, ...] = (
         "the names under which a script saves its model and the rest are the script's own",
     ),
     Allowed(
+        "dcp-appstate",
+        _RAISES,
+        r"^entries \| app/optim \| (dropped|renamed)$",
+        "scripts save a model and a step alone as well, and such a save is whole",
+    ),
+    Allowed(
         "trainer",
         _ALARM,
         r"^(training_args\.bin|generation_config\.json) \|  \| ",

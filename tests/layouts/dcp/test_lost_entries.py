@@ -76,7 +76,6 @@ def put(*path, value):
         ("dcp-flat", put("optimizer", value=[0]), "optimizer/missing", "optimizer", "'optimizer' is a number, where the state_dict of an optimizer belongs"),
         ("dcp-flat", drop("optimizer", "param_groups.3.weight.fused"), "optimizer/bad-hyperparameter", "optimizer.param_groups[1].fused", "fused of parameter group 1 is missing, although other groups have it, and a distributed load asks for it in each"),
         ("dcp-appstate", drop("app", "optim", "param_groups", 0, "foreach"), "optimizer/bad-hyperparameter", "optimizer.param_groups[0].foreach", "foreach of parameter group 0 is missing"),
-        ("dcp-appstate", drop("app", "optim"), "optimizer/missing", "optimizer", "there is no optimizer state"),
         ("dcp-appstate", drop("app", "model", "2.bias"), "optimizer/param-mismatch", "optimizer.state[2.bias]", "the optimizer has state for 2.bias, and the weights have no tensor by this name, as they have for the other 7"),
     ],
 )  # fmt: skip
