@@ -8,15 +8,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckpt_rules import Checkpoint, FactUnavailable, Weights
+from ckpt_rules_weights.architectures import is_draft
 from ckpt_rules_weights.expected_names import EXPERT, Expectation, Wanted, expectation
+from ckpt_rules_weights.quantised import is_quantised
 
 _LOADED = re.compile(r"(?:model|pytorch_model)(?:[.-][\w.-]+)?\.(?:safetensors|bin)")
-_PACKED = frozenset(
-    {"qweight", "qzeros", "SCB", "W_q", "weight_packed", "weight_scale", "weight_scale_inv", "input_scale"}
-)
-_PARTS_OF_A_WEIGHT = (".weight.", ".weight:_")
-_DECLARES = ("quantization_config", "compression_config", "quantization")
-_DECLARING_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
 # What engines for inference make of several matrices, to load the model by themselves.
 _FUSED = frozenset(
     {"qkv_proj", "gate_up_proj", "W_pack", "Wqkv", "c_attn", "query_key_value", "w13_weight", "qkv", "wqkv"}
@@ -57,16 +53,6 @@ def absent_names(checkpoint: Checkpoint) -> Absent:
     return checkpoint.fact(_absent_names)
 
 
-def is_quantised(weights: Weights, config: Mapping[str, object], checkpoint: Checkpoint) -> bool:
-    """Whether the weights are packed under names of their own."""
-    if any(config.get(key) is not None for key in _DECLARES) or any(map(checkpoint.listing.has_file, _DECLARING_FILES)):
-        return True
-    return any(
-        name.rpartition(".")[2] in _PACKED or any(part in name for part in _PARTS_OF_A_WEIGHT)
-        for _, name, _ in weights.items()
-    )
-
-
 def resumes_by_itself(checkpoint: Checkpoint) -> bool:
     """Whether the save is of a loop that loads the weights into whatever model it has, by whatever names it gave them."""
     if checkpoint.layout.name == "transformers-trainer":
@@ -97,7 +83,7 @@ def loadable(checkpoint: Checkpoint) -> tuple[Weights, Mapping[str, object]]:
 
 def _absent_names(checkpoint: Checkpoint) -> Absent:
     weights, config = loadable(checkpoint)
-    if "draft_vocab_size" in config:
+    if is_draft(config):
         raise FactUnavailable("a draft has only some of the tensors of the model whose model_type it bears")
     if config.get("auto_map"):
         raise FactUnavailable("the class is in a file of its own (auto_map), and so are its names")

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem
-from ckpt_rules_weights.absent_names import is_quantised
+from ckpt_rules_weights.architectures import is_draft
+from ckpt_rules_weights.quantised import is_quantised
 
 _STACK = re.compile(
     r"(?P<stack>(?:[^\d]*?\.)?(?:(?:(?:single_)?transformer_|res|encoder_|decoder_)?(?:layers?|blocks?)|h))\.(?P<number>\d{1,5})\."
@@ -32,7 +33,7 @@ def odd_layers(checkpoint: Checkpoint) -> Iterator[Problem]:
         raise FactUnavailable("quantised weights have names of their own")
     if any(part in f.path for f in weights.files for part in ("adapter", "lora")):
         raise FactUnavailable("an adapter may be on a few layers only")
-    if "draft_vocab_size" in config:
+    if is_draft(config):
         raise FactUnavailable("the layers of a draft differ from each other")
     shared = {name for f in weights.files for name in f.metadata}
     for stack, layers in _stacks(checkpoint).items():
