@@ -150,8 +150,8 @@ def _numpy_end_fault(value: list[object] | tuple[object, ...]) -> str | None:
 
 
 def _integral(value: object) -> object:
-    """A whole number that is written as a float, which numpy takes; anything else as it is."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """A float cut to a whole number, as numpy takes it; anything else as it is."""
+    return int(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
 def _length(array: object) -> int | None:

@@ -18,6 +18,8 @@ _BATCHES = "epoch_loop.batch_progress"
 _COUNTED = frozenset({"ready", "started", "processed", "completed"})
 _STEPPED = "_batches_that_stepped"
 _AUTOMATIC, _OPTIMIZER = "epoch_loop.automatic_optimization.optim_progress", ("step", "zero_grad")
+_MANUAL = "epoch_loop.manual_optimization.optim_step_progress"  # which only runs with manual optimization count on
+_READ_STATES = ("state_dict", "epoch_loop.state_dict")
 _VERSION_KEY, _SCHEDULERS, _CALLBACKS = "pytorch-lightning_version", "lr_schedulers", "callbacks"
 
 
@@ -42,9 +44,11 @@ def _in_loop(path: str, fit: Mapping[object, object]) -> Iterator[Contradiction]
         key = f"{_FIT}.{name}"
         if name == _AUTOMATIC:
             yield from _in_optimizer(path, key, value)
+        elif name == _MANUAL:
+            yield from _in_progress(path, key, value, last=False, counted=False)
         elif str(name).endswith("progress"):
             yield from _in_progress(path, key, value, last=str(name).endswith("batch_progress"))
-        elif str(name).endswith("state_dict"):
+        elif name in _READ_STATES:
             yield from _in_state(path, key, value)
     if _BATCHES not in fit and isinstance(fit.get("epoch_progress"), Mapping) and fit["epoch_progress"]:
         words = "the fit loop has no epoch_loop.batch_progress: Lightning starts the epoch again at its first batch"
@@ -60,8 +64,8 @@ def _in_optimizer(path: str, key: str, value: object) -> Iterator[Contradiction]
         yield from _in_progress(path, f"{key}.optimizer.{part}", inner.get(part), last=False)
 
 
-def _in_progress(path: str, key: str, value: object, *, last: bool) -> Iterator[Contradiction]:
-    """last: whether it says as well if the last batch was the last of all."""
+def _in_progress(path: str, key: str, value: object, *, last: bool, counted: bool = True) -> Iterator[Contradiction]:
+    """last: whether it says as well if the last batch was the last of all; counted: whether every run counts on from it."""
     needed = ("total", "current", "is_last_batch") if last else ("total", "current")
     if not isinstance(value, Mapping):
         yield _stops(path, key, value, "where a dictionary of counters belongs: Lightning stops")
@@ -77,7 +81,7 @@ def _in_progress(path: str, key: str, value: object, *, last: bool) -> Iterator[
                 yield _stops(path, f"{key}.{part}", counts, "where a dictionary of counters belongs: Lightning stops")
             continue
         for name, count in counts.items():
-            if name in _COUNTED and not isinstance(count, int | float):
+            if counted and name in _COUNTED and not isinstance(count, int | float):
                 where = f"{key}.{part}.{name}"
                 yield _stops(path, where, count, "where a number belongs: Lightning stops when it counts on")
 

@@ -46,7 +46,8 @@ def absences(optimizer: OptimizerState, group: ParamGroup) -> Iterator[tuple[str
     for name in _lost(optimizer, group) if not wanted else ():
         yield name, ABSENT, _SIBLINGS
     betas = plain(options.get("betas"))
-    if "betas" in wanted and isinstance(betas, list | tuple) and len(betas) != _TWO:
+    listed = "betas" in wanted and isinstance(betas, list | tuple)
+    if listed and (len(betas) != _TWO or None in betas):  # type: ignore[arg-type, operator]
         yield "betas", betas, "where two numbers belong"
 
 

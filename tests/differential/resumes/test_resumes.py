@@ -12,7 +12,7 @@ from tests.differential.resumes.observed import differing, flat
 from tests.differential.resumes.trees import DROP, changed, renamed
 from tests.differential.resumes.workers import TRAINERS, Bench, run
 
-SEED, MUTANTS = 16, 40
+SEED, MUTANTS = 16, 30
 PASSED, WARNED, FAILED, CRASHED = Ours(0), Ours(0, ("rng/missing: it is",)), Ours(1, ("a/b: c",)), Ours(2, (), "a/b: d")
 SAME, OTHER, STOPPED = Theirs(), Theirs("", ("weights/0.bias",)), Theirs("KeyError: 'step'")
 ANY = Mutant("optimizer.bin", "no/such/field", "dropped")

@@ -86,6 +86,7 @@ def test_an_epoch_that_starts_again(changed, trainer):
 def test_what_it_does_not_look_at(changed, trainer):
     assert findings(f"{trainer.folder}/run") == []
     assert findings(changed(*FIT, "epoch_loop.scheduler_progress", "current", value={})) == []
+    assert findings(changed(*FIT, "epoch_loop.manual_optimization.state_dict", value=None)) == []
 
 
 @pytest.mark.parametrize(

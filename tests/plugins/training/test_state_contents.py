@@ -255,6 +255,7 @@ def test_accelerate_only_logs_random_states(accelerated):
         ("weight_decay", ..., "weight_decay of parameter group 0 is missing"),
         ("eps", None, "eps of parameter group 0 is None"),
         ("eps", 1e30, "eps of parameter group 0 is 1e+30, which is absurdly large"),
+        ("betas", (None, 0.99), "betas of parameter group 0 is (None, 0.99), where two numbers belong"),
         ("betas", (0.9,), "betas of parameter group 0 is (0.9,), where two numbers belong"),
         ("betas", (0.9, 0.99, 0.9), "where two numbers belong"),
     ],
