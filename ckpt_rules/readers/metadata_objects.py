@@ -14,6 +14,7 @@ from ckpt_rules.facts.training import is_count
 from ckpt_rules.readers.torch_types import MAX_DIMENSIONS
 
 LARGEST = 1 << 62
+_MEMORY_FORMAT = 3
 _TENSOR, _BYTES = "TensorStorageMetadata", "BytesStorageMetadata"
 
 
@@ -25,11 +26,15 @@ def stored_tensor(value: object) -> StoredTensor | None:
     properties = state.get("properties")
     fields = properties.state if isinstance(properties, Opaque) else None
     dtype = fields.get("dtype") if isinstance(fields, Mapping) else next(islice(_sequence(fields), 1), None)
-    if not all(state_of(chunk).keys() >= {"offsets", "sizes"} for chunk in _sequence(state.get("chunks"))):
-        return None  # a load asks each for these attributes
-    chunks = [
-        (_size(state_of(c).get("offsets")), _size(state_of(c).get("sizes"))) for c in _sequence(state.get("chunks"))
-    ]
+    boxes = [state_of(chunk) for chunk in _sequence(state.get("chunks"))]
+    # A load compares the size with a torch.Size, which no list equals, and takes numbers out of the others.
+    size = state.get("size")
+    odd = isinstance(size, list) or not _is_size(size)
+    if odd or not all(_is_size(box.get(key)) for box in boxes for key in ("offsets", "sizes")):
+        return None
+    if isinstance(fields, tuple) and len(fields) > _MEMORY_FORMAT and not _is_memory_format(fields[_MEMORY_FORMAT]):
+        return None  # without it the properties can't be built, and with them nothing
+    chunks = [(_size(b.get("offsets")), _size(b.get("sizes"))) for b in boxes]
     return StoredTensor(
         str(dtype).removeprefix("torch."), _size(state.get("size")), tuple(Chunk(*chunk) for chunk in chunks)
     )
@@ -78,6 +83,15 @@ def state_of(value: object) -> Mapping[object, object]:
 def _size(value: object) -> tuple[int, ...]:
     inner = value.args[0] if isinstance(value, Opaque) and value.args else value
     return tuple(int(n) for n in islice(_sequence(inner), MAX_DIMENSIONS) if is_count(n))
+
+
+def _is_size(value: object) -> bool:
+    return value.type == "torch.Size" if isinstance(value, Opaque) else isinstance(value, list | tuple)
+
+
+def _is_memory_format(value: object) -> bool:
+    """Whether it is of torch's enumeration, or taken from it by name, as Python 3.11.0 to 3.11.3 pickle it."""
+    return isinstance(value, Opaque) and value.type.endswith(("_MEM_FORMAT_ENCODING", ".getattr"))
 
 
 def _sequence(value: object) -> Iterator[object]:

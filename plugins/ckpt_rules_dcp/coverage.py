@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import islice, pairwise
 from math import prod
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -28,6 +29,7 @@ from ckpt_rules_dcp.saved import METADATA, small_values
 from ckpt_rules_dcp.tiling import fault_in
 
 _SHOWN, _MOST = 3, 20
+_T = TypeVar("_T")
 
 
 class ChunkCoverage(Rule):
@@ -152,9 +154,13 @@ def _ranges(path: str, size: int, items: list[StoredItem]) -> Iterator[Problem]:
 def _tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
     placed = metadata.items.counts()
     in_pieces = _is_of_a_rank(metadata.path)
-    for name, tensor in metadata.tensors.items():
-        if fault := _unplaced(tensor, placed[name]) or (None if in_pieces else fault_in(tensor)):
-            yield _of_tensor(metadata.path, name, tensor, fault)
+    faults = (
+        (name, tensor, fault)
+        for name, tensor in metadata.tensors.items()
+        if (fault := _unplaced(tensor, placed[name]) or (None if in_pieces else fault_in(tensor)))
+    )
+    for (name, tensor, fault), more in _bounded(faults):
+        yield _of_tensor(metadata.path, name, tensor, f"{fault}{more}")
     absent = sorted(n for n in metadata.objects if not placed[n])
     if absent:
         have = "object has" if len(absent) == 1 else "objects have"
@@ -162,9 +168,18 @@ def _tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
         yield _problem(words, metadata.path, data={"objects": absent[:100]})
 
 
+def _bounded(found: Iterable[_T]) -> Iterator[tuple[_T, str]]:
+    """The first few, the last of them with words for those that are left out."""
+    rest = iter(found)
+    shown = list(islice(rest, _MOST))
+    more = sum(1 for _ in rest)
+    for index, one in enumerate(shown, 1):
+        yield one, f" ... and {more:,} more likewise" if more and index == _MOST else ""
+
+
 def _entries(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[Problem]:
-    for name in islice(undescribed(metadata), _MOST):
-        words = f"{metadata.path} has a place for {name}, and no description of it: a load stops with 'Missing key'"
+    for name, more in _bounded(undescribed(metadata)):
+        words = f"{metadata.path} has a place for {name}, and no description of it that a load can use: it stops{more}"
         yield _problem(words, metadata.path, tensor=name)
     if gone := lost(metadata):
         words = (

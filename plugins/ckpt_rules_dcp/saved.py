@@ -202,6 +202,7 @@ def optimizer_state(
 def folded(values: Mapping[str, object]) -> Mapping[object, object] | None:
     """An optimizer's `state_dict` of entries such as `state.0.weight.exp_avg` and `param_groups.0.weight.lr`; None of none."""
     state: dict[str, dict[str, object]] = defaultdict(dict)
+    objects: dict[str, object] = {}
     groups: dict[int, dict[str, object]] = defaultdict(dict)
     owners: dict[str, dict[str, object]] = defaultdict(dict)
     for name, value in values.items():
@@ -209,12 +210,32 @@ def folded(values: Mapping[str, object]) -> Mapping[object, object] | None:
         owner, _, field = rest.rpartition(".")
         if kind == "state" and owner:
             state[owner][field] = value
+            objects[rest] = value
         elif kind == "param_groups" and _NUMBER.fullmatch(owner):
             groups[int(owner)][field] = value
         elif kind == "param_groups" and owner:
             owners[owner][field] = value
     listed = [groups[n] for n in sorted(groups)] or _alike(owners)
-    return {"state": _by_parameter(state, listed), "param_groups": listed} if state or listed else None
+    whole = _with_others(state, objects, _parameters(listed))
+    return {"state": _by_parameter(whole, listed), "param_groups": listed} if state or listed else None
+
+
+def _with_others(
+    state: Mapping[str, Mapping[str, object]], objects: Mapping[str, object], names: set[str]
+) -> dict[str, object]:
+    """The state with what lies in the place of a parameter's dictionary: a list, of which each item is an entry, or an object."""
+    found: dict[str, object] = {
+        owner: list(fields.values()) if all(map(_NUMBER.fullmatch, fields)) else fields
+        for owner, fields in state.items()
+    }
+    for name in names & objects.keys() - found.keys():
+        owner = name.rpartition(".")[0]
+        found[name] = objects[name]
+        if owner not in names:
+            found[owner] = rest = {k: v for k, v in state[owner].items() if f"{owner}.{k}" not in names}
+            if not rest:
+                del found[owner]
+    return found
 
 
 def _alike(owners: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
@@ -240,10 +261,14 @@ def _unflattened(whole: Mapping[object, object]) -> Mapping[object, object]:
     return {**whole, "state": _by_parameter(named, [g for g in groups if isinstance(g, Mapping)])}
 
 
+def _parameters(groups: Iterable[Mapping[str, object]]) -> set[str]:
+    listed = [group.get("params") for group in groups]
+    return {p for params in listed if isinstance(params, list | tuple) for p in params if isinstance(p, str)}
+
+
 def _by_parameter(state: Mapping[str, object], groups: Iterable[Mapping[str, object]]) -> dict[object, object]:
     """The state by what the groups call their parameters: a save makes text of the numbers of those without a name."""
-    listed = [group.get("params") for group in groups]
-    names = {p for params in listed if isinstance(params, list | tuple) for p in params if isinstance(p, str)}
+    names = _parameters(groups)
     return {int(k) if k not in names and _NUMBER.fullmatch(k) else k: v for k, v in state.items()}
 
 

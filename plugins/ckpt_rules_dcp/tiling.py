@@ -16,6 +16,8 @@ _Boxes = dict[tuple[tuple[int, ...], tuple[tuple[int, int], ...]], int]
 def fault_in(tensor: StoredTensor) -> str | None:
     """What is wrong with the chunks of a tensor, to follow its name and shape."""
     shape, chunks = tensor.shape, tensor.chunks
+    if odd := next((c for c in chunks if len(c.offsets) != len(c.sizes)), None):
+        return f"has a chunk of {len(odd.sizes):,} dimensions that begins at {list(odd.offsets)}"
     if tensor.is_whole:
         return None
     if any(not _within(chunk, shape) for chunk in chunks):

@@ -48,7 +48,7 @@ class UntrainedParameter(Rule):
             params = [p for g in optimizer.groups for p in g.params]
             if optimizer.path != METADATA or not all(isinstance(p, str) for p in params):
                 continue
-            held = {k for k, s in optimizer.states.items() if s.tensors or s.step is not None}
+            held = {k for k, s in optimizer.states.items() if s.tensors or s.step is not None or s.odd}
             bare = [str(p) for p in params if p not in held]
             if bare and len(bare) <= self.most * len(params):
                 yield _problem(checkpoint, optimizer, bare, len(params))

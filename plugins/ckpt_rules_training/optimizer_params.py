@@ -109,7 +109,9 @@ def _shared_parameters(optimizer: OptimizerState) -> Iterator[Problem]:
 
 def _half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
     """Adam's moments come in pairs: with one of the two, the next update stops with a KeyError."""
-    if not any(s.tensors.keys() >= _ADAM for s in optimizer.states.values()):
+    whole = any(s.tensors.keys() >= _ADAM for s in optimizer.states.values())
+    # In a distributed save each is an entry of its own: all may have lost one, some this and some the other.
+    if not whole and not (optimizer.path == _DISTRIBUTED and _names(optimizer) == _ADAM):
         return
     halves = [(k, _ADAM - s.tensors.keys()) for k, s in optimizer.states.items() if _is_half(s)]
     if halves:
@@ -148,9 +150,13 @@ def _shapes(state: ParamState) -> set[Shape]:
     return {t.shape for n, t in state.tensors.items() if n in _ELEMENTWISE}
 
 
+def _names(optimizer: OptimizerState) -> set[str]:
+    return {n for s in optimizer.states.values() for n in (*s.tensors, *s.hidden)}
+
+
 def _moment_shapes(optimizer: OptimizerState) -> dict[object, Shape]:
     """The shape that each parameter's moments have; nothing where the optimizer keeps other things as well."""
-    names = {n for s in optimizer.states.values() for n in (*s.tensors, *s.hidden)}
+    names = _names(optimizer)
     if not names <= _ELEMENTWISE | _SCALARS:
         return {}
     found = {k: _shapes(s) for k, s in optimizer.states.items()}

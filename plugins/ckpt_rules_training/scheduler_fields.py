@@ -115,7 +115,8 @@ def _absent(scheduler: SchedulerState) -> str | None:
         return None
     classes = [{n.rstrip("!") for n in names} for names in _NUMBERS.values()]
     known = {name for fields in classes for name in fields}
-    own = {n for n in values.keys() - _COMMON - _OTHERS if n in known or not any(is_almost(n, k) for k in known)}
+    heads = {str(n).partition(".")[0] for n in values}  # of a dictionary, each value is an entry of its own
+    own = {n for n in heads - _COMMON - _OTHERS if n in known or not any(is_almost(n, k) for k in known)}
     possible = [fields for fields in classes if own & fields]
     lacking = [sorted(fields - values.keys()) for fields in possible if own <= fields]
     if lacking and all(lacking):

@@ -165,3 +165,92 @@ def test_a_tensor_whose_pickle_is_damaged(saves, tmp_path):
     assert "app.model.2.bias can't be read from its place in __0_0.distcp (" in found[3]
     with pytest.raises(BaseException):  # noqa: B017, PT011 - DCP's own is no Exception
         trainer.resume(str(out))
+
+
+def as_list(state):
+    entry = state["app"]["optim"]["state"]
+    entry["3.weight"] = list(entry["3.weight"].values())
+
+
+def as_number(state):
+    state["app"]["optim"]["state"]["3.weight"] = 5
+
+
+@pytest.mark.parametrize(("change", "said"), [(as_list, "a list of 3"), (as_number, "a number")])
+def test_something_else_in_the_place_of_a_parameters_state(change, said, changed):
+    trainer, path, found = changed("dcp-appstate", change)
+    assert [f[:3] for f in found] == [("error", "optimizer/incomplete-state", "optimizer.state[3.weight]")], found
+    assert f"the state of parameter 3.weight is {said}, where a dictionary belongs" in found[0][3]
+    with pytest.raises(BaseException, match="Missing key"):
+        trainer.resume(path)
+
+
+def test_every_other_entry_of_the_optimizer_is_lost(changed):
+    def half(state):
+        state["optimizer"] = {name: value for n, (name, value) in enumerate(state["optimizer"].items()) if n % 2}
+
+    trainer, path, found = changed("dcp-flat", half)
+    assert [f[:3] for f in found] == [("error", "optimizer/param-mismatch", "optimizer.state[0.weight]")], found
+    assert "parameter 0.weight has no exp_avg_sq, which others have, and 7 more lack one as well" in found[0][3]
+    with pytest.raises(BaseException, match="Missing key"):
+        trainer.resume(path)
+
+
+@pytest.mark.parametrize("field", ["eta_min", "T_max", "_get_lr_called_within_step"])
+def test_a_dictionary_in_the_place_of_a_schedulers_field(field, changed):
+    trainer, path, found = changed("dcp-flat", put("lr_scheduler", field, value={"a": 1, "b": {"lr": 2}}))
+    (one,) = [f for f in found if f[0] == "error"]
+    assert one[1:3] == ("scheduler/bad-field", f"lr_scheduler.{field}")
+    assert "is missing, and a distributed load asks for it, and stops" in one[3]
+    with pytest.raises(BaseException, match="Missing key"):
+        trainer.resume(path)
+
+
+SIZES = [("size", {"sizes": ()}), ("size", None), ("size", [8, 8]), ("offsets", {"sizes": (0,)}), ("offsets", None)]
+
+
+@pytest.mark.parametrize(("where", "value"), [*SIZES, ("offsets", [0]), ("sizes", {"sizes": (0,)}), ("sizes", "text")])
+def test_sizes_of_another_kind(where, value, saves, tmp_path):
+    trainer, save = saves["dcp-appstate"]
+    name = "app.model.2.bias" if value == [0] else "app.optim.state.3.weight.exp_avg"
+    value = [] if value == [0] else value
+
+    def change(metadata):
+        described = metadata.state_dict_metadata[name]
+        setattr(described if where == "size" else described.chunks[0], where, value)
+
+    found = metadata_with(save, tmp_path / "step-3", change)
+    assert any(f[:2] == ("error", "ranks/chunk-coverage") and name in f[3] for f in found), found
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - DCP's own is no Exception
+        trainer.resume(str(tmp_path / "step-3"))
+
+
+def test_a_memory_format_of_another_class(saves, tmp_path):
+    trainer, save = saves["dcp-appstate"]
+    properties = torch.distributed.checkpoint.metadata.TensorProperties
+    written = properties.__getstate__
+
+    def change(metadata):
+        def other(self):
+            dtype, layout, needed, _, pinned = written(self)
+            return dtype, layout, needed, torch.Size([8]), pinned
+
+        patch.setattr(properties, "__getstate__", other)
+
+    with pytest.MonkeyPatch.context() as patch:
+        found = metadata_with(save, tmp_path / "step-3", change)
+    assert [f for f in found if f[1] == "ranks/chunk-coverage" and "no description of it" in f[3]], found
+    with pytest.raises(BaseException, match="memory_format"):
+        trainer.resume(str(tmp_path / "step-3"))
+
+
+@pytest.mark.parametrize("part", ["state_dict_metadata", "storage_data"])
+def test_very_many_that_are_null_are_told_of_some(part, saves, tmp_path):
+    found = metadata_with(
+        saves["dcp-appstate"][1],
+        tmp_path / "step-3",
+        lambda m: getattr(m, part).update(dict.fromkeys(getattr(m, part))),
+    )
+    found = [f[3] for f in found if f[1] == "ranks/chunk-coverage"]
+    assert len(found) <= 22
+    assert len([f for f in found if f.endswith(" more likewise")]) == 1
