@@ -25,6 +25,12 @@ class Arguments:
         value = self.values.get(name)
         return int(value) if is_count(value) and value > 0 else None
 
+    def choice(self, name: str) -> str | None:
+        """What was chosen of several, such as `steps`; None where that is not known."""
+        value = self.values.get(name)
+        chosen = next(iter(value.args), None) if isinstance(value, Opaque) else value
+        return chosen if isinstance(chosen, str) else None
+
     @property
     def accumulation(self) -> int:
         """Batches per optimizer update."""

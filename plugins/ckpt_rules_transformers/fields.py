@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, misspelling_of
 from ckpt_rules_training.words import shown
+from ckpt_rules_transformers.arguments import Arguments, arguments
 from ckpt_rules_transformers.sharded import STATE
 
 # Every field that a release of transformers has ever written: none was dropped since 3.0.
@@ -41,6 +42,12 @@ _DOUBTFUL = {
     "best_metric": _Kind((int, float, type(None)), "a number or null", "no new metric can be compared with it"),
     "best_global_step": _Kind((int, float, type(None)), "a number or null", "it names the step of the best save"),
 }
+_BY_STEPS = "steps"
+# By field: the argument that says when, by its names in releases, and whether runs do it by steps unless they are told.
+_DIVISORS = {
+    "logging_steps": (("logging_strategy",), True),
+    "eval_steps": (("eval_strategy", "evaluation_strategy"), False),
+}
 
 
 class RefusedField(Rule):
@@ -49,7 +56,8 @@ class RefusedField(Rule):
     ## What it checks
     That every field of trainer_state.json is one that a release of transformers knows, and that those which a resume counts
     or compares with hold what it can count with: `logging_steps`, `save_steps`, `train_batch_size`, `total_flos`,
-    `stateful_callbacks` and `best_model_checkpoint`; and, a warning, `best_metric` and `best_global_step`. Fields that older
+    `stateful_callbacks` and `best_model_checkpoint`; that `global_step` is a whole number, and `logging_steps` and `eval_steps` not
+    0 where the run logs or evaluates by steps; and, a warning, `best_metric` and `best_global_step`. Fields that older
     releases did not write may be absent.
 
     ## Why it matters
@@ -79,6 +87,28 @@ class RefusedField(Rule):
             if key in values and not _fits(values[key], kind):
                 yield _wrong(key, values[key], kind).model_copy(update={"severity": Severity.WARNING})
         yield from _incomplete(values)
+        yield from _counted(values)
+        yield from _divisors(values, arguments(checkpoint))
+
+
+def _counted(values: Mapping[object, object]) -> Iterator[Problem]:
+    step = values.get("global_step")  # one that is no whole number is left to progress/invalid
+    if isinstance(step, float) and step.is_integer():
+        then = "the resume stops when it counts epochs with it: 'float' object cannot be interpreted as an integer"
+        yield _wrong("global_step", step, _Kind((int,), "written as a whole number, without a fraction", then))
+
+
+def _divisors(values: Mapping[object, object], told: Arguments) -> Iterator[Problem]:
+    """Zero in fields that a run which logs or evaluates by steps divides by; other runs may have it there."""
+    for key, (strategies, always) in _DIVISORS.items():
+        value, strategy = values.get(key), next(filter(None, map(told.choice, strategies)), None)
+        if value != 0 or isinstance(value, bool) or strategy not in {None, _BY_STEPS}:
+            continue
+        if strategy or always:
+            problem = _wrong(
+                key, value, _Kind((int,), "more than 0", "the first step divides by it: ZeroDivisionError")
+            )
+            yield problem if strategy else problem.model_copy(update={"severity": Severity.WARNING})
 
 
 def _fits(value: object, kind: _Kind) -> bool:

@@ -11,6 +11,7 @@ _SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "max_position_embeddings", "n_embd", "n_layer", "n_head",
 )  # fmt: skip
+_COMPARED = "vocab_size"
 _DTYPES = ("dtype", "torch_dtype")
 _MORE_DTYPES = frozenset({"auto", "float", "double", "half", "bfloat", "int", "long", "short", "cfloat", "cdouble"})
 
@@ -19,7 +20,8 @@ class BadConfigField(Rule):
     """A field of config.json holds what transformers can't build a configuration from.
 
     ## What it checks
-    The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, several of them or null, and
+    The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, several of them or null (of
+    `vocab_size` one, where tokens such as `eos_token_id` are compared with it), and
     `dtype` or `torch_dtype` is the name of a dtype of torch. Where config.json names no `model_type` or `architectures`, it is
     not one of transformers and is left alone.
 
@@ -42,12 +44,22 @@ class BadConfigField(Rule):
             return
         for name in _SIZES:
             value = values.get(name)
-            if isinstance(value, str) or (isinstance(value, Mapping | list) and not value):
+            several = isinstance(value, Mapping | list)
+            if isinstance(value, str) or (several and (not value or (name == _COMPARED and _is_compared(values)))):
                 yield _problem(config.path, name, value, "where a number belongs")
         for name in _DTYPES:
             value = values.get(name)
             if isinstance(value, str) and not _is_dtype(value.removeprefix("torch.")):
                 yield _problem(config.path, name, value, "which is no dtype of torch")
+
+
+def _is_compared(values: Mapping[str, object]) -> bool:
+    """Whether transformers, as it builds the configuration, compares the ids of special tokens with the size of the vocabulary.
+
+    A model with code of its own may have several vocabularies.
+    """
+    ids = (v for k, v in values.items() if k.endswith("_token_id"))
+    return "auto_map" not in values and any(isinstance(v, int) and v >= 0 for v in ids)
 
 
 def _is_dtype(name: str) -> bool:

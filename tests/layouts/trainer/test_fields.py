@@ -63,6 +63,18 @@ def test_a_field_that_a_resume_cannot_count_with(edited, key, value):
     assert message.startswith(f"{key} is {'null' if value is None else repr(value)} and must be a ")
 
 
+def test_zero_in_a_field_that_the_run_divides_by(edited):
+    [(severity, _, key, message)] = found(edited(logging_steps=0, eval_steps=0))
+    assert (severity, key) == ("error", "logging_steps")
+    assert message == "logging_steps is 0 and must be more than 0: the first step divides by it: ZeroDivisionError"
+
+
+def test_a_whole_step_that_is_written_with_a_fraction(edited):
+    [(severity, _, key, message)] = found(edited(global_step=4.0))
+    assert (severity, key) == ("error", "global_step")
+    assert message.startswith("global_step is 4.0 and must be written as a whole number, without a fraction")
+
+
 def test_null_is_right_where_the_trainer_writes_it(edited):
     assert found(edited(best_model_checkpoint=None, eval_steps=None, best_metric=None, log_history=None)) == []
 

@@ -86,6 +86,18 @@ def test_fields_that_some_models_have(fields, model):
     run_rule(BadConfigField(), model(**fields)).assert_passed()
 
 
+def test_several_vocabularies_that_a_token_is_compared_with(model):
+    from transformers import AutoConfig
+
+    path = model(vocab_size=[64], eos_token_id=2)
+    found = run_rule(BadConfigField(), path).assert_one(path="config.json", key="vocab_size", severity="error")
+    assert "vocab_size in config.json is [64], where a number belongs" in found.message
+    with pytest.raises(Exception, match="expected int|not supported between"):
+        AutoConfig.from_pretrained(path)
+    own = {"auto_map": {"AutoConfig": "configuration.Config"}}
+    run_rule(BadConfigField(), model(vocab_size=[64], eos_token_id=2, **own)).assert_passed()
+
+
 def test_a_config_of_somebody_else(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": "large", "dtype": "mixed"}))
     save_file(tensors(), tmp_path / "model.safetensors")
