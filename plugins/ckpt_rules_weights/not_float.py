@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import FLOAT_DTYPES, Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules import (
+    FLOAT_DTYPES,
+    Checkpoint,
+    FactUnavailable,
+    Place,
+    Problem,
+    Rule,
+    Severity,
+    WeightFile,
+    state_dicts,
+)
 from ckpt_rules_weights.architectures import FAMILIES
 from ckpt_rules_weights.kinds import Located, tensor_kinds
 from ckpt_rules_weights.quantised import QUANTISED, is_declared
 
+_OF_MODULE = re.compile(r".+\.(weight|bias)")
 _WIDE = frozenset({"int16", "uint16", "int32", "uint32", "int64", "uint64"})
 _PACKED = frozenset({"int8", "uint8", "bool"})
 _FLOAT8 = frozenset(d for d in FLOAT_DTYPES if d.startswith("float8"))
@@ -21,16 +33,17 @@ _DECLARE = (
 
 
 class NotFloat(Rule):
-    """Weights are stored as integers or float8, and nothing says how they are to be read.
+    """Weights are stored as integers or float8 and nothing says how they are to be read, or as something other than a tensor.
 
     ## What it checks
     The dtype of every `weight` and `bias`. In an architecture that is known, each must be floating-point, where config.json names
     no quantisation; float8 alone is a warning, and an error beside scales that nothing asks for. In any other model: weights that
     are integers in one layer and floating-point in the next, and weights that are integers of 16 bits and more throughout.
+    In a model's `state_dict` that torch saved: a number, text or a dictionary under the name of a module's `weight` or `bias`.
 
     ## Why it matters
     Loaders cast what they find: a norm of 0.98 that was stored as an integer is 0, packed numbers are taken for values. Nothing is
-    said, and the model is broken.
+    said, and the model is broken. At what is no tensor, `load_state_dict` stops.
 
     ## How to repair
     Resume from an earlier save, and look at what casts the weights. Where they are quantised, put the configuration that says how
@@ -41,7 +54,9 @@ class NotFloat(Rule):
     tags = frozenset({"load", "resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each dtype in each file."""
+        """One problem for each dtype in each file, and one for what is no tensor."""
+        for file in checkpoint.weights.files:
+            yield from _no_tensors(file, _state_dict(checkpoint, file))
         config = _config(checkpoint)
         if is_declared(checkpoint, config) or "float8" in str(config.get("dtype", config.get("torch_dtype"))):
             raise FactUnavailable("the configuration says that the weights are quantised")
@@ -57,6 +72,32 @@ def _config(checkpoint: Checkpoint) -> Mapping[str, object]:
         return checkpoint.config.values
     except FactUnavailable:
         return {}
+
+
+def _state_dict(checkpoint: Checkpoint, file: WeightFile) -> Mapping[object, object]:
+    """What a file of torch keeps under the key of the weights; nothing where it is of another format, or no dictionary."""
+    if file.format != "torch":
+        return {}
+    try:
+        value = checkpoint.contents(file.path)
+    except FactUnavailable:
+        return {}
+    value = value.get(file.key) if file.key and isinstance(value, Mapping) else value
+    return value if isinstance(value, Mapping) else {}
+
+
+def _no_tensors(file: WeightFile, entries: Mapping[object, object]) -> Iterator[Problem]:
+    found = [(k, v) for k, v in entries.items() if isinstance(k, str) and _OF_MODULE.fullmatch(k)]
+    odd = [(k, v) for k, v in found if isinstance(v, Mapping | int | float | str)]
+    if odd and 2 * len(odd) < len(found):
+        name, value = odd[0]
+        more = f" (and {len(odd) - 1:,} more like it)" if len(odd) > 1 else ""
+        yield Problem(
+            message=f"{name} is {state_dicts.described(value)}{more}, where a tensor belongs: load_state_dict stops at it",
+            place=Place(path=file.path, tensor=name, key=file.key or None),
+            help="resume from an earlier save, or take the tensor from another copy of this one",
+            data={"tensors": [k for k, _ in odd[:100]], "count": len(odd)},
+        )
 
 
 def _is_parameter(located: Located) -> bool:

@@ -108,3 +108,14 @@ def test_one_batch_too_many(tmp_path):
     assert message.startswith(
         "7 batches were fetched in 2 epochs, of which the last had 3: a resume has trained one batch too"
     )
+
+
+@pytest.mark.parametrize("value", [{}, {0: {"step": 3}}, 3, "text"])
+def test_a_weight_that_is_no_tensor(tmp_path, value):
+    weights = {**torch.nn.Linear(4, 2).state_dict(prefix="layer."), "layer._extra_state": {"any": 1}}
+    assert "weights/not-float" not in [f[1] for f in saved(tmp_path, state_dict=weights)]
+    told = saved(tmp_path, state_dict={**weights, "other.weight": torch.ones(2), "layer.bias": value})
+    (one,) = [f for f in told if f[1] == "weights/not-float"]
+    assert (one[0], one[2]) == ("error", "state_dict")
+    assert one[3].startswith("layer.bias is ")
+    assert "where a tensor belongs: load_state_dict stops at it" in one[3]
