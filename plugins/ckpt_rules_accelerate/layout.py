@@ -43,7 +43,7 @@ from ckpt_rules import (
 from ckpt_rules_accelerate import fsdp, zero
 from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbered, numbers_of, only, random_states
 from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
-from ckpt_rules_accelerate.registered import counts_in, no_counts_in
+from ckpt_rules_accelerate.registered import counts_in, no_counts_in, scheduler_in
 from ckpt_rules_deepspeed.masters import masters_of
 
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
@@ -145,14 +145,15 @@ class Accelerate(Layout):
         if saves and not numbered(checkpoint, "scheduler"):
             return zero.scheduler_in(checkpoint, saves)
         path = only(checkpoint, "scheduler")
-        return state_dicts.scheduler(checkpoint.contents(path), path, "", alone=True)
+        return scheduler_in(checkpoint, path, numbered(checkpoint, "custom_checkpoint"))
 
     def schedulers(self, checkpoint: Checkpoint) -> tuple[SchedulerState, ...]:
         """Each prepared scheduler."""
         paths = numbered(checkpoint, "scheduler")
         if len(paths) < 2:
             return (checkpoint.scheduler,)
-        return tuple(state_dicts.scheduler(checkpoint.contents(p), p, "", alone=True) for p in paths)
+        registered = numbered(checkpoint, "custom_checkpoint")
+        return tuple(scheduler_in(checkpoint, p, registered) for p in paths)
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, TensorInfo, is_count, plain
+from ckpt_rules import (
+    Checkpoint,
+    Contradiction,
+    FactUnavailable,
+    SchedulerState,
+    TensorInfo,
+    is_count,
+    plain,
+    state_dicts,
+)
 
 _COUNTERS = ("epoch", "step", "global_step", "completed_steps", "completed_epochs")
+_OF_TORCH = frozenset({"last_epoch", "base_lrs", "_step_count", "_last_lr", "_schedulers"})
 _MOST_COUNTED = 1e15
 
 
@@ -40,6 +50,29 @@ def no_counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> Iterator[Contr
                 shown = repr(plain(known[name]))[:40]
                 words = f"{name} in {path} is {shown}, which is no count: what becomes of it is up to the script"
                 yield Contradiction(path, name, words, "warning")
+
+
+def scheduler_in(checkpoint: Checkpoint, path: str, registered: Iterable[str]) -> SchedulerState:
+    """A prepared scheduler; FactUnavailable, blocked, where its file holds what a registered object counts.
+
+    Loaded into a scheduler of torch, a number called `step` takes the place of the method.
+    """
+    values = checkpoint.contents(path)
+    if isinstance(values, Mapping) and "step" in values and not values.keys() & _OF_TORCH:
+        for other in registered:
+            if _keys(checkpoint, other) == values.keys():
+                counted = ", ".join(sorted(map(str, values)))[:80]
+                said = f"{path} holds what {other} does ({counted}), where the state_dict of a scheduler belongs"
+                raise FactUnavailable(said, path=path, blocked=True)
+    return state_dicts.scheduler(values, path, "", alone=True)
+
+
+def _keys(checkpoint: Checkpoint, path: str) -> Iterable[object]:
+    try:
+        values = checkpoint.contents(path)
+    except FactUnavailable:
+        return ()
+    return values.keys() if isinstance(values, Mapping) else ()
 
 
 def _may_count(value: object, *, whole: bool) -> bool:

@@ -57,6 +57,15 @@ def test_a_scheduler_that_was_registered_and_not_prepared(copied):
     assert not report.findings, said(report)
 
 
+def test_a_registered_object_in_the_place_of_the_scheduler(copied):
+    checkpoint = copied(TRAIN, "counted", "mid")
+    shutil.copy(checkpoint / "custom_checkpoint_0.pkl", checkpoint / "scheduler.bin")
+    (found,) = [f for f in verify(checkpoint).findings if f.rule == "scheduler/missing"]
+    assert (found.severity, found.place.path) == ("error", "scheduler.bin")
+    assert "scheduler.bin holds what custom_checkpoint_0.pkl does (" in found.message
+    assert "where the state_dict of a scheduler belongs" in found.message
+
+
 HARMLESS = {
     "model.safetensors of another step": "same names and shapes: only a digest could tell",
     "custom_checkpoint_0.pkl missing": "how many objects were registered is known to the script alone",
