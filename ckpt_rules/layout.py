@@ -101,6 +101,9 @@ class Layout:
     """Globs of files that neither a resume nor a loading of the weights needs, such as the arguments of the run: damage to
     them is a warning."""
 
+    reads_weights: ClassVar[bool] = False
+    """Whether a save is understood only with weights: where none are found that can be read, the verdict is unknown."""
+
     resumable: ClassVar[bool] = True
     """Whether such a directory can hold a training state. One that can't, a final model or adapter, is often written above the
     checkpoints of its run, and does not hide them. See `nothing_to_resume`."""

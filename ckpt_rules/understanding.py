@@ -49,7 +49,8 @@ def not_understood(checkpoint: Checkpoint, purpose: str) -> Unknown | None:
     if checkpoint.match is None:
         return Unknown("no layout recognises this directory: only its files were checked")
     if any(_is_there(checkpoint, part) for part in _PARTS):
-        return None if _may_have_weights(checkpoint) else Unknown("no weights were found that anybody can read", _WHERE)
+        lost = checkpoint.layout.reads_weights and not _may_have_weights(checkpoint)
+        return Unknown("no weights were found that anybody can read", _WHERE) if lost else None
     return Unknown(
         f"it is read as {checkpoint.layout.title}, but neither an optimizer nor progress was found in it: only its files and "
         "weights were checked"

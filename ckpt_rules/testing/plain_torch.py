@@ -44,7 +44,7 @@ def build_plain_torch(  # noqa: PLR0913 - each keyword is one thing that a test 
     updates:           what optimizer and scheduler count; by default what the counters imply
     global_step:       True records the updates that the counters imply, False nothing, a number itself
     weights:           `safetensors`, `bin`, `sharded`, `sharded-bin`, or None for none
-    dtype:             of the saved weights, `float32`, `bfloat16` or `float16`; the optimizer's moments are float32
+    dtype:             of the weights and of the optimizer's moments: `float32`, `bfloat16` or `float16`
     config:            entries of `config.json` that differ; the model is built to fit them
     optimizer:         name of a class in `torch.optim`, or None; without torch `AdamW`, `Adam`, `SGD`
     optimizer_options: its options, `lr` among them

@@ -54,10 +54,10 @@ def _has_state(recipe: Recipe) -> bool:
 
 
 def _moments(recipe: Recipe, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    average = Tensor.random(shape, seed=f"{recipe.seed} {shape}", scale=1e-3)
+    average = Tensor.random(shape, seed=f"{recipe.seed} {shape}", scale=1e-3, dtype=recipe.dtype)
     if recipe.optimizer == "SGD":
         return {"momentum_buffer": average}
-    square = Tensor.of((v * v for v in average.values()), shape)
+    square = Tensor.of((v * v for v in average.values()), shape, recipe.dtype)
     return {"step": Tensor.full((), recipe.updates), "exp_avg": average, "exp_avg_sq": square}
 
 

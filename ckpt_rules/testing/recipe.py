@@ -21,7 +21,7 @@ class Recipe:
     planned:   optimizer updates after which a cosine schedule has come down to zero
     scaler:    True for a gradient scaler in use, False for a disabled one, None for none
     rng:       True for the state of python's and torch's generators, "numpy" for NumPy's as well
-    dtype:     of the saved weights; training is in float32
+    dtype:     of the weights, and of the optimizer's moments
     """
 
     config: Mapping[str, Any]

@@ -26,11 +26,20 @@ def train(recipe: Recipe) -> Parts:
     dtype = getattr(torch, recipe.dtype)
     return Parts(
         weights={name: p.detach().to(dtype) for name, p in parameters.items()},
-        optimizer=optimizer.state_dict() if optimizer else None,
+        optimizer=_in_dtype(optimizer.state_dict(), dtype) if optimizer else None,
         scheduler=scheduler.state_dict() if scheduler else None,
         scaler=_scaler(recipe),
         rng=_rng(recipe, generator),
     )
+
+
+def _in_dtype(state: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """An optimizer's `state_dict` as if the weights had been trained in the dtype that they are saved in."""
+    moments = {
+        key: {n: t.to(dtype) if hasattr(t, "to") and t.is_floating_point() and t.ndim else t for n, t in values.items()}
+        for key, values in state["state"].items()
+    }
+    return {**state, "state": moments}
 
 
 def _parameters(recipe: Recipe, generator: Any) -> dict[str, Any]:

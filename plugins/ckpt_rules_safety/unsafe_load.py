@@ -18,7 +18,8 @@ TORCHSCRIPT = "torchscript"
 _LAST_PROTOCOL = 3
 _REFUSED = "weights-only"
 _SHOWN = 5
-_GENERATORS = re.compile(r"rng|random_states?", re.IGNORECASE)
+# `rng_state.pth` and `rng_state_0.pth` are the Trainer's, whose scripts let through what it saves.
+_GENERATORS = re.compile(r"(?!rng_state(?:_\d+)?\.pth)(?:rng|random_states?)", re.IGNORECASE)
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 

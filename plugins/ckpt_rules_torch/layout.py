@@ -43,6 +43,7 @@ class PlainTorch(Layout):
     name = "plain-torch"
     title = "plain torch checkpoint"
     one_file = True
+    reads_weights = True
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By the state file; faintly by weights alone, for whoever asks whether training can be resumed from them."""

@@ -29,6 +29,11 @@ def _electra(config: Config, layer: int | None) -> Names:
     return names("embeddings_project.{weight,bias}") if projected else ()
 
 
+def _deberta(config: Config, layer: int | None) -> Names:
+    placed = layer is None and says(config, "position_biased_input", default=True)
+    return names("embeddings.position_embeddings.weight") if placed else ()
+
+
 def _modernbert(config: Config, layer: int | None) -> Names:
     norms = (
         ("embeddings.norm", "final_norm")
@@ -200,6 +205,7 @@ ENCODERS: Mapping[str, Family] = {
             "ForQuestionAnswering": _SPANS,
         },
         output="",
+        more=_deberta,
     ),
     "modernbert": replace(
         _BERT,

@@ -20,7 +20,7 @@ EXPECTED = yaml.safe_load((HERE / "built.yaml").read_text(encoding="utf-8"))
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     with tarfile.open(HERE / "built.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, filter="tar")  # one link is to an absolute path
     return folder
 
 

@@ -103,6 +103,7 @@ def test_quick_leaves_out_what_only_informs_and_what_takes_long(ours):
         "weights/dtype-vs-config",
         "weights/duplicate-tensor",
         "weights/index-total",
+        "weights/misspelt-tensor",
         "weights/mixed-dtypes",
         "weights/shape-vs-config",
         "weights/storage-bloat",
