@@ -71,6 +71,9 @@ class PlainBuilder:
                 raise FormatError(f"{kind} is taken for a class")
             if (kind.module, kind.name) in _FILLED_LATER:
                 args = ()
+        elif type(kind) is Opaque and isinstance(kind.state, Mapping):
+            # What a call returned may be a class; what has attributes of its own by now is an object of one.
+            raise FormatError(f"an object of the class {kind.type} is taken for a class")
         return self.build(kind, args)
 
     def persistent(self, pid: object) -> object:

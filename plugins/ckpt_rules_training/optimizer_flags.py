@@ -13,6 +13,7 @@ _FIRST_RATE = "initial_lr"
 _OF_ITS_CLASS = "decoupled_weight_decay"  # which Adam and AdamW set by themselves
 _ADDED_SINCE = frozenset({*_FLAGS, _OF_ITS_CLASS, _FIRST_RATE})
 _KNOWN = _ADDED_SINCE | {"lr", "betas", "eps", "weight_decay", "momentum", "dampening"}
+_OF_TORCH = _KNOWN | {"alpha", "rho", "lr_decay", "momentum_decay", "lambd", "t0", "etas", "step_sizes"}
 _DISTRIBUTED = ".metadata"
 _EXCLUSIVE = (("fused", "foreach"), ("fused", "differentiable"))
 _STRICT_WHERE_FUSED = ("amsgrad", "maximize", "nesterov")
@@ -71,7 +72,8 @@ def _lost_of_distributed(optimizer: OptimizerState, group: ParamGroup) -> Iterat
         lost, more = other.options.keys() - own, own - other.options.keys()
         name, renamed = next(iter(lost), ""), next(iter(more), "")
         if len(lost) == 1 and (not more or (len(more) == 1 and name in _KNOWN and is_almost(renamed, name))):
-            if name not in needed(other):  # which `absences` tells of, wherever it was saved
+            # What a script gives one group, no load asks for in another; of what is needed, `absences` tells.
+            if name in _OF_TORCH and name not in needed(other):
                 yield Fault(name, ABSENT, "although other groups have it, and a distributed load asks for it in each")
             return
 

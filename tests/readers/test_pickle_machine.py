@@ -128,6 +128,15 @@ def test_objects_of_unknown_classes_are_kept_shut(protocol):
     assert (value.type, value.state) == (f"{__name__}.Point", {"x": 3})
 
 
+def test_an_object_is_no_class():
+    """Pickle itself stops there: `NEWOBJ class argument must be a type`."""
+    assert run(b"\x80\x04cmodels\nNet\n)\x81)\x81.").readable  # what a call returned may be one
+    assert (
+        "an object of the class models.Net is taken for a class"
+        in problem(b"\x80\x04cmodels\nNet\n)\x81}b)\x81.").message
+    )
+
+
 def test_keyword_arguments_of_a_class_are_kept():
     class Named:
         def __getnewargs_ex__(self):
