@@ -92,7 +92,7 @@ def test_several_vocabularies_that_a_token_is_compared_with(model):
     path = model(vocab_size=[64], eos_token_id=2)
     found = run_rule(BadConfigField(), path).assert_one(path="config.json", key="vocab_size", severity="error")
     assert "vocab_size in config.json is [64], where a number belongs" in found.message
-    with pytest.raises(Exception, match="expected int|not supported between"):
+    with pytest.raises(Exception, match=r"expected int|not supported between"):
         AutoConfig.from_pretrained(path)
     own = {"auto_map": {"AutoConfig": "configuration.Config"}}
     run_rule(BadConfigField(), model(vocab_size=[64], eos_token_id=2, **own)).assert_passed()

@@ -110,8 +110,8 @@ TINY = {
 
 OPTIONAL = ("pooler.dense.weight", "pooler.dense.bias")
 """Of a base model, which is often saved and loaded without."""
-BY_OPTION = ("decoder.bias",)
-"""Of ModernBERT's head, which has it by an option that older configurations lack."""
+BY_OPTION = ("decoder.bias", "head.norm.bias", "head.dense.bias")
+"""Of ModernBERT's heads, which have them by options: the rule asks for none of them."""
 
 
 @pytest.fixture(scope="module")
