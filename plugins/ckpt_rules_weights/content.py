@@ -119,7 +119,7 @@ def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
 
 
 def _is_of_another_format(entry: Entry) -> bool:
-    return entry.suffix in _NOT_LOOKED_INTO or expected_format(entry.name) is None
+    return entry.suffix in _NOT_LOOKED_INTO or (entry.suffix not in _FORMATS and expected_format(entry.name) is None)
 
 
 def _is_data(checkpoint: Checkpoint, entry: Entry) -> bool:
