@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 APART := $(VENV)-fixtures
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs bench fixtures clean
+.PHONY: help install demo test test-slow check docs bench fixtures clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r name what; do \
@@ -33,8 +33,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## train a small model, save, verify: passes; damage copies, verify: fails, and says why
 	$(BIN)/python examples/demo.py
 
-test: $(INSTALLED)  ## run the tests; make test ARGS='-k scheduler' runs some
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+test: $(INSTALLED)  ## run the tests but the slow ones; make test ARGS='-k scheduler' runs some
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(INSTALLED)  ## run the slow tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m slow $(ARGS)
 
 check: $(INSTALLED)  ## lint, types, import contracts, drift of generated files, and the wheel in a clean environment
 	$(BIN)/ruff check .
