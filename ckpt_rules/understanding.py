@@ -18,7 +18,7 @@ _ADVICE = (
     "name its layout with --layout NAME (`ckpt-rules plugins -v` lists them) or install a plugin that brings one; to judge the "
     "weights alone, verify with --ruleset inference; to judge the files alone, with --layout any"
 )
-_WHERE = "look where the trainer keeps the weights; a plugin may bring a layout that knows"
+_WHERE = "name the layout that knows where the trainer keeps its weights with --layout NAME, or install a plugin that brings one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def not_understood(checkpoint: Checkpoint, purpose: str) -> Unknown | None:
         return Unknown("no layout recognises this directory: only its files were checked")
     if any(_is_there(checkpoint, part) for part in _PARTS):
         lost = checkpoint.layout.reads_weights and not _may_have_weights(checkpoint)
-        return Unknown("no weights were found that anybody can read", _WHERE) if lost else None
+        return Unknown("no weights were found in it that can be read here", _WHERE) if lost else None
     return Unknown(
         f"it is read as {checkpoint.layout.title}, but neither an optimizer nor progress was found in it: only its files and "
         "weights were checked"

@@ -33,9 +33,10 @@ Head = Callable[[TensorInfo], bytes]
 
 
 def faults_of(value: object, key: str, needed: Mapping[str, str], head: Head | None = None) -> tuple[RngFault, ...]:
-    """head: the first 24 bytes of a tensor; needed: the keys that the trainer reads, each with the generator (`python`, `numpy`, `torch`) whose state it wants.
+    """What no generator can be set to. Where no trainer is known, only what has the form of a state is looked at.
 
-    Where a trainer is not known, so that scripts may keep what they like, only what has the form of a state is looked at.
+    needed: the keys that the trainer reads, each with the generator (`python`, `numpy`, `torch`) whose state it wants
+    head:   the first 24 bytes of a tensor
     """
     if not isinstance(value, Mapping):
         source = "python" if isinstance(value, list | tuple) and value and isinstance(value[0], int) else "torch"

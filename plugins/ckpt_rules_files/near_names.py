@@ -19,7 +19,7 @@ _MOST = 2_000
 """Files that are looked at."""
 
 
-def near(checkpoint: Checkpoint, names: Sequence[str], others: Iterable[str]) -> str | None:
+def nearest_file(checkpoint: Checkpoint, names: Sequence[str], others: Iterable[str]) -> str | None:
     """The file whose name is nearest to one of `names`, the first of which counts most; None where none is near.
 
     others: names that mean something else, such as those of other files that are needed

@@ -20,7 +20,7 @@ from ckpt_rules import (
     Rule,
     saves_among,
 )
-from ckpt_rules_files.near_names import near
+from ckpt_rules_files.near_names import nearest_file
 
 _SHOWN = 3
 _CHECKPOINT_FILES = frozenset({
@@ -34,8 +34,9 @@ class MissingCheckpoint(Rule):
     """There is no checkpoint at the path that was given.
 
     ## What it checks
-    That the path exists, is no link to nowhere or to itself, is a file or a directory that can be listed, and holds files of its own. A directory without
-    any weights or state that holds others, named like saves, is a run and no checkpoint.
+    That the path exists, that it is no link to nowhere or to itself, that it is a file or a directory that can be listed, and
+    that it holds files of its own. A directory without any weights or state that holds others, named like saves, is a run and
+    no checkpoint.
 
     ## Why it matters
     Many trainers start from scratch, without a word, when the directory they should resume from is not there. A typing
@@ -193,11 +194,11 @@ class CommitMarker(Rule):
 
 def _missing(checkpoint: Checkpoint, unmet: Sequence[Requirement], help_: str) -> Iterator[Problem]:
     """One problem for each; FactUnavailable, blocked, where the rest may lie on another node's disk."""
-    needed_elsewhere = [name for needed in checkpoint.requirements for name in needed.names]
+    all_names = {name for needed in checkpoint.requirements for name in needed.names}
     for needed in unmet:
         if needed.elsewhere is None:
-            others = set(needed_elsewhere) - set(needed.names)
-            yield _problem(needed, help_, near(checkpoint, needed.names, others))
+            found = nearest_file(checkpoint, needed.names, all_names - set(needed.names))
+            yield _problem(needed, help_, found)
     for needed in unmet:
         if needed.elsewhere is not None:
             raise FactUnavailable(needed.elsewhere, path=needed.names[0], blocked=True)

@@ -35,7 +35,8 @@ class Adapter(Rule):
     ## What it checks
     For LoRA and DoRA: each `lora_A` has a `lora_B`; their rank is the configuration's `r`, or what its `rank_pattern` says for
     the module; every module in the file is one that `target_modules` names, and every name there is in the file; each of
-    `modules_to_save` is in the file; no name has anything before PEFT's own `base_model.model.`. For prompt tuning: the embeddings have `num_virtual_tokens` rows of `token_dim`.
+    `modules_to_save` is in the file; no name has anything before PEFT's own `base_model.model.`. For prompt tuning: the
+    embeddings have `num_virtual_tokens` rows of `token_dim`.
     A `target_modules` that is a regular expression is not evaluated; one in `rank_pattern` allows its rank everywhere.
 
     ## Why it matters

@@ -59,8 +59,8 @@ class UnknownGlobal(Rule):
     ## What it checks
     The same names as `pickle/unsafe-global`. Known are those on torch's own weights-only list, and what transformers,
     accelerate, sentence-transformers, TRL, Lightning, DeepSpeed, Megatron, mmengine, ultralytics, NumPy, OmegaConf,
-    scikit-learn and the standard library's plain types really store. Whatever is neither known nor on the list of what is dangerous is reported
-    here; as information where it is a network's class, filled as torch fills a module, or a class of the script itself in a
+    scikit-learn and the standard library's plain types really store. Whatever is neither known nor on the list of what is
+    dangerous is reported here; as information where it is a network's class, filled as torch fills a module, or a class of the script itself in a
     file that the trainer does not read again, such as `training_args.bin`, in which scripts keep their arguments. And classes that are
     known, but called with arguments, where real files only fill an instance: their code then runs on what the file says.
 

@@ -32,8 +32,8 @@ class NeedsUnsafeLoad(Rule):
     2 and 3, with the opcodes for plain values; and whether the file is a TorchScript archive, which is an error where the
     state of an optimizer, a schedule or a random generator belongs. Nothing is imported or run to find out. Files that a
     trainer reads with a loader of its own, which lets through what it has saved (`rng_state.pth`, DeepSpeed's optimizer
-    states; but no classes of optimizers in Megatron's `common.pt`), or does not read at all (`training_args.bin`), are left alone; so are names that a package lets through as it
-    is imported, as torchao does with its optimizers' moments.
+    states; but no classes of optimizers in Megatron's `common.pt`), or does not read at all (`training_args.bin`), are left
+    alone; so are names that a package lets through as it is imported, as torchao does with its optimizers' moments.
 
     ## Why it matters
     `torch.load` stops with `Weights only load failed … Unsupported global`. NumPy's random state, an

@@ -36,8 +36,8 @@ class ParamMismatch(Rule):
     torch numbers them. The moments of one parameter have one shape. Flat moments that have fewer elements than the weights,
     in a file that ought to hold all of them, are one rank's shard. For
     optimizers that keep moments of their parameter's shape (Adam, SGD, RMSprop, …): where parameter names were saved, each
-    moment has the shape of the weight of that name, and in a distributed save there is such a weight for each; else there are not more moments of any shape than weights
-    of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch, nor are those that
+    moment has the shape of the weight of that name, and in a distributed save there is such a weight for each; else there are
+    not more moments of any shape than weights of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch, nor are those that
     PEFT trains and does not save, by its configuration: the encoder of P-tuning's prompts.
 
     ## Why it matters

@@ -50,10 +50,17 @@ def test_the_others_end_as_unknown(name, tmp_path):
     assert blamed(report) == []
 
 
+def test_a_training_state_whose_weights_nobody_can_read_is_not_called_safe(tmp_path):
+    report = verified("physicsnemo", tmp_path)
+    assert "no weights were found in it that can be read here" in report.reason
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_adapters_of_other_libraries_are_nothing_to_resume(name, tmp_path):
     report = verified(name, tmp_path)
-    assert blamed(report) == [("error", "files/not-resumable")]
+    (found,) = [f for f in report.findings if f.severity != "info"]
+    assert (found.severity, found.rule, found.place.path) == ("error", "files/not-resumable", ".")
+    assert found.message.startswith("the directory holds an adapter and no training state")
 
 
 def test_a_namespace_of_arguments_is_told_of_for_torch_load_refuses_it(tmp_path):
