@@ -86,7 +86,9 @@ def _size(value: object) -> tuple[int, ...]:
 
 
 def _is_size(value: object) -> bool:
-    return value.type == "torch.Size" if isinstance(value, Opaque) else isinstance(value, list | tuple)
+    if isinstance(value, Opaque):
+        return value.type == "torch.Size"
+    return isinstance(value, list | tuple) and all(type(n) is int for n in value[:MAX_DIMENSIONS])
 
 
 def _is_memory_format(value: object) -> bool:

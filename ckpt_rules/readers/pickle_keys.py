@@ -11,6 +11,14 @@ from ckpt_rules.readers.budget import LimitError
 _LARGEST_PLAIN_KEY = (1 << 61) - 2
 
 
+_DCP = "torch.distributed.checkpoint"
+_UNHASHABLE = frozenset({
+    f"{_DCP}.filesystem._StorageInfo", f"{_DCP}.filesystem._StoragePrefix", f"{_DCP}.metadata.BytesStorageMetadata",
+    f"{_DCP}.metadata.ChunkStorageMetadata", f"{_DCP}.metadata.Metadata", f"{_DCP}.metadata.StorageMeta",
+    f"{_DCP}.metadata.TensorProperties", f"{_DCP}.metadata.TensorStorageMetadata",
+})  # fmt: skip
+
+
 class ByteArray(bytes):
     """What a bytearray holds; unlike bytes, it can't be a key."""
 
@@ -51,6 +59,8 @@ def _can_collide(key: object, limits: Limits) -> bool:
             left.extend(list(part)[: limits.key_parts + 1])
         elif isinstance(part, float | complex):
             odd = odd or part is not key
+        elif isinstance(part, Opaque) and part.type in _UNHASHABLE:
+            raise FormatError(f"an object of class {part.type.rpartition('.')[2]} is used as a key")
         elif type(part) is ByteArray or not isinstance(part, str | bytes | Opaque | None):
             raise FormatError(f"a {type(part).__name__} is used as a key")
     raise LimitError.past("key_parts", f"a key has more than {limits.key_parts:,} parts")

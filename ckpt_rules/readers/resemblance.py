@@ -13,8 +13,10 @@ SCALER = "the state_dict of a gradient scaler"
 RANDOM = "the states of random-number generators"
 PARTITION = "one rank's partition of a DeepSpeed ZeRO optimizer"
 WEIGHTS = "a model's weights"
+LOOP = "the progress of one of Lightning's loops"
 
 _PARTITIONED = frozenset({"zero_stage", "partition_count", "single_partition_of_fp32_groups", "fp32_flat_groups"})
+_LOOPS = frozenset({"epoch_progress", "epoch_loop.batch_progress", "fit_loop"})
 _GENERATORS = ({"python", "cpu"}, {"random_state", "torch_manual_seed"})
 
 
@@ -33,9 +35,17 @@ def resemblance(value: object) -> str | None:
         return SCALER
     if any(names <= value.keys() for names in _GENERATORS):
         return RANDOM
+    if _LOOPS & value.keys() or _is_tracker(value):
+        return LOOP
     tensors = [v for v in value.values() if isinstance(v, TensorInfo)]
     if len(tensors) < len(value):
         return None
     if any(t.dtype == "uint8" and len(t.shape) == 1 and t.shape[0] in TORCH_STATE_BYTES for t in tensors):
         return RANDOM
     return WEIGHTS if any(t.shape and "float" in t.dtype for t in tensors) else None
+
+
+def _is_tracker(value: Mapping[object, object]) -> bool:
+    """Whether it counts what is ready, started, processed and completed, in all and of late."""
+    total = value.get("total")
+    return "current" in value and isinstance(total, Mapping) and {"ready", "completed"} <= total.keys()

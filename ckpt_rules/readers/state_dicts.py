@@ -218,12 +218,19 @@ def _groups(value: object, path: str, key: str) -> tuple[ParamGroup, ...]:
     return tuple(
         ParamGroup(
             index,
-            tuple(p if isinstance(p, int | str) else repr(p)[:80] for p in _list(group.get("params"))),
+            tuple(map(_parameter, _list(group.get("params")))),
             {k: v for k, v in group.items() if isinstance(k, str) and k not in ("params", "param_names")},
             tuple(n for n in _list(group.get("param_names")) if isinstance(n, str)),
         )
         for index, group in enumerate(value)
     )
+
+
+def _parameter(value: object) -> int | str:
+    """A parameter's number or name; 3.0 finds the state of 3."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) else repr(value)[:80]
 
 
 def _states(value: object, groups: tuple[ParamGroup, ...], path: str, key: str) -> dict[object, ParamState]:

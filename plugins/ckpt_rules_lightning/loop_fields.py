@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Contradiction, TensorInfo
+from ckpt_rules import Contradiction, TensorInfo, is_count
 
 # As packaging.version.Version takes it.
 _VERSION = re.compile(
@@ -15,7 +15,8 @@ _VERSION = re.compile(
 )
 _FIT = "loops.fit_loop"
 _BATCHES = "epoch_loop.batch_progress"
-_COUNTED = frozenset({"ready", "started", "processed", "completed"})
+_COUNTED = ("ready", "started", "processed", "completed")
+_ALWAYS = frozenset({"ready", "completed"})
 _STEPPED = "_batches_that_stepped"
 _AUTOMATIC, _OPTIMIZER = "epoch_loop.automatic_optimization.optim_progress", ("step", "zero_grad")
 _MANUAL = "epoch_loop.manual_optimization.optim_step_progress"  # which only runs with manual optimization count on
@@ -74,16 +75,30 @@ def _in_progress(path: str, key: str, value: object, *, last: bool, counted: boo
     if lacking:
         yield Contradiction(path, key, f"{key} has no '{lacking}': Lightning stops with KeyError: '{lacking}'")
         return
-    for part in ("total", "current"):
-        counts = value[part]
-        if not isinstance(counts, Mapping):
-            if counts != []:
-                yield _stops(path, f"{key}.{part}", counts, "where a dictionary of counters belongs: Lightning stops")
-            continue
-        for name, count in counts.items():
-            if counted and name in _COUNTED and not isinstance(count, int | float):
-                where = f"{key}.{part}.{name}"
-                yield _stops(path, where, count, "where a number belongs: Lightning stops when it counts on")
+    if last and not isinstance(value["is_last_batch"], bool):
+        yield _stops(path, f"{key}.is_last_batch", value["is_last_batch"], "where True or False belongs")
+    parts = {name: value[name] for name in ("total", "current")}
+    names = _ALWAYS.union(*(part.keys() & set(_COUNTED) for part in parts.values() if isinstance(part, Mapping)))
+    for part, counts in parts.items():
+        if isinstance(counts, Mapping):
+            yield from _in_counts(path, f"{key}.{part}", counts, names if counted else frozenset())
+        elif counts != []:
+            yield _stops(path, f"{key}.{part}", counts, "where a dictionary of counters belongs: Lightning stops")
+
+
+def _in_counts(
+    path: str, key: str, counts: Mapping[object, object], names: frozenset[str]
+) -> Iterator[Contradiction]:
+    for name in _COUNTED:
+        if name in names and name not in counts:
+            words = f"{key} has no '{name}': Lightning goes on with what the new loop counts"
+            yield Contradiction(path, key, words)
+        elif name in names and not _is_whole(counts[name]):
+            yield _stops(path, f"{key}.{name}", counts[name], "where a count belongs")
+
+
+def _is_whole(value: object) -> bool:
+    return is_count(value) and isinstance(value, int)
 
 
 def _in_state(path: str, key: str, value: object) -> Iterator[Contradiction]:

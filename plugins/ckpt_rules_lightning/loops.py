@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ckpt_rules import Contradiction, is_count
 
@@ -94,6 +95,8 @@ def contradictions(path: str, state: Mapping[object, object], loops: Loops) -> I
     for counter in (loops.epochs, loops.batches, loops.total):
         if fault := _out_of_order(counter):
             yield Contradiction(path, counter.key, fault)
+    if fault := _out_of_step(loops.total, loops.batches):
+        yield Contradiction(path, loops.total.key, fault)
     if loops.total["ready"] < loops.batches["ready"]:
         more, fewer = loops.batches["ready"], loops.total["ready"]
         yield Contradiction(
@@ -122,9 +125,26 @@ def _one_too_many(path: str, loops: Loops) -> Iterator[Contradiction]:
 
 def _out_of_order(counter: Counter) -> str | None:
     ready = counter["ready"]
-    for name in _ORDER[1:]:
-        if name in counter.counts and not ready - 1 <= counter[name] <= ready:
+    known = [name for name in _ORDER if name in counter.counts]
+    for before, name in pairwise(known):
+        if not ready - 1 <= counter[name] <= ready:
             return f"{name} is {counter[name]:,} where ready is {ready:,}; it is the same, or one less"
+        if counter[name] > counter[before]:
+            return f"{name} is {counter[name]:,} where {before} is {counter[before]:,}, which is counted first"
+    return None
+
+
+def _out_of_step(total: Counter, current: Counter) -> str | None:
+    """What counts of all batches and of this epoch's can't both be: each is counted in both at once.
+
+    A restart within a batch begins that batch again, so that what comes first may be counted more often in all.
+    """
+    known = [name for name in _ORDER if name in total.counts and name in current.counts]
+    for before, name in pairwise(known):
+        earlier = total[name] - current[name]
+        if earlier > total[before] - current[before]:
+            words = f"of earlier epochs {earlier:,} batches were {name}, and {total[before] - current[before]:,} {before}"
+            return f"{words}: the counts in all and of this epoch disagree"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ def flag_faults(optimizer: OptimizerState, group: ParamGroup, *, scheduled: int)
             yield Fault(name, True, "although other groups have False", Severity.WARNING)
     yield from _absent(optimizer, group, alike, scheduled)
     first = options.get(_FIRST_RATE, 0)
-    if isinstance(first, bool) or not isinstance(first, int | float | TensorInfo):
+    if not _is_rate(first):
         yield Fault(
             _FIRST_RATE, first, "where the learning rate belongs that the schedule began with", Severity.WARNING
         )
@@ -71,7 +72,8 @@ def _lost_of_distributed(optimizer: OptimizerState, group: ParamGroup) -> Iterat
     for other in optimizer.groups:
         lost, more = other.options.keys() - own, own - other.options.keys()
         name, renamed = next(iter(lost), ""), next(iter(more), "")
-        if len(lost) == 1 and (not more or (len(more) == 1 and name in _KNOWN and is_almost(renamed, name))):
+        slip = len(more) == 1 and name in _KNOWN and (is_almost(renamed, name) or name in renamed)
+        if len(lost) == 1 and (not more or slip):
             # What a script gives one group, no load asks for in another; of what is needed, `absences` tells.
             if name in _OF_TORCH and name not in needed(other):
                 yield Fault(name, ABSENT, "although other groups have it, and a distributed load asks for it in each")
@@ -91,7 +93,12 @@ def _absent(optimizer: OptimizerState, group: ParamGroup, alike: list[ParamGroup
             yield Fault(name, ABSENT, "which a load takes for False, although other groups have True", Severity.WARNING)
 
 
+def _is_rate(value: object) -> bool:
+    if isinstance(value, TensorInfo) and value.value is None:
+        return value.numel == 1  # of a single number, headers don't always show it
+    known = plain(value)
+    return isinstance(known, int | float) and not isinstance(known, bool) and abs(known) < math.inf
+
+
 def _is_flag(value: object) -> bool:
-    if isinstance(value, TensorInfo):
-        return value.numel == 1
     return value is None or isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))

@@ -94,11 +94,14 @@ def _faults(group: ParamGroup) -> Iterator[tuple[str, object, str]]:
         for part in value if isinstance(value, list | tuple) else (value,):
             if fault := _fault(part, below=1 if name == "momentum" else math.inf):
                 yield name, part, fault
-    betas = plain(group.options.get("betas"))
-    if betas is not None and not isinstance(betas, list | tuple):
+    betas = group.options.get("betas")
+    if isinstance(betas, TensorInfo) or (betas is not None and not isinstance(betas, list | tuple)):
         yield "betas", betas, "where two numbers belong"
-    for index, beta in enumerate(betas if isinstance(betas, list | tuple) else ()):
-        if fault := _fault(beta, below=1):
+        return
+    for index, beta in enumerate(betas or ()):
+        if isinstance(beta, TensorInfo) and beta.numel != 1:
+            yield f"betas[{index}]", beta, "where a number belongs"
+        elif fault := _fault(beta, below=1):
             yield f"betas[{index}]", beta, fault
 
 

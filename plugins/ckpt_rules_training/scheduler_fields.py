@@ -27,6 +27,8 @@ _ASKING = frozenset({"LinearLR", "ExponentialLR", "PolynomialLR", "CosineAnneali
 _SINCE_LONG = frozenset({"base_lrs", "last_epoch", "_step_count", "_get_lr_called_within_step", "_last_lr"})
 _DISTRIBUTED = ".metadata"
 _COUNTS = frozenset({"T_max", "T_0", "T_i", "T_mult", "step_size", "total_iters"})
+_SWITCHES = frozenset({"_get_lr_called_within_step", "_is_initial"})
+_PLAIN = dict.fromkeys((*_COUNTS, "last_epoch", "_step_count"), "a number") | dict.fromkeys(_SWITCHES, "True or False")
 _OTHERS = frozenset({"milestones"})
 _LAMBDAS = "lr_lambdas"
 _SCRIPTS = "plain-torch"
@@ -86,8 +88,20 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
     steps = values.get("_step_count", 0)
     if scheduler.kind != "unknown" and not isinstance(steps, int | float | TensorInfo):
         yield _bad(scheduler, "_step_count", steps, "where a number belongs: the next step stops when it adds to it")
+    yield from _tensors(scheduler)
     if not _lost_lambdas(scheduler) and (absent := _absent(scheduler)):
         yield _bad(scheduler, absent, None, "and a distributed load asks for it, and stops", said="is missing")
+
+
+def _tensors(scheduler: SchedulerState) -> Iterator[Problem]:
+    """Counts and flags that are tensors: a distributed load refuses them, elsewhere one number may stand for a count."""
+    distributed = scheduler.path == _DISTRIBUTED
+    for name, value in scheduler.values.items():
+        if name not in _PLAIN or not isinstance(value, TensorInfo):
+            continue
+        if distributed or name in _SWITCHES or value.numel != 1:
+            stops = ": a distributed load stops" if distributed else ""
+            yield _bad(scheduler, name, value, f"where {_PLAIN[name]} belongs{stops}", said="is a tensor")
 
 
 def _without_lambdas(scheduler: SchedulerState) -> Problem:

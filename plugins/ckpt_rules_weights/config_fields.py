@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import DTYPE_BITS, Checkpoint, Place, Problem, Rule
@@ -12,6 +13,9 @@ _SIZES = (
     "head_dim", "max_position_embeddings", "n_embd", "n_layer", "n_head",
 )  # fmt: skip
 _COMPARED = "vocab_size"
+_ROTATED = "head_dim"
+_ROTATIONS = ("rope_parameters", "rope_scaling")
+_ROTARY = frozenset({*_ROTATIONS, "rope_theta"})
 _DTYPES = ("dtype", "torch_dtype")
 _MORE_DTYPES = frozenset({"auto", "float", "double", "half", "bfloat", "int", "long", "short", "cfloat", "cdouble"})
 
@@ -21,7 +25,8 @@ class BadConfigField(Rule):
 
     ## What it checks
     The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, several of them or null (of
-    `vocab_size` one, where tokens such as `eos_token_id` are compared with it), and
+    `vocab_size` one, where tokens such as `eos_token_id` are compared with it, and of `head_dim` one, where positions are rotated),
+    `rope_parameters` and `rope_scaling` are dictionaries or null, and
     `dtype` or `torch_dtype` is the name of a dtype of torch. Where config.json names no `model_type` or `architectures`, it is
     not one of transformers and is left alone.
 
@@ -45,12 +50,24 @@ class BadConfigField(Rule):
         for name in _SIZES:
             value = values.get(name)
             several = isinstance(value, Mapping | list)
-            if isinstance(value, str) or (several and (not value or (name == _COMPARED and _is_compared(values)))):
+            infinite = isinstance(value, float) and not math.isfinite(value)
+            if isinstance(value, str) or infinite or (several and (not value or _is_one(name, values))):
                 yield _problem(config.path, name, value, "where a number belongs")
+        for name in _ROTATIONS:
+            value = values.get(name)
+            if value is not None and not isinstance(value, Mapping):
+                yield _problem(config.path, name, value, "where a dictionary belongs")
         for name in _DTYPES:
             value = values.get(name)
             if isinstance(value, str) and not _is_dtype(value.removeprefix("torch.")):
                 yield _problem(config.path, name, value, "which is no dtype of torch")
+
+
+def _is_one(name: str, values: Mapping[str, object]) -> bool:
+    """Whether transformers computes with a size as a single number."""
+    if name == _ROTATED:
+        return "auto_map" not in values and bool(_ROTARY & values.keys())
+    return name == _COMPARED and _is_compared(values)
 
 
 def _is_compared(values: Mapping[str, object]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, is_almost
 from ckpt_rules_weights.absent_names import absent_names, resumes_by_itself
@@ -15,7 +16,9 @@ class MisspeltTensor(Rule):
     ## What it checks
     The last part of each name that no other tensor has: whether it differs by a slip (a letter left out, added, changed or
     swapped) from one that at least two others have and its own module lacks, and whether it is what makes that module unlike
-    others. `2.weightx` beside `2.bias` is told where other modules hold `weight` and `bias`. Plurals and numbers at the end are
+    others. `2.weightx` beside `2.bias` is told where other modules hold `weight` and `bias`. Likewise a module whose name is
+    another's with something before it (`my_net.2` beside `net.2`), where neither is like any other module, and the two
+    together are. Plurals and numbers at the end are
     left alone, and so is a class whose tensors are known by name: `weights/missing-tensor` reports those.
 
     ## Why it matters
@@ -36,6 +39,7 @@ class MisspeltTensor(Rule):
         if _is_known(checkpoint):
             return
         for file in files:
+            yield from map(partial(_parted, file.path), _halves(file.tensors))
             for module, name, meant in _slips(file.tensors):
                 full = ".".join(filter(None, (module, name)))
                 yield Problem(
@@ -47,6 +51,17 @@ class MisspeltTensor(Rule):
                 )
 
 
+def _parted(path: str, half: tuple[str, str, str]) -> Problem:
+    module, meant, name = half
+    return Problem(
+        message=f"{module} has {name} alone, and {meant} has all but that of what other modules have: a strict load stops at the "
+        "name, any other leaves random numbers in its place",
+        place=Place(path=path, tensor=f"{module}.{name}"),
+        help=f"rename it to '{meant}.{name}', or take the weights from another copy of the save",
+        data={"name": f"{module}.{name}", "meant": f"{meant}.{name}"},
+    )
+
+
 def _is_known(checkpoint: Checkpoint) -> bool:
     try:
         absent_names(checkpoint)
@@ -55,8 +70,31 @@ def _is_known(checkpoint: Checkpoint) -> bool:
     return not resumes_by_itself(checkpoint)
 
 
+def _halves(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Module, the one that is meant, and the tensor's last name, where a module is in two parts for a prefix on one tensor."""
+    modules = _by_module(names)
+    kinds = Counter(frozenset(held) for held in modules.values())
+    for module, held in modules.items():
+        leaf, *others = held
+        if others or kinds[frozenset(held)] > 1:
+            continue
+        for meant in (m for m in modules if m and len(m) < len(module) and module.endswith(m)):
+            rest = modules[meant]
+            if leaf not in rest and kinds[frozenset(rest)] == 1 and kinds[frozenset({leaf, *rest})]:
+                yield module, meant, leaf
+
+
+def _by_module(names: Iterable[str]) -> dict[str, set[str]]:
+    modules: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        module, _, leaf = name.rpartition(".")
+        modules[module].add(leaf)
+    return modules
+
+
 def _slips(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Module, last name, and the name that is meant."""
+    names = list(names)
     pairs = [name.rpartition(".")[::2] for name in names]
     leaves = Counter(leaf for _, leaf in pairs)
     single = [(module, leaf) for module, leaf in pairs if leaves[leaf] == 1 and not leaf[-1:].isdigit()]
@@ -64,9 +102,7 @@ def _slips(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     likely = [(module, leaf, meant) for module, leaf in single for meant in usual if is_almost(leaf, meant)]
     if not likely:
         return
-    modules: dict[str, set[str]] = defaultdict(set)
-    for module, leaf in pairs:
-        modules[module].add(leaf)
+    modules = _by_module(names)
     kinds = {frozenset(held) for held in modules.values()}
     for module, leaf, meant in likely:
         held = modules[module]

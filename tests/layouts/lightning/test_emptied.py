@@ -27,7 +27,7 @@ def saved(path, *, batches=6, last=3, scheduled=True, **changes):
         if scheduler:
             scheduler.step()
     two = ("ready", "completed")
-    steps = {"step": count(batches, last, two), "zero_grad": count(batches, last, NAMES[:2])}
+    steps = {"step": count(batches, last, two), "zero_grad": count(batches, last, ("ready", "started", "completed"))}
     loop = {
         "state_dict": {},
         "epoch_loop.state_dict": {"_batches_that_stepped": batches},
