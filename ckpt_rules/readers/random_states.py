@@ -126,7 +126,10 @@ def _numpy_fault(value: object, *, sure: bool) -> str | None:
         return "does not begin with 'MT19937', as numpy's state does" if sure else None
     if len(value) > 1 and not isinstance(value[1], Opaque | list | tuple):
         return f"holds {_shown(value[1])}, where the 624 numbers of numpy's generator belong"
-    numbers = _length(value[1]) if len(value) > 1 else 0
+    held = value[1] if len(value) > 1 else ()
+    if isinstance(held, TensorInfo) and held.shape != (_NUMPY_NUMBERS,):
+        return f"holds {_described(held)}, where the 624 numbers of numpy's generator belong"
+    numbers = _length(held)
     if numbers is not None and numbers != _NUMPY_NUMBERS:
         return f"holds {numbers:,} numbers, where the state of numpy's generator has 624"
     return _numpy_end_fault(value)

@@ -44,6 +44,7 @@ from ckpt_rules_accelerate import fsdp, zero
 from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbered, numbers_of, only, random_states
 from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
 from ckpt_rules_accelerate.registered import counts_in, no_counts_in, scheduler_in
+from ckpt_rules_accelerate.simpletuner import data_positions
 from ckpt_rules_deepspeed.masters import masters_of
 
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
@@ -244,9 +245,10 @@ class Accelerate(Layout):
             expected=count,
             first=first_of_node(found),
         )
+        own = (family, *data_positions(checkpoint, count))
         if saves:
-            return zero.ranks_with(checkpoint, saves, (family,))
-        return Ranks((), (family, *fsdp.families_of(checkpoint, count)), tuple(fsdp.steps_of(checkpoint)))
+            return zero.ranks_with(checkpoint, saves, own)
+        return Ranks((), (*own, *fsdp.families_of(checkpoint, count)), tuple(fsdp.steps_of(checkpoint)))
 
     def has_model(self, checkpoint: Checkpoint) -> bool:
         """Whether load_state finds weights, or a hook of the script loads them."""

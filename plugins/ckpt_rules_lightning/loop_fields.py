@@ -82,8 +82,8 @@ def _in_progress(path: str, key: str, value: object, *, last: bool, counted: boo
     for part, counts in parts.items():
         if isinstance(counts, Mapping):
             yield from _in_counts(path, f"{key}.{part}", counts, names if counted else frozenset())
-        elif counts != []:
-            yield _stops(path, f"{key}.{part}", counts, "where a dictionary of counters belongs: Lightning stops")
+        else:
+            yield _stops(path, f"{key}.{part}", counts, "where a dictionary of counters belongs")
 
 
 def _in_counts(

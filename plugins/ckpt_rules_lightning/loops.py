@@ -32,7 +32,7 @@ class Counter:
 class Loops:
     """The progress of `fit`.
 
-    epochs:  of all training, the one under way included in `ready`
+    epochs:  of all training, the one under way included in `ready`; begun: the same, restarts of the first batch counted too
     batches: of the epoch; total: of all training
     updates: optimizer steps by automatic optimization; manual: by manual optimization, of all optimizers together
     scheduled: steps of all schedulers together, but for those that the module makes itself
@@ -41,6 +41,7 @@ class Loops:
     """
 
     epochs: Counter
+    begun: Counter
     batches: Counter
     total: Counter
     updates: Counter
@@ -69,6 +70,7 @@ def read_loops(state: Mapping[object, object]) -> Loops | None:
     progress = _inside(fit, "epoch_loop.batch_progress")
     return Loops(
         epochs=_counter(fit, "epoch_progress", "current"),
+        begun=_counter(fit, "epoch_progress", "total"),
         batches=_counter(fit, "epoch_loop.batch_progress", "current"),
         total=_counter(fit, "epoch_loop.batch_progress", "total"),
         updates=_counter(optimizer, "step", "total", "epoch_loop.automatic_optimization.optim_progress.optimizer"),
@@ -92,11 +94,14 @@ def _inside(values: Mapping[object, object], name: str) -> Mapping[object, objec
 
 def contradictions(path: str, state: Mapping[object, object], loops: Loops) -> Iterator[Contradiction]:
     """Counters that Lightning never writes beside each other."""
-    for counter in (loops.epochs, loops.batches, loops.total):
+    for counter in (loops.epochs, loops.begun, loops.batches, loops.total):
         if fault := _out_of_order(counter):
             yield Contradiction(path, counter.key, fault)
     if fault := _out_of_step(loops.total, loops.batches):
         yield Contradiction(path, loops.total.key, fault)
+    if loops.begun.counts and loops.begun["ready"] < loops.epochs["ready"]:
+        words = f"{loops.begun['ready']:,} epochs were begun in all, and the epoch is number {loops.epochs['ready']:,}"
+        yield Contradiction(path, loops.begun.key, words)
     if loops.total["ready"] < loops.batches["ready"]:
         more, fewer = loops.batches["ready"], loops.total["ready"]
         yield Contradiction(

@@ -118,7 +118,7 @@ def _without_lambdas(scheduler: SchedulerState) -> Problem:
 def _lost_lambdas(scheduler: SchedulerState) -> bool:
     """Whether nothing is left but what torch's base class keeps, and perhaps `lr_lambdas` under a name that is almost it."""
     names = scheduler.values.keys()
-    own = {name for name in names - _COMMON if not is_almost(name, _LAMBDAS)}
+    own = {name for name in names - _COMMON if not is_almost(name, _LAMBDAS) and _LAMBDAS not in name}
     return scheduler.kind == "unknown" and not own and bool(names & _OF_TORCH)
 
 
@@ -156,7 +156,7 @@ def _lambdas(scheduler: SchedulerState) -> Iterator[Problem]:
         said = f"holds {len(value):,} entries for {count(len(bases), 'parameter group')}: a load stops with IndexError"  # type: ignore[arg-type]
         yield _bad(scheduler, _LAMBDAS, value, "one belongs to each group", said=said)
     for index, part in enumerate(value if isinstance(value, list | tuple) and _is_list(value) else ()):
-        if isinstance(part, str | int | float) or (_is_list(part) and part):
+        if isinstance(part, str | int | float | TensorInfo) or (_is_list(part) and part):
             yield _bad(scheduler, f"{_LAMBDAS}[{index}]", part, "where None or a dictionary belongs")
 
 

@@ -52,7 +52,7 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed(
         _ALL,
         _SILENT,
-        r"_step_count \| ",
+        r"(_step_count \| |(lr_schedulers/0|scheduler\.\w+ \| )\W*half$)",
         "torch only warns by it that scheduler and optimizer are called in the wrong order; no learning rate follows from it",
         said=r"^scheduler/_step_count( then/scheduler/_step_count)?$",
     ),
@@ -78,7 +78,7 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed(
         "dcp-flat",
         _RAISES,
-        r"lr_scheduler/_is_initial \| (dropped|renamed)$",
+        r"lr_scheduler/_is_initial \| (dropped|renamed|\{\}|\[\])$",
         "schedulers of torch before 2.7 have no such entry, and their saves are sound for that torch",
     ),
     Allowed(
@@ -102,7 +102,7 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed(
         "trainer",
         _SILENT,
-        r"trainer_state\.json \| (logging_steps|eval_steps|save_steps) \| ",
+        r"trainer_state\.json \| ((logging_steps|eval_steps|save_steps) \| | \| half$)",
         "how often a run logs and saves is the run's own choice",
     ),
     Allowed(
@@ -225,5 +225,62 @@ ALLOWED: tuple[Allowed, ...] = (
         r"^\.metadata \| storage_data/",
         "entries that overlap or reach past the end of the file are read up to the end of their own zip",
         said=r"^ranks/chunk-coverage",
+    ),
+    Allowed(
+        "accelerate dcp-flat",
+        _SILENT,
+        r"last_epoch \| (\+1|-1|doubled|tenfold|=.*)$",
+        "scripts step a scheduler before or after they save, for each batch or for each process: a step more or less, and "
+        "up to 64 times the updates, may be right",
+    ),
+    Allowed(
+        "trainer",
+        _SILENT,
+        r"optimizer\.pt \| (state/0 \| |state \| half$)",
+        "the embedding alone has no state, or as much of two layers as parts that were frozen or unused: shapes can't tell more",
+    ),
+    Allowed(
+        "lightning",
+        _RAISES,
+        r"state_dict \| one key more$",
+        "a module's hooks may add entries of any kind to its state_dict",
+    ),
+    Allowed(
+        "lightning",
+        _SILENT,
+        r"(epoch_progress/(total|current)/\w+|batch_progress/(current/completed|is_last_batch)) \| ",
+        "a file written as an epoch or a batch begins or ends, or where training stops within an epoch, has such counters",
+    ),
+    Allowed(
+        "lightning",
+        _ALARM,
+        r"\| loops/fit_loop/\S*progress",
+        "the counters contradict each other, or are no counts; here Lightning sets them anew before it counts on",
+        said=r"^progress/counters-disagree",
+    ),
+    Allowed(
+        _ALL,
+        _ALARM,
+        r"(_get_lr_called_within_step|_is_initial|numpy(_random_seed)?/4|lr_lambdas|_batches_that_stepped) \| ",
+        "torch or numpy passes over what it is, and no writer writes anything like it",
+    ),
+    Allowed(
+        _DCP,
+        _ALARM,
+        r"^\.metadata \| state_dict_metadata/\S*/chunks",
+        "the chunk contradicts the size of its own tensor, and a load of that very size copies what overlaps",
+    ),
+    Allowed(
+        "dcp-flat",
+        _ALARM,
+        r"^\.metadata \| storage_data/optimizer\.param_groups\.",
+        "of a group whose options were saved by parameter torch reads those of its first one, and the save does not say which it is",
+    ),
+    Allowed(
+        "trainer",
+        _ALARM,
+        r"trainer_state\.json \| stateful_callbacks",
+        "the run stops at its next save, before which the comparison ends",
+        said=r"^state/refused-field",
     ),
 )
