@@ -223,6 +223,11 @@ def test_a_global_has_the_offset_of_its_opcode():
         (b"\x80\x02]K\x01K\x02s.", "pickle", "items are set in a list"),
         (b"\x80\x02}K\x01a.", "pickle", "items are appended to a dict"),
         (b"\x80\x02}]Ns.", "pickle", "a list is used as a key"),
+        (
+            b"\x80\x02}ctorch.distributed.checkpoint.filesystem\n_StorageInfo\n)\x81Ns.",
+            "pickle",
+            "an object of class _StorageInfo is used as a key",
+        ),
         (b"\x80\x02}(K\x01u.", "pickle", "a key without a value"),
         (b"\x80\x02K\x01)R.", "pickle", "a int is called as if it were a function"),
         (b"\x80\x02cos\nsystem\nNR.", "pickle", "arguments that are no tuple"),

@@ -119,6 +119,22 @@ def test_the_ranks_of_a_node_that_saves_for_itself(copied, present, missing):
     assert [(f.rule, f.data["missing"]) for f in found] == ([("ranks/missing-file", missing)] if missing else [])
 
 
+def test_simpletuners_ranks_each_have_a_position_in_the_data(copied):
+    checkpoint = copied(TRAIN, "ddp", "mid")
+    position = {"global_step": 3, "epoch_step": 3, "epoch": 1, "exhausted_backends": [], "repeats": {}}
+    (checkpoint / "training_state.json").write_text(json.dumps(position))
+    (found,) = verify(checkpoint).findings
+    assert (found.severity, found.rule, found.place.path) == (
+        "warning",
+        "ranks/missing-file",
+        "training_state-rank1.json",
+    )
+    assert found.data["missing"] == [1]
+    assert "SimpleTuner starts that rank again at the beginning of its data" in found.message
+    (checkpoint / "training_state-rank1.json").write_text(json.dumps(position))
+    assert verify(checkpoint, strict=True).findings == []
+
+
 def test_a_hole_in_the_numbers(copied):
     checkpoint = copied(TRAIN, "two-models", "mid")
     (checkpoint / "optimizer.bin").unlink()

@@ -58,6 +58,15 @@ def drop(*path):
     return change
 
 
+def rename(*path):
+    def change(state):
+        for key in path[:-1]:
+            state = state[key]
+        state[f"my_{path[-1]}"] = state.pop(path[-1])
+
+    return change
+
+
 def put(*path, value):
     def change(state):
         for key in path[:-1]:
@@ -76,6 +85,7 @@ def put(*path, value):
         ("dcp-flat", put("optimizer", value=[0]), "optimizer/missing", "optimizer", "'optimizer' is a number, where the state_dict of an optimizer belongs"),
         ("dcp-flat", drop("optimizer", "param_groups.3.weight.fused"), "optimizer/bad-hyperparameter", "optimizer.param_groups[1].fused", "fused of parameter group 1 is missing, although other groups have it, and a distributed load asks for it in each"),
         ("dcp-appstate", drop("app", "optim", "param_groups", 0, "foreach"), "optimizer/bad-hyperparameter", "optimizer.param_groups[0].foreach", "foreach of parameter group 0 is missing"),
+        ("dcp-appstate", rename("app", "optim", "param_groups", 0, "foreach"), "optimizer/bad-hyperparameter", "optimizer.param_groups[0].foreach", "foreach of parameter group 0 is missing"),
         ("dcp-appstate", drop("app", "model", "2.bias"), "optimizer/param-mismatch", "optimizer.state[2.bias]", "the optimizer has state for 2.bias, and the weights have no tensor by this name, as they have for the other 7"),
     ],
 )  # fmt: skip
@@ -206,10 +216,21 @@ def test_a_dictionary_in_the_place_of_a_schedulers_field(field, changed):
         trainer.resume(path)
 
 
+@pytest.mark.parametrize("field", ["T_max", "_step_count", "last_epoch", "_is_initial"])
+def test_a_tensor_in_the_place_of_a_schedulers_field(field, changed):
+    trainer, path, found = changed("dcp-flat", put("lr_scheduler", field, value=torch.ones(())))
+    errors = [f for f in found if f[:3] == ("error", "scheduler/bad-field", f"lr_scheduler.{field}")]
+    assert len(errors) == 1, found
+    assert f"{field} of the scheduler" in errors[0][3]
+    assert "is a tensor, where" in errors[0][3]
+    with pytest.raises(BaseException, match="expected BytesStorageMetadata"):
+        trainer.resume(path)
+
+
 SIZES = [("size", {"sizes": ()}), ("size", None), ("size", [8, 8]), ("offsets", {"sizes": (0,)}), ("offsets", None)]
 
 
-@pytest.mark.parametrize(("where", "value"), [*SIZES, ("offsets", [0]), ("sizes", {"sizes": (0,)}), ("sizes", "text")])
+@pytest.mark.parametrize(("where", "value"), [*SIZES, ("offsets", [0]), ("offsets", [type, ()]), ("sizes", {"sizes": (0,)}), ("sizes", "text")])
 def test_sizes_of_another_kind(where, value, saves, tmp_path):
     trainer, save = saves["dcp-appstate"]
     name = "app.model.2.bias" if value == [0] else "app.optim.state.3.weight.exp_avg"

@@ -57,9 +57,9 @@ FIT = ("loops", "fit_loop")
         (("pytorch-lightning_version",), ["2.6.6"], "pytorch-lightning_version", "is ['2.6.6'], which is no version"),
         (("lr_schedulers",), None, "lr_schedulers", "is None, where a list belongs"),
         (("callbacks",), [1], "callbacks", "is [1], where a dictionary belongs"),
-        ((*FIT, AUTOMATIC, "optimizer", "zero_grad", "total", "completed"), {}, f"loops.fit_loop.{AUTOMATIC}.optimizer.zero_grad.total.completed", "is {}, where a number belongs"),
+        ((*FIT, AUTOMATIC, "optimizer", "zero_grad", "total", "completed"), {}, f"loops.fit_loop.{AUTOMATIC}.optimizer.zero_grad.total.completed", "is {}, where a count belongs"),
         ((*FIT, AUTOMATIC, "optimizer"), None, f"loops.fit_loop.{AUTOMATIC}", "which lacks the dictionary 'optimizer'"),
-        ((*FIT, "epoch_loop.scheduler_progress", "current", "completed"), [3], "loops.fit_loop.epoch_loop.scheduler_progress.current.completed", "is [3], where a number belongs"),
+        ((*FIT, "epoch_loop.scheduler_progress", "current", "completed"), [3], "loops.fit_loop.epoch_loop.scheduler_progress.current.completed", "is [3], where a count belongs"),
         ((*FIT, "epoch_loop.val_loop.batch_progress"), {}, "loops.fit_loop.epoch_loop.val_loop.batch_progress", "has no 'total': Lightning stops with KeyError"),
         ((*FIT, BATCHES, "is_last_batch"), ..., f"loops.fit_loop.{BATCHES}", "has no 'is_last_batch'"),
         ((*FIT, "epoch_loop.state_dict"), None, "loops.fit_loop.epoch_loop.state_dict", "is None, where a dictionary belongs"),
@@ -85,8 +85,39 @@ def test_an_epoch_that_starts_again(changed, trainer):
 
 def test_what_it_does_not_look_at(changed, trainer):
     assert findings(f"{trainer.folder}/run") == []
-    assert findings(changed(*FIT, "epoch_loop.scheduler_progress", "current", value={})) == []
     assert findings(changed(*FIT, "epoch_loop.manual_optimization.state_dict", value=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "key", "said"),
+    [
+        ((BATCHES, "total", "completed"), ..., f"{BATCHES}.total", "has no 'completed': Lightning goes on with what the new loop counts"),
+        ((BATCHES, "total", "started"), 2, f"{BATCHES}.total", "processed is 3 where started is 2, which is counted first"),
+        ((BATCHES, "total", "completed"), 3, f"{BATCHES}.total", "of earlier epochs 1 batches were completed, and 0 processed: the counts in all and of this epoch disagree"),
+        ((BATCHES, "total", "processed"), 2, f"{BATCHES}.total", "of earlier epochs 0 batches were completed, and -1 processed"),
+        ((BATCHES, "total", "processed"), float("nan"), f"{BATCHES}.total.processed", "is nan, where a count belongs"),
+        ((BATCHES, "total", "processed"), 1.5, f"{BATCHES}.total.processed", "is 1.5, where a count belongs"),
+        ((BATCHES, "is_last_batch"), "x", f"{BATCHES}.is_last_batch", "is 'x', where True or False belongs"),
+        (("epoch_progress", "total"), [], "epoch_progress.total", "is [], where a dictionary of counters belongs"),
+        (("epoch_progress", "total", "ready"), 0, "epoch_progress.total", "0 epochs were begun in all, and the epoch is number 1"),
+        (("epoch_progress", "total", "ready"), 10, "epoch_progress.total", "started is 1 where ready is 10; it is the same, or one less"),
+        (("epoch_progress", "total", "ready"), ..., "epoch_progress.total", "has no 'ready'"),
+    ],
+)  # fmt: skip
+def test_counters_that_lightning_never_writes(path, value, key, said, changed, trainer):
+    save = changed(*FIT, *path, value=value)
+    found = [f for f in findings(save) if f[1] == "progress/counters-disagree"]
+    assert ("error", f"loops.fit_loop.{key}") in [(f[0], f[2]) for f in found], found
+    assert any(said in f[3] for f in found), found
+    assert trainer.resume(str(save)) != trainer.resume(f"{trainer.folder}/run")
+
+
+def test_a_loop_in_the_place_of_a_scheduler(changed, trainer):
+    fit = torch.load(f"{trainer.folder}/run/{NAME}", weights_only=False)["loops"]["fit_loop"]
+    for value in (fit, fit["epoch_progress"]):
+        (found,) = [f for f in findings(changed("lr_schedulers", value=[value])) if f[0] == "error"]
+        assert found[1:3] == ("scheduler/missing", "lr_schedulers")
+        assert "looks like the progress of one of Lightning's loops" in found[3]
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ def test_a_scheduler_file_with_something_else(value, said, saved):
         ({"numpy": ("MT19937", np.ones(624, "u4"), 3, 0)}, "numpy", "'numpy' ends before the last number of the state"),
         ({"numpy": ("MT19937", np.ones(624, "u4"), 10**30, 0, 0.0)}, "numpy", f"'numpy' says that number {10**30} of 624 is next"),
         ({"numpy": ("MT19937", np.ones(624, "u4"), None, 0, 0.0)}, "numpy", "'numpy' says that number None of 624 is next"),
+        ({"numpy": ("MT19937", torch.ones(2, 3), 3, 0, 0.0)}, "numpy", "'numpy' holds a float32 tensor of shape [2, 3], where the 624 numbers of numpy's generator belong"),
         ({"numpy": ("MT19937", None, 3, 0, 0.0)}, "numpy", "'numpy' holds None, where the 624 numbers of numpy's generator belong"),
         ({"numpy": ("MT19937", np.ones(624, "u4"), 3, 10**30, 0.0)}, "numpy", "where numpy's generator keeps 0 or 1"),
         ({"cpu": torch.zeros(5056, dtype=torch.uint8)}, "cpu", "'cpu' begins with the numbers 0, 0 and 0 after the seed, which torch refuses"),
@@ -258,6 +259,7 @@ def test_accelerate_only_logs_random_states(accelerated):
         ("betas", (None, 0.99), "betas of parameter group 0 is (None, 0.99), where two numbers belong"),
         ("betas", (0.9,), "betas of parameter group 0 is (0.9,), where two numbers belong"),
         ("betas", (0.9, 0.99, 0.9), "where two numbers belong"),
+        ("betas", torch.zeros(2, 3), "betas of parameter group 0 is a float32 tensor of shape [2, 3], where two numbers belong"),
     ],
 )
 def test_options_of_groups(name, value, said, saved):
@@ -273,6 +275,11 @@ def test_options_of_groups(name, value, said, saved):
 @pytest.mark.parametrize(
     ("options", "severity", "name", "said"),
     [
+        ({"amsgrad": torch.ones(())}, "error", "amsgrad", "amsgrad of parameter group 0 is 1.0, where True, False or None belongs"),
+        ({"betas": (torch.zeros(2, 3), 0.99)}, "error", "betas[0]", "betas[0] of parameter group 0 is a float32 tensor of shape [2, 3], where a number belongs"),
+        ({"initial_lr": math.inf}, "warning", "initial_lr", "initial_lr of parameter group 0 is inf, where the learning rate belongs that the schedule began with"),
+        ({"initial_lr": torch.zeros(2, 3)}, "warning", "initial_lr", "initial_lr of parameter group 0 is a float32 tensor of shape [2, 3]"),
+        ({"params": [float(n) for n in range(4)]}, None, "", ""),
         ({"fused": torch.zeros(3)}, "error", "fused", "fused of parameter group 0 is a float32 tensor of shape [3], where True, False or None belongs"),
         ({"capturable": "text"}, "error", "capturable", "capturable of parameter group 0 is 'text'"),
         ({"fused": True, "differentiable": True}, "error", "differentiable", "and fused is True as well: torch refuses the two together"),
@@ -550,6 +557,9 @@ def test_one_ranks_flat_shard(saved):
         ({"lr_lambdas": [None] * 4}, "scheduler/bad-field", "lr_lambdas", "lr_lambdas of the scheduler (LambdaLR) holds 4 entries for 2 parameter groups: a load stops with IndexError"),
         ({"_step_count": None}, "scheduler/bad-field", "_step_count", "_step_count of the scheduler (LambdaLR) is None, where a number belongs"),
         ({"lr_lambdas": [None, 3]}, "scheduler/bad-field", "lr_lambdas[1]", "lr_lambdas[1] of the scheduler (LambdaLR) is 3, where None or a dictionary belongs"),
+        ({"lr_lambdas": [torch.ones(()), None]}, "scheduler/bad-field", "lr_lambdas[0]", "lr_lambdas[0] of the scheduler (LambdaLR) is"),
+        ({"_step_count": torch.ones(2, 3)}, "scheduler/bad-field", "_step_count", "_step_count of the scheduler (LambdaLR) is a tensor, where a number belongs"),
+        ({"_is_initial": torch.ones(())}, "scheduler/bad-field", "_is_initial", "_is_initial of the scheduler (LambdaLR) is a tensor, where True or False belongs"),
         ({"base_lrs": []}, "scheduler/base-lr-mismatch", "base_lrs", "the scheduler keeps 0 first learning rates (base_lrs), and has set 2 rates"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import pytest
@@ -62,6 +63,10 @@ def test_a_whole_model_passes(model, rule):
         ("vocab_size", "64", "vocab_size in config.json is '64', where a number belongs"),
         ("vocab_size", {}, "vocab_size in config.json is {}, where a number belongs"),
         ("head_dim", [], "head_dim in config.json is [], where a number belongs"),
+        ("head_dim", math.inf, "head_dim in config.json is inf, where a number belongs"),
+        ("rope_parameters", "default", "rope_parameters in config.json is 'default', where a dictionary belongs"),
+        ("rope_parameters", [{"rope_type": "default"}], "rope_parameters in config.json is [{'rope_type': 'default'}], where a dictionary"),
+        ("rope_scaling", 99, "rope_scaling in config.json is 99, where a dictionary belongs"),
     ],
 )
 def test_a_field_that_no_configuration_is_built_from(field, value, said, model):
@@ -80,10 +85,22 @@ def test_a_field_that_no_configuration_is_built_from(field, value, said, model):
     [
         {}, {"dtype": "torch.bfloat16"}, {"torch_dtype": "auto"}, {"dtype": None}, {"num_key_value_heads": [1, 2]},
         {"num_hidden_layers": {"vision": 5, "language": 9}}, {"head_dim": None},
+        {"rope_scaling": None}, {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
     ],
 )  # fmt: skip
 def test_fields_that_some_models_have(fields, model):
     run_rule(BadConfigField(), model(**fields)).assert_passed()
+
+
+def test_several_head_sizes_of_which_one_is_rotated(model):
+    from transformers import AutoConfig
+
+    path = model(head_dim=[16], rope_theta=1e4)
+    found = run_rule(BadConfigField(), path).assert_one(path="config.json", key="head_dim", severity="error")
+    assert "head_dim in config.json is [16], where a number belongs" in found.message
+    with pytest.raises(Exception, match="head_dim"):
+        AutoConfig.from_pretrained(path)
+    run_rule(BadConfigField(), model(head_dim=[16])).assert_passed()
 
 
 def test_several_vocabularies_that_a_token_is_compared_with(model):

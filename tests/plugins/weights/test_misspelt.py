@@ -64,3 +64,14 @@ def test_a_name_more_in_a_module_that_has_its_own(saved):
 def test_what_is_read_is_what_was_written(saved, tmp_path):
     saved()
     assert load_file(tmp_path / "model.safetensors").keys() == model().state_dict().keys()
+
+
+def test_a_prefix_on_one_tensor_parts_its_module(tmp_path):
+    tensors = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 3)).state_dict()
+    tensors = {f"net.{name}": value for name, value in tensors.items()}
+    renamed = {"my_net.2.weight" if name == "net.2.weight" else name: v for name, v in tensors.items()}
+    save_file(renamed, tmp_path / "model.safetensors")
+    found = run_rule(MisspeltTensor(), tmp_path).assert_one(path="model.safetensors", tensor="my_net.2.weight")
+    assert found.message.startswith("my_net.2 has weight alone, and net.2 has all but that of what other modules have")
+    save_file({**tensors, "ema.net.2.weight": torch.zeros(3, 8)}, tmp_path / "model.safetensors")
+    run_rule(MisspeltTensor(), tmp_path).assert_passed()
