@@ -58,8 +58,8 @@ _HOMES = {
     "ckpt_rules.layout": ("Layout", "Match", "Requirement", "state_dicts"),
     "ckpt_rules.odd_names": ("hollow_saves",),
     "ckpt_rules.readers.sniff": ("expected_format",),
-    "ckpt_rules.readers.unmarked": ("calls_something", "looks_loadable"),
-    "ckpt_rules.readers.zstd_frame": ("zstd_frame",),
+    "ckpt_rules.readers.pickle.unmarked": ("calls_something", "looks_loadable"),
+    "ckpt_rules.readers.ocdbt.zstd_frame": ("zstd_frame",),
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
     "ckpt_rules.neighbours": ("Siblings", "names_beside", "sibling", "siblings", "written_at"),
@@ -163,10 +163,10 @@ if TYPE_CHECKING:
     from ckpt_rules.layout import Layout, Match, Requirement
     from ckpt_rules.neighbours import Siblings, names_beside, sibling, siblings, written_at
     from ckpt_rules.odd_names import hollow_saves
-    from ckpt_rules.readers import state_dicts
+    from ckpt_rules.readers.ocdbt.zstd_frame import zstd_frame
+    from ckpt_rules.readers.pickle.unmarked import calls_something, looks_loadable
     from ckpt_rules.readers.sniff import expected_format
-    from ckpt_rules.readers.unmarked import calls_something, looks_loadable
-    from ckpt_rules.readers.zstd_frame import zstd_frame
+    from ckpt_rules.readers.state_dicts import parts as state_dicts
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
     from ckpt_rules.tensor_stats import CheckpointStats, TensorStats

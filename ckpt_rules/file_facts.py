@@ -90,7 +90,7 @@ def refused(checkpoint: Checkpoint, path: str, error: OSError) -> FactUnavailabl
 
 def safetensors(checkpoint: Checkpoint, path: str) -> SafetensorsFile:
     """The header of a safetensors file."""
-    from ckpt_rules.readers.safetensors import read_safetensors
+    from ckpt_rules.readers.safetensors.file import read_safetensors
 
     return _read(checkpoint, path, read_safetensors)
 
@@ -99,28 +99,28 @@ def torch_file(checkpoint: Checkpoint, path: str) -> TorchFile:
     """What a file by `torch.save` holds."""
     if (name := path.rpartition("/")[2]) == METADATA or rank_of_metadata(name) is not None:
         return checkpoint.fact(_metadata, path)[0]
-    from ckpt_rules.readers.torch_file import read_torch_file
+    from ckpt_rules.readers.torch.file import read_torch_file
 
     return _read(checkpoint, path, read_torch_file)
 
 
 def torch_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[TorchFile, ...]:
     """What files by `torch.save` hold that lie in one file."""
-    from ckpt_rules.readers.torch_parts import read_torch_parts
+    from ckpt_rules.readers.torch.parts import read_torch_parts
 
     return _read(checkpoint, path, lambda source, path, budget: read_torch_parts(source, path, spans, budget))
 
 
 def archive(checkpoint: Checkpoint, path: str) -> Archive:
     """The directory of a zip file."""
-    from ckpt_rules.readers.zip_directory import read_archive
+    from ckpt_rules.readers.zip.directory import read_archive
 
     return _read(checkpoint, path, read_archive)
 
 
 def archive_parts(checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...]) -> tuple[Archive, ...]:
     """The directories of zip files that lie in one file."""
-    from ckpt_rules.readers.torch_parts import read_archive_parts
+    from ckpt_rules.readers.torch.parts import read_archive_parts
 
     return _read(checkpoint, path, lambda source, path, budget: read_archive_parts(source, path, spans, budget))
 
@@ -130,7 +130,7 @@ def distributed(checkpoint: Checkpoint, path: str) -> DistributedMetadata:
     of_ranks = () if checkpoint.listing.get(path) else metadata_of_ranks(checkpoint, path)
     if not of_ranks:
         return checkpoint.fact(_metadata, path)[1]
-    from ckpt_rules.readers.distributed_metadata import together
+    from ckpt_rules.readers.dcp.metadata import together
 
     return together([checkpoint.fact(_metadata, each)[1] for each in of_ranks])
 
@@ -157,7 +157,7 @@ def metadata_of_ranks(checkpoint: Checkpoint, path: str) -> tuple[str, ...]:
 
 
 def _metadata(checkpoint: Checkpoint, path: str) -> tuple[TorchFile, DistributedMetadata]:
-    from ckpt_rules.readers.distributed_metadata import read_metadata
+    from ckpt_rules.readers.dcp.metadata import read_metadata
 
     return _read(checkpoint, path, read_metadata)
 
@@ -203,7 +203,7 @@ def beside(checkpoint: Checkpoint, path: str) -> Entry | None:
 
 def json(checkpoint: Checkpoint, path: str) -> JsonFile:
     """A parsed JSON file."""
-    from ckpt_rules.readers.json_file import read_json
+    from ckpt_rules.readers.json.file import read_json
 
     return _read(checkpoint, path, read_json)
 
@@ -244,7 +244,7 @@ def seal(checkpoint: Checkpoint) -> Seal:
 
 def ocdbt(checkpoint: Checkpoint, path: str, values: bool) -> OcdbtDatabase:
     """The database whose manifest lies at a path."""
-    from ckpt_rules.readers.ocdbt import read_ocdbt
+    from ckpt_rules.readers.ocdbt.manifest import read_ocdbt
 
     def opened(path: str) -> Source | None:
         try:
@@ -275,7 +275,7 @@ def zstd_frames(
     checkpoint: Checkpoint, path: str, spans: tuple[tuple[int, int], ...], most: int
 ) -> tuple[ZstdFrame, ...]:
     """The zstd frames that lie in ranges of a file."""
-    from ckpt_rules.readers.zstd_frame import walk_frame
+    from ckpt_rules.readers.ocdbt.zstd_frame import walk_frame
 
     def read(source: Source, *_: object) -> tuple[ZstdFrame, ...]:
         left, found = most, []

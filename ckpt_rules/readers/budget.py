@@ -8,7 +8,7 @@ from ckpt_rules.limits import DEFAULT_LIMITS, MIB, Limits
 from ckpt_rules.readers.damage import Damage
 
 if TYPE_CHECKING:
-    from ckpt_rules.readers.repeated import Repeated
+    from ckpt_rules.readers.pickle.repeated import Repeated
 
 
 class LimitError(Damage):

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ckpt_rules.facts.tensors import ReadProblem
-from ckpt_rules.readers.json_file import read_json
-from ckpt_rules.readers.safetensors import read_safetensors
-from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.json.file import read_json
+from ckpt_rules.readers.safetensors.file import read_safetensors
+from ckpt_rules.readers.torch.file import read_torch_file
 from ckpt_rules_safety.unsafe_load import refused_by_default
 from tests.differential.seeds import FORMATS
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
-from ckpt_rules.readers.bounded import RECURSION
-from ckpt_rules.readers.pickle_stack import Global
-from ckpt_rules.readers.safetensors_header import DTYPES
+from ckpt_rules.readers.pickle.bounded import RECURSION
+from ckpt_rules.readers.pickle.stack import Global
+from ckpt_rules.readers.safetensors.header import DTYPES
 
 MAX_DEPTH = 100
 

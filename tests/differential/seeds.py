@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save
 
 from ckpt_rules.facts.tensors import TensorInfo
-from ckpt_rules.readers.enclosed import Memory
-from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.pickle.enclosed import Memory
+from ckpt_rules.readers.torch.file import read_torch_file
 
 _IN_LEGACY = ("quantised", "conjugate", "attributes", "gradients", "layout")
 _LEGACY_PICKLES, _COUNT_NBYTES = 5, 8

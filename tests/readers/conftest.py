@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ckpt_rules.facts.tensors import SafetensorsFile, TorchFile
-from ckpt_rules.readers.safetensors import read_safetensors
-from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.safetensors.file import read_safetensors
+from ckpt_rules.readers.torch.file import read_torch_file
 from ckpt_rules.storage import LocalSource
 
 

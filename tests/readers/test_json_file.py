@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ckpt_rules.readers.json_file import read_json
+from ckpt_rules.readers.json.file import read_json
 from ckpt_rules.storage import LocalSource
 from tests.readers.sources import Bytes, codes
 

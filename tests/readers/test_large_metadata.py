@@ -22,10 +22,10 @@ from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, Writ
 
 from ckpt_rules.facts.distributed import StoredItem, StoredTensor
 from ckpt_rules.limits import Limits
-from ckpt_rules.readers import distributed_metadata
 from ckpt_rules.readers.budget import Budget
-from ckpt_rules.readers.enclosed import Memory
-from ckpt_rules.readers.metadata_pickle import MetadataMachine
+from ckpt_rules.readers.dcp import metadata as distributed_metadata
+from ckpt_rules.readers.dcp.machine import MetadataMachine
+from ckpt_rules.readers.pickle.enclosed import Memory
 
 SHAPES = ((64, 8), (8,), (16, 16, 2), ())
 DTYPES = (torch.float32, torch.bfloat16)

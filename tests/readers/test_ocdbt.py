@@ -12,8 +12,8 @@ import pytest
 
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.facts.ocdbt import ZstdFrame
-from ckpt_rules.readers.crc32c import crc32c
-from ckpt_rules.readers.zstd_frame import zstd_frame
+from ckpt_rules.readers.ocdbt.crc32c import crc32c
+from ckpt_rules.readers.ocdbt.zstd_frame import zstd_frame
 
 FIXTURES = Path(__file__).parents[1] / "layouts" / "jax" / "fixtures"
 KEYS = sorted(f"layer.{number:02}/" + "0." * (number % 5) + "0" for number in range(60))

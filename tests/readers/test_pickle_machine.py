@@ -18,11 +18,11 @@ import pytest
 
 from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
-from ckpt_rules.readers.bounded import RECURSION, TOO_DEEP, bounded
 from ckpt_rules.readers.budget import Budget
-from ckpt_rules.readers.pickle_machine import Unpickled, unpickle
-from ckpt_rules.readers.pickle_opcodes import TABLE
-from ckpt_rules.readers.plain_objects import PlainBuilder
+from ckpt_rules.readers.pickle.bounded import RECURSION, TOO_DEEP, bounded
+from ckpt_rules.readers.pickle.machine import Unpickled, unpickle
+from ckpt_rules.readers.pickle.opcodes import TABLE
+from ckpt_rules.readers.pickle.plain_objects import PlainBuilder
 
 
 def run(data: bytes, **limits: int) -> Unpickled:

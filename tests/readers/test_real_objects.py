@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.torch.file import read_torch_file
 from tests.readers.sources import Bytes
 
 # What torch loads only without restraint, and what no loader of torch's reads at all, is another rule's business.

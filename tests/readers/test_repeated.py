@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ckpt_rules.readers.budget import Budget
-from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.torch.file import read_torch_file
 from ckpt_rules.storage import LocalSource
 
 NAMES = [f"model.layers.{n}.weight" for n in range(600)]

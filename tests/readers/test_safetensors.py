@@ -11,8 +11,8 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import save
 
 from ckpt_rules.facts.tensors import TensorInfo
-from ckpt_rules.readers import header_text
-from ckpt_rules.readers.safetensors import read_safetensors
+from ckpt_rules.readers.safetensors import header_text
+from ckpt_rules.readers.safetensors.file import read_safetensors
 from tests.readers.sources import Bytes, codes, fatal
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

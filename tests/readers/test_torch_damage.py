@@ -15,7 +15,7 @@ import torch
 
 from ckpt_rules.limits import Limits
 from ckpt_rules.readers.budget import Budget
-from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.torch.file import read_torch_file
 from tests.readers.sources import Bytes, codes, fatal, rewrite, saved
 
 

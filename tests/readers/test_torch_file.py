@@ -16,7 +16,7 @@ import torch
 
 from ckpt_rules.facts.tensors import TensorInfo
 from ckpt_rules.readers import windows
-from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.torch.file import read_torch_file
 from tests.readers.sources import Bytes, rewrite, saved
 
 

@@ -230,7 +230,10 @@ def test_a_tensor_in_the_place_of_a_schedulers_field(field, changed):
 SIZES = [("size", {"sizes": ()}), ("size", None), ("size", [8, 8]), ("offsets", {"sizes": (0,)}), ("offsets", None)]
 
 
-@pytest.mark.parametrize(("where", "value"), [*SIZES, ("offsets", [0]), ("offsets", [type, ()]), ("sizes", {"sizes": (0,)}), ("sizes", "text")])
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [*SIZES, ("offsets", [0]), ("offsets", [type, ()]), ("sizes", {"sizes": (0,)}), ("sizes", "text")],
+)
 def test_sizes_of_another_kind(where, value, saves, tmp_path):
     trainer, save = saves["dcp-appstate"]
     name = "app.model.2.bias" if value == [0] else "app.optim.state.3.weight.exp_avg"

@@ -7,8 +7,8 @@ import io
 import pytest
 import torch
 
-from ckpt_rules.readers.enclosed import Memory
-from ckpt_rules.readers.torch_file import read_torch_file
+from ckpt_rules.readers.pickle.enclosed import Memory
+from ckpt_rules.readers.torch.file import read_torch_file
 from ckpt_rules_safety.unsafe_load import refused_by_default
 from tests.plugins.safety.hostile import saved, with_pickle
 

@@ -1,0 +1,1 @@
+"""OCDBT, the key-value store that Orbax writes."""

@@ -1,0 +1,1 @@
+"""Pickles, run over inert stand-ins: nothing is imported, nothing is called."""

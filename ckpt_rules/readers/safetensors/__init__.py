@@ -1,0 +1,1 @@
+"""safetensors files: the header, and what lies beside it."""

@@ -1,0 +1,1 @@
+"""torch's `state_dict` conventions: plain values to optimizer, scheduler, scaler and RNG facts."""

@@ -1,0 +1,1 @@
+"""What torch.save wrote, in each of its formats."""

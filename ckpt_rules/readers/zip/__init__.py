@@ -1,0 +1,1 @@
+"""Zip archives: the directory at their end, and what contradicts it."""
