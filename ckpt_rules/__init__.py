@@ -19,6 +19,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "ckpt_rules.api": ("diff", "inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
+    "ckpt_rules.deep.facts": (
+        "located_tensors", "measured_tensors", "measured_weights", "read_all", "unread_files", "weight_names",
+    ),
+    "ckpt_rules.fact": ("Fact",),
+    "ckpt_rules.known_facts": (
+        "CONFIG", "CONTRADICTIONS", "DATALOADERS", "MASTERS", "OPTIMIZER", "OPTIMIZERS", "POINTERS", "PROGRESS", "RANKS", "RECORDED",
+        "REQUIREMENTS", "RNG", "RNGS", "SCALER", "SCHEDULER", "SCHEDULERS", "SEAL", "STATE", "WEIGHTS",
+    ),
+    "ckpt_rules.traits": ("LayoutTraits", "Match", "Requirement"),
+    "ckpt_rules.opening": ("checkpoint_at",),
     "ckpt_rules.comparison": ("Change", "Comparison", "FileChange", "TensorChange", "Tensors", "ValueChange"),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
@@ -55,7 +65,7 @@ _HOMES = {
     "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
     "ckpt_rules.hookspecs": ("hookimpl",),
     "ckpt_rules.inspection": ("Inspection",),
-    "ckpt_rules.layout": ("Layout", "Match", "Requirement", "state_dicts"),
+    "ckpt_rules.layout": ("Layout", "missing_requirements", "state_dicts"),
     "ckpt_rules.odd_names": ("hollow_saves",),
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.readers.pickle.unmarked": ("calls_something", "looks_loadable"),
@@ -74,6 +84,14 @@ if TYPE_CHECKING:
     from ckpt_rules.api import diff, inspect, newest_checkpoint, quick_verify_checkpoint, seal, stats, verify
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.comparison import Change, Comparison, FileChange, TensorChange, Tensors, ValueChange
+    from ckpt_rules.deep.facts import (
+        located_tensors,
+        measured_tensors,
+        measured_weights,
+        read_all,
+        unread_files,
+        weight_names,
+    )
     from ckpt_rules.errors import (
         CheckpointInvalid,
         CkptRulesError,
@@ -82,6 +100,7 @@ if TYPE_CHECKING:
         RulesetError,
         UsageError,
     )
+    from ckpt_rules.fact import Fact
     from ckpt_rules.facts.counters import counter_faults
     from ckpt_rules.facts.distributed import (
         Chunk,
@@ -160,9 +179,31 @@ if TYPE_CHECKING:
     from ckpt_rules.finding import Finding, Place, Problem, Severity
     from ckpt_rules.hookspecs import hookimpl
     from ckpt_rules.inspection import Inspection
-    from ckpt_rules.layout import Layout, Match, Requirement
+    from ckpt_rules.known_facts import (
+        CONFIG,
+        CONTRADICTIONS,
+        DATALOADERS,
+        MASTERS,
+        OPTIMIZER,
+        OPTIMIZERS,
+        POINTERS,
+        PROGRESS,
+        RANKS,
+        RECORDED,
+        REQUIREMENTS,
+        RNG,
+        RNGS,
+        SCALER,
+        SCHEDULER,
+        SCHEDULERS,
+        SEAL,
+        STATE,
+        WEIGHTS,
+    )
+    from ckpt_rules.layout import Layout, missing_requirements
     from ckpt_rules.neighbours import Siblings, names_beside, sibling, siblings, written_at
     from ckpt_rules.odd_names import hollow_saves
+    from ckpt_rules.opening import checkpoint_at
     from ckpt_rules.readers.ocdbt.zstd_frame import zstd_frame
     from ckpt_rules.readers.pickle.unmarked import calls_something, looks_loadable
     from ckpt_rules.readers.sniff import expected_format
@@ -170,15 +211,35 @@ if TYPE_CHECKING:
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
     from ckpt_rules.tensor_stats import CheckpointStats, TensorStats
+    from ckpt_rules.traits import LayoutTraits, Match, Requirement
     from ckpt_rules.weights import find_weights, flatten, weights_in, weights_of_components
 
 __all__ = [
     "BOOKKEEPING",
+    "CONFIG",
+    "CONTRADICTIONS",
+    "DATALOADERS",
     "DTYPE_BITS",
     "FLOAT_DTYPES",
     "HALF_DTYPES",
+    "MASTERS",
+    "OPTIMIZER",
+    "OPTIMIZERS",
+    "POINTERS",
+    "PROGRESS",
+    "RANKS",
+    "RECORDED",
+    "REQUIREMENTS",
+    "RNG",
+    "RNGS",
+    "SCALER",
+    "SCHEDULER",
+    "SCHEDULERS",
+    "SEAL",
     "SEAL_NAME",
     "SIGNATURE_NAME",
+    "STATE",
+    "WEIGHTS",
     "Archive",
     "ArchiveEntry",
     "Block",
@@ -199,6 +260,7 @@ __all__ = [
     "Entry",
     "EntryKind",
     "ExitCode",
+    "Fact",
     "FactUnavailable",
     "Field",
     "FileChange",
@@ -208,6 +270,7 @@ __all__ = [
     "Inspection",
     "JsonFile",
     "Layout",
+    "LayoutTraits",
     "Listing",
     "LoaderState",
     "Located",
@@ -274,6 +337,7 @@ __all__ = [
     "ZstdFrame",
     "__version__",
     "calls_something",
+    "checkpoint_at",
     "counter_faults",
     "diff",
     "expected_format",
@@ -285,20 +349,27 @@ __all__ = [
     "is_almost",
     "is_bookkeeping",
     "is_count",
+    "located_tensors",
     "looks_loadable",
+    "measured_tensors",
+    "measured_weights",
+    "missing_requirements",
     "misspelling_of",
     "names_beside",
     "newest_checkpoint",
     "plain",
     "quick_verify_checkpoint",
     "rank_of_metadata",
+    "read_all",
     "saves_among",
     "seal",
     "sibling",
     "siblings",
     "state_dicts",
     "stats",
+    "unread_files",
     "verify",
+    "weight_names",
     "weights_in",
     "weights_of_components",
     "written_at",

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ckpt_rules.checkpoint import Checkpoint
-from ckpt_rules.deep.reading import Reading
 from ckpt_rules.engine import run
 from ckpt_rules.errors import CheckpointInvalid, UsageError
 from ckpt_rules.facts.files import RootKind
@@ -18,6 +17,7 @@ from ckpt_rules.finding import Severity
 from ckpt_rules.limits import DEFAULT_LIMITS
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
+from ckpt_rules.reading import Reading
 from ckpt_rules.storage import LocalStorage, OneFile
 from ckpt_rules.time_limit import checked
 from ckpt_rules.verdict import number
@@ -328,9 +328,9 @@ def seal(  # noqa: PLR0913 - one keyword for each flag of the command
 
 def _as_one_file(checkpoint: Checkpoint) -> Checkpoint:
     """A file that no layout takes for a whole checkpoint is one here."""
-    if checkpoint.root.kind is not RootKind.FILE:
+    if checkpoint.files.root.kind is not RootKind.FILE:
         return checkpoint
-    return Checkpoint(OneFile(checkpoint.path, checkpoint.budget.limits), checkpoint.budget.limits)
+    return Checkpoint(OneFile(checkpoint.path, checkpoint.files.budget.limits), checkpoint.files.budget.limits)
 
 
 def _opened(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ckpt_rules.comparison import Change, Comparison, FileChange, TensorChange, Tensors
 from ckpt_rules.deep.comparing import RAW, Differences, Pair, differences
+from ckpt_rules.deep.facts import located_tensors, weight_names
 from ckpt_rules.differing_state import state_changes
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import EntryKind, RootKind
@@ -58,9 +59,9 @@ def comparison_of(
 
 
 def _require_directory(checkpoint: Checkpoint) -> None:
-    if checkpoint.root.kind is not RootKind.DIRECTORY:
-        missing = checkpoint.root.kind is RootKind.MISSING
-        why = checkpoint.root.error or ("there is nothing" if missing else "it is no checkpoint")
+    if checkpoint.files.root.kind is not RootKind.DIRECTORY:
+        missing = checkpoint.files.root.kind is RootKind.MISSING
+        why = checkpoint.files.root.error or ("there is nothing" if missing else "it is no checkpoint")
         raise UsageError(f"{checkpoint.path} can't be looked into: {why}")
     try:
         _ = checkpoint.listing
@@ -71,7 +72,7 @@ def _require_directory(checkpoint: Checkpoint) -> None:
 def _files(checkpoint: Checkpoint) -> dict[str, Block]:
     """Every file as a block of bytes, by its path; the only one of a checkpoint that is one file by ''."""
     return {
-        "" if checkpoint.is_one_file else entry.path: Block(entry.path, 0, entry.size, RAW)
+        "" if checkpoint.files.is_one_file else entry.path: Block(entry.path, 0, entry.size, RAW)
         for entry in checkpoint.listing
         if entry.kind is EntryKind.FILE
     }
@@ -80,7 +81,7 @@ def _files(checkpoint: Checkpoint) -> dict[str, Block]:
 def _file_changes(both: Both, *, values: bool) -> tuple[FileChange, ...]:
     one, other = _files(both[0]), _files(both[1])
     alike = {p: (Pair(one[p], other[p], exact=True),) for p in one if p in other and one[p].nbytes == other[p].nbytes}
-    found = differences((both[0].storage, both[1].storage), alike, both[0].reading) if values else {}
+    found = differences((both[0].files.storage, both[1].files.storage), alike, both[0].reading) if values else {}
     changes = []
     for path in sorted(one.keys() | other.keys()):
         name = (other.get(path) or one[path]).path
@@ -101,7 +102,7 @@ def _kind(before: object, after: object) -> Change:
 
 def _same_files(both: Both, changes: Iterable[FileChange]) -> set[str]:
     """Files that are the same in both, byte for byte."""
-    return set() if both[0].is_one_file and changes else _paths(both[0]) - {change.path for change in changes}
+    return set() if both[0].files.is_one_file and changes else _paths(both[0]) - {change.path for change in changes}
 
 
 def _paths(checkpoint: Checkpoint) -> set[str]:
@@ -121,7 +122,7 @@ def _tensors(both: Both, pattern: str, same: set[str], *, values: bool) -> Tenso
                 pairs[key] = _pairs(a, b)
             except FactUnavailable as absent:
                 notes[key] = absent.reason
-    found = differences((both[0].storage, both[1].storage), pairs, both[0].reading)
+    found = differences((both[0].files.storage, both[1].files.storage), pairs, both[0].reading)
     changes = tuple(
         change
         for key in (*one, *(k for k in other if k not in one))
@@ -141,14 +142,14 @@ def _tensors(both: Both, pattern: str, same: set[str], *, values: bool) -> Tenso
 def _named(checkpoint: Checkpoint, pattern: str) -> dict[_Key, _Tensor]:
     """The tensors that match: weights by their names in the model, others by file and name."""
     try:
-        names = checkpoint.weight_names
+        names = weight_names(checkpoint)
     except FactUnavailable:
         names = {}
     found: dict[_Key, _Tensor] = {}
-    for tensor in checkpoint.located:
+    for tensor in located_tensors(checkpoint):
         weight = names.get((tensor.path, tensor.name))
         name = tensor.name if weight is None else weight
-        path = "" if checkpoint.is_one_file or weight is not None else _whose(tensor.path)
+        path = "" if checkpoint.files.is_one_file or weight is not None else _whose(tensor.path)
         if fnmatchcase(name, pattern):
             found.setdefault((path, name), _Tensor(name, weight is not None, tensor))
     return found

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
-from ckpt_rules.deep.reading import Reading
+from ckpt_rules.deep.facts import read_all, unread_files
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.facts.values import Wanted
 from ckpt_rules.finding import Finding, Problem, Severity
-from ckpt_rules.layout import ANY
 from ckpt_rules.observers import Observers
 from ckpt_rules.opening import layout_summary, open_checkpoint
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import shortened
+from ckpt_rules.reading import Reading
 from ckpt_rules.report import Notice, Outcome, Report, RulesetSummary, Status
 from ckpt_rules.rule import Reads
 from ckpt_rules.time_limit import TimeLimitExceeded, limited
+from ckpt_rules.traits import ANY
 from ckpt_rules.understanding import Unknown, not_understood
 from ckpt_rules.verdict import Situation, count, judge
 
@@ -90,7 +91,7 @@ def run(
     if unknown and unknown.advice:
         notices.append(Notice(severity=Severity.INFO, message=unknown.advice))
     situation = Situation(
-        checkpoint.root.kind is RootKind.DIRECTORY,
+        checkpoint.files.root.kind is RootKind.DIRECTORY,
         ruleset.narrowed,
         resume,
         ruleset.purpose,
@@ -122,9 +123,9 @@ def _read_all(checkpoint: Checkpoint, ruleset: ResolvedRuleset, timeout: float |
             before |= limited(timeout, partial(selected.rule.wanted_before, checkpoint))
     try:
         if wanted:
-            checkpoint.read_all(wanted)
+            read_all(checkpoint, wanted)
         if before:
-            checkpoint.previous.read_all(before)
+            read_all(checkpoint.previous, before)
     except FactUnavailable:
         return []
     except BaseException as error:  # noqa: BLE001 - whatever an executor or a storage raises
@@ -188,7 +189,7 @@ def _collect(found: Iterable[Finding], findings: list[Finding]) -> str | None:
 def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem]:
     wanted = selected.rule.wanted(checkpoint) if selected.rule.reads is Reads.BYTES else Wanted()
     if wanted:
-        checkpoint.read_all(wanted)
+        read_all(checkpoint, wanted)
     try:
         yield from _checked(selected, checkpoint)
     except FactUnavailable as absent:
@@ -200,7 +201,7 @@ def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Proble
 
 def _require_all(checkpoint: Checkpoint, wanted: Wanted) -> None:
     """FactUnavailable where bytes that a rule wanted could not be looked at: it can't say that they are as they should be."""
-    missed = checkpoint.missed(wanted) if wanted else {}
+    missed = unread_files(checkpoint, wanted) if wanted else {}
     for path, why in missed.items():
         more = f", and {len(missed) - 1:,} more" if len(missed) > 1 else ""
         raise FactUnavailable(f"not all bytes of {path}{more} could be looked at: {why}", path=path, blocked=True)

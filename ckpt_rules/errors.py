@@ -6,6 +6,7 @@ CkptRulesError                 the user can act on it; the CLI prints it without
 ├── PluginError                a plugin that clashes, is missing or can't be loaded             exit 2
 └── CheckpointInvalid          raised by `quick_verify_checkpoint`; carries the report
 
+LayoutFault                    a layout that answers with something else than was asked for; blamed on the layout
 FactUnavailable                raised where a fact is asked for that can't be had; the rule is skipped
 FormatError                    raised and caught inside one reader; callers get a `ReadProblem`
 """
@@ -80,6 +81,14 @@ class FactUnavailable(Exception):
         self.path = None if path is None else str(path)
         self.blocked = bool(blocked)
         super().__init__(reason)
+
+
+class LayoutFault(Exception):
+    """A layout that answers a fact with something else than the fact is; the fault is the layout's, not the rule's that asked."""
+
+    def __init__(self, layout: str, reason: str) -> None:
+        self.layout = layout
+        super().__init__(f"the layout {layout} is wrong: {reason}")
 
 
 class FormatError(Exception):

@@ -93,7 +93,7 @@ def exports_among(
 
 def is_whole(checkpoint: Checkpoint) -> bool:
     """Whether a training state was found in it."""
-    return checkpoint.root.kind is RootKind.DIRECTORY and not_understood(checkpoint, "resume") is None
+    return checkpoint.files.root.kind is RootKind.DIRECTORY and not_understood(checkpoint, "resume") is None
 
 
 def _kinds(names: Iterable[str], listing: Listing) -> dict[_Kind, list[str]]:

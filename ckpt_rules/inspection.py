@@ -144,8 +144,8 @@ class Inspection(_Model):
 
 def inspect_checkpoint(checkpoint: Checkpoint, notices: Sequence[Notice] = ()) -> Inspection:
     """Everything that is known about a checkpoint; `UsageError` where its path is no directory that can be listed."""
-    if checkpoint.root.kind is not RootKind.DIRECTORY:
-        raise UsageError(_why_not(checkpoint.root))
+    if checkpoint.files.root.kind is not RootKind.DIRECTORY:
+        raise UsageError(_why_not(checkpoint.files.root))
     try:
         files = _files(checkpoint)
     except FactUnavailable as absent:

@@ -2,118 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
+from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.finding import Severity
+from ckpt_rules.fact import Fact
+from ckpt_rules.facts.loaders import DataLoaders
+from ckpt_rules.facts.pointers import Pointer
+from ckpt_rules.facts.ranks import Ranks
+from ckpt_rules.facts.tensors import Weights
+from ckpt_rules.facts.training import (
+    Contradiction,
+    ModelConfig,
+    OptimizerState,
+    Progress,
+    Recorded,
+    RngState,
+    ScalerState,
+    SchedulerState,
+    TrainingState,
+)
+from ckpt_rules.facts.values import Master
+from ckpt_rules.known_facts import KNOWN
 from ckpt_rules.readers.state_dicts import parts as state_dicts
+from ckpt_rules.traits import ANY, LayoutTraits, Match, Requirement
+from ckpt_rules.weights import find_weights
 
-if TYPE_CHECKING:
-    from ckpt_rules.checkpoint import Checkpoint
-    from ckpt_rules.facts.loaders import DataLoaders
-    from ckpt_rules.facts.pointers import Pointer
-    from ckpt_rules.facts.ranks import Ranks
-    from ckpt_rules.facts.tensors import Weights
-    from ckpt_rules.facts.training import (
-        Contradiction,
-        ModelConfig,
-        OptimizerState,
-        Progress,
-        Recorded,
-        RngState,
-        ScalerState,
-        SchedulerState,
-        TrainingState,
-    )
-    from ckpt_rules.facts.values import Master
+T = TypeVar("T")
 
 
-ANY = "any"
-"""The name by which a user asks that the files alone be judged, whatever layout they have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """How sure a layout is that a directory is its own.
-
-    score: 1 (a faint sign) to 100 (nothing else can be meant); the highest wins
-    signs: what it was recognised by, for `inspect`
-    """
-
-    score: int
-    signs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """A file that the layout can't resume without.
-
-    names:    any one of them will do; the first is the usual one
-    why:      what the trainer does without it, one sentence without a full stop
-    severity: of its absence
-    commits:  whether the trainer writes it last, so that its absence says that the save never finished
-    purposes: what it is needed for: to `resume`, to `load` the weights, or both
-    elsewhere: why its absence here says nothing, where it may lie on another node's disk; what is checked is then unknown
-    """
-
-    names: tuple[str, ...]
-    why: str
-    severity: Severity = Severity.ERROR
-    commits: bool = False
-    purposes: frozenset[str] = frozenset({"resume"})
-    elsewhere: str | None = None
-
-
-class Layout:
+class Layout(LayoutTraits):
     """One trainer's way to write a checkpoint. Subclass it and say where each fact is found.
 
     A method that has nothing to give raises `FactUnavailable`; the rules that ask for it are then skipped. What is read
-    through `checkpoint` (`torch_file`, `json`, `safetensors`) is read once, whoever asks.
+    through `checkpoint.files` (`torch_file`, `json`, `safetensors`) is read once, whoever asks.
+
+    The facts that come with ckpt-rules are answered by the methods below. Those that plugins bring are answered by
+    functions of a checkpoint in `answers`, which base classes pass on.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    answers: ClassVar[Mapping[Fact[Any], Callable[[Checkpoint], Any]]] = {}
 
-    one_file: ClassVar[bool] = False
-    """Whether a single file can be a checkpoint of this layout; it is listed as a directory that holds nothing else."""
-
-    save_names: ClassVar[tuple[str, ...]] = ()
-    """Names that the trainer gives its saves, such as `snap_{step}` or `*-{step}-state`: `{step}` stands for the number by which
-    they follow each other, `*` for any text. They count beside the usual ones (`checkpoint-500`, `step_1000`, `epoch=3`)."""
-
-    save_files: ClassVar[tuple[str, ...]] = ()
-    """Where a save is several files in the directory of the run, their names, such as `model_{step}.pt`, `meta_{step}.json`: those
-    with one number are one save, and to all who look into it a directory that holds nothing else. The first stands for it."""
-
-    numbered_by_save: ClassVar[bool] = False
-    """Whether the number in a name such as `checkpoint_7` counts saves, and says nothing of steps."""
-
-    own_loader: ClassVar[tuple[str, ...]] = ()
-    """Globs of files that the trainer reads without torch's restraint: what `torch.load` refuses by default stops nobody
-    there."""
-
-    refused: ClassVar[tuple[str, ...]] = ()
-    """Globs of importable names, `torch.optim.*`, that even this loader of its own refuses."""
-
-    unread: ClassVar[tuple[str, ...]] = ()
-    """Globs of files that neither a resume nor a loading of the weights needs, such as the arguments of the run: damage to
-    them is a warning."""
-
-    reads_weights: ClassVar[bool] = False
-    """Whether a save is understood only with weights: where none are found that can be read, the verdict is unknown."""
-
-    resumable: ClassVar[bool] = True
-    """Whether such a directory can hold a training state. One that can't, a final model or adapter, is often written above the
-    checkpoints of its run, and does not hide them. See `nothing_to_resume`."""
-
-    holds: ClassVar[str] = ""
-    """What such a directory holds, where it is not `resumable`: `an adapter`, `a pipeline`."""
-
-    def severity_of_damage(self, path: str) -> Severity | None:
-        """A warning for damage to a file that nothing needs; None, which leaves it to the rule, for any other."""
-        return Severity.WARNING if any(fnmatchcase(path, glob) for glob in self.unread) else None
+    def answer(self, fact: Fact[T], checkpoint: Checkpoint) -> T:
+        """What the layout, or else the fact itself, says of a checkpoint; FactUnavailable where neither has an answer."""
+        for kind in type(self).__mro__:
+            own = vars(kind).get("answers", {}).get(fact)
+            if own is not None:
+                return cast("T", own(checkpoint))
+            if fact in KNOWN and fact.name in vars(kind):
+                return cast("T", getattr(self, fact.name)(checkpoint))
+        if fact.default is None:
+            raise FactUnavailable(f"the layout {self.name} has no {fact.what.removeprefix('the ')}")
+        return fact.default(checkpoint)
 
     def nothing_to_resume(self, checkpoint: Checkpoint) -> str | None:
         """Why such a directory never held a training state, one sentence without a full stop; None where it may hold one."""
@@ -135,8 +77,6 @@ class Layout:
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model weights that this trainer's loader would take."""
-        from ckpt_rules.weights import find_weights
-
         return find_weights(checkpoint)
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
@@ -177,7 +117,7 @@ class Layout:
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """The model's configuration."""
-        return state_dicts.config_file(checkpoint.json("config.json"))
+        return state_dicts.config_file(checkpoint.files.json("config.json"))
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The counters as they are written, valid or not."""
@@ -209,6 +149,20 @@ class Layout:
 
     def _absent(self, what: str) -> NoReturn:
         raise FactUnavailable(f"the layout {self.name} has no {what}")
+
+
+def missing_requirements(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+    """The requirements of its layout that no file meets."""
+    return checkpoint.fact(_missing_requirements)
+
+
+def _missing_requirements(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
+    paths = [entry.path for entry in checkpoint.listing]
+    return tuple(
+        needed
+        for needed in checkpoint.requirements
+        if not any(fnmatchcase(path, name) for path in paths for name in needed.names)
+    )
 
 
 class PlainFiles(Layout):

@@ -34,7 +34,7 @@ def siblings(checkpoint: Checkpoint) -> Siblings:
     """The saves of the same run, by their names; FactUnavailable where the checkpoint is not named like a save."""
     name = os.path.basename(os.path.realpath(checkpoint.path))
     names = SaveNames([checkpoint.layout])
-    named = names.files if checkpoint.is_in_files else names.directories
+    named = names.files if checkpoint.files.is_in_files else names.directories
     if not named([name]):
         raise FactUnavailable("it is not named like a save, so nothing beside it is known to be of its run")
     beside = checkpoint.listing.siblings
@@ -45,9 +45,9 @@ def siblings(checkpoint: Checkpoint) -> Siblings:
 def sibling(checkpoint: Checkpoint, name: str) -> Checkpoint:
     """A save of the same run, read by the same layout; FactUnavailable where that one does not recognise it."""
     path = os.path.join(os.path.dirname(os.path.realpath(checkpoint.path)), name)
-    limits = checkpoint.budget.limits
+    limits = checkpoint.files.budget.limits
     found = type(checkpoint)(_storage(checkpoint, path), limits)
-    if found.root.kind is not RootKind.DIRECTORY:
+    if found.files.root.kind is not RootKind.DIRECTORY:
         raise FactUnavailable(f"{name} can't be looked into")
     match = checkpoint.layout.recognise(found)
     if match is None:
@@ -58,8 +58,8 @@ def sibling(checkpoint: Checkpoint, name: str) -> Checkpoint:
 
 def _storage(checkpoint: Checkpoint, path: str) -> Storage:
     """The place of a save beside this one, which is a directory, a file, or several files as this one is."""
-    limits = checkpoint.budget.limits
-    if not checkpoint.is_in_files:
+    limits = checkpoint.files.budget.limits
+    if not checkpoint.files.is_in_files:
         return LocalStorage(path, limits)
     names = files_of_save(os.path.basename(path), checkpoint.layout.save_files, checkpoint.listing.siblings)
     return FilesOfSave(path, limits, names) if names else OneFile(path, limits)
@@ -68,12 +68,12 @@ def _storage(checkpoint: Checkpoint, path: str) -> Storage:
 def names_beside(checkpoint: Checkpoint, folder: str) -> tuple[str, ...]:
     """Names of files and directories in a directory beside this save; none where it can't be listed."""
     place = LocalStorage(
-        os.path.join(os.path.dirname(os.path.realpath(checkpoint.path)), folder), checkpoint.budget.limits
+        os.path.join(os.path.dirname(os.path.realpath(checkpoint.path)), folder), checkpoint.files.budget.limits
     )
     return tuple(sorted({*place.directories(), *place.files()}))
 
 
 def written_at(checkpoint: Checkpoint, name: str) -> int | None:
     """When a save beside this one, or this one itself, was last written, in nanoseconds since the epoch."""
-    entry = checkpoint.look_again(f"../{name}")
+    entry = checkpoint.files.stat_now(f"../{name}")
     return entry.mtime_ns or None if entry else None

@@ -33,16 +33,16 @@ def hollow_saves(checkpoint: Checkpoint) -> list[Entry]:
     found = [e for e in checkpoint.listing.files(top_only=True) if _is_hollow(checkpoint, e)]
     if not found:
         return []
-    if checkpoint.is_one_file:
+    if checkpoint.files.is_one_file:
         return [e for e in found if not e.size or _is_meant(e.name)]
-    torch = {e.path for e in checkpoint.files_in("torch") if expected_format(e.name) is None}
+    torch = {e.path for e in checkpoint.files.of_format("torch") if expected_format(e.name) is None}
     alike = {_NUMBER.sub("#", path) for path in torch}
     alone = not _has_weights(checkpoint)
     return [e for e in found if _NUMBER.sub("#", e.name) in alike or (alone and _is_meant(e.name))]
 
 
 def _is_hollow(checkpoint: Checkpoint, entry: Entry) -> bool:
-    return expected_format(entry.name) is None and checkpoint.head(entry.path).content in _HOLLOW
+    return expected_format(entry.name) is None and checkpoint.files.sniff(entry.path).content in _HOLLOW
 
 
 def _is_meant(name: str) -> bool:

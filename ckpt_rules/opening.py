@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,13 +12,14 @@ from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.finding import Severity
-from ckpt_rules.layout import ANY, AnyFiles, Match, PlainFiles
+from ckpt_rules.layout import AnyFiles, PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.report import Crash, LayoutSummary, Notice
 from ckpt_rules.save_names import files_of_save
 from ckpt_rules.storage import FilesOfSave, LocalStorage, OneFile
 from ckpt_rules.time_limit import limited
+from ckpt_rules.traits import ANY, Match
 
 if TYPE_CHECKING:
     from ckpt_rules.layout import Layout
@@ -39,14 +41,14 @@ def open_checkpoint(
     A path that is a file is listed as a directory that holds nothing else, whether or not a layout recognises it; one that
     stands for a save of several files, as a layout declares, as one that holds those.
     """
-    checkpoint = Checkpoint(storage, limits)
+    checkpoint = Checkpoint(storage, limits, PlainFiles())
     notices = [_crashed(f"the plugin {p} could not be loaded", p.crash) for p in plugins.broken if p.crash]
-    one_file = checkpoint.root.kind is RootKind.FILE
+    one_file = checkpoint.files.root.kind is RootKind.FILE
     if one_file:
         if several := _of_several_files(checkpoint, plugins, timeout, layout, notices):
             return several, notices
-        checkpoint = Checkpoint(OneFile(checkpoint.path, limits), limits)
-    if checkpoint.root.kind is RootKind.DIRECTORY:
+        checkpoint = Checkpoint(OneFile(checkpoint.path, limits), limits, PlainFiles())
+    if checkpoint.files.root.kind is RootKind.DIRECTORY:
         layouts = tuple(each for each in plugins.layouts if each.one_file or not one_file)
         matches = [(_asked(each, checkpoint, plugins, timeout, notices), each) for each in layouts]
         _choose(checkpoint, matches, layout, plugins, notices)
@@ -58,7 +60,7 @@ def _of_several_files(
 ) -> Checkpoint | None:
     """The save that a file stands for, where a layout declares that a save is several files and recognises this one."""
     found = []
-    limits = file.budget.limits
+    limits = file.files.budget.limits
     for layout in plugins.layouts:
         names: tuple[str, ...] = ()
         if layout.save_files and name in (None, layout.name):
@@ -66,19 +68,37 @@ def _of_several_files(
             names = files_of_save(own, layout.save_files, LocalStorage(folder or ".", limits).files())
         if not names:
             continue
-        checkpoint = Checkpoint(FilesOfSave(file.path, limits, names), limits)
+        checkpoint = Checkpoint(FilesOfSave(file.path, limits, names), limits, PlainFiles())
         match = _asked(layout, checkpoint, plugins, timeout, notices)
         if match is None and name == layout.name:
             match = Match(0, ("the name you gave",))
-        checkpoint.use([(match, layout)])
+        take_best(checkpoint, [(match, layout)])
         if checkpoint.match is not None:
             found.append((checkpoint.match.score, checkpoint))
     return max(found, key=lambda f: f[0])[1] if found else None
 
 
+def checkpoint_at(path: str | os.PathLike[str], layouts: Iterable[Layout] = ()) -> Checkpoint:
+    """A checkpoint on a local path, of the layout that fits best; never raises for a bad path."""
+    checkpoint = Checkpoint(LocalStorage(path), layout=PlainFiles())
+    if checkpoint.files.root.kind is RootKind.DIRECTORY:
+        take_best(checkpoint, [(layout.recognise(checkpoint), layout) for layout in layouts])
+    return checkpoint
+
+
+def take_best(checkpoint: Checkpoint, matches: Iterable[tuple[Match | None, Layout]]) -> tuple[Layout, ...]:
+    """Take the layout with the highest score; of equals, which are returned, the one whose name comes first."""
+    found = [(match, layout) for match, layout in matches if match]
+    if not found:
+        return ()
+    checkpoint.match, checkpoint.layout = best, _ = min(found, key=lambda m: (-m[0].score, m[1].name))
+    equals = [layout for match, layout in found if match.score == best.score]
+    return tuple(sorted(equals, key=lambda layout: layout.name))
+
+
 def layout_summary(checkpoint: Checkpoint) -> LayoutSummary:
     """Which layout a checkpoint is read as, and why."""
-    if checkpoint.root.kind is not RootKind.DIRECTORY:
+    if checkpoint.files.root.kind is not RootKind.DIRECTORY:
         return LayoutSummary(name="none", title="no directory that can be listed")
     signs = checkpoint.match.signs if checkpoint.match else ()
     return LayoutSummary(name=checkpoint.layout.name, title=checkpoint.layout.title, signs=tuple(map(str, signs)))
@@ -116,7 +136,7 @@ def _choose(
 ) -> None:
     """Take the layout of this name, which must be one that could be asked; without a name, the one that fits best."""
     if name is None:
-        equals = checkpoint.use(matches)
+        equals = take_best(checkpoint, matches)
         if len(equals) > 1:
             names = " and ".join(equal.name for equal in equals)
             message = f"the layouts {names} fit equally well, and the first was taken; --layout settles it"
@@ -131,7 +151,7 @@ def _choose(
     if name == ANY:
         checkpoint.layout, checkpoint.match = known[name], None
         return
-    if found is None and not known[name].one_file and isinstance(checkpoint.storage, OneFile):
+    if found is None and not known[name].one_file and isinstance(checkpoint.files.storage, OneFile):
         raise UsageError(f"{checkpoint.path} is a file, and a checkpoint of the layout {name!r} is a directory")
     if found is None and name != PlainFiles.name:
         message = f"nothing here is a sign of the layout {name!r}, which was taken because you named it"

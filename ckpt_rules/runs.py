@@ -17,12 +17,13 @@ from ckpt_rules.facts.files import (
     saves_before,
 )
 from ckpt_rules.finding import Severity
-from ckpt_rules.layout import ANY, PlainFiles
+from ckpt_rules.layout import PlainFiles, missing_requirements
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.report import Report, Verdict
 from ckpt_rules.save_names import SaveNames
 from ckpt_rules.storage import LocalStorage
+from ckpt_rules.traits import ANY
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
@@ -91,8 +92,8 @@ def itself(path: str, plugins: Plugins, limits: Limits = DEFAULT_LIMITS) -> str 
     checkpoint, _ = open_checkpoint(LocalStorage(path, limits), plugins, limits)
     if checkpoint.match is None:
         named = SaveNames(plugins.layouts).directories([os.path.basename(os.path.abspath(path))])
-        return path if named or checkpoint.is_one_file or _may_hold_a_save(checkpoint) else None
-    if checkpoint.is_in_files or not checkpoint.layout.one_file:
+        return path if named or checkpoint.files.is_one_file or _may_hold_a_save(checkpoint) else None
+    if checkpoint.files.is_in_files or not checkpoint.layout.one_file:
         return path
     try:
         file, weights = checkpoint.state.path, checkpoint.weights.files
@@ -230,7 +231,7 @@ def save_before(
     """
     folder, name = os.path.split(os.path.abspath(checkpoint.path))
     beside, names = LocalStorage(folder, limits), SaveNames(plugins.layouts)
-    alone = names.files(beside.files()) if checkpoint.is_in_files else names.directories(beside.directories())
+    alone = names.files(beside.files()) if checkpoint.files.is_in_files else names.directories(beside.directories())
     saves = _mixed(beside) or alone
     earlier = saves_before(name, saves) if name in saves else []
     if not earlier:
@@ -253,9 +254,9 @@ def named_save(
 ) -> Checkpoint:
     """The save at a path, to compare another with; UsageError where none can be there."""
     checkpoint, _ = open_checkpoint(LocalStorage(path, limits), plugins, limits, timeout, layout)
-    if checkpoint.root.kind is not RootKind.DIRECTORY:
+    if checkpoint.files.root.kind is not RootKind.DIRECTORY:
         raise UsageError(
-            f"the earlier save {path} can't be looked into: {checkpoint.root.error or 'there is no checkpoint'}"
+            f"the earlier save {path} can't be looked into: {checkpoint.files.root.error or 'there is no checkpoint'}"
         )
     return checkpoint
 
@@ -263,7 +264,7 @@ def named_save(
 def _looks_complete(checkpoint: Checkpoint, *, weights: bool) -> bool:
     """Whether all needed files are there; `weights` tells whether saves of the run hold any."""
     try:
-        unmet = [needed for needed in checkpoint.unmet if needed.severity is Severity.ERROR]
+        unmet = [needed for needed in missing_requirements(checkpoint) if needed.severity is Severity.ERROR]
     except FactUnavailable:
         return False
     return not unmet and (_has_weights(checkpoint) or not weights)

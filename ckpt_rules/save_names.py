@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ckpt_rules.facts.files import file_saves_among, saves_among
 
 if TYPE_CHECKING:
-    from ckpt_rules.layout import Layout
+    from ckpt_rules.traits import LayoutTraits
 
 NUMBER = "{step}"
 """What stands for the number in a declared name."""
@@ -32,7 +32,7 @@ def fault(declared: object) -> str | None:
 class SaveNames:
     """Tells saves by their names, for a set of layouts."""
 
-    def __init__(self, layouts: Iterable[Layout]) -> None:
+    def __init__(self, layouts: Iterable[LayoutTraits]) -> None:
         layouts = tuple(layouts)
         self._directories = tuple(name for layout in layouts for name in layout.save_names)
         self._groups = tuple(layout.save_files for layout in layouts if layout.save_files)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ckpt_rules import __version__
+from ckpt_rules.deep.facts import read_all
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import EntryKind, RootKind
 from ckpt_rules.facts.seal import SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, SealedProgress, is_bookkeeping
@@ -33,11 +34,11 @@ def seal_checkpoint(checkpoint: Checkpoint, algorithm: str = "blake3", *, force:
     if algorithm not in ALGORITHMS:
         raise UsageError(f"there is no algorithm {algorithm!r} for a seal; there are {' and '.join(ALGORITHMS)}")
     files = _files(checkpoint, force=force)
-    digests = checkpoint.read_all(Wanted(digests=frozenset(Digest(e.path, algorithm) for e in files)))
+    digests = read_all(checkpoint, Wanted(digests=frozenset(Digest(e.path, algorithm) for e in files)))
     for path, why in digests.unread.items():
         raise UsageError(f"nothing was sealed: {os.path.join(checkpoint.path, path)} can't be read: {why}")
     for entry in files:
-        now = checkpoint.look_again(entry.path)
+        now = checkpoint.files.stat_now(entry.path)
         if now is None or (now.size, now.mtime_ns) != (entry.size, entry.mtime_ns):
             raise UsageError(
                 f"nothing was sealed: {entry.path} changed while it was read; seal it when the save is done"
@@ -57,10 +58,10 @@ def seal_checkpoint(checkpoint: Checkpoint, algorithm: str = "blake3", *, force:
 def _files(checkpoint: Checkpoint, *, force: bool) -> list[Entry]:
     """What is sealed: every regular file, links followed; not the signature, which is made of the seal and changes with it."""
     path = checkpoint.path
-    if checkpoint.root.kind is not RootKind.DIRECTORY or checkpoint.is_in_files:
-        missing = checkpoint.root.kind is RootKind.MISSING
+    if checkpoint.files.root.kind is not RootKind.DIRECTORY or checkpoint.files.is_in_files:
+        missing = checkpoint.files.root.kind is RootKind.MISSING
         what = "there is nothing" if missing else "it is no directory; a seal lies in the directory that it is about"
-        why = checkpoint.root.error or what
+        why = checkpoint.files.root.error or what
         raise UsageError(f"{path} can't be sealed: {why}")
     try:
         listing = checkpoint.listing

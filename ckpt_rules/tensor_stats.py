@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ckpt_rules.deep.facts import located_tensors
 from ckpt_rules.deep.missing import unlocated
 from ckpt_rules.deep.passing import read_bytes
 from ckpt_rules.errors import UsageError
@@ -105,9 +106,9 @@ def stats_of(checkpoint: Checkpoint, glob: str = "*", notices: Sequence[Notice] 
 
     UsageError where the path is no directory that can be listed, or no tensor matches.
     """
-    if checkpoint.root.kind is not RootKind.DIRECTORY:
+    if checkpoint.files.root.kind is not RootKind.DIRECTORY:
         raise UsageError(f"{checkpoint.path} can't be looked into: {_no_directory(checkpoint)}")
-    located = [t for t in checkpoint.located if fnmatchcase(t.name, glob)]
+    located = [t for t in located_tensors(checkpoint) if fnmatchcase(t.name, glob)]
     if not located:
         raise UsageError(_no_match(checkpoint, glob))
     read = read_bytes(checkpoint, Wanted(Measure.ALL), checkpoint.reading, located)
@@ -122,13 +123,13 @@ def stats_of(checkpoint: Checkpoint, glob: str = "*", notices: Sequence[Notice] 
 
 
 def _no_directory(checkpoint: Checkpoint) -> str:
-    return checkpoint.root.error or (
-        "there is nothing" if checkpoint.root.kind is RootKind.MISSING else "it is no file or directory"
+    return checkpoint.files.root.error or (
+        "there is nothing" if checkpoint.files.root.kind is RootKind.MISSING else "it is no file or directory"
     )
 
 
 def _no_match(checkpoint: Checkpoint, glob: str) -> str:
-    names = [t.name for t in checkpoint.located]
+    names = [t.name for t in located_tensors(checkpoint)]
     if not names:
         return (
             f"{checkpoint.path} holds no tensor that can be read; 'ckpt-rules verify' says what is wrong with its files"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import RootKind
-from ckpt_rules.layout import ANY
+from ckpt_rules.known_facts import OPTIMIZERS, PROGRESS, RECORDED
+from ckpt_rules.traits import ANY
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
@@ -38,11 +39,11 @@ def not_understood(checkpoint: Checkpoint, purpose: str) -> Unknown | None:
 
     purpose: what a pass is to mean; weights are loaded, and handed on, whatever the layout
     """
-    if purpose != "resume" or checkpoint.layout.name == ANY or checkpoint.root.kind is not RootKind.DIRECTORY:
+    if purpose != "resume" or checkpoint.layout.name == ANY or checkpoint.files.root.kind is not RootKind.DIRECTORY:
         return None
     if why := checkpoint.layout.nothing_to_resume(checkpoint):
         return Unknown(why, None)
-    if checkpoint.match is None and checkpoint.is_one_file:
+    if checkpoint.match is None and checkpoint.files.is_one_file:
         folder = os.path.dirname(checkpoint.path) or "."
         advice = f"if this file is a part of a checkpoint, verify the directory '{folder}'; else {_ADVICE}"
         return Unknown("no layout recognises this file: only its bytes were checked", advice)
@@ -72,10 +73,14 @@ def _is_there(checkpoint: Checkpoint, part: Callable[[Checkpoint], object]) -> b
         return False
 
 
+def _values(checkpoint: Checkpoint) -> object:
+    return checkpoint.state.values
+
+
 _PARTS: tuple[Callable[[Checkpoint], object], ...] = (
-    lambda checkpoint: checkpoint.state.values,
-    lambda checkpoint: checkpoint.optimizers,
-    lambda checkpoint: checkpoint.recorded,
-    lambda checkpoint: checkpoint.progress,
+    _values,
+    lambda checkpoint: checkpoint[OPTIMIZERS],
+    lambda checkpoint: checkpoint[RECORDED],
+    lambda checkpoint: checkpoint[PROGRESS],
 )
 """Any of them is a training state that its layout found."""

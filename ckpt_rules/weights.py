@@ -102,7 +102,7 @@ def weights_of_components(checkpoint: Checkpoint, folders: Iterable[str]) -> Wei
 
 def weights_in(checkpoint: Checkpoint, path: str, keys: tuple[str, ...]) -> Weights:
     """The weights inside a one-file checkpoint, under the first of `keys` that holds tensors."""
-    file = checkpoint.torch_file(path)
+    file = checkpoint.files.torch_file(path)
     if not file.readable:
         raise FactUnavailable(f"{path} is damaged", path=path, blocked=True)
     values = file.value if isinstance(file.value, Mapping) else {}
@@ -178,7 +178,7 @@ def _weight_paths(checkpoint: Checkpoint, folder: str) -> list[str]:
 def _by_content(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
     """Format and path of files at the top whose names promise nothing, or that others have elsewhere, and that hold tensors."""
     for file_format in ("safetensors", "torch"):
-        for entry in checkpoint.files_in(file_format):
+        for entry in checkpoint.files.of_format(file_format):
             odd = expected_format(entry.name) is None and not _NOT_WEIGHTS.fullmatch(entry.name.lower())
             if (odd or _MISTRALS.fullmatch(entry.path)) and _read(checkpoint, entry.path).tensors:
                 yield file_format, entry.path
@@ -187,7 +187,7 @@ def _by_content(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
 def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
     """A `*.index.json`; FactUnavailable where it is no index at all. Files that it names lie beside it."""
     folder = path.rpartition("/")[0]
-    file = checkpoint.json(path)
+    file = checkpoint.files.json(path)
     values = file.value if isinstance(file.value, Mapping) else {}
     weight_map = values.get("weight_map")
     if not isinstance(weight_map, Mapping) or not all(isinstance(v, str) for v in weight_map.values()):
@@ -200,16 +200,16 @@ def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
 
 def _read(checkpoint: Checkpoint, path: str) -> WeightFile:
     """One file; with a fatal problem and no tensors where another family of rules has something to say about it."""
-    in_safetensors = path in {e.path for e in checkpoint.files_in("safetensors")}
+    in_safetensors = path in {e.path for e in checkpoint.files.of_format("safetensors")}
     safetensors = in_safetensors or path.endswith(".safetensors")
     file_format = "safetensors" if safetensors else "torch"
-    if not in_safetensors and path not in {e.path for e in checkpoint.files_in(file_format)}:
+    if not in_safetensors and path not in {e.path for e in checkpoint.files.of_format(file_format)}:
         return WeightFile(path, file_format, {}, problems=(ReadProblem("unreadable", "the file holds no tensors"),))
     try:
         if safetensors:
-            header = checkpoint.safetensors(path)
+            header = checkpoint.files.safetensors(path)
             return WeightFile(path, file_format, header.tensors, metadata=header.metadata, problems=header.problems)
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
     except FactUnavailable as absent:
         return WeightFile(path, file_format, {}, problems=(ReadProblem("unreadable", absent.reason),))
     key, tensors = _state_dict(file.value)

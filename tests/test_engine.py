@@ -339,7 +339,7 @@ class TestLayouts:
 
     def test_one_that_misses_a_fact_does_not_recognise_the_directory(self, tmp_path, plugins_of):
         def answer(checkpoint):
-            return checkpoint.head("absent.pt")
+            return checkpoint.files.sniff("absent.pt")
 
         checkpoint, notices = open_checkpoint(
             LocalStorage(tmp_path), plugins_of(acme={"layouts": [self.layout(answer)]})

@@ -231,14 +231,14 @@ class TestUnreadableNotes:
     def test_a_file_of_something_else(self, tmp_path, content, why):
         (tmp_path / "latest").write_bytes(content)
         checkpoint = Checkpoint(LocalStorage(tmp_path))
-        assert checkpoint.note("latest") is None
-        assert checkpoint.note_fault("latest").startswith(why)
+        assert checkpoint.files.small_text("latest") is None
+        assert checkpoint.files.small_text_fault("latest").startswith(why)
 
     def test_a_fifo_a_directory_and_nothing(self, tmp_path):
         os.mkfifo(tmp_path / "fifo")
         (tmp_path / "directory").mkdir()
         checkpoint = Checkpoint(LocalStorage(tmp_path))
-        said = [checkpoint.note_fault(name) for name in ("fifo", "directory", "nothing")]
+        said = [checkpoint.files.small_text_fault(name) for name in ("fifo", "directory", "nothing")]
         assert said == ["it is a FIFO, not a file", "it is a directory, not a file", None]
 
     def test_a_name_with_a_nul_leads_nowhere(self, tmp_path):
@@ -279,4 +279,4 @@ class TestBeside:
         (tmp_path / "latest").write_bytes(b"a" * 5000)
         os.mkfifo(tmp_path / "fifo")
         checkpoint = Checkpoint(LocalStorage(tmp_path / "ck"))
-        assert [checkpoint.note(f"../{name}") for name in ("latest", "fifo", "ck")] == [None, None, None]
+        assert [checkpoint.files.small_text(f"../{name}") for name in ("latest", "fifo", "ck")] == [None, None, None]

@@ -9,9 +9,9 @@ import typer
 from ckpt_rules.cli.options import NoPlugin, RulesetName, Strict, stdout_kept_clean
 from ckpt_rules.cli.output import emit, say
 from ckpt_rules.finding import Severity
-from ckpt_rules.layout import ANY
 from ckpt_rules.printable import printable, sentence
 from ckpt_rules.report import ExitCode, Report, Verdict, worst_verdict
+from ckpt_rules.traits import ANY
 
 NO_SAVE = 3
 """The exit code where there is no save at all, as before the first one is written."""

@@ -15,11 +15,11 @@ import typer
 from ckpt_rules.cli.options import AsLayout, Jobs, NoPlugin, RulesetName, Strict, stdout_kept_clean
 from ckpt_rules.cli.output import emit, say
 from ckpt_rules.cli.progress import shown_progress
-from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import PluginError, UsageError
 from ckpt_rules.layout import PlainFiles
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.printable import printable, sentence
+from ckpt_rules.reading import Reading
 from ckpt_rules.report import Answer, ExitCode, Report, Verdict, worst_verdict
 from ckpt_rules.reporters.style import Style
 from ckpt_rules.time_limit import checked

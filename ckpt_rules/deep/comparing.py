@@ -20,7 +20,7 @@ from ckpt_rules.facts.values import Block
 from ckpt_rules.storage import LocalSource, Source, Storage, reason
 
 if TYPE_CHECKING:
-    from ckpt_rules.deep.reading import Reading
+    from ckpt_rules.reading import Reading
 
 Storages: TypeAlias = tuple[Storage, Storage]
 K = TypeVar("K")

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _MOST_NESTED = 64
 
 
-def located_tensors(checkpoint: Checkpoint) -> tuple[Located, ...]:
+def find_tensors(checkpoint: Checkpoint) -> tuple[Located, ...]:
     """Every tensor in a checkpoint's files; one with several names comes by each of them. A fact."""
-    safetensors = [t for e in checkpoint.files_in("safetensors") for t in _in_safetensors(checkpoint, e.path)]
-    torch = [t for e in checkpoint.files_in("torch") for t in _in_torch_file(checkpoint, e.path)]
+    safetensors = [t for e in checkpoint.files.of_format("safetensors") for t in _in_safetensors(checkpoint, e.path)]
+    torch = [t for e in checkpoint.files.of_format("torch") for t in _in_torch_file(checkpoint, e.path)]
     return (*safetensors, *torch, *(t for path in _metadata(checkpoint) for t in _in_distributed(checkpoint, path)))
 
 
@@ -40,7 +40,7 @@ def zip_members(checkpoint: Checkpoint) -> tuple[ZipMember, ...]:
 
 def _in_safetensors(checkpoint: Checkpoint, path: str) -> Iterator[Located]:
     try:
-        file = checkpoint.safetensors(path)
+        file = checkpoint.files.safetensors(path)
     except FactUnavailable:
         return
     for name, tensor in file.tensors.items():
@@ -49,7 +49,7 @@ def _in_safetensors(checkpoint: Checkpoint, path: str) -> Iterator[Located]:
 
 def _in_torch_file(checkpoint: Checkpoint, path: str) -> Iterator[Located]:
     try:
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
     except FactUnavailable:
         return
     for name, tensor in tensors_in(file.value):
@@ -59,7 +59,7 @@ def _in_torch_file(checkpoint: Checkpoint, path: str) -> Iterator[Located]:
 
 def _in_distributed(checkpoint: Checkpoint, metadata: str) -> Iterator[Located]:
     """The tensors of a distributed checkpoint, whose chunks are files by torch.save one behind the other."""
-    known = checkpoint.distributed(metadata).tensors
+    known = checkpoint.files.distributed(metadata).tensors
     blocks: dict[str, list[tuple[StoredItem, TensorInfo, Block]]] = defaultdict(list)
     for path, items in items_by_file(checkpoint, metadata).items():
         for item, part in zip(items, parts_of(checkpoint, path, items), strict=False):
@@ -136,9 +136,9 @@ def _children(part: object) -> Iterable[tuple[object, object]] | None:
 def _metadata(checkpoint: Checkpoint) -> list[str]:
     """The metadata files of distributed checkpoints that can be made sense of."""
     found = []
-    for path in checkpoint.metadata_files:
+    for path in checkpoint.files.metadata_files:
         try:
-            if checkpoint.distributed(path).problem is None:
+            if checkpoint.files.distributed(path).problem is None:
                 found.append(path)
         except FactUnavailable:
             continue
@@ -148,7 +148,7 @@ def _metadata(checkpoint: Checkpoint) -> list[str]:
 def items_by_file(checkpoint: Checkpoint, metadata: str) -> dict[str, list[StoredItem]]:
     """The entries of each file that is there."""
     found: dict[str, list[StoredItem]] = defaultdict(list)
-    for item in checkpoint.distributed(metadata).items:
+    for item in checkpoint.files.distributed(metadata).items:
         if checkpoint.listing.has_file(item.path):
             found[item.path].append(item)
     return found
@@ -157,14 +157,14 @@ def items_by_file(checkpoint: Checkpoint, metadata: str) -> dict[str, list[Store
 def parts_of(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> tuple[TorchFile, ...]:
     """What lies at each of these entries of a distributed checkpoint's file; nothing where it can't be read."""
     try:
-        return checkpoint.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
+        return checkpoint.files.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
     except FactUnavailable:
         return ()
 
 
 def _archives(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> tuple[Archive, ...]:
     try:
-        return checkpoint.archive_parts(path, tuple((i.offset, i.nbytes) for i in items))
+        return checkpoint.files.archive_parts(path, tuple((i.offset, i.nbytes) for i in items))
     except FactUnavailable:
         return ()
 
@@ -172,14 +172,14 @@ def _archives(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> tup
 def archive_of(checkpoint: Checkpoint, path: str) -> Archive | None:
     """The directory of a zip file; None where it can't be read."""
     try:
-        return checkpoint.archive(path)
+        return checkpoint.files.archive(path)
     except FactUnavailable:
         return None
 
 
 def is_zip(checkpoint: Checkpoint, path: str) -> bool:
     """Whether a file is one zip archive."""
-    head = checkpoint.head(path)
+    head = checkpoint.files.sniff(path)
     # What ranks of a distributed checkpoint wrote holds many archives, of which a directory at the end lists the last.
     return head.content is Content.ZIP and not path.endswith(".distcp")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ckpt_rules.deep.kernels import itemsize
-from ckpt_rules.deep.locate import archive_of, is_zip, items_by_file, parts_of, tensors_in
+from ckpt_rules.deep.locate import archive_of, find_tensors, is_zip, items_by_file, parts_of, tensors_in
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import Content, Entry, EntryKind
 from ckpt_rules.facts.tensors import ReadProblem, SafetensorsFile, TensorInfo, TorchFile
@@ -14,19 +14,23 @@ from ckpt_rules.readers.sniff import expected_format
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
-    from ckpt_rules.facts.values import Wanted
+    from ckpt_rules.facts.values import BytesRead, Wanted
 
 _FORMATS = ("safetensors", "torch")
 _HOLDS_NO_TENSOR = "not-torch"
 _STANDS_IN = frozenset({Content.HTML, Content.XML, Content.LFS_POINTER, Content.ZEROS})
 
 
-def missed(checkpoint: Checkpoint, wanted: Wanted) -> dict[str, str]:
+def missed(checkpoint: Checkpoint, wanted: Wanted, read: BytesRead) -> dict[str, str]:
     """Every file that the pass could not look at as a whole for what is wanted of it, and why."""
-    read = checkpoint.read_all(wanted)
     found = dict(read.unread)
     if wanted.measures:
-        lost = (block.path for tensor in checkpoint.located for block in tensor.blocks if block not in read.values)
+        lost = (
+            block.path
+            for tensor in checkpoint.fact(find_tensors)
+            for block in tensor.blocks
+            if block not in read.values
+        )
         found = dict.fromkeys(lost, "too many of its tensors overlap") | checkpoint.fact(unlocated) | found
     return checkpoint.fact(unlisted) | found if wanted.checksums else found
 
@@ -41,7 +45,7 @@ def unlocated(checkpoint: Checkpoint) -> dict[str, str]:
         expected = expected_format(entry.name)
         if expected is not None and expected.name in _FORMATS and (why := _why(checkpoint, entry, expected.name)):
             found[entry.path] = why
-    for metadata in checkpoint.metadata_files:
+    for metadata in checkpoint.files.metadata_files:
         for path, why in _in_distributed(checkpoint, metadata):
             found.setdefault(path, why)
     return found
@@ -64,8 +68,8 @@ def _why(checkpoint: Checkpoint, entry: Entry, file_format: str) -> str | None:
         return None
     if entry.kind is not EntryKind.FILE or not entry.size:
         return entry.error or ("it is empty" if entry.kind is EntryKind.FILE else f"it is a {entry.kind.value}")
-    head = checkpoint.head(entry.path)
-    if entry not in checkpoint.files_in(file_format):
+    head = checkpoint.files.sniff(entry.path)
+    if entry not in checkpoint.files.of_format(file_format):
         # A file of another format has tensors of its own, or none: what has taken the place of one is meant here.
         return head.error or (
             f"its content is a stand-in, {head.content.value}" if head.content in _STANDS_IN else None
@@ -79,10 +83,10 @@ def _why(checkpoint: Checkpoint, entry: Entry, file_format: str) -> str | None:
 def _lost_in(checkpoint: Checkpoint, path: str, file_format: str) -> str | None:
     file: SafetensorsFile | TorchFile
     if file_format == "safetensors":
-        file = checkpoint.safetensors(path)
+        file = checkpoint.files.safetensors(path)
         tensors: Iterable[tuple[str, TensorInfo]] = file.tensors.items()
     else:
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
         tensors = tensors_in(file.value)
     return _fatal(file.problems) or next((why for name, t in tensors if (why := _lost(name, t, file.size))), None)
 
@@ -104,7 +108,7 @@ def _lost(name: str, tensor: TensorInfo, size: int) -> str | None:
 
 def _in_distributed(checkpoint: Checkpoint, metadata: str) -> Iterator[tuple[str, str]]:
     try:
-        known = checkpoint.distributed(metadata)
+        known = checkpoint.files.distributed(metadata)
     except FactUnavailable as absent:
         yield metadata, absent.reason.partition(": ")[2] or absent.reason
         return

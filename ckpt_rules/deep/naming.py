@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from ckpt_rules.deep.locate import find_tensors
+
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.facts.tensors import Weights
@@ -15,14 +17,14 @@ _Place: TypeAlias = tuple[str, int, tuple[int, ...]]
 _MODEL_KEYS = ("model.", "module.", "state_dict.", "app.model.")
 
 
-def weight_names(checkpoint: Checkpoint) -> Mapping[tuple[str, str], str]:
+def names_of_weights(checkpoint: Checkpoint) -> Mapping[tuple[str, str], str]:
     """By file and stored name: the name in the model of each tensor that is a weight. A fact."""
     known = checkpoint.weights
     places = _places(known)
     distributed = {name for file in known.files if file.format == "dcp" for name in file.tensors}
     return {
         (tensor.path, tensor.name): name
-        for tensor in checkpoint.located
+        for tensor in checkpoint.fact(find_tensors)
         if (name := _at(tensor, places) or _among(tensor.name, distributed)) is not None
     }
 

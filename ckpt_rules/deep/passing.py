@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ckpt_rules.deep.checksums import crc32_joined
 from ckpt_rules.deep.kernels import itemsize
-from ckpt_rules.deep.locate import zip_members
+from ckpt_rules.deep.locate import find_tensors, zip_members
 from ckpt_rules.deep.pieces import CastSpan, Piece, plan
 from ckpt_rules.deep.scan import Part, scan
 from ckpt_rules.deep.workers import spread
@@ -17,8 +17,8 @@ from ckpt_rules.facts.values import Block, BytesRead, Cast, Digest, Values, Want
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
-    from ckpt_rules.deep.reading import Reading
     from ckpt_rules.facts.values import Located
+    from ckpt_rules.reading import Reading
 
 
 def read_bytes(
@@ -26,13 +26,13 @@ def read_bytes(
 ) -> BytesRead:
     """Everything that is wanted of a checkpoint's bytes, or of some of its tensors. FactUnavailable where it can't be listed."""
     sizes = {e.path: e.size for e in checkpoint.listing if e.kind is EntryKind.FILE}
-    looked_at = checkpoint.located if tensors is None else tensors
+    looked_at = checkpoint.fact(find_tensors) if tensors is None else tensors
     blocks = {b for t in looked_at for b in t.blocks} if wanted.measures else set()
     members = checkpoint.fact(zip_members) if wanted.checksums else ()
     casts = {_span(block, cast.dtype) for cast in wanted.casts for block in cast.blocks}
     planned = plan(sizes, blocks, members, wanted.digests, wanted.measures, casts)
     found = _Found()
-    for piece, part in spread(partial(scan, checkpoint.storage), planned.pieces, planned.nbytes, reading):
+    for piece, part in spread(partial(scan, checkpoint.files.storage), planned.pieces, planned.nbytes, reading):
         found.add(piece, part)
     return found.whole(wanted, planned.nbytes)
 

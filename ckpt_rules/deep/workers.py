@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from ckpt_rules.deep.reading import Progress, Reading
+from ckpt_rules.reading import Progress, Reading
 
 _AHEAD = 4
 """Tasks that wait for each worker."""

@@ -138,7 +138,7 @@ def _component_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
 def named_components(checkpoint: Checkpoint) -> list[str]:
     """Directories that model_index.json names: entries that are a pair of library and class, neither of them null."""
     try:
-        index = checkpoint.contents(_INDEX)
+        index = checkpoint.files.contents(_INDEX)
     except FactUnavailable:
         return []
     pairs = index.items() if isinstance(index, dict) else ()

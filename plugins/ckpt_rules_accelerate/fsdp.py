@@ -143,7 +143,7 @@ def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
     if part.folder:
         _committed(checkpoint, path)
         return WeightFile(path, "dcp", saved.model_tensors(checkpoint, path))
-    file = checkpoint.torch_file(path)
+    file = checkpoint.files.torch_file(path)
     tensors = flatten(_whole(file.value))
     if part.ranks and any(name.rpartition(".")[2] == _FLAT for name in tensors):
         message = "each rank kept its piece of the flattened model, and which weights it is made of is not written down"
@@ -154,7 +154,7 @@ def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
 def _committed(checkpoint: Checkpoint, path: str) -> None:
     if checkpoint.listing.get(path) is None:
         raise FactUnavailable(why_elsewhere(checkpoint, path) or f"there is no {path}", path=path, blocked=True)
-    if checkpoint.distributed(path).problem is not None:
+    if checkpoint.files.distributed(path).problem is not None:
         raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
 
 
@@ -184,7 +184,7 @@ def _optimizer(checkpoint: Checkpoint, path: str) -> OptimizerState:
         _committed(checkpoint, path)
         small = saved.all_small_values(checkpoint, path)
         return state_dicts.optimizer(saved.optimizer_state(checkpoint, small, path), path, "optimizer")
-    return state_dicts.optimizer(_whole(checkpoint.contents(path)), path, "")
+    return state_dicts.optimizer(_whole(checkpoint.files.contents(path)), path, "")
 
 
 def families_of(checkpoint: Checkpoint, ranks: int) -> Iterator[RankFiles]:
@@ -212,7 +212,7 @@ def ranks_at_least(checkpoint: Checkpoint) -> int:
 def _ranks(checkpoint: Checkpoint, part: Part) -> Iterator[int]:
     yield from part.ranks
     if part.folder and checkpoint.listing.get(part.paths[0]) is not None:
-        names = {item.path.rpartition("/")[2] for item in checkpoint.distributed(part.paths[0]).items}
+        names = {item.path.rpartition("/")[2] for item in checkpoint.files.distributed(part.paths[0]).items}
         yield from (int(match[1]) for name in names if (match := _SHARD.fullmatch(name)))
 
 

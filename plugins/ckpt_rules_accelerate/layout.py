@@ -114,7 +114,7 @@ class Accelerate(Layout):
         if not paths:
             raise FactUnavailable("there are no random_states_0.pkl")
         path = paths[min(paths)]
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
         return TrainingState(path, values, (Field("rng", ("random_state", "numpy_random_seed", "torch_manual_seed")),))
@@ -127,7 +127,7 @@ class Accelerate(Layout):
                 raise FactUnavailable(f"there are {len(parts) + len(saves):,} optimizers, which are not told apart")
             return checkpoint.optimizers[0]
         path = only(checkpoint, "optimizer")
-        return state_dicts.optimizer(checkpoint.contents(path), path, "", alone=True)
+        return state_dicts.optimizer(checkpoint.files.contents(path), path, "", alone=True)
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
         """Each prepared optimizer; those that are kept in pieces, of each rank."""
@@ -138,7 +138,7 @@ class Accelerate(Layout):
         paths = numbered(checkpoint, "optimizer")
         if len(paths) < 2:
             return (checkpoint.optimizer,)
-        return tuple(state_dicts.optimizer(checkpoint.contents(p), p, "", alone=True) for p in paths)
+        return tuple(state_dicts.optimizer(checkpoint.files.contents(p), p, "", alone=True) for p in paths)
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """The only scheduler, which DeepSpeed may keep; FactUnavailable where there are none or several."""
@@ -162,7 +162,7 @@ class Accelerate(Layout):
             return zero.scaler_in(checkpoint, saves)
         if checkpoint.listing.get("scaler.pt") is None:
             raise FactUnavailable("there is no scaler.pt")
-        return state_dicts.scaler(checkpoint.contents("scaler.pt"), "scaler.pt", "")
+        return state_dicts.scaler(checkpoint.files.contents("scaler.pt"), "scaler.pt", "")
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
         """In the random states of the first rank."""
@@ -172,7 +172,7 @@ class Accelerate(Layout):
     def rngs(self, checkpoint: Checkpoint) -> tuple[RngState, ...]:
         """In the random states of each rank."""
         paths = [path for _, path in sorted(random_states(checkpoint).items())]
-        return (checkpoint.rng, *(_rng(checkpoint, checkpoint.contents(p), p) for p in paths[1:]))
+        return (checkpoint.rng, *(_rng(checkpoint, checkpoint.files.contents(p), p) for p in paths[1:]))
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """save_state writes none; scripts may."""
@@ -212,8 +212,8 @@ class Accelerate(Layout):
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """DeepSpeed's `latest`, which load_state does not read."""
-        tag = checkpoint.note("latest") if checkpoint.fact(zero_saves) else None
-        if checkpoint.fact(zero_saves) and (fault := checkpoint.note_fault("latest")):
+        tag = checkpoint.files.small_text("latest") if checkpoint.fact(zero_saves) else None
+        if checkpoint.fact(zero_saves) and (fault := checkpoint.files.small_text_fault("latest")):
             return (Pointer("latest", "", exists=False, why=_CONVERTER_STOPS, needed="warning", fault=fault),)
         if tag is None:
             return ()
@@ -224,7 +224,7 @@ class Accelerate(Layout):
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
         """Each `dl_state_dict.bin`; within an epoch they are compared with the batches that `accumulate` counted."""
         paths = numbered(checkpoint, "dl_state_dict")
-        states = tuple(state_dicts.data_loader(checkpoint.contents(p), p, "") for p in paths)
+        states = tuple(state_dicts.data_loader(checkpoint.files.contents(p), p, "") for p in paths)
         done = plain(checkpoint.state.values.get("step"))
         given = [s.batches for s in states if is_count(s.batches)]
         # It counts on and on where it is not reset at the end of an epoch, and is then no position.
@@ -274,7 +274,7 @@ def components(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def _is_of_diffusers(checkpoint: Checkpoint, path: str) -> bool:
     try:
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
     except FactUnavailable:
         return False
     return isinstance(values, Mapping) and "_diffusers_version" in values
@@ -303,7 +303,7 @@ def _is_sharded(checkpoint: Checkpoint) -> bool:
 
 def _rng(checkpoint: Checkpoint, value: object, path: str) -> RngState:
     def head(tensor: TensorInfo) -> bytes:
-        return b"" if tensor.offset is None else checkpoint.pieces(path, ((tensor.offset, _HEAD_NBYTES),))[0]
+        return b"" if tensor.offset is None else checkpoint.files.byte_ranges(path, ((tensor.offset, _HEAD_NBYTES),))[0]
 
     return state_dicts.rng(value, path, "", _GENERATORS, logged=True, head=head)
 
@@ -340,7 +340,7 @@ def _was_scheduled(checkpoint: Checkpoint) -> bool:
 def _is_scheduler(checkpoint: Checkpoint, path: str) -> bool:
     """Whether a registered object is a scheduler, which was not prepared."""
     try:
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
     except FactUnavailable:
         return False
     return isinstance(values, Mapping) and {"last_epoch", "_last_lr"} <= values.keys()
@@ -374,7 +374,7 @@ def _position(checkpoint: Checkpoint) -> str:
 
 def _weights(checkpoint: Checkpoint, path: str) -> WeightFile:
     if path.endswith(".safetensors"):
-        header = checkpoint.safetensors(path)
+        header = checkpoint.files.safetensors(path)
         return WeightFile(path, "safetensors", header.tensors, metadata=header.metadata, problems=header.problems)
-    file = checkpoint.torch_file(path)
+    file = checkpoint.files.torch_file(path)
     return WeightFile(path, "torch", flatten(file.value), problems=file.problems)

@@ -26,7 +26,7 @@ def zero_saves(checkpoint: Checkpoint) -> tuple[Saved, ...]:
     One that ought to be there and is not comes without files.
     """
     found = {saved.folder.rstrip("/"): saved for saved in checkpoint.fact(saves_inside)}
-    tags = [m for tag in (*found, checkpoint.note("latest") or "") if (m := _TAG.fullmatch(tag))]
+    tags = [m for tag in (*found, checkpoint.files.small_text("latest") or "") if (m := _TAG.fullmatch(tag))]
     last = max((int(m[1] or 0) for m in tags), default=-1)
     names = [f"pytorch_model_{number}" if number else "pytorch_model" for number in range(last + 1)]
     return tuple(found.get(name) or saved_in(checkpoint, f"{name}/") for name in names)

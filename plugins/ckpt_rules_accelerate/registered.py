@@ -25,7 +25,7 @@ def counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> list[str]:
     notes = []
     for path in paths:
         try:
-            values = checkpoint.contents(path)
+            values = checkpoint.files.contents(path)
         except FactUnavailable:
             continue
         known = values if isinstance(values, Mapping) else {}
@@ -39,7 +39,7 @@ def no_counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> Iterator[Contr
     """Registered objects that hold nothing, and counters in them that can't be one."""
     for path in paths:
         try:
-            values = checkpoint.contents(path)
+            values = checkpoint.files.contents(path)
         except FactUnavailable:
             continue
         if values is None:
@@ -57,7 +57,7 @@ def scheduler_in(checkpoint: Checkpoint, path: str, registered: Iterable[str]) -
 
     Loaded into a scheduler of torch, a number called `step` takes the place of the method.
     """
-    values = checkpoint.contents(path)
+    values = checkpoint.files.contents(path)
     if isinstance(values, Mapping) and "step" in values and not values.keys() & _OF_TORCH:
         for other in registered:
             if _keys(checkpoint, other) == values.keys():
@@ -69,7 +69,7 @@ def scheduler_in(checkpoint: Checkpoint, path: str, registered: Iterable[str]) -
 
 def _keys(checkpoint: Checkpoint, path: str) -> Iterable[object]:
     try:
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
     except FactUnavailable:
         return ()
     return values.keys() if isinstance(values, Mapping) else ()

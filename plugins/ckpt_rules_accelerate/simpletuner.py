@@ -18,7 +18,7 @@ _KEYS = frozenset({"exhausted_backends", "repeats", "global_step"})
 def data_positions(checkpoint: Checkpoint, ranks: int) -> tuple[RankFiles, ...]:
     """The family of these files; none where the first is not SimpleTuner's."""
     try:
-        found = checkpoint.contents(_FIRST)
+        found = checkpoint.files.contents(_FIRST)
     except FactUnavailable:
         return ()
     if not (isinstance(found, Mapping) and found.keys() >= _KEYS):

@@ -82,20 +82,20 @@ class ChunkCoverage(Rule):
         if unknown:
             raise unknown[0]
         for path in [] if self.separate_disks else _by_ranks(checkpoint):
-            yield from _put_together(checkpoint.distributed(path))
+            yield from _put_together(checkpoint.files.distributed(path))
 
 
 def _all(checkpoint: Checkpoint) -> list[DistributedMetadata]:
     listing = checkpoint.listing
-    found = [p for p in checkpoint.metadata_files if _is_of_a_rank(p) or ((e := listing.get(p)) and e.size)]
+    found = [p for p in checkpoint.files.metadata_files if _is_of_a_rank(p) or ((e := listing.get(p)) and e.size)]
     if not found:
         raise FactUnavailable("there is no metadata of a distributed checkpoint")
-    return [checkpoint.distributed(path) for path in found]
+    return [checkpoint.files.distributed(path) for path in found]
 
 
 def _by_ranks(checkpoint: Checkpoint) -> list[str]:
     """Where a `.metadata` would lie that each rank wrote for itself."""
-    return sorted({f"{p[: p.rfind('/') + 1]}{METADATA}" for p in checkpoint.metadata_files if _is_of_a_rank(p)})
+    return sorted({f"{p[: p.rfind('/') + 1]}{METADATA}" for p in checkpoint.files.metadata_files if _is_of_a_rank(p)})
 
 
 def _is_of_a_rank(path: str) -> bool:
@@ -236,7 +236,7 @@ def _objects(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[
         entry = checkpoint.listing.get(item.path)
         if entry is None or item.path in damaged or entry.size < item.offset + item.nbytes or item.nbytes < len(_ZIP):
             continue
-        head = checkpoint.head(item.path)
+        head = checkpoint.files.sniff(item.path)
         known = not head.head or head.head.startswith((_ZIP, b"\x80")) or metadata.transforms
         if item.offset == 0 and head.error is None and not known:
             yield _problem(f"{item.path} does not begin with {item.name}: other bytes lie there", item.path, item)

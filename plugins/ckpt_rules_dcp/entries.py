@@ -61,7 +61,7 @@ def _other_headers(
     checkpoint: Checkpoint, path: str, items: list[tuple[StoredItem, Chunk]]
 ) -> Iterator[tuple[StoredItem, str]]:
     try:
-        parts = checkpoint.torch_parts(path, tuple((i.offset, i.nbytes) for i, _ in items))
+        parts = checkpoint.files.torch_parts(path, tuple((i.offset, i.nbytes) for i, _ in items))
     except FactUnavailable:
         return
     for (item, chunk), part in zip(items, parts, strict=True):

@@ -24,7 +24,7 @@ def scaler_of(small: Small, path: str) -> ScalerState:
 
 def rng_of(checkpoint: Checkpoint, small: Small) -> RngState:
     """Generators under a common name: torch's bytes, or one entry for each."""
-    metadata = checkpoint.distributed()
+    metadata = checkpoint.files.distributed()
     tensors = {n: TensorInfo(t.dtype, t.shape, 0) for n, t in metadata.tensors.items() if t.shape}
     for name, state in _under(_GENERATORS, {**tensors, **small.values}, small.lead).items():
         whole = state.get("")

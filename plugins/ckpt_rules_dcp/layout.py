@@ -67,7 +67,7 @@ class Distributed(Layout):
             return Match(_CERTAIN, (metadata[0], *files[:2]))
         if files:
             return Match(_LIKELY, tuple(files[:3]))
-        if metadata and checkpoint.distributed().problem is None:
+        if metadata and checkpoint.files.distributed().problem is None:
             return Match(_FAIR, (metadata[0],))
         return None
 
@@ -155,7 +155,7 @@ class Distributed(Layout):
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
         """torchtitan's: an object for each data-parallel rank, and the number of ranks."""
         small = _small(checkpoint)
-        found = ((LOADER.fullmatch(name), name) for name in checkpoint.distributed().objects)
+        found = ((LOADER.fullmatch(name), name) for name in checkpoint.files.distributed().objects)
         states = tuple(
             LoaderState(small.paths.get(n, _path(checkpoint)), n, rank=int(m[1]))
             for m, n in sorted(found, key=lambda f: f[1])
@@ -169,7 +169,9 @@ class Distributed(Layout):
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """The update counters, each in the file of the rank that wrote it; where each rank saved by itself, those of all."""
         _small(checkpoint)
-        each = (checkpoint.fact(saved.small_values, path) for path in checkpoint.metadata_files if "/" not in path)
+        each = (
+            checkpoint.fact(saved.small_values, path) for path in checkpoint.files.metadata_files if "/" not in path
+        )
         steps = (
             Recorded("step", step, small.paths[name], name)
             for small in each
@@ -201,7 +203,7 @@ def _parts(checkpoint: Checkpoint, small: Small) -> tuple[Field, ...]:
 
 
 def _path(checkpoint: Checkpoint) -> str:
-    return checkpoint.distributed().path
+    return checkpoint.files.distributed().path
 
 
 def _small(checkpoint: Checkpoint) -> Small:
@@ -213,6 +215,6 @@ def _whole(checkpoint: Checkpoint) -> None:
     if checkpoint.listing.get(METADATA) is None and not checkpoint.fact(_ranks_alone):
         why = why_elsewhere(checkpoint, METADATA) or f"there is no {METADATA}"
         raise FactUnavailable(why, path=METADATA, blocked=True)
-    metadata = checkpoint.distributed()
+    metadata = checkpoint.files.distributed()
     if metadata.problem is not None:
         raise FactUnavailable(f"{metadata.path} can't be made sense of", path=metadata.path, blocked=True)

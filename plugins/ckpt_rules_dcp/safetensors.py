@@ -56,7 +56,7 @@ class DistributedSafetensors(Layout):
         paths = _files(checkpoint)
         problems = []
         for path in paths:
-            file = checkpoint.safetensors(path)
+            file = checkpoint.files.safetensors(path)
             problems += [p for p in file.problems if p.fatal]
             offsets = _offsets(file)
             for name, tensor in file.tensors.items():
@@ -67,7 +67,7 @@ class DistributedSafetensors(Layout):
 
 
 def _files(checkpoint: Checkpoint) -> list[str]:
-    return [e.path for e in checkpoint.files_in("safetensors") if _SHARD.fullmatch(e.path)]
+    return [e.path for e in checkpoint.files.of_format("safetensors") if _SHARD.fullmatch(e.path)]
 
 
 def _offsets(file: SafetensorsFile) -> dict[str, tuple[int, ...]]:

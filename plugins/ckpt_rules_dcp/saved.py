@@ -63,7 +63,7 @@ class Small:
 
 def lead_of(checkpoint: Checkpoint, path: str = METADATA) -> str:
     """The wrapper that model and optimizer were saved in, with its dot: `app.` of `{"app": AppState(model, optimizer)}`."""
-    metadata = checkpoint.distributed(path)
+    metadata = checkpoint.files.distributed(path)
     for names in (metadata.objects, metadata.tensors):
         found = {m[1] for name in names if (m := _WRAPPED.match(name)) and m[1].partition(".")[0] not in _PARTS}
         if found:
@@ -75,7 +75,7 @@ def lead_of(checkpoint: Checkpoint, path: str = METADATA) -> str:
 
 def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
     """Every value that is no weight and no moment; of the update counters of very many parameters, some."""
-    metadata = checkpoint.distributed(path)
+    metadata = checkpoint.files.distributed(path)
     wanted: dict[str, list[StoredItem]] = defaultdict(list)
     scalars = {name for name, tensor in metadata.tensors.items() if not tensor.shape}
     steps = 0
@@ -122,7 +122,7 @@ _UNREADABLE = object()
 
 def _read(checkpoint: Checkpoint, path: str, items: list[StoredItem]) -> Iterable[tuple[StoredItem, object]]:
     try:
-        parts = checkpoint.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
+        parts = checkpoint.files.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
     except FactUnavailable:
         return ()  # ranks/chunk-coverage reports a file that is not there
     # What Accelerate and Megatron save as bytes need not be a file of torch.save.
@@ -137,7 +137,7 @@ def model_tensors(checkpoint: Checkpoint, path: str = METADATA) -> dict[str, Ten
     found, plain_names = {}, {}
     infos: dict[tuple[str, tuple[int, ...]], TensorInfo] = {}  # layers repeat, and there may be a million
     lead = checkpoint.fact(lead_of, path)
-    for full, tensor in checkpoint.distributed(path).tensors.items():
+    for full, tensor in checkpoint.files.distributed(path).tensors.items():
         name = full.removeprefix(lead)
         match = MODEL.fullmatch(name)
         if not match and any(other.fullmatch(name) for other in (OPTIMIZER, SCHEDULER, _OTHERS)):
@@ -191,7 +191,7 @@ def optimizer_state(
         return _unflattened(whole)
     _refuse_other(small, _WHOLE_OPTIMIZER, "an optimizer", path)
     if tensor := next(
-        (n for n in _WHOLE_OPTIMIZER if f"{small.lead}{n}" in checkpoint.distributed(path).tensors), None
+        (n for n in _WHOLE_OPTIMIZER if f"{small.lead}{n}" in checkpoint.files.distributed(path).tensors), None
     ):
         said = f"'{tensor}' is a tensor, where the state_dict of an optimizer belongs"
         raise FactUnavailable(said, path=path, blocked=True)
@@ -275,7 +275,7 @@ def _by_parameter(state: Mapping[str, object], groups: Iterable[Mapping[str, obj
 def _values(checkpoint: Checkpoint, small: Small, path: str, named: re.Pattern[str]) -> dict[str, object]:
     tensors = {
         name: TensorInfo(t.dtype, t.shape, 0)
-        for name, t in checkpoint.distributed(path).tensors.items()
+        for name, t in checkpoint.files.distributed(path).tensors.items()
         if t.shape and named.fullmatch(small.bare(name))
     }
     return {**tensors, **{n: v for n, v in small.values.items() if named.fullmatch(small.bare(n))}}

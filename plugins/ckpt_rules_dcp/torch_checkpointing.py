@@ -87,7 +87,7 @@ class TorchCheckpointing(Layout):
         """Those of the first rank: all of them, or its shards, of which the full shapes are on record."""
         path = "model_0.pt"
         values = _contents(checkpoint, path)
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
         sharded = {str(k): t for k, v in values.items() if (t := _whole(v))}
         if sharded:
             return Weights((WeightFile(path, "dcp", sharded),))
@@ -183,7 +183,7 @@ def _is_sharded(checkpoint: Checkpoint) -> bool:
 
 
 def _contents(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
-    values = checkpoint.contents(path)
+    values = checkpoint.files.contents(path)
     if not isinstance(values, Mapping):
         raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
     return values

@@ -105,7 +105,7 @@ def find_saved(checkpoint: Checkpoint) -> Saved:
     here = saved_in(checkpoint, "")
     if here.signs:
         return here
-    for tag in (checkpoint.note("latest"), LIGHTNING_TAG):
+    for tag in (checkpoint.files.small_text("latest"), LIGHTNING_TAG):
         entry = checkpoint.listing.get(tag) if tag and not saves_among([tag]) else None
         found = saved_in(checkpoint, f"{tag}/") if entry is not None and entry.kind is EntryKind.DIRECTORY else here
         if found.signs:

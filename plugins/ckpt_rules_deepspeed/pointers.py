@@ -20,9 +20,9 @@ def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
     """The pointer in the save directory, which lies above a tag's directory."""
     name = "latest_universal" if saved.universal else "latest"
     above = "" if saved.folder else "../"
-    tag = checkpoint.note(f"{above}{name}")
+    tag = checkpoint.files.small_text(f"{above}{name}")
     here = os.path.basename(os.path.abspath(checkpoint.path))
-    if fault := checkpoint.note_fault(f"{above}{name}"):
+    if fault := checkpoint.files.small_text_fault(f"{above}{name}"):
         return (Pointer(f"{above}{name}", "", exists=False, why=_why_unread(fault), fault=fault),)
     if tag is None and not _is_missed(checkpoint, name, above, here):
         return ()
@@ -36,7 +36,7 @@ def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
 
 
 def _is_missed(checkpoint: Checkpoint, name: str, above: str, here: str) -> bool:
-    there = checkpoint.beside(name) if above else checkpoint.listing.get(name)
+    there = checkpoint.files.sibling(name) if above else checkpoint.listing.get(name)
     return there is None and name == "latest" and _COMMON_TAG.fullmatch(here) is not None
 
 
@@ -52,7 +52,7 @@ def _weight(tag: str | None) -> str:
 def _leads(checkpoint: Checkpoint, above: str, tag: str) -> bool:
     if tag in (".", ".."):
         return False
-    entry = checkpoint.beside(tag) if above else checkpoint.listing.get(tag)
+    entry = checkpoint.files.sibling(tag) if above else checkpoint.listing.get(tag)
     return entry is not None and entry.kind is EntryKind.DIRECTORY
 
 

@@ -32,7 +32,7 @@ def model_state(checkpoint: Checkpoint, saved: Saved) -> tuple[str, Mapping[obje
 
 def dictionary(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
     """The dictionary that a file holds."""
-    values = checkpoint.contents(path)
+    values = checkpoint.files.contents(path)
     if not isinstance(values, Mapping):
         raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
     return values

@@ -55,7 +55,7 @@ def _is_pipeline(checkpoint: Checkpoint, saved: Saved, path: str) -> bool:
 
 def _read(checkpoint: Checkpoint, path: str, key: str, lead: str) -> WeightFile:
     try:
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
     except FactUnavailable as absent:
         return WeightFile(path, "torch", {}, key, problems=(ReadProblem("unreadable", absent.reason),))
     tensors = flatten(part(file.value, key) if key else file.value)

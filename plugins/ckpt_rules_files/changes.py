@@ -34,7 +34,7 @@ class ChangedWhileRead(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file that is not what it was."""
         for entry in checkpoint.listing.files():
-            if is_loaded(entry) and (change := _change(entry, now := checkpoint.look_again(entry.path))):
+            if is_loaded(entry) and (change := _change(entry, now := checkpoint.files.stat_now(entry.path))):
                 yield Problem(
                     message=f"{change} while the checkpoint was read",
                     place=Place(path=entry.path),

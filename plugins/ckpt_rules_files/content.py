@@ -41,7 +41,7 @@ def _heads(checkpoint: Checkpoint) -> Iterator[tuple[Entry, FileHead]]:
     saves = {entry.path for entry in checkpoint.fact(hollow_saves)}
     for entry in checkpoint.listing.files():
         if is_loaded(entry) or entry.path in saves:
-            head = checkpoint.head(entry.path)
+            head = checkpoint.files.sniff(entry.path)
             if head.error is None:
                 yield entry, head
 
@@ -106,7 +106,7 @@ class Unreadable(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each entry that can't be read, and one where some entries were not even listed."""
-        if error := checkpoint.read_errors.get("."):
+        if error := checkpoint.files.read_errors.get("."):
             yield Problem(message=f"the directory can't be listed: {error}", help=_CHECK)
         if checkpoint.listing.truncated:
             yield Problem(
@@ -132,7 +132,7 @@ class Unreadable(Rule):
             case EntryKind.DIRECTORY:
                 return (f"{link} was not followed: {entry.error}", _NOT_FOLLOWED) if entry.error else None
             case EntryKind.FILE:
-                error = checkpoint.head(entry.path).error or checkpoint.read_errors.get(entry.path)
+                error = checkpoint.files.sniff(entry.path).error or checkpoint.files.read_errors.get(entry.path)
                 return (f"the file can't be read: {error}", _CHECK) if error else None
             case EntryKind.BROKEN_LINK:
                 return f"{link} leads nowhere", "copy the checkpoint with links followed (`cp -L`, `rsync -L`)"

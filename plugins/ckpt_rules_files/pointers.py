@@ -86,7 +86,7 @@ def _nothing(checkpoint: Checkpoint, pointer: Pointer) -> str:
     if pointer.fault:
         return f"does not name a save: {pointer.fault}"
     beside = pointer.path.startswith("../")
-    there = checkpoint.beside(pointer.path[3:]) if beside else checkpoint.listing.get(pointer.path)
+    there = checkpoint.files.sibling(pointer.path[3:]) if beside else checkpoint.listing.get(pointer.path)
     return "names nothing" if there else "is missing"
 
 

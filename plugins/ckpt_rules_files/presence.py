@@ -18,6 +18,7 @@ from ckpt_rules import (
     Root,
     RootKind,
     Rule,
+    missing_requirements,
     saves_among,
 )
 from ckpt_rules_files.near_names import nearest_file
@@ -52,7 +53,7 @@ class MissingCheckpoint(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem at the most."""
-        root = checkpoint.root
+        root = checkpoint.files.root
         near = _or(root.candidates)
         if root.link is not None:
             yield _lost(root)
@@ -126,7 +127,9 @@ class MissingRequired(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each requirement that no file meets."""
         unmet = [
-            n for n in checkpoint.unmet if self.purpose in n.purposes and not (n.commits and self.purpose == "resume")
+            n
+            for n in missing_requirements(checkpoint)
+            if self.purpose in n.purposes and not (n.commits and self.purpose == "resume")
         ]
         yield from _missing(
             checkpoint, unmet, "copy it from where the save was written, or resume from an earlier save"
@@ -186,7 +189,7 @@ class CommitMarker(Rule):
         """One problem for each marker that is missing."""
         if not any(needed.commits for needed in checkpoint.requirements):
             raise FactUnavailable(f"the layout {checkpoint.layout.name} has no file that commits a save")
-        unmet = [needed for needed in checkpoint.unmet if needed.commits]
+        unmet = [needed for needed in missing_requirements(checkpoint) if needed.commits]
         yield from _missing(
             checkpoint, unmet, "resume from an earlier save, or copy it from where the save was written"
         )

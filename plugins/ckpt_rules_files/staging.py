@@ -74,7 +74,7 @@ class StagingLeftover(Rule):
 
 
 def _beside(checkpoint: Checkpoint, name: str) -> Problem:
-    entry = checkpoint.beside(name)
+    entry = checkpoint.files.sibling(name)
     if name.endswith(_MARKER) and entry is not None and entry.kind is EntryKind.FILE:
         return Problem(
             message=f"'{name}' beside the checkpoint marks a save that was begun and not finished: NeMo does not resume from it",

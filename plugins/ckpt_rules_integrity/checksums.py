@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, FactUnavailable, Located, Place, Problem, Reads, Rule, Wanted, ZipMember
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Located,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+    Wanted,
+    ZipMember,
+    located_tensors,
+    read_all,
+)
 
 _PICKLE = "data.pkl"
 _SHOWN = 3
@@ -38,11 +50,11 @@ class Crc(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each entry, 20 at the most in one file."""
-        computed = checkpoint.read_all(self.wanted(checkpoint)).checksums
+        computed = read_all(checkpoint, self.wanted(checkpoint)).checksums
         if not computed:
             raise FactUnavailable("no file carries checksums; only zip archives do")
         faults: dict[str, list[tuple[ZipMember, int]]] = defaultdict(list)
-        checked_before = {entry.path for entry in checkpoint.files_in("torch")}
+        checked_before = {entry.path for entry in checkpoint.files.of_format("torch")}
         for member, crc in computed.items():
             told = member.path in checked_before and member.name.rpartition("/")[2] == _PICKLE
             if crc != member.crc and not told:
@@ -56,7 +68,7 @@ class Crc(Rule):
 
 def _tensors_by_file(checkpoint: Checkpoint) -> dict[str, list[Located]]:
     found: dict[str, list[Located]] = defaultdict(list)
-    for tensor in checkpoint.located:
+    for tensor in located_tensors(checkpoint):
         for path in {block.path for block in tensor.blocks}:
             found[path].append(tensor)
     return found

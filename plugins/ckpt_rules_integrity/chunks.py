@@ -33,8 +33,8 @@ class BrokenChunk(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each of the first 20 chunks of a file."""
         found = False
-        for each in checkpoint.metadata_files:
-            metadata = checkpoint.distributed(each)
+        for each in checkpoint.files.metadata_files:
+            metadata = checkpoint.files.distributed(each)
             by_file: dict[str, list[StoredItem]] = defaultdict(list)
             for item in metadata.items:
                 if item.name in metadata.tensors and checkpoint.listing.has_file(item.path):
@@ -43,7 +43,7 @@ class BrokenChunk(Rule):
                 found = True
                 if transformed := why_unread(metadata, path):
                     raise FactUnavailable(transformed, path=path, blocked=True)
-                parts = checkpoint.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
+                parts = checkpoint.files.torch_parts(path, tuple((i.offset, i.nbytes) for i in items))
                 broken = [(i, p.problems[0].message) for i, p in zip(items, parts, strict=False) if p.problems]
                 yield from (_problem(item, why, len(broken), len(items)) for item, why in broken[:_MOST])
         if not found:

@@ -41,7 +41,7 @@ class _Statement(BaseModel):
 
 def claims_of(checkpoint: Checkpoint, signature: str) -> Claims | None:
     """What the signature at a path says; None where it is damaged, or older than model-signing 1.0."""
-    bundle = checkpoint.json(signature)
+    bundle = checkpoint.files.json(signature)
     for problem in bundle.problems:
         if problem.code == "limit":
             raise FactUnavailable(

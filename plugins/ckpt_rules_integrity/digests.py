@@ -19,6 +19,7 @@ from ckpt_rules import (
     Severity,
     Wanted,
     is_bookkeeping,
+    read_all,
 )
 from ckpt_rules_integrity.promises import Promise, promises
 
@@ -63,7 +64,7 @@ class DigestDiffers(Rule):
             raise FactUnavailable(
                 "nothing says what the files should be: no seal, no SHA256SUMS, no metadata of a download"
             )
-        digests = checkpoint.read_all(self.wanted(checkpoint)).digests
+        digests = read_all(checkpoint, self.wanted(checkpoint)).digests
         broken: dict[str, Problem] = {}
         for promise in known:
             for problem in _problems(checkpoint, promise, digests.get(_digest(promise))):

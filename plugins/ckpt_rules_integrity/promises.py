@@ -66,7 +66,7 @@ def _listed(checkpoint: Checkpoint) -> Iterator[Promise]:
     for entry in checkpoint.listing.files():
         if _LISTS.fullmatch(entry.name):
             try:
-                text = checkpoint.text(entry.path)
+                text = checkpoint.files.text(entry.path)
             except FactUnavailable:
                 continue
             for name, digest in _lines(checkpoint, entry, text):
@@ -101,7 +101,7 @@ def _in_manifests(checkpoint: Checkpoint) -> Iterator[Promise]:
     """Megatron-core's `integrity.json`: the digest of each file beside it, by its name."""
     for entry in checkpoint.listing.files(_MANIFEST):
         try:
-            said = checkpoint.contents(entry.path)
+            said = checkpoint.files.contents(entry.path)
         except FactUnavailable:
             continue
         files = said.get("files") if isinstance(said, Mapping) and said.get("algorithm", "sha256") == "sha256" else None
@@ -116,7 +116,7 @@ def _downloaded(checkpoint: Checkpoint) -> Iterator[Promise]:
     """What huggingface_hub notes of each file that it puts into a local directory: commit, etag, time."""
     for entry in checkpoint.listing.files():
         if entry.path.startswith(_HUB) and entry.suffix == ".metadata":
-            lines = (checkpoint.note(entry.path) or "").splitlines()
+            lines = (checkpoint.files.small_text(entry.path) or "").splitlines()
             path = entry.path.removeprefix(_HUB).removesuffix(".metadata")
             if len(lines) < 3 or len(lines[1]) not in _ETAGS or not checkpoint.listing.has_file(path):
                 continue

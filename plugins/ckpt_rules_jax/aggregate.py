@@ -17,7 +17,7 @@ def placeholders(checkpoint: Checkpoint, path: str) -> list[str]:
     if not checkpoint.listing.has_file(path):
         return []
     try:
-        data = checkpoint.text(path).encode("utf-8", "surrogateescape")
+        data = checkpoint.files.text(path).encode("utf-8", "surrogateescape")
     except FactUnavailable:
         return []
     return list(dict.fromkeys(_names(data)))[:_MOST]

@@ -48,7 +48,7 @@ class BrokenKerasFile(Rule):
 
 
 def _of_archive(checkpoint: Checkpoint, entry: Entry) -> str | None:
-    archive = checkpoint.archive(entry.path)
+    archive = checkpoint.files.archive(entry.path)
     fatal = next((p for p in archive.problems if p.fatal), None)
     if fatal:
         return f"is a damaged zip archive: {fatal.message}"
@@ -57,7 +57,7 @@ def _of_archive(checkpoint: Checkpoint, entry: Entry) -> str | None:
 
 
 def _of_hdf5(checkpoint: Checkpoint, entry: Entry) -> str | None:
-    head = checkpoint.head(entry.path)
+    head = checkpoint.files.sniff(entry.path)
     if head.error is not None:
         return None
     if head.content is not Content.HDF5 or not head.head.startswith(_SIGNATURE):

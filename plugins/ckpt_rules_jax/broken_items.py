@@ -67,7 +67,7 @@ class BrokenOrbaxItem(Rule):
         items = item_folders(checkpoint)
         stores = [store_of(checkpoint, folder) for folder in sorted({*items, *zarr_folders(checkpoint)})]
         listed = checkpoint.listing.files(MANIFEST)
-        parts = [checkpoint.ocdbt(e.path, False) for e in listed if PARTS in e.path]
+        parts = [checkpoint.files.ocdbt(e.path, False) for e in listed if PARTS in e.path]
         trees = [*(store.database for store in stores if store.database), *parts]
         found = list(_files(checkpoint, {path for tree in trees for path in _read(tree)}))
         for store in stores:
@@ -110,7 +110,7 @@ def _files(checkpoint: Checkpoint, read: set[str]) -> Iterator[Problem]:
 def _fault(checkpoint: Checkpoint, entry: Entry, texts: frozenset[str]) -> str | None:
     """What is wrong with one file, to follow its path; `texts` are further files of JSON."""
     if entry.name in _JSON or entry.path in texts or entry.parent.endswith("array_metadatas"):
-        fatal = next((p for p in checkpoint.json(entry.path).problems if p.fatal), None)
+        fatal = next((p for p in checkpoint.files.json(entry.path).problems if p.fatal), None)
         return f"is no JSON: {fatal.message}" if fatal else None
     if entry.name == MANIFEST:
         return _of_frame(checkpoint, entry, _MANIFEST_MAGIC, "manifest")
@@ -118,7 +118,7 @@ def _fault(checkpoint: Checkpoint, entry: Entry, texts: frozenset[str]) -> str |
 
 
 def _of_frame(checkpoint: Checkpoint, entry: Entry, magic: bytes, what: str) -> str | None:
-    head = checkpoint.head(entry.path)
+    head = checkpoint.files.sniff(entry.path)
     if head.error is not None:
         return None
     if not head.head.startswith(magic):
@@ -129,7 +129,7 @@ def _of_frame(checkpoint: Checkpoint, entry: Entry, magic: bytes, what: str) -> 
 
 def _of_data(checkpoint: Checkpoint, entry: Entry) -> str | None:
     """Nodes begin with their length, and others may follow; values have no frame."""
-    head = checkpoint.head(entry.path)
+    head = checkpoint.files.sniff(entry.path)
     if not entry.size:
         return "is empty"
     if head.error is not None or not head.head.startswith(_NODE_MAGIC):

@@ -54,7 +54,7 @@ def _indexes(
     """Where the parts of each chunk lie in its value, or what is wrong with the chunk."""
     wanted = [(v, n) for v, a in chunks if a.shards and (n := _index_nbytes(a.shards)) <= min(v.nbytes, _LONGEST_INDEX)]
     spans = tuple((v.offset + v.nbytes - n, n) for v, n in wanted if v.inline is None)
-    read = iter(checkpoint.pieces(path, spans)) if spans else iter(())
+    read = iter(checkpoint.files.byte_ranges(path, spans)) if spans else iter(())
     indexes = {v.key: v.inline[-n:] if v.inline is not None else next(read) for v, n in wanted}
     return [
         _places(value, array.shards, indexes.get(value.key)) if array.shards else [(0, value.nbytes)]
@@ -79,7 +79,7 @@ def _places(value: StoredValue, shards: Shards, index: bytes | None) -> list[tup
 def _frames(checkpoint: Checkpoint, path: str, parts: list[Part], most: int) -> tuple[ZstdFrame, ...]:
     if not path:
         return tuple(zstd_frame((p.value.inline or b"")[p.offset : p.offset + p.nbytes]) for p in parts)
-    return checkpoint.zstd_frames(path, tuple((p.value.offset + p.offset, p.nbytes) for p in parts), most)
+    return checkpoint.files.zstd_frames(path, tuple((p.value.offset + p.offset, p.nbytes) for p in parts), most)
 
 
 def _packed(part: Part, frame: ZstdFrame) -> str | None:

@@ -53,7 +53,7 @@ class Keras(Layout):
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """By training_metadata.json of BackupAndRestore, which counts from 0; a resume reads the epoch, and not the batch."""
-        values = checkpoint.contents(_METADATA) if checkpoint.listing.has_file(_METADATA) else None
+        values = checkpoint.files.contents(_METADATA) if checkpoint.listing.has_file(_METADATA) else None
         epoch = values.get("epoch") if isinstance(values, Mapping) else None
         batch = values.get("batch") if isinstance(values, Mapping) else None
         if not is_count(epoch):

@@ -123,7 +123,7 @@ def _commit_of_siblings(checkpoint: Checkpoint) -> Iterator[Requirement]:
     """Where other steps of the run say that they were committed, as on a store without renames, an unfinished one does not."""
     listing = checkpoint.listing
     others = (f"{name}/{_COMMITTED}" for name in islice(listing.siblings, _MOST_SIBLINGS) if _STEP.fullmatch(name))
-    if not listing.files(_COMMITTED) and any(checkpoint.beside(path) is not None for path in others):
+    if not listing.files(_COMMITTED) and any(checkpoint.files.sibling(path) is not None for path in others):
         yield Requirement((_COMMITTED,), _NEVER_COMMITTED, commits=True, purposes=_BOTH)
 
 
@@ -144,7 +144,7 @@ def _of(value: object, key: str) -> object:
 
 def named_items(checkpoint: Checkpoint) -> dict[str, str]:
     """The items that the marker names, each with a directory of its own, and the file that must lie in it, as a glob."""
-    values = checkpoint.json(_STEP_MARKER).value if checkpoint.listing.has_file(_STEP_MARKER) else None
+    values = checkpoint.files.json(_STEP_MARKER).value if checkpoint.listing.has_file(_STEP_MARKER) else None
     handlers = values.get("item_handlers") if isinstance(values, Mapping) else None
     named = handlers.items() if isinstance(handlers, Mapping) else ()
     return {
@@ -186,7 +186,7 @@ def _is_one_array(checkpoint: Checkpoint, folder: str) -> bool:
 def tree_of(checkpoint: Checkpoint, folder: str) -> Mapping[str, object]:
     """What the metadata of an item say; empty where they can't be read."""
     path = f"{above(folder)}{_ITEM_MARKER}"
-    values = checkpoint.json(path).value if checkpoint.listing.has_file(path) else None
+    values = checkpoint.files.json(path).value if checkpoint.listing.has_file(path) else None
     return values if isinstance(values, Mapping) else {}
 
 

@@ -44,7 +44,7 @@ class Store:
 def store_of(checkpoint: Checkpoint, folder: str) -> Store:
     """The keys of the item in a directory."""
     path = f"{above(folder)}{MANIFEST}"
-    database = checkpoint.ocdbt(path) if checkpoint.listing.has_file(path) else None
+    database = checkpoint.files.ocdbt(path) if checkpoint.listing.has_file(path) else None
     if database is None:
         values, complete = _files(checkpoint, folder), checkpoint.listing.truncated is None
     else:
@@ -62,7 +62,7 @@ def _files(checkpoint: Checkpoint, folder: str) -> dict[str, StoredValue]:
 def _array(checkpoint: Checkpoint, value: StoredValue) -> ZarrArray | None:
     name = value.key.rpartition("/")[0]
     if value.inline is None and not value.offset and value.path.endswith(f"/{value.key}"):
-        return array_of(name, checkpoint.json(value.path).value)
+        return array_of(name, checkpoint.files.json(value.path).value)
     return array_of(name, _parsed(_bytes(checkpoint, value)))
 
 
@@ -72,7 +72,7 @@ def _bytes(checkpoint: Checkpoint, value: StoredValue) -> bytes:
     entry = checkpoint.listing.get(value.path)
     if entry is None or not checkpoint.listing.has_file(value.path) or entry.size < value.offset + value.nbytes:
         return b""
-    return checkpoint.pieces(value.path, ((value.offset, value.nbytes),))[0]
+    return checkpoint.files.byte_ranges(value.path, ((value.offset, value.nbytes),))[0]
 
 
 def _parsed(data: bytes) -> object:

@@ -41,7 +41,7 @@ class Lightning(LightningState):
         if file is None:
             return None
         try:
-            values = checkpoint.contents(file.path)
+            values = checkpoint.files.contents(file.path)
         except FactUnavailable:
             return Match(_BY_NAME, (file.path,)) if NAME.fullmatch(file.name) else None
         if not isinstance(values, Mapping) or not values:
@@ -93,7 +93,7 @@ def _only_file(checkpoint: Checkpoint) -> Entry | None:
     if any(e.suffix == ".ckpt" for e in tops if e.kind is EntryKind.DIRECTORY):
         return None
     checkpoints = [e for e in files if e.suffix == ".ckpt"]
-    others = [e for e in checkpoint.files_in("torch") if "/" not in e.path]
+    others = [e for e in checkpoint.files.of_format("torch") if "/" not in e.path]
     found = checkpoints or others
     return found[0] if len(found) == 1 and not any(e.suffix == ".safetensors" for e in files) else None
 

@@ -134,7 +134,7 @@ def _keys(checkpoint: Checkpoint) -> tuple[str, ...]:
     if checkpoint.listing.get(META) is None:
         return ()
     try:
-        return keys_in(checkpoint.contents(META))
+        return keys_in(checkpoint.files.contents(META))
     except FactUnavailable:
         return ()
 
@@ -151,7 +151,7 @@ def _pattern(number: int) -> re.Pattern[str]:
 def _numbers(checkpoint: Checkpoint) -> tuple[int, ...]:
     """The numbers of the optimizers that `.metadata` names."""
     _metadata(checkpoint)
-    metadata = checkpoint.distributed()
+    metadata = checkpoint.files.distributed()
     names = (*metadata.tensors, *metadata.objects)
     return tuple(sorted({int(match[1]) for name in names if (match := _ENTRY.fullmatch(name))}))
 
@@ -166,5 +166,5 @@ def _metadata(checkpoint: Checkpoint) -> None:
         raise FactUnavailable(
             why_elsewhere(checkpoint, METADATA) or f"there is no {METADATA}", path=METADATA, blocked=True
         )
-    if checkpoint.distributed().problem is not None:
+    if checkpoint.files.distributed().problem is not None:
         raise FactUnavailable(f"{METADATA} can't be made sense of", path=METADATA, blocked=True)

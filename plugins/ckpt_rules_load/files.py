@@ -62,7 +62,7 @@ def loaded_by_safetensors(checkpoint: Checkpoint, limits: LoadLimits) -> Loaded:
         if absent.path is None:
             raise
         paths.append(absent.path)  # the only file of weights, too damaged to tell what it holds
-    readable = {entry.path for entry in checkpoint.files_in("safetensors")}
+    readable = {entry.path for entry in checkpoint.files.of_format("safetensors")}
     given = [path for path in dict.fromkeys(paths) if path in readable]
     if not given:
         raise FactUnavailable("the weights are in no safetensors file that can be opened")
@@ -72,7 +72,7 @@ def loaded_by_safetensors(checkpoint: Checkpoint, limits: LoadLimits) -> Loaded:
 def _kept_back(checkpoint: Checkpoint, path: str) -> Left | None:
     """Why a torch file is not handed over; None where our own reader saw it to the end, or to its damage, and found no harm."""
     try:
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
     except FactUnavailable as absent:
         return Left(path, f"could not be looked at before ({absent.reason})", blocked=True)
     limit = next((p for p in file.problems if p.code == _LIMIT), None)
@@ -88,7 +88,7 @@ def _load(checkpoint: Checkpoint, loader: str, paths: Iterable[str], limits: Loa
     files = []
     for path in paths:
         entry = checkpoint.listing.get(path)
-        full = top if checkpoint.is_one_file else os.path.join(top, path)
+        full = top if checkpoint.files.is_one_file else os.path.join(top, path)
         files.append(File(path, full, entry.size if entry else 0))
     answers = load_all(loader, files, limits)
     why = f"was not tried, for {len(answers.found):,} files before it had killed the loader time and again"

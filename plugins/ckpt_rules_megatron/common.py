@@ -154,11 +154,11 @@ def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
     own = NAME.fullmatch(here)
     if own is None:
         return ()
-    path, said = f"../{TRACKER}", checkpoint.note(f"../{TRACKER}")
-    if fault := checkpoint.note_fault(path):
+    path, said = f"../{TRACKER}", checkpoint.files.small_text(f"../{TRACKER}")
+    if fault := checkpoint.files.small_text_fault(path):
         why = _SILENT if fault.endswith("not a file") else "Megatron stops, or starts from nothing"
         return (Pointer(path, "", exists=False, why=why, fault=fault),)
-    if said is None and checkpoint.beside(_BRIDGES_TRACKER) is not None:
+    if said is None and checkpoint.files.sibling(_BRIDGES_TRACKER) is not None:
         return ()
     if said is None:
         return (Pointer(path, "", exists=False, why=_SILENT, needed="warning"),)
@@ -174,5 +174,5 @@ def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
 
 
 def _is_there(checkpoint: Checkpoint, name: str) -> bool:
-    entry = checkpoint.beside(name)
+    entry = checkpoint.files.sibling(name)
     return entry is not None and entry.kind is EntryKind.DIRECTORY

@@ -30,7 +30,7 @@ def sharded(checkpoint: Checkpoint) -> DistributedMetadata:
     path = f"{folder_of(checkpoint)}{METADATA}"
     if checkpoint.listing.get(path) is None:
         raise FactUnavailable(f"there is no {path}", path=path, blocked=True)
-    metadata = checkpoint.distributed(path)
+    metadata = checkpoint.files.distributed(path)
     if metadata.problem is not None:
         raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
     return metadata
@@ -43,7 +43,7 @@ def common_state(checkpoint: Checkpoint) -> tuple[str, Mapping[object, object]]:
     """
     path = f"{folder_of(checkpoint)}{COMMON}"
     if checkpoint.listing.get(path) is not None:
-        return path, _dictionary(checkpoint.contents(path), path, path)
+        return path, _dictionary(checkpoint.files.contents(path), path, path)
     item = _item(checkpoint)
     if item is None:
         raise FactUnavailable(f"there is no {path}, and {METADATA} lists no common_state")
@@ -87,7 +87,7 @@ def _item(checkpoint: Checkpoint) -> StoredItem | None:
 
 
 def _object(checkpoint: Checkpoint, item: StoredItem) -> object:
-    (part,) = checkpoint.torch_parts(item.path, ((item.offset, item.nbytes),))
+    (part,) = checkpoint.files.torch_parts(item.path, ((item.offset, item.nbytes),))
     fatal = next((p for p in part.problems if p.fatal), None)
     if fatal or not part.readable:
         why = f": {fatal.message}" if fatal else ""

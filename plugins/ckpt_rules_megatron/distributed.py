@@ -160,7 +160,7 @@ def _why_not_put_together(checkpoint: Checkpoint) -> str:
 
 def _names_backend(checkpoint: Checkpoint, folder: str) -> bool:
     try:
-        values = checkpoint.contents(f"{folder}{MARKER}")
+        values = checkpoint.files.contents(f"{folder}{MARKER}")
     except FactUnavailable:
         return False
     return isinstance(values, Mapping) and "sharded_backend" in values

@@ -50,7 +50,7 @@ class MegatronFsdp(Distributed):
         """Everything small; an optimizer belongs to a run that has begun."""
         state = super().state(checkpoint)
         step = _counter(checkpoint, _STEP)
-        names = checkpoint.distributed()
+        names = checkpoint.files.distributed()
         optimizers = any(n.startswith("optimizer") for n in (*names.tensors, *names.objects))
         needed = "error" if not optimizers and is_count(step) and step > 0 else "optional"
         return replace(state, fields=(*state.fields, Field("optimizer", ("optimizer",), needed, _STOPS)))
@@ -78,7 +78,7 @@ class MegatronFsdp(Distributed):
 def _counter(checkpoint: Checkpoint, name: str) -> object:
     """A counter, which Bridge keeps as a tensor; None where it is not there or can't be read."""
     try:
-        values = checkpoint.contents(TRAIN_STATE)
+        values = checkpoint.files.contents(TRAIN_STATE)
     except FactUnavailable:
         return None
     return plain(values.get(name)) if isinstance(values, dict) else None

@@ -80,7 +80,7 @@ class MegatronRanks(common.Megatron):
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The dictionary of the first rank."""
         path = _first(checkpoint)
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
         begun = tuple(_OPTIMIZER_FIELD if f.name == "optimizer" else f for f in _FIELDS)
@@ -162,7 +162,7 @@ def rank_files(checkpoint: Checkpoint) -> dict[Rank, str]:
 def contents(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
     """The dictionary in a rank's file; empty where it can't be read, which other rules report."""
     try:
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
     except FactUnavailable:
         return {}
     return values if isinstance(values, Mapping) else {}

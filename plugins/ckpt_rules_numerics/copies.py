@@ -6,7 +6,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, FactUnavailable, Located, Measure, Place, Problem, Reads, Rule, Wanted
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Located,
+    Measure,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+    Wanted,
+    located_tensors,
+    read_all,
+)
 from ckpt_rules_numerics.tensors import listed, weights
 
 _TENSOR_PARALLEL = re.compile(r"mp_rank_(?P<tensor>\d+)(?P<pipeline>_\d+)?")
@@ -93,7 +105,7 @@ def _tied(checkpoint: Checkpoint) -> Iterator[Problem]:
 def _shared_copies(checkpoint: Checkpoint) -> dict[tuple[str, str], list[Located]]:
     """By file without its rank, and name: the tensors that all tensor-parallel ranks keep a copy of."""
     copies: dict[tuple[str, str], list[Located]] = defaultdict(list)
-    for tensor in checkpoint.located:
+    for tensor in located_tensors(checkpoint):
         rank = _TENSOR_PARALLEL.search(tensor.path)
         if rank and _SHARED.search(tensor.name) and "optim" not in tensor.name and "layers_" not in tensor.path:
             whose = tensor.path.replace(rank[0], f"mp_rank_*{rank['pipeline'] or ''}")
@@ -104,7 +116,7 @@ def _shared_copies(checkpoint: Checkpoint) -> dict[tuple[str, str], list[Located
 def _across_ranks(checkpoint: Checkpoint, copies: dict[tuple[str, str], list[Located]]) -> Iterator[Problem]:
     if not copies:
         return
-    read = checkpoint.read_all(Wanted(Measure.FINGERPRINT))
+    read = read_all(checkpoint, Wanted(Measure.FINGERPRINT))
     differing: list[tuple[str, list[str]]] = []
     for (_, name), tensors in copies.items():
         prints = {m.tensor.path: m.values.fingerprint for m in read.measured(tensors)}

@@ -21,7 +21,10 @@ from ckpt_rules import (
     Severity,
     Wanted,
     is_count,
+    located_tensors,
+    measured_weights,
     plain,
+    read_all,
 )
 
 _KEYS = frozenset({
@@ -71,11 +74,11 @@ class EmaIsModel(Rule):
         done = _updates(checkpoint)
         if done is None or _stands_still(checkpoint):
             raise FactUnavailable("nothing says that the weights have moved since the average began")
-        known = checkpoint.read_all(Wanted(Measure.FINGERPRINT))
+        known = read_all(checkpoint, Wanted(Measure.FINGERPRINT))
         own = {(t.path, t.name) for tensors in averages.values() for t in tensors}
         model = {
             _print(m)
-            for _, m in checkpoint.measured_weights(Measure.FINGERPRINT)
+            for _, m in measured_weights(checkpoint, Measure.FINGERPRINT)
             if (m.tensor.path, m.tensor.name) not in own
         }
         for where, tensors in averages.items():
@@ -94,7 +97,7 @@ class EmaIsModel(Rule):
 def _averages(checkpoint: Checkpoint) -> dict[str, list[Located]]:
     """Floating-point tensors with elements, by the directory, file or key of the average that they are part of."""
     found: dict[str, list[Located]] = defaultdict(list)
-    for tensor in checkpoint.located:
+    for tensor in located_tensors(checkpoint):
         folder, _, name = tensor.path.rpartition("/")
         key = tensor.name.partition(".")[0]
         if not tensor.is_float or len(tensor.shape) == 0:
@@ -151,7 +154,7 @@ def _options(checkpoint: Checkpoint, where: str) -> Mapping[object, object]:
     """What is said of an average: `config.json` in its directory, or its own entries in the state."""
     try:
         values = (
-            checkpoint.contents(f"{where}/config.json")
+            checkpoint.files.contents(f"{where}/config.json")
             if checkpoint.listing.has_file(f"{where}/config.json")
             else checkpoint.state.values.get(where)
         )

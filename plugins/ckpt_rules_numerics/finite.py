@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from ckpt_rules import Checkpoint, Measure, Measured, Place, Problem, Reads, Rule, Values, Wanted
+from ckpt_rules import Checkpoint, Measure, Measured, Place, Problem, Reads, Rule, Values, Wanted, measured_tensors
 from ckpt_rules_numerics.tensors import each_once, indexed, of_numbers
 
 _MOST = 10
@@ -39,7 +39,7 @@ class NonFinite(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each of the first ten tensors of a file, and one for the rest of them."""
         bad: dict[str, list[Measured]] = defaultdict(list)
-        for measured in of_numbers(each_once(checkpoint.measured(Measure.RANGE))):
+        for measured in of_numbers(each_once(measured_tensors(checkpoint, Measure.RANGE))):
             if measured.values.non_finite and not _is_meant(measured):
                 bad[measured.tensor.path].append(measured)
         for path, found in bad.items():

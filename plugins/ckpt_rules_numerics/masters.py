@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ckpt_rules import Cast, Checkpoint, FactUnavailable, Master, Place, Problem, Reads, Rule, Wanted
+from ckpt_rules import Cast, Checkpoint, FactUnavailable, Master, Place, Problem, Reads, Rule, Wanted, read_all
 from ckpt_rules_numerics.tensors import listed
 
 
@@ -40,7 +40,7 @@ class MasterVsModel(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file of weights."""
         masters = checkpoint.masters
-        known = checkpoint.read_all(self.wanted(checkpoint)).casts
+        known = read_all(checkpoint, self.wanted(checkpoint)).casts
         bad: dict[str, list[Master]] = defaultdict(list)
         count: dict[str, int] = defaultdict(int)
         for master in masters:

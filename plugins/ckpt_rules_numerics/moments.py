@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Problem, Reads, Rule, Wanted
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Measure,
+    Measured,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+    Wanted,
+    measured_tensors,
+)
 from ckpt_rules_numerics.tensors import each_once
 
 _SECOND_MOMENTS = frozenset({"exp_avg_sq", "max_exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "square_avg"})
@@ -38,7 +49,9 @@ class NegativeSecondMoment(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each of the first ten tensors."""
-        moments = [m for m in each_once(checkpoint.measured(Measure.RANGE)) if _is_second_moment(m.tensor.name)]
+        moments = [
+            m for m in each_once(measured_tensors(checkpoint, Measure.RANGE)) if _is_second_moment(m.tensor.name)
+        ]
         if not moments:
             raise FactUnavailable("no optimizer keeps second moments here")
         negative = [m for m in moments if m.values.smallest is not None and m.values.smallest < 0]

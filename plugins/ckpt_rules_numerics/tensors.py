@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ckpt_rules import Block, Checkpoint, FactUnavailable, Measure, Measured
+from ckpt_rules import Block, Checkpoint, FactUnavailable, Measure, Measured, measured_weights
 
 
 def of_numbers(found: Iterable[Measured]) -> Iterator[Measured]:
@@ -28,7 +28,7 @@ def each_once(found: Iterable[Measured]) -> Iterator[Measured]:
 
 def weights(checkpoint: Checkpoint, measures: Measure) -> Iterator[tuple[str, Measured]]:
     """The model's floating-point tensors with their names in the model; see `Checkpoint.measured_weights`."""
-    return ((name, found) for name, found in checkpoint.measured_weights(measures) if found.tensor.is_float)
+    return ((name, found) for name, found in measured_weights(checkpoint, measures) if found.tensor.is_float)
 
 
 def is_matrix(measured: Measured) -> bool:

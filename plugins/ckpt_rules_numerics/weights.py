@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterator
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Problem, Reads, Rule, Severity, Wanted
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Measure,
+    Measured,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+    Severity,
+    Wanted,
+    measured_tensors,
+)
 from ckpt_rules_numerics.moments import is_moment
 from ckpt_rules_numerics.tensors import each_once, is_matrix, listed, weights
 
@@ -147,7 +159,9 @@ class Huge(_OfWeights):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file with such weights, one for each with such moments."""
         moments = [
-            (m.tensor.name, m) for m in each_once(checkpoint.measured(Measure.RANGE)) if is_moment(m.tensor.name)
+            (m.tensor.name, m)
+            for m in each_once(measured_tensors(checkpoint, Measure.RANGE))
+            if is_moment(m.tensor.name)
         ]
         yield from _beyond("moments", moments, self.moment_limit)
         trained = [(n, m) for n, m in weights(checkpoint, Measure.RANGE) if not _NOT_TRAINED.search(n)]

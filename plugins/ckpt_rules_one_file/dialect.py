@@ -70,7 +70,7 @@ class Dialect(Layout):
         if file is None:
             return None
         try:
-            values = checkpoint.contents(file.path)
+            values = checkpoint.files.contents(file.path)
         except FactUnavailable:
             return Match(_BY_NAME, (file.path,)) if self.names.fullmatch(file.name) else None
         if not isinstance(values, Mapping) or not self.fits(file, values):
@@ -84,7 +84,7 @@ class Dialect(Layout):
     def file(self, checkpoint: Checkpoint) -> Entry | None:
         """The only torch file at the top, copies of the best one left out; or the one that a resume takes anyway."""
         listing = checkpoint.listing
-        found = [e for e in checkpoint.files_in("torch") if "/" not in e.path and e.name.endswith(_SUFFIXES)]
+        found = [e for e in checkpoint.files.of_format("torch") if "/" not in e.path and e.name.endswith(_SUFFIXES)]
         usual = next((e for e in found if e.name == self.newest), None)
         if any(e.suffix == ".safetensors" for e in listing if "/" not in e.path):
             return None
@@ -105,7 +105,7 @@ class Dialect(Layout):
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The dictionary."""
         path = self.path(checkpoint)
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
         scaler = self.scaled(values)
@@ -162,22 +162,22 @@ class Dialect(Layout):
         """The file that names the newest save, in the directory; its last part counts, for whole runs are moved."""
         if self.pointer is None:
             return ()
-        path = f"../{self.pointer}" if checkpoint.is_one_file else self.pointer
-        target, fault = checkpoint.note(path), checkpoint.note_fault(path)
+        path = f"../{self.pointer}" if checkpoint.files.is_one_file else self.pointer
+        target, fault = checkpoint.files.small_text(path), checkpoint.files.small_text_fault(path)
         if fault:
             return (Pointer(path, "", exists=False, why=self.without_target, fault=fault),)
         if target is None:
             missed = self.names.fullmatch(self.path(checkpoint)) and self._is_in_a_run(checkpoint)
             return (Pointer(path, "", exists=False, why=self.without_pointer, needed="warning"),) if missed else ()
         named, own = target.rpartition("/")[2], self.path(checkpoint)
-        there = checkpoint.beside(named) if checkpoint.is_one_file else checkpoint.listing.get(named)
+        there = checkpoint.files.sibling(named) if checkpoint.files.is_one_file else checkpoint.listing.get(named)
         newer = own if _number(own) > _number(named) else None
         return (Pointer(path, target, bool(named and there), self.without_target, newer=newer),)
 
     def _is_in_a_run(self, checkpoint: Checkpoint) -> bool:
         """Whether the file lies where the trainer wrote it, and is not a copy alone in a directory."""
         tops = (e.path for e in checkpoint.listing if "/" not in e.path)
-        beside = checkpoint.listing.siblings if checkpoint.is_one_file else tops
+        beside = checkpoint.listing.siblings if checkpoint.files.is_one_file else tops
         own = self.path(checkpoint)
         return any(name != own and self.of_a_run.fullmatch(name) for name in beside)
 

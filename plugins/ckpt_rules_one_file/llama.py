@@ -54,7 +54,7 @@ class LlamaOriginal(Layout):
         if not files:
             raise FactUnavailable("there is no consolidated.00.pth")
         path = files[min(files)]
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
         return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:

@@ -54,13 +54,13 @@ class OpenAIDiffusion(Layout):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model of the newest step."""
         path = _newest(checkpoint, "model")
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
         return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """That of the newest step."""
         path = _newest(checkpoint, "opt")
-        return state_dicts.optimizer(checkpoint.contents(path), path, "")
+        return state_dicts.optimizer(checkpoint.files.contents(path), path, "")
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The number in the names, which nothing else records."""

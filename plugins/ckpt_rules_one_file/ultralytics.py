@@ -63,11 +63,11 @@ class Ultralytics(Dialect):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The tensors of the pickled module: of the averaged one, while training, and of the model in a stripped file."""
         path = self.path(checkpoint)
-        values = options(checkpoint.contents(path))
+        values = options(checkpoint.files.contents(path))
         for key in ("ema", "model"):
             tensors = dict(_tensors(values.get(key)))
             if tensors:
-                problems = checkpoint.torch_file(path).problems
+                problems = checkpoint.files.torch_file(path).problems
                 return Weights((WeightFile(path, "torch", tensors, key, problems=problems),))
         raise FactUnavailable(f"{path} holds no module with weights")
 
@@ -90,7 +90,7 @@ class Ultralytics(Dialect):
     def stripped(self, checkpoint: Checkpoint) -> str:
         """The path of a file that was stripped; FactUnavailable where there is none."""
         path = self.path(checkpoint)
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
         if isinstance(values, Mapping) and is_stripped(TrainingState(path, values)):
             return path
         raise FactUnavailable("nothing was stripped")

@@ -70,7 +70,7 @@ def _compared(config: Mapping[str, object], file: WeightFile, folder: str) -> It
 def _config(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:
     if checkpoint.listing.get(path) is None:
         raise FactUnavailable(f"there is no {path}")
-    config = checkpoint.contents(path)
+    config = checkpoint.files.contents(path)
     if not isinstance(config, Mapping):
         raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
     return config

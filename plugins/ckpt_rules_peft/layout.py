@@ -36,7 +36,11 @@ def adapters(checkpoint: Checkpoint) -> tuple[str, ...]:
 def configuration(checkpoint: Checkpoint, folder: str) -> Mapping[str, object]:
     """The adapter_config.json of a directory; empty where there is none that can be read."""
     try:
-        config = checkpoint.contents(inside(folder, CONFIG)) if checkpoint.listing.get(inside(folder, CONFIG)) else None
+        config = (
+            checkpoint.files.contents(inside(folder, CONFIG))
+            if checkpoint.listing.get(inside(folder, CONFIG))
+            else None
+        )
     except FactUnavailable:
         return {}
     return config if isinstance(config, Mapping) else {}

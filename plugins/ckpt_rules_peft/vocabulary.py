@@ -76,7 +76,7 @@ def _base(checkpoint: Checkpoint, config: Mapping[str, object]) -> tuple[str, in
     if not name or name not in checkpoint.listing.siblings:
         raise FactUnavailable("the base model does not lie beside the adapter")
     try:
-        values = json.loads(checkpoint.note(f"../{name}/config.json") or "null")
+        values = json.loads(checkpoint.files.small_text(f"../{name}/config.json") or "null")
     except (ValueError, RecursionError):
         values = None
     values = values if isinstance(values, dict) else {}
@@ -133,7 +133,7 @@ def _json(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
     if not checkpoint.listing.has_file(path):
         return {}
     try:
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
     except FactUnavailable:
         return {}
     return values if isinstance(values, Mapping) else {}

@@ -62,7 +62,7 @@ def _kinds(checkpoint: Checkpoint) -> Counter[str]:
     found: Counter[str] = Counter()
     for entry in checkpoint.listing.files():
         if not is_bookkeeping(entry.path):
-            found[_ALL if checkpoint.is_one_file else kind_of(entry.path)] += entry.size
+            found[_ALL if checkpoint.files.is_one_file else kind_of(entry.path)] += entry.size
     return found
 
 

@@ -15,6 +15,7 @@ from ckpt_rules import (
     Rule,
     Severity,
     is_bookkeeping,
+    missing_requirements,
     sibling,
     siblings,
 )
@@ -61,7 +62,7 @@ class LacksFile(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for all kinds."""
-        if checkpoint.is_one_file:
+        if checkpoint.files.is_one_file:
             raise FactUnavailable("the checkpoint is one file")
         names, kinds, weights = [], [], set[str]()
         for name, found in _nearest(checkpoint):
@@ -78,9 +79,9 @@ class LacksFile(Rule):
         if not missing or len(own - set().union(*kinds)) >= len(missing):
             return
         # A save without what its layout requires is reported for that; such as one with the model alone among full ones.
-        if any(needed.severity is Severity.ERROR for needed in checkpoint.unmet):
+        if any(needed.severity is Severity.ERROR for needed in missing_requirements(checkpoint)):
             return
-        elsewhere = [*_TOLD, *(pattern for needed in checkpoint.unmet for pattern in needed.names)]
+        elsewhere = [*_TOLD, *(pattern for needed in missing_requirements(checkpoint) for pattern in needed.names)]
         lacking = [path for path in missing.values() if not any(fnmatchcase(path, pattern) for pattern in elsewhere)]
         if lacking:
             yield Problem(

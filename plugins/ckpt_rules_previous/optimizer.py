@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, FactUnavailable, Measure, OptimizerState, Place, Problem, Reads, Rule, Wanted
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Measure,
+    OptimizerState,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+    Wanted,
+    located_tensors,
+    measured_tensors,
+)
 from ckpt_rules_previous.saves import called, maybe, progress_counters
 
 _MOMENTS = frozenset(
@@ -78,12 +90,12 @@ def _emptied(checkpoint: Checkpoint, name: str, optimizers: tuple[OptimizerState
 
 
 def _keeps_moments(checkpoint: Checkpoint) -> bool:
-    return any(is_moment(tensor.name) for tensor in checkpoint.located)
+    return any(is_moment(tensor.name) for tensor in located_tensors(checkpoint))
 
 
 def _sizes(checkpoint: Checkpoint) -> list[float]:
     """The sum of the squares of each moment."""
-    found = (m for m in checkpoint.measured(Measure.MOMENTS) if is_moment(m.tensor.name))
+    found = (m for m in measured_tensors(checkpoint, Measure.MOMENTS) if is_moment(m.tensor.name))
     return [m.values.squares for m in found if m.values.squares is not None]
 
 

@@ -111,7 +111,7 @@ def _of_weights(checkpoint: Checkpoint) -> Sums:
 
 def _sums(checkpoint: Checkpoint, path: str, tensors: Iterable[tuple[object, TensorInfo]]) -> Sums:
     """What the directory of a torch zip file says of these tensors' storages; nothing for files of another kind."""
-    archive = maybe(lambda: checkpoint.archive(path))
+    archive = maybe(lambda: checkpoint.files.archive(path))
     if archive is None or archive.problems:
         return {}
     by_offset = {e.offset: (e.nbytes, e.crc) for e in archive.entries if e.crc and e.stored and e.nbytes >= _SMALLEST}

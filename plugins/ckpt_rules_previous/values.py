@@ -8,7 +8,20 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, FactUnavailable, Measure, Measured, Place, Problem, Reads, Rule, Severity, Wanted
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Measure,
+    Measured,
+    Place,
+    Problem,
+    Reads,
+    Rule,
+    Severity,
+    Wanted,
+    measured_tensors,
+    measured_weights,
+)
 from ckpt_rules_previous.optimizer import is_moment
 from ckpt_rules_previous.saves import base_rates, called, had_rate, listed, maybe, rates, steps_between
 from ckpt_rules_previous.stale import PARTS, identical, may_have_changed, steps_by_progress
@@ -84,8 +97,10 @@ class Unchanged(_OfValues):
 
 def _same_moments(checkpoint: Checkpoint, name: str, steps: int, measures: Measure) -> Iterator[Problem]:
     """One problem where every moment is as it was; those that never left zero say nothing."""
-    before = {(m.tensor.path, m.tensor.name): m for m in checkpoint.previous.measured(measures) if _is_moment(m)}
-    after = {(m.tensor.path, m.tensor.name): m for m in checkpoint.measured(measures) if _is_moment(m)}
+    before = {
+        (m.tensor.path, m.tensor.name): m for m in measured_tensors(checkpoint.previous, measures) if _is_moment(m)
+    }
+    after = {(m.tensor.path, m.tensor.name): m for m in measured_tensors(checkpoint, measures) if _is_moment(m)}
     said = any(m.values.squares for m in after.values())
     if said and before.keys() == after.keys() and all(_signature(before[k]) == _signature(m) for k, m in after.items()):
         path, _ = next(iter(after))
@@ -219,10 +234,10 @@ def _pairs(checkpoint: Checkpoint, measures: Measure) -> list[tuple[str, Measure
 
     FactUnavailable where there is none.
     """
-    earlier = dict(checkpoint.previous.measured_weights(measures))
+    earlier = dict(measured_weights(checkpoint.previous, measures))
     found = [
         (name, earlier[name], after)
-        for name, after in checkpoint.measured_weights(measures)
+        for name, after in measured_weights(checkpoint, measures)
         if name in earlier and after.tensor.is_float
     ]
     if not found:

@@ -88,7 +88,7 @@ class PickledWeights(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
-        for entry in checkpoint.files_in("torch"):
+        for entry in checkpoint.files.of_format("torch"):
             if not _STATE.fullmatch(entry.name):
                 yield Problem(
                     message=f"{entry.path} is a pickle, which runs what is in it when it is loaded",
@@ -137,7 +137,7 @@ def _files(checkpoint: Checkpoint) -> list[Entry]:
 
 def _json(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:
     try:
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
     except FactUnavailable:
         return {}
     return values if isinstance(values, Mapping) else {}

@@ -127,7 +127,7 @@ def _under_another_name(path: str, name: str, wanted: tuple[str, ...]) -> Proble
 
 def _values(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:
     try:
-        values = checkpoint.contents(path)
+        values = checkpoint.files.contents(path)
     except FactUnavailable:
         return {}
     return values if isinstance(values, Mapping) else {}

@@ -27,7 +27,7 @@ def named_in_archives(checkpoint: Checkpoint) -> Iterator[NamedCode]:
 
 def _config_of(checkpoint: Checkpoint, entry: Entry) -> object:
     """The parsed configuration; None where there is none that can be read."""
-    member = next((e for e in checkpoint.archive(entry.path).entries if e.name == _CONFIG), None)
+    member = next((e for e in checkpoint.files.archive(entry.path).entries if e.name == _CONFIG), None)
     if member is None or member.offset is None or member.nbytes > _MOST_NBYTES:
         return None
     try:
@@ -39,5 +39,5 @@ def _config_of(checkpoint: Checkpoint, entry: Entry) -> object:
 def _content(checkpoint: Checkpoint, path: str, start: int, member: ArchiveEntry) -> bytes:
     end = start + member.nbytes
     spans = tuple((at, min(_PIECE_NBYTES, end - at)) for at in range(start, end, _PIECE_NBYTES))
-    raw = b"".join(checkpoint.pieces(path, spans))
+    raw = b"".join(checkpoint.files.byte_ranges(path, spans))
     return raw if member.stored else zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, _MOST_NBYTES)

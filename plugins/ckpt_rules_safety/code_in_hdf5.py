@@ -26,7 +26,7 @@ def named_in_hdf5(checkpoint: Checkpoint) -> Iterator[NamedCode]:
         if entry.suffix not in (".h5", ".hdf5", ".keras"):
             continue
         try:
-            if checkpoint.head(entry.path).content is Content.HDF5:
+            if checkpoint.files.sniff(entry.path).content is Content.HDF5:
                 yield from (
                     NamedCode(entry.path, f"{_KEY}: {key}", *rest) for key, *rest in checkpoint.fact(_named, entry)
                 )
@@ -42,7 +42,7 @@ def _ends(checkpoint: Checkpoint, entry: Entry) -> Iterator[bytes]:
     first = min(entry.size, _END_NBYTES)
     for start, end in ((0, first), (max(first, entry.size - _END_NBYTES), entry.size)):
         spans = tuple((at, min(_PIECE_NBYTES, end - at)) for at in range(start, end, _PIECE_NBYTES))
-        yield b"".join(checkpoint.pieces(entry.path, spans))
+        yield b"".join(checkpoint.files.byte_ranges(entry.path, spans))
 
 
 def _configs(raw: bytes) -> Iterator[dict[object, object]]:

@@ -18,9 +18,9 @@ _CLASS = "load_from_checkpoint imports that class and makes an instance of it"
 
 def named_in_hyper_parameters(checkpoint: Checkpoint) -> Iterator[NamedCode]:
     """Each `_instantiator` that is not Lightning's, and the class that it is to make."""
-    for entry in checkpoint.files_in("torch"):
+    for entry in checkpoint.files.of_format("torch"):
         try:
-            value = checkpoint.torch_file(entry.path).value
+            value = checkpoint.files.torch_file(entry.path).value
         except FactUnavailable:
             continue
         if isinstance(value, dict):

@@ -47,12 +47,12 @@ Found = Iterator[tuple[str, str, str]]
 
 def named_in_json(checkpoint: Checkpoint) -> Iterator[NamedCode]:
     """Every entry of a JSON file that names code."""
-    for entry in checkpoint.files_in("json"):
+    for entry in checkpoint.files.of_format("json"):
         look = _LOOKS.get(entry.name, _targets)
         if entry.size > (_MOST_OTHER_NBYTES if look is _targets else _MOST_NBYTES):
             continue
         try:
-            value = checkpoint.json(entry.path).value
+            value = checkpoint.files.json(entry.path).value
         except FactUnavailable:
             continue
         for key, code, does in look(value, entry, checkpoint):

@@ -30,7 +30,7 @@ def named_in_yaml(checkpoint: Checkpoint) -> Iterator[NamedCode]:
 
 
 def _named(checkpoint: Checkpoint, path: str) -> list[NamedCode]:
-    text = checkpoint.text(path)
+    text = checkpoint.files.text(path)
     # A tag may be written with escapes and handles, so that only its mark is sure to be there.
     return list(_in_text(path, text)) if "!" in text or any(key in text for key in _KEYS) else []
 

@@ -18,11 +18,11 @@ def object_files(checkpoint: Checkpoint) -> Iterator[TorchFile]:
 
     Each comes with the path of its file, and with the name of the object in its streams.
     """
-    for metadata in checkpoint.metadata_files:
+    for metadata in checkpoint.files.metadata_files:
         for path, items in _objects(checkpoint, metadata).items():
             names, spans = zip(*((name, span) for name, span in items), strict=True)
             try:
-                parts = checkpoint.torch_parts(path, spans)
+                parts = checkpoint.files.torch_parts(path, spans)
             except FactUnavailable:
                 continue
             yield from (_named(part, name) for part, name in zip(parts, names, strict=True))
@@ -39,7 +39,7 @@ def _objects(checkpoint: Checkpoint, path: str) -> Mapping[str, list[tuple[str, 
     """Name, first byte and length of each object, by the file that it lies in; nothing where the metadata is no metadata."""
     found: dict[str, list[tuple[str, tuple[int, int]]]] = defaultdict(list)
     try:
-        metadata = checkpoint.distributed(path)
+        metadata = checkpoint.files.distributed(path)
     except FactUnavailable:
         return found
     for item in metadata.items:

@@ -45,7 +45,7 @@ def _found(checkpoint: Checkpoint) -> Iterator[TorchFile]:
             continue
         try:
             if _may_hold_a_pickle(checkpoint, entry):
-                yield checkpoint.torch_file(entry.path)
+                yield checkpoint.files.torch_file(entry.path)
             elif file := _unmarked(checkpoint, entry):
                 yield file
         except FactUnavailable:
@@ -61,11 +61,11 @@ def matches(path: str, globs: tuple[str, ...]) -> bool:
 
 def is_torch_named(checkpoint: Checkpoint, path: str) -> bool:
     """Whether `weights/broken-torch-file` looks at a file as well."""
-    return path in {entry.path for entry in checkpoint.files_in("torch")}
+    return path in {entry.path for entry in checkpoint.files.of_format("torch")}
 
 
 def _may_hold_a_pickle(checkpoint: Checkpoint, entry: Entry) -> bool:
-    head = checkpoint.head(entry.path)
+    head = checkpoint.files.sniff(entry.path)
     if head.error is not None or head.content is Content.EMPTY:
         return False
     if head.content in _LOADABLE:
@@ -78,12 +78,12 @@ def _may_hold_a_pickle(checkpoint: Checkpoint, entry: Entry) -> bool:
 
 def _unmarked(checkpoint: Checkpoint, entry: Entry) -> TorchFile | None:
     """A file that neither its name nor its first bytes call a pickle, and that calls something when it is unpickled."""
-    head = checkpoint.head(entry.path)
+    head = checkpoint.files.sniff(entry.path)
     if head.error is not None:
         return None
     if entry.suffix not in _ARCHIVE_SUFFIXES and not looks_loadable(head.head, head.size):
         return None
-    file = checkpoint.torch_file(entry.path)
+    file = checkpoint.files.torch_file(entry.path)
     is_unseen = entry.suffix in _ARCHIVE_SUFFIXES and any(fault.code == "packed" for fault in file.problems)
     if not calls_something(file.globals) and not is_unseen:
         return None

@@ -29,8 +29,8 @@ class HiddenData(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each such thing."""
-        for entry in checkpoint.files_in("safetensors"):
-            for fault in checkpoint.safetensors(entry.path).problems:
+        for entry in checkpoint.files.of_format("safetensors"):
+            for fault in checkpoint.files.safetensors(entry.path).problems:
                 if fault.code == "hidden":
                     yield Problem(
                         message=fault.message,

@@ -39,7 +39,7 @@ class MissingModule(Rule):
         if not _is_found("torch"):
             raise FactUnavailable("torch is not installed here, so this is not where training is resumed")
         for path in files_of_a_resume(checkpoint):
-            asked = {g.module for g in checkpoint.torch_file(path).globals if not g.reached}
+            asked = {g.module for g in checkpoint.files.torch_file(path).globals if not g.reached}
             absent = {m.partition(".")[0]: m for m in sorted(asked) if not _is_found(m.partition(".")[0])}
             for package, module in absent.items():
                 yield _problem(path, module, f"the package {package} is not installed here")

@@ -58,14 +58,14 @@ class NeedsUnsafeLoad(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
         for path in _own_files(checkpoint):
-            file = checkpoint.torch_file(path)
+            file = checkpoint.files.torch_file(path)
             if file.container == TORCHSCRIPT:
                 yield _no_state(path)
             elif classes := _refused_there(checkpoint, file):
                 yield _globals(path, classes, {})
         allowed, weights = ALLOWED.union(self.allow, REGISTERED), _weights(checkpoint)
         for path in files_of_a_resume(checkpoint):
-            file = checkpoint.torch_file(path)
+            file = checkpoint.files.torch_file(path)
             if file.container == TORCHSCRIPT and path not in weights:
                 yield _no_state(path)
             elif problem := refused_by_default(file, allowed):
@@ -99,7 +99,7 @@ def files_of_a_resume(checkpoint: Checkpoint) -> list[str]:
         paths += [f.path for f in checkpoint.weights.files if f.format == "torch"]
     except FactUnavailable as absent:
         paths += [absent.path] if absent.path else []
-    torch_files = {e.path for e in checkpoint.files_in("torch")}
+    torch_files = {e.path for e in checkpoint.files.of_format("torch")}
     paths += _generators(checkpoint)
     found = [p for p in dict.fromkeys(paths) if p in torch_files and not _is_left_alone(checkpoint, p)]
     if not found:
@@ -109,13 +109,13 @@ def files_of_a_resume(checkpoint: Checkpoint) -> list[str]:
 
 def _generators(checkpoint: Checkpoint) -> list[str]:
     """Files at the top that are named for random-number states, such as `rng_rank0.pt`."""
-    tops = (e.path for e in checkpoint.files_in("torch") if "/" not in e.path and checkpoint.match is not None)
+    tops = (e.path for e in checkpoint.files.of_format("torch") if "/" not in e.path and checkpoint.match is not None)
     return [path for path in tops if _GENERATORS.match(path)]
 
 
 def _own_files(checkpoint: Checkpoint) -> list[str]:
     """Torch files that the trainer reads with a loader of its own, such as random states."""
-    return [e.path for e in checkpoint.files_in("torch") if matches(e.path, tuple(checkpoint.layout.own_loader))]
+    return [e.path for e in checkpoint.files.of_format("torch") if matches(e.path, tuple(checkpoint.layout.own_loader))]
 
 
 def _refused_there(checkpoint: Checkpoint, file: TorchFile) -> list[str]:

@@ -53,7 +53,7 @@ class PlainTorch(Layout):
         file = checkpoint.fact(find_state_file)
         weights = _weight_files(checkpoint)
         beside = (*weights[:1], *(n for n in ("config.json",) if listing.has_file(n)))
-        if checkpoint.is_one_file:
+        if checkpoint.files.is_one_file:
             return _in_one_file(checkpoint, file)
         if file is None:
             strange = any(names.TRAINER_FILES.fullmatch(e.name) for e in listing if "/" not in e.path)
@@ -66,7 +66,7 @@ class PlainTorch(Layout):
 
     def nothing_to_resume(self, checkpoint: Checkpoint) -> str | None:
         """Weights with what `save_pretrained` writes beside them, and no training state, are an exported model."""
-        if checkpoint.is_in_files or checkpoint.fact(find_state_file) is not None:
+        if checkpoint.files.is_in_files or checkpoint.fact(find_state_file) is not None:
             return None
         mark = checkpoint.listing.first_file(names.EXPORTS)
         if mark is not None:
@@ -147,7 +147,7 @@ class PlainTorch(Layout):
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """`config.json`, or the dictionary that a one-file checkpoint carries."""
         if checkpoint.listing.get("config.json"):
-            return state_dicts.config_file(checkpoint.json("config.json"))
+            return state_dicts.config_file(checkpoint.files.json("config.json"))
         state = checkpoint.state
         for name in names.MODEL_CONFIGS:
             values = shapes.options(state.values.get(name))
@@ -169,7 +169,7 @@ def _in_one_file(checkpoint: Checkpoint, file: StateFile | None) -> Match | None
     if file is None or file.path.endswith(".json"):
         return None
     try:
-        values = checkpoint.contents(file.path)
+        values = checkpoint.files.contents(file.path)
     except FactUnavailable:
         return None
     whole = isinstance(values, dict) and any(shapes.is_weights(values.get(key)) for key in names.WEIGHTS)
@@ -183,7 +183,7 @@ def _named_like_a_save(checkpoint: Checkpoint) -> bool:
 def _is_of_a_library(checkpoint: Checkpoint) -> bool:
     """config.json as transformers and diffusers write it, which add their version."""
     try:
-        values = state_dicts.config_file(checkpoint.json("config.json")).values
+        values = state_dicts.config_file(checkpoint.files.json("config.json")).values
     except FactUnavailable:
         return False
     return any(isinstance(values.get(key), str) for key in ("transformers_version", "_diffusers_version"))
@@ -220,7 +220,7 @@ def _part(checkpoint: Checkpoint, name: str, read: Callable[[object, str, str | 
         return read(state.get(name), state.path, state.key_of(name))
     file = checkpoint.listing.first_file(names.PART_FILES[name])
     if file is not None:
-        value = checkpoint.contents(file.path)
+        value = checkpoint.files.contents(file.path)
         key = shapes.first(value, getattr(names, name.upper())) if isinstance(value, dict) else None
         return read(value[key], file.path, key) if key and isinstance(value, dict) else read(value, file.path, "")
     key = state.misspelt(name) if state is not None else None

@@ -45,7 +45,7 @@ def read_state(checkpoint: Checkpoint) -> TrainingState:
     file = checkpoint.fact(find_state_file)
     if file is None:
         raise FactUnavailable("there is no training state: neither training_state.pth nor another file that holds one")
-    values = checkpoint.contents(file.path)
+    values = checkpoint.files.contents(file.path)
     if not isinstance(values, Mapping):
         message = f"{file.path} holds no dictionary, so there is no training state in it"
         raise FactUnavailable(message, path=file.path, blocked=True)
@@ -56,7 +56,7 @@ def configurations(checkpoint: Checkpoint, values: Values) -> list[Values]:
     """Dictionaries of options: inside the state, and in config.json."""
     found = [shapes.options(values.get(name)) for name in names.CONFIGS]
     try:
-        outside = checkpoint.json("config.json").value
+        outside = checkpoint.files.json("config.json").value
     except FactUnavailable:
         outside = None
     if isinstance(outside, Mapping):

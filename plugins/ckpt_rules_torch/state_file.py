@@ -63,7 +63,7 @@ def _candidates(checkpoint: Checkpoint) -> list[Entry]:
     parts = {n for files in names.PART_FILES.values() for n in files}
     return [
         e
-        for e in checkpoint.files_in("torch")
+        for e in checkpoint.files.of_format("torch")
         if "/" not in e.path
         and (e.name.endswith((".pt", ".pth", ".pth.tar", ".ckpt")) or expected_format(e.name) is None)
         and e.name not in parts
@@ -74,7 +74,7 @@ def _candidates(checkpoint: Checkpoint) -> list[Entry]:
 def _verdict(checkpoint: Checkpoint, path: str) -> bool | None:
     """Whether a file holds a training state; None where it can't be read."""
     try:
-        value = checkpoint.contents(path)
+        value = checkpoint.files.contents(path)
     except FactUnavailable:
         return None
     apart = checkpoint.listing.first_file(names.PART_FILES["optimizer"]) is not None
@@ -94,7 +94,7 @@ def _holds_state(value: Mapping[object, object], apart: bool) -> bool:
 def _json_state(checkpoint: Checkpoint) -> StateFile | None:
     for name in names.JSON_STATES:
         if checkpoint.listing.has_file(name):
-            value = checkpoint.json(name).value
+            value = checkpoint.files.json(name).value
             keys = (*names.EPOCH, *names.STEP, *names.GLOBAL_STEP)
             if isinstance(value, Mapping) and any(is_number(value.get(k)) for k in keys):
                 return StateFile(name, by_name=False)

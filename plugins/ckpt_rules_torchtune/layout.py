@@ -78,7 +78,7 @@ class Torchtune(Layout):
         path = f"{newest}/{ADAPTER}"
         if not checkpoint.listing.has_file(path):
             return find_weights(checkpoint, newest)
-        file = checkpoint.torch_file(path)
+        file = checkpoint.files.torch_file(path)
         if not file.readable:
             raise FactUnavailable(f"{path} is damaged", path=path, blocked=True)
         return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
@@ -88,14 +88,14 @@ class Torchtune(Layout):
         newest = epochs.newest(checkpoint)
         if checkpoint.listing.has_file(f"{newest}/{ADAPTER}"):
             raise FactUnavailable("the configuration is of the base model, and the weights are an adapter")
-        return state_dicts.config_file(checkpoint.json(f"{newest}/config.json"))
+        return state_dicts.config_file(checkpoint.files.json(f"{newest}/config.json"))
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The recipe state; optimizers of single parameters, which step within the backward pass, are read as one.
 
         The LoRA recipes hand all parameters to the optimizer, the frozen ones too, which have no state and are left out.
         """
-        values = checkpoint.contents(STATE)
+        values = checkpoint.files.contents(STATE)
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
         one = epochs.one_optimizer(values.get("optimizer"))

@@ -113,7 +113,7 @@ def _folder_problems(checkpoint: Checkpoint, model: str, average: str) -> Iterat
         )
     path = f"{average}/config.json"
     if checkpoint.listing.has_file(path):
-        yield from _counter_problem(checkpoint, path, "", checkpoint.contents(path))
+        yield from _counter_problem(checkpoint, path, "", checkpoint.files.contents(path))
 
 
 def _shadows(value: object) -> int | None:

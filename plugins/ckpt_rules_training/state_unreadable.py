@@ -41,7 +41,7 @@ class UnreadableState(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
         required = {name for requirement in checkpoint.requirements for name in requirement.names}
-        for entry in checkpoint.files_in("json"):
+        for entry in checkpoint.files.of_format("json"):
             wanted = _READ_BY_LOADERS.fullmatch(entry.name) or (entry.name == _TOKENIZER and entry.size <= _LARGE)
             if entry.path in required or wanted:
                 yield from _json_problems(checkpoint, entry.path)
@@ -50,7 +50,7 @@ class UnreadableState(Rule):
 
 def _json_problems(checkpoint: Checkpoint, path: str) -> Iterator[Problem]:
     try:
-        file = checkpoint.json(path)
+        file = checkpoint.files.json(path)
     except FactUnavailable:
         return  # it can't be opened: files/unreadable says so
     severity = checkpoint.layout.severity_of_damage(path)

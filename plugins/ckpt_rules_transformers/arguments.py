@@ -66,7 +66,7 @@ class Arguments:
 def arguments(checkpoint: Checkpoint) -> Arguments:
     """The arguments; none where the file is missing or damaged, for a resume does without it."""
     try:
-        value = checkpoint.contents(FILE)
+        value = checkpoint.files.contents(FILE)
     except FactUnavailable:
         return Arguments()
     state = value.state if isinstance(value, Opaque) else value

@@ -229,11 +229,11 @@ class RunAhead(Rule):
 
 def _state_of_run(checkpoint: Checkpoint) -> Mapping[object, object]:
     """What the trainer_state.json beside the save holds; FactUnavailable where there is none, or one that can't be read."""
-    entry = checkpoint.beside(STATE)
+    entry = checkpoint.files.sibling(STATE)
     if entry is None or entry.size > _MOST_BYTES:
         raise FactUnavailable(f"there is no {STATE} in the directory of the run")
     try:
-        with checkpoint.storage.open(f"../{STATE}") as source:
+        with checkpoint.files.storage.open(f"../{STATE}") as source:
             value = json.loads(source.read(0, source.size))
     except (OSError, ValueError, RecursionError):
         raise FactUnavailable(f"the {STATE} in the directory of the run can't be read") from None

@@ -136,7 +136,7 @@ class TransformersTrainer(Layout):
         """trainer_state.json."""
         if checkpoint.listing.get(STATE) is None:
             raise FactUnavailable(f"there is no {STATE}")
-        values = checkpoint.contents(STATE)
+        values = checkpoint.files.contents(STATE)
         if not isinstance(values, Mapping):
             raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
         run = arguments(checkpoint)
@@ -244,7 +244,7 @@ class TransformersTrainer(Layout):
 def _is_foreign(checkpoint: Checkpoint) -> bool:
     """Whether trainer_state.json is of another trainer, which calls its own so: a dictionary without the Trainer's keys."""
     try:
-        values = checkpoint.contents(STATE)
+        values = checkpoint.files.contents(STATE)
     except FactUnavailable:
         return False
     return isinstance(values, Mapping) and bool(values) and len(_KEYS & values.keys()) < 2
@@ -344,7 +344,7 @@ def _contents(checkpoint: Checkpoint, path: str) -> object:
     """What a file holds; None, which stands for an absent state, where there is no such file."""
     if not _has(checkpoint, path):
         raise FactUnavailable(f"there is no {path}")
-    return checkpoint.contents(path)
+    return checkpoint.files.contents(path)
 
 
 def _random_states(checkpoint: Checkpoint) -> list[str]:
@@ -356,7 +356,7 @@ def _random_states(checkpoint: Checkpoint) -> list[str]:
 
 def _rng(checkpoint: Checkpoint, path: str) -> RngState:
     def head(tensor: TensorInfo) -> bytes:
-        return b"" if tensor.offset is None else checkpoint.pieces(path, ((tensor.offset, _HEAD_NBYTES),))[0]
+        return b"" if tensor.offset is None else checkpoint.files.byte_ranges(path, ((tensor.offset, _HEAD_NBYTES),))[0]
 
     return state_dicts.rng(_contents(checkpoint, path), path, "", _GENERATORS, head=head)
 

@@ -36,7 +36,7 @@ def modules(checkpoint: Checkpoint) -> list[Module]:
     if checkpoint.listing.get(FILE) is None:
         return []
     try:
-        named = checkpoint.contents(FILE)
+        named = checkpoint.files.contents(FILE)
     except FactUnavailable:
         return []
     found = [m for m in named if isinstance(m, Mapping)] if isinstance(named, list) else []

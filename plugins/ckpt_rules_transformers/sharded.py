@@ -46,7 +46,7 @@ def fsdp_parts(checkpoint: Checkpoint) -> Parts:
 def zero_saves(checkpoint: Checkpoint) -> tuple[Saved, ...]:
     """DeepSpeed's save: the one that `latest` names, or the newest; one without files where its directory is gone."""
     tags = saves_among(saved.folder.rstrip("/") for saved in checkpoint.fact(saves_inside))
-    latest = checkpoint.note("latest")
+    latest = checkpoint.files.small_text("latest")
     if not tags and not saves_among([latest or ""]) and not checkpoint.listing.has_file("zero_to_fp32.py"):
         return ()
     tag = latest if latest in tags or (latest and not tags) else next(reversed(tags), _tag_of(checkpoint))
@@ -70,7 +70,7 @@ def requirements_of_sharded(checkpoint: Checkpoint) -> tuple[Requirement, ...] |
 
 
 def _of_zero(checkpoint: Checkpoint, saves: tuple[Saved, ...]) -> Iterator[Requirement]:
-    if checkpoint.note("latest") is None and checkpoint.listing.get("latest") is None:
+    if checkpoint.files.small_text("latest") is None and checkpoint.listing.get("latest") is None:
         yield Requirement(("latest",), _NO_LATEST)
     if not checkpoint.fact(saves_inside):
         yield Requirement((f"{saves[0].folder}*",), _NO_TAG)

@@ -48,8 +48,8 @@ class BrokenSafetensors(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each fault, 20 at the most in one file."""
-        for entry in checkpoint.files_in("safetensors"):
-            yield from _problems(entry.path, checkpoint.safetensors(entry.path).problems, tensor=True)
+        for entry in checkpoint.files.of_format("safetensors"):
+            yield from _problems(entry.path, checkpoint.files.safetensors(entry.path).problems, tensor=True)
 
 
 class BrokenTorchFile(Rule):
@@ -73,8 +73,8 @@ class BrokenTorchFile(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each fault, 20 at the most in one file; what `pickle/limit` and `zip/ambiguous` report is left out."""
-        for entry in checkpoint.files_in("torch"):
-            file = checkpoint.torch_file(entry.path)
+        for entry in checkpoint.files.of_format("torch"):
+            file = checkpoint.files.torch_file(entry.path)
             if checkpoint.match is None and _is_whole_pickle(file):
                 continue  # nobody knows that torch.load is to read it
             faults = tuple(p for p in file.problems if p.code not in _OTHERS)

@@ -63,7 +63,7 @@ def _described(checkpoint: Checkpoint) -> Iterator[tuple[str, Config, Mapping[st
         if entry.path.count("/") > 1:
             continue
         try:
-            config = checkpoint.contents(entry.path)
+            config = checkpoint.files.contents(entry.path)
         except FactUnavailable:
             continue
         name = config.get("_class_name") if isinstance(config, Mapping) else None

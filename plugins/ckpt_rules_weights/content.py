@@ -94,7 +94,7 @@ def _is_of_peft(checkpoint: Checkpoint) -> bool:
     if not checkpoint.listing.has_file("adapter_config.json"):
         return False
     try:
-        config = checkpoint.json("adapter_config.json").value
+        config = checkpoint.files.json("adapter_config.json").value
     except FactUnavailable:
         return True
     return not (isinstance(config, Mapping) and "fine_tune_type" in config)
@@ -107,7 +107,7 @@ def _may_hold_weights(checkpoint: Checkpoint) -> str | None:
     """
     unknown = checkpoint.match is None
     files = [e for e in checkpoint.listing.files() if unknown or "/" in e.path or _is_of_another_format(e)]
-    if unknown and checkpoint.is_one_file:
+    if unknown and checkpoint.files.is_one_file:
         return next((e.path for e in files), None)  # whatever else belongs to it lies elsewhere
     formats = _FORMATS_OF_OTHERS if unknown else _FORMATS
     for entry in files:
@@ -126,7 +126,7 @@ def _is_data(checkpoint: Checkpoint, entry: Entry) -> bool:
     """Whether a file with a suffix of its own (`model.pdparams`, `checkpoint_100`) holds what may be weights: no text, no picture."""
     if entry.suffix in _OTHER_DATA or entry.name.startswith((".", "events.out.")):
         return False
-    return expected_format(entry.name) is None and checkpoint.head(entry.path).content in _DATA
+    return expected_format(entry.name) is None and checkpoint.files.sniff(entry.path).content in _DATA
 
 
 class NoTensors(Rule):
@@ -163,14 +163,14 @@ def _is_dictionary(checkpoint: Checkpoint, file: WeightFile) -> bool:
     """Whether a file is a dictionary without tensors; a pickled module or TorchScript keeps its tensors elsewhere."""
     if file.format == "safetensors":
         return True
-    return isinstance(checkpoint.torch_file(file.path).value, Mapping) and not _is_flattened(checkpoint, file)
+    return isinstance(checkpoint.files.torch_file(file.path).value, Mapping) and not _is_flattened(checkpoint, file)
 
 
 def _is_flattened(checkpoint: Checkpoint, file: WeightFile) -> bool:
     """Whether FSDP 1 keeps a rank's piece of all parameters as one (LOCAL_STATE_DICT); some or all others are empty then."""
     names: set[object] = set(file.tensors)
     if file.format == "torch":
-        value = checkpoint.torch_file(file.path).value
+        value = checkpoint.files.torch_file(file.path).value
         inside = value.get(file.key) if isinstance(value, Mapping) and file.key else value
         names |= set(inside) if isinstance(inside, Mapping) else set()
     return any(str(name).rpartition(".")[2] == _FLAT for name in names)

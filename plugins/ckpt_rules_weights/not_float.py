@@ -79,7 +79,7 @@ def _state_dict(checkpoint: Checkpoint, file: WeightFile) -> Mapping[object, obj
     if file.format != "torch":
         return {}
     try:
-        value = checkpoint.contents(file.path)
+        value = checkpoint.files.contents(file.path)
     except FactUnavailable:
         return {}
     value = value.get(file.key) if file.key and isinstance(value, Mapping) else value

@@ -104,9 +104,9 @@ def _stale(checkpoint: Checkpoint) -> Iterator[Problem]:
 
 def _is_no_index(checkpoint: Checkpoint, path: str) -> bool:
     """Whether a file is the index and valid JSON: other rules speak of what can't be parsed."""
-    if not path.endswith(".index.json") or path not in {e.path for e in checkpoint.files_in("json")}:
+    if not path.endswith(".index.json") or path not in {e.path for e in checkpoint.files.of_format("json")}:
         return False
-    return not checkpoint.json(path).problems
+    return not checkpoint.files.json(path).problems
 
 
 def _leads_out(name: str) -> bool:

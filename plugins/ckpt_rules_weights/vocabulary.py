@@ -73,6 +73,6 @@ def _mapping(value: object) -> Mapping[object, object]:
 
 def _json(checkpoint: Checkpoint, path: str) -> object:
     try:
-        return checkpoint.contents(path)
+        return checkpoint.files.contents(path)
     except FactUnavailable:
         return None

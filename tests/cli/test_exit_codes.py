@@ -24,7 +24,7 @@ def acme(install, fake_rule, understood):
         fake_rule("acme/warning", finds=["it is odd"], severity=Severity.WARNING),
         fake_rule("acme/info", finds=["it is so"], severity=Severity.INFO),
         fake_rule("acme/crash", crash),
-        fake_rule("acme/skipped", lambda checkpoint: checkpoint.safetensors("absent")),
+        fake_rule("acme/skipped", lambda checkpoint: checkpoint.files.safetensors("absent")),
     ]
     install(
         acme={

@@ -34,7 +34,7 @@ class Counted(Layout):
         path = self._state(checkpoint)
         if path is None:
             raise FactUnavailable("there is no state")
-        value = checkpoint.json(path).value
+        value = checkpoint.files.json(path).value
         return (Recorded("step", value["step"], path, "step"),)
 
     def progress(self, checkpoint):
@@ -52,7 +52,7 @@ class Pairs(Counted):
     save_files = ("model_{step}.pt", "meta_{step}.json", "optim_{step}_rank*.pt")
 
     def recognise(self, checkpoint):
-        return super().recognise(checkpoint) if checkpoint.is_in_files else None
+        return super().recognise(checkpoint) if checkpoint.files.is_in_files else None
 
 
 def snap(path, step):

@@ -20,7 +20,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from ckpt_rules import seal, verify
-from ckpt_rules.checkpoint import Checkpoint
+from ckpt_rules.deep.facts import located_tensors
+from ckpt_rules.opening import checkpoint_at
 from ckpt_rules.testing import build_plain_torch
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrity.md"
@@ -128,7 +129,7 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, int]
 
 def _legacy(folder: Path) -> Iterator[Class]:
     name, path = "torch.save before 1.6", "training_state.pth"
-    offsets = sorted(b.offset for t in Checkpoint.open(folder).located if t.path == path for b in t.blocks)
+    offsets = sorted(b.offset for t in located_tensors(checkpoint_at(folder)) if t.path == path for b in t.blocks)
     yield Class(name, "pickles", path, _spread(0, offsets[0] - 8))
     yield Class(name, "number of elements", path, _spread(offsets[0] - 8, offsets[0]))
     yield from _numbers(folder, name, path)
@@ -136,8 +137,8 @@ def _legacy(folder: Path) -> Iterator[Class]:
 
 def _distributed(folder: Path) -> Iterator[Class]:
     name, path = "distributed checkpoint", "__0_0.distcp"
-    item = next(i for i in Checkpoint.open(folder).distributed().items if i.name == "model.layer.weight")
-    block = next(t.blocks[0] for t in Checkpoint.open(folder).located if t.name == "model.layer.weight")
+    item = next(i for i in checkpoint_at(folder).files.distributed().items if i.name == "model.layer.weight")
+    block = next(t.blocks[0] for t in located_tensors(checkpoint_at(folder)) if t.name == "model.layer.weight")
     yield Class(name, ".metadata", ".metadata", _spread(0, (folder / ".metadata").stat().st_size))
     yield Class(name, "headers and pickle of a chunk", path, _spread(item.offset, block.offset))
     yield Class(name, "directory of a chunk", path, _spread(block.offset + block.nbytes, item.offset + item.nbytes))
@@ -148,7 +149,7 @@ def _numbers(folder: Path, name: str, path: str) -> Iterator[Class]:
     """Bits of the first, a middle and the last element of a matrix of float32 weights in a file."""
     blocks = [
         t.blocks[0]
-        for t in Checkpoint.open(folder).located
+        for t in located_tensors(checkpoint_at(folder))
         if len(t.shape) == 2
         and t.dtype == "float32"
         and t.blocks
@@ -157,7 +158,9 @@ def _numbers(folder: Path, name: str, path: str) -> Iterator[Class]:
     ]
     if not blocks:  # the training state: its moments stand for weights
         blocks = [
-            t.blocks[0] for t in Checkpoint.open(folder).located if t.name.endswith("exp_avg") and len(t.shape) == 2
+            t.blocks[0]
+            for t in located_tensors(checkpoint_at(folder))
+            if t.name.endswith("exp_avg") and len(t.shape) == 2
         ]
     block = blocks[0]
     elements = [block.offset, block.offset + block.nbytes // 8 * 4, block.offset + block.nbytes - 4]

@@ -10,7 +10,8 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
 from ckpt_rules import Measure, Verdict, Wanted, verify
-from ckpt_rules.checkpoint import Checkpoint
+from ckpt_rules.deep.facts import unread_files
+from ckpt_rules.opening import checkpoint_at
 from ckpt_rules.testing import CheckpointDir
 from ckpt_rules_integrity.checksums import Crc
 from ckpt_rules_numerics.finite import NonFinite
@@ -19,7 +20,7 @@ EVERYTHING = Wanted(Measure.ALL, checksums=True)
 
 
 def test_of_a_whole_checkpoint_nothing_is_missed(make_checkpoint):
-    assert Checkpoint.open(make_checkpoint().path).missed(EVERYTHING) == {}
+    assert unread_files(checkpoint_at(make_checkpoint().path), EVERYTHING) == {}
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "training_state.pth"])
@@ -52,7 +53,7 @@ def test_a_cut_archive_keeps_the_checksums_from_their_answer(make_checkpoint, ru
 
 def test_an_empty_file_and_a_stand_in_are_missed(make_checkpoint):
     checkpoint = make_checkpoint().empty("model.safetensors").lfs_pointer("training_state.pth")
-    assert Checkpoint.open(checkpoint.path).missed(Wanted(Measure.RANGE)) == {
+    assert unread_files(checkpoint_at(checkpoint.path), Wanted(Measure.RANGE)) == {
         "model.safetensors": "it is empty",
         "training_state.pth": "its content is a stand-in, git-LFS pointer",
     }
@@ -61,7 +62,7 @@ def test_an_empty_file_and_a_stand_in_are_missed(make_checkpoint):
 def test_a_broken_link_is_missed(make_checkpoint):
     checkpoint = make_checkpoint().remove("model.safetensors")
     (checkpoint / "model.safetensors").symlink_to("nowhere.safetensors")
-    missed = Checkpoint.open(checkpoint.path).missed(Wanted(Measure.RANGE))
+    missed = unread_files(checkpoint_at(checkpoint.path), Wanted(Measure.RANGE))
     assert missed == {"model.safetensors": "it is a broken link"}
 
 
@@ -72,9 +73,9 @@ def test_a_broken_link_is_missed(make_checkpoint):
 def test_files_of_a_distributed_checkpoint_are_missed(tmp_path, damage, why):
     dcp.save({"model": {"w": torch.randn(30, 3)}}, checkpoint_id=tmp_path, no_dist=True)
     checkpoint = CheckpointDir(tmp_path)
-    assert Checkpoint.open(tmp_path).missed(EVERYTHING) == {}
+    assert unread_files(checkpoint_at(tmp_path), EVERYTHING) == {}
     getattr(checkpoint, damage)("__0_0.distcp")
-    missed = Checkpoint.open(tmp_path).missed(EVERYTHING)
+    missed = unread_files(checkpoint_at(tmp_path), EVERYTHING)
     assert list(missed) == ["__0_0.distcp"]
     assert missed["__0_0.distcp"].startswith(why)
 
@@ -82,7 +83,9 @@ def test_files_of_a_distributed_checkpoint_are_missed(tmp_path, damage, why):
 def test_tensors_that_overlap_too_often_to_be_read_are_missed(tmp_path):
     base = torch.randn(4000)
     torch.save({f"view{i}": base[i : i + 3000] for i in range(200)}, tmp_path / "views.pt")
-    assert Checkpoint.open(tmp_path).missed(Wanted(Measure.RANGE)) == {"views.pt": "too many of its tensors overlap"}
+    assert unread_files(checkpoint_at(tmp_path), Wanted(Measure.RANGE)) == {
+        "views.pt": "too many of its tensors overlap"
+    }
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_tensors_that_overlap_too_often_to_be_read_are_missed(tmp_path):
 )
 def test_what_has_no_place_by_its_nature_is_not_missed(tmp_path, value):
     torch.save(value, tmp_path / "state.pt")
-    assert Checkpoint.open(tmp_path).missed(EVERYTHING) == {}
+    assert unread_files(checkpoint_at(tmp_path), EVERYTHING) == {}
 
 
 def test_files_of_other_kinds_are_not_missed(tmp_path):
@@ -100,4 +103,4 @@ def test_files_of_other_kinds_are_not_missed(tmp_path):
     (tmp_path / "vendor.bin").write_bytes(bytes(range(1, 256)))
     (tmp_path / "notes.pt").write_text("just a text")
     (tmp_path / "index.json").write_text(json.dumps({"a": 1}))
-    assert Checkpoint.open(tmp_path).missed(EVERYTHING) == {}
+    assert unread_files(checkpoint_at(tmp_path), EVERYTHING) == {}

@@ -16,10 +16,11 @@ from blake3 import blake3
 from safetensors.torch import save_file
 
 from ckpt_rules import Block, Digest, Measure, Spot, UsageError, Wanted
-from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.deep import pieces
+from ckpt_rules.deep.facts import located_tensors, measured_tensors, read_all
 from ckpt_rules.deep.pieces import plan
-from ckpt_rules.deep.reading import Reading
+from ckpt_rules.opening import checkpoint_at
+from ckpt_rules.reading import Reading
 
 EVERYTHING = Measure.ALL | Measure.FINGERPRINT
 LARGE = (3000, 4000)  # 48 MB: more than one piece
@@ -53,13 +54,13 @@ def saved(tensors, tmp_path_factory):
 
 
 def by_name(checkpoint, measures=EVERYTHING):
-    return {(m.tensor.path, m.tensor.name): m for m in checkpoint.measured(measures)}
+    return {(m.tensor.path, m.tensor.name): m for m in measured_tensors(checkpoint, measures)}
 
 
 @pytest.mark.parametrize(("path", "prefix"), [("zip.pt", ""), ("legacy.pth", "nested.0."), ("model.safetensors", "")])
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_each_tensor_has_the_values_that_were_saved(saved, tensors, path, prefix, jobs):
-    checkpoint = Checkpoint.open(saved)
+    checkpoint = checkpoint_at(saved)
     checkpoint.reading = Reading(jobs)
     found = by_name(checkpoint)
     for name, tensor in tensors.items():
@@ -76,7 +77,7 @@ def test_each_tensor_has_the_values_that_were_saved(saved, tensors, path, prefix
 
 
 def test_the_place_of_the_first_value_that_is_not_finite_is_a_byte_of_its_file(saved):
-    spot = by_name(Checkpoint.open(saved))["model.safetensors", "large"].first
+    spot = by_name(checkpoint_at(saved))["model.safetensors", "large"].first
     assert spot == Spot((2999, 3999), "model.safetensors", spot.offset)
     assert math.isnan(
         torch.frombuffer(bytearray((saved / spot.path).read_bytes()[spot.offset :][:4]), dtype=torch.float32)
@@ -84,7 +85,7 @@ def test_the_place_of_the_first_value_that_is_not_finite_is_a_byte_of_its_file(s
 
 
 def test_every_checksum_is_the_one_that_torch_stored(saved):
-    found = Checkpoint.open(saved).read_all(Wanted(checksums=True))
+    found = read_all(checkpoint_at(saved), Wanted(checksums=True))
     assert {m.path for m in found.checksums} == {"zip.pt"}
     assert all(crc == member.crc for member, crc in found.checksums.items())
     assert {"zip/data/0", "zip/data.pkl"} <= {m.name for m in found.checksums}
@@ -95,7 +96,7 @@ def test_digests_are_those_of_other_tools(saved):
     git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
     expected = {"blake3": blake3(data).hexdigest(), "sha256": hashlib.sha256(data).hexdigest(), "git-sha1": git}
     wanted = Wanted(EVERYTHING, digests=frozenset(Digest("zip.pt", algorithm) for algorithm in expected))
-    found = Checkpoint.open(saved).read_all(wanted)
+    found = read_all(checkpoint_at(saved), wanted)
     assert found.digests == {Digest("zip.pt", algorithm): value for algorithm, value in expected.items()}
 
 
@@ -107,7 +108,7 @@ def test_views_are_read_where_their_elements_lie(tmp_path):
         {"all": base, "tied": base, "rows": base[10:20], "turned": odd.t(), "every other column": base[:, ::2]},
         tmp_path / "views.pt",
     )
-    found = {name: m for (_, name), m in by_name(Checkpoint.open(tmp_path)).items()}
+    found = {name: m for (_, name), m in by_name(checkpoint_at(tmp_path)).items()}
     assert found["all"].values == found["tied"].values
     assert (found["rows"].values.smallest, found["rows"].values.largest) == (320, 639)
     assert found["turned"].first.index == (5, 3)
@@ -120,12 +121,12 @@ def test_chunks_of_a_distributed_checkpoint_are_joined(tmp_path):
     weight[2, 1] = math.inf
     state = {"model": {"weight": weight}, "optimizer": {"step": torch.tensor(3.0)}}
     dcp.save(state, checkpoint_id=tmp_path, no_dist=True)
-    checkpoint = Checkpoint.open(tmp_path)
-    found = {m.tensor.name: m for m in checkpoint.measured(EVERYTHING)}
+    checkpoint = checkpoint_at(tmp_path)
+    found = {m.tensor.name: m for m in measured_tensors(checkpoint, EVERYTHING)}
     assert found["model.weight"].first.index == (2, 1)
     assert (found["model.weight"].values.above, found["model.weight"].values.largest) == (1, 23)
     assert found["optimizer.step"].values.largest == 3
-    read = checkpoint.read_all(Wanted(checksums=True))
+    read = read_all(checkpoint, Wanted(checksums=True))
     assert read.checksums
     assert all(member.crc == crc for member, crc in read.checksums.items())
 
@@ -145,20 +146,20 @@ class Counting(Executor):
 
 def test_any_executor_will_do_and_every_byte_is_handed_out_once(saved):
     executor = Counting()
-    checkpoint = Checkpoint.open(saved)
+    checkpoint = checkpoint_at(saved)
     checkpoint.reading = Reading(executor=executor)
-    read = checkpoint.read_all(Wanted(EVERYTHING, checksums=True))
+    read = read_all(checkpoint, Wanted(EVERYTHING, checksums=True))
     assert read.nbytes <= sum(e.size for e in checkpoint.listing)
     spans = sorted((p.path, p.start, p.stop) for p in executor.pieces)
     assert all(a[0] != b[0] or a[2] <= b[1] for a, b in pairwise(spans))
     asked = len(executor.pieces)
-    checkpoint.read_all(Wanted(Measure.RANGE))
+    read_all(checkpoint, Wanted(Measure.RANGE))
     assert len(executor.pieces) == asked
 
 
 @pytest.mark.slow
 def test_an_executor_of_processes_finds_the_same(saved):
-    here, there = Checkpoint.open(saved), Checkpoint.open(saved)
+    here, there = checkpoint_at(saved), checkpoint_at(saved)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         there.reading = Reading(executor=executor)
         assert there.read_all(Wanted(EVERYTHING, checksums=True)) == here.read_all(Wanted(EVERYTHING, checksums=True))
@@ -167,29 +168,29 @@ def test_an_executor_of_processes_finds_the_same(saved):
 def test_a_file_that_shrinks_meanwhile_is_told_and_the_rest_is_read(tmp_path):
     save_file({"a": torch.ones(4096)}, tmp_path / "a.safetensors")
     save_file({"b": torch.ones(4096)}, tmp_path / "b.safetensors")
-    checkpoint = Checkpoint.open(tmp_path)
-    assert len(checkpoint.located) == 2
+    checkpoint = checkpoint_at(tmp_path)
+    assert len(located_tensors(checkpoint)) == 2
     with (tmp_path / "a.safetensors").open("r+b") as file:
         file.truncate(1000)
-    assert [m.tensor.name for m in checkpoint.measured(Measure.RANGE)] == ["b"]
-    assert checkpoint.read_errors == {"a.safetensors": "it ends at byte 1,000; when it was listed it was longer"}
+    assert [m.tensor.name for m in measured_tensors(checkpoint, Measure.RANGE)] == ["b"]
+    assert checkpoint.files.read_errors == {"a.safetensors": "it ends at byte 1,000; when it was listed it was longer"}
 
 
 def test_what_stops_the_progress_stops_the_reading(saved):
     def stop(read, total):
         raise KeyboardInterrupt
 
-    checkpoint = Checkpoint.open(saved)
+    checkpoint = checkpoint_at(saved)
     checkpoint.reading = Reading(progress=stop)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.read_all(Wanted(Measure.RANGE))
+        read_all(checkpoint, Wanted(Measure.RANGE))
 
 
 def test_progress_counts_up_to_all_bytes(saved):
     told = []
-    checkpoint = Checkpoint.open(saved)
+    checkpoint = checkpoint_at(saved)
     checkpoint.reading = Reading(jobs=1, progress=lambda read, total: told.append((read, total)))
-    nbytes = checkpoint.read_all(Wanted(Measure.RANGE)).nbytes
+    nbytes = read_all(checkpoint, Wanted(Measure.RANGE)).nbytes
     assert told == sorted(told)
     assert told[-1] == (nbytes, nbytes)
 

@@ -148,12 +148,12 @@ class TestFacts:
         rooms = []
 
         def waste(checkpoint):
-            rooms.append(checkpoint.budget.room)
-            checkpoint.budget.charge(1000, "it")
+            rooms.append(checkpoint.files.budget.room)
+            checkpoint.files.budget.charge(1000, "it")
             for_ever()
 
         def look(checkpoint):
-            rooms.append(checkpoint.budget.room)
+            rooms.append(checkpoint.files.budget.room)
             return []
 
         run_over(LocalStorage(tmp_path), ruleset_of(fake_rule("acme/a", waste), fake_rule("acme/b", look)), SHORT)

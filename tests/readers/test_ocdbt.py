@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.facts.ocdbt import ZstdFrame
+from ckpt_rules.opening import checkpoint_at
 from ckpt_rules.readers.ocdbt.crc32c import crc32c
 from ckpt_rules.readers.ocdbt.zstd_frame import zstd_frame
 
@@ -20,7 +20,7 @@ KEYS = sorted(f"layer.{number:02}/" + "0." * (number % 5) + "0" for number in ra
 
 
 def database(path):
-    return Checkpoint.open(path).ocdbt("manifest.ocdbt")
+    return checkpoint_at(path).files.ocdbt("manifest.ocdbt")
 
 
 @pytest.fixture(params=["packed", "plain"])

@@ -42,14 +42,14 @@ class AcmeTrainer(Layout):
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The dictionary in `acme_state.pt`."""
-        file = checkpoint.torch_file(STATE)
+        file = checkpoint.files.torch_file(STATE)
         if not file.readable or not isinstance(file.value, Mapping):
             raise FactUnavailable(f"{STATE} is damaged", path=STATE, blocked=True)
         return TrainingState(STATE, file.value, FIELDS)
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The manifest's `updates`."""
-        file = checkpoint.json(MANIFEST)
+        file = checkpoint.files.json(MANIFEST)
         if not isinstance(file.value, Mapping):  # `state/unreadable` says what is wrong with a file that we require
             raise FactUnavailable(f"{MANIFEST} is damaged", path=MANIFEST, blocked=True)
         updates = file.value.get("updates")

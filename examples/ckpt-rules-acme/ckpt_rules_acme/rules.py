@@ -73,7 +73,7 @@ class OwnerFile(Rule):
         if not checkpoint.listing.has_file(OWNER):
             yield Problem(message=f"there is no {OWNER}", place=Place(path=OWNER), help=HELP)
             return
-        file = checkpoint.json(OWNER)
+        file = checkpoint.files.json(OWNER)
         team = file.value.get("team") if isinstance(file.value, Mapping) else None
         if file.problems:
             problem = file.problems[0]

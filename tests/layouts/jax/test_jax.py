@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ckpt_rules import Checkpoint, inspect, verify
+from ckpt_rules import inspect, verify
+from ckpt_rules.opening import checkpoint_at
 from ckpt_rules.testing import run_rule
 from ckpt_rules_jax.broken import BrokenKerasFile
 from ckpt_rules_jax.broken_items import BrokenOrbaxItem
@@ -123,7 +124,7 @@ def test_each_damage_to_a_step_is_found_or_explained(name, killed, tmp_path, sur
 @pytest.mark.parametrize("name", ["large/5", "zarr3/5"])
 def test_every_file_that_the_tree_leads_to_is_looked_at(name, tmp_path):
     """Survivors lie in files that it does not lead to: of those of process 0, all but one."""
-    reach = Checkpoint.open(FIXTURES / name).ocdbt("manifest.ocdbt").reach
+    reach = checkpoint_at(FIXTURES / name).files.ocdbt("manifest.ocdbt").reach
     ((values, _),) = [item for item in reach.items() if item[0].startswith("ocdbt.process_0/")]
     damages = [d for d in damages_of(FIXTURES / name) if d.path == values]
     assert len(damages) == 5
@@ -132,7 +133,7 @@ def test_every_file_that_the_tree_leads_to_is_looked_at(name, tmp_path):
 
 def values_of(step):
     """The file of values that the tree leads to."""
-    reach = Checkpoint.open(step).ocdbt("manifest.ocdbt").reach
+    reach = checkpoint_at(step).files.ocdbt("manifest.ocdbt").reach
     return next(path for path in reach if path.startswith("ocdbt.process_0/"))
 
 

@@ -8,7 +8,8 @@ import shutil
 import pytest
 import torch
 
-from ckpt_rules import Checkpoint, inspect, verify
+from ckpt_rules import inspect, verify
+from ckpt_rules.opening import checkpoint_at
 from ckpt_rules_accelerate.layout import Accelerate
 from ckpt_rules_transformers.layout import TransformersTrainer
 from tests.layouts.killing import damages_of, json_value, said, survey_of, torch_value
@@ -98,7 +99,7 @@ def test_an_adapter_is_all_that_is_there(made):
 
 
 def weights(path, layout):
-    return Checkpoint.open(path, [layout]).weights.tensors
+    return checkpoint_at(path, [layout]).weights.tensors
 
 
 MISSING = {

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ckpt_rules import Checkpoint, inspect, verify
+from ckpt_rules import inspect, verify
+from ckpt_rules.opening import checkpoint_at
 from ckpt_rules_transformers.layout import TransformersTrainer
 from tests.layouts.killing import damages_of, json_value, said, survey_of, torch_value
 
@@ -80,7 +81,7 @@ def test_weights_without_a_gathered_model_are_known_by_their_shapes():
 
 
 def test_master_copies_are_found():
-    checkpoint = Checkpoint.open(FIXTURES / "trainer-zero2" / "checkpoint-2", [TransformersTrainer()])
+    checkpoint = checkpoint_at(FIXTURES / "trainer-zero2" / "checkpoint-2", [TransformersTrainer()])
     assert len(checkpoint.masters) == len(checkpoint.weights.tensors) == 12
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from ckpt_rules.checkpoint import Checkpoint
+from ckpt_rules.opening import checkpoint_at
 from ckpt_rules.testing import CheckpointDir
 from ckpt_rules_integrity.chunks import BrokenChunk
 
@@ -21,7 +21,7 @@ def saved(tmp_path):
 
 
 def chunk(checkpoint, name):
-    return next(i for i in Checkpoint.open(checkpoint.path).distributed().items if i.name == name)
+    return next(i for i in checkpoint_at(checkpoint.path).files.distributed().items if i.name == name)
 
 
 def test_what_dcp_saved_passes(saved, run_rule):

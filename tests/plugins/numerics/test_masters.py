@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpt_rules.checkpoint import Checkpoint
+from ckpt_rules.opening import checkpoint_at
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.testing import CheckpointDir
 from ckpt_rules_numerics.masters import MasterVsModel
@@ -26,7 +26,7 @@ def saved(tmp_path):
         tag = "global_step4_universal" if name.startswith("universal") else "global_step4"
         folder = tmp_path / name / tag
         shutil.copytree(FIXTURES / name / tag, folder)
-        masters = Checkpoint.open(folder, installed_plugins().layouts).masters
+        masters = checkpoint_at(folder, installed_plugins().layouts).masters
         return CheckpointDir(folder), masters
 
     return make
