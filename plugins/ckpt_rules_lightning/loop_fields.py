@@ -86,9 +86,7 @@ def _in_progress(path: str, key: str, value: object, *, last: bool, counted: boo
             yield _stops(path, f"{key}.{part}", counts, "where a dictionary of counters belongs")
 
 
-def _in_counts(
-    path: str, key: str, counts: Mapping[object, object], names: frozenset[str]
-) -> Iterator[Contradiction]:
+def _in_counts(path: str, key: str, counts: Mapping[object, object], names: frozenset[str]) -> Iterator[Contradiction]:
     for name in _COUNTED:
         if name in names and name not in counts:
             words = f"{key} has no '{name}': Lightning goes on with what the new loop counts"

@@ -148,7 +148,9 @@ def _out_of_step(total: Counter, current: Counter) -> str | None:
     for before, name in pairwise(known):
         earlier = total[name] - current[name]
         if earlier > total[before] - current[before]:
-            words = f"of earlier epochs {earlier:,} batches were {name}, and {total[before] - current[before]:,} {before}"
+            words = (
+                f"of earlier epochs {earlier:,} batches were {name}, and {total[before] - current[before]:,} {before}"
+            )
             return f"{words}: the counts in all and of this epoch disagree"
     return None
 

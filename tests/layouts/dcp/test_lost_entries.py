@@ -217,8 +217,9 @@ def test_a_dictionary_in_the_place_of_a_schedulers_field(field, changed):
 
 
 @pytest.mark.parametrize("field", ["T_max", "_step_count", "last_epoch", "_is_initial"])
-def test_a_tensor_in_the_place_of_a_schedulers_field(field, changed):
-    trainer, path, found = changed("dcp-flat", put("lr_scheduler", field, value=torch.ones(())))
+@pytest.mark.parametrize("shape", [(), (8,)])
+def test_a_tensor_in_the_place_of_a_schedulers_field(field, shape, changed):
+    trainer, path, found = changed("dcp-flat", put("lr_scheduler", field, value=torch.ones(shape)))
     errors = [f for f in found if f[:3] == ("error", "scheduler/bad-field", f"lr_scheduler.{field}")]
     assert len(errors) == 1, found
     assert f"{field} of the scheduler" in errors[0][3]
@@ -227,10 +228,25 @@ def test_a_tensor_in_the_place_of_a_schedulers_field(field, changed):
         trainer.resume(path)
 
 
+def test_the_optimizer_in_the_place_of_the_scheduler(changed):
+    def change(state):
+        state["lr_scheduler"] = state["optimizer"]
+
+    trainer, path, found = changed("dcp-flat", change)
+    (one,) = [f for f in found if f[0] == "error"]
+    assert one[1] == "scheduler/missing"
+    assert "looks like the state_dict of an optimizer" in one[3]
+    with pytest.raises(BaseException, match="Missing key"):
+        trainer.resume(path)
+
+
 SIZES = [("size", {"sizes": ()}), ("size", None), ("size", [8, 8]), ("offsets", {"sizes": (0,)}), ("offsets", None)]
 
 
-@pytest.mark.parametrize(("where", "value"), [*SIZES, ("offsets", [0]), ("offsets", [type, ()]), ("sizes", {"sizes": (0,)}), ("sizes", "text")])
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [*SIZES, ("offsets", [0]), ("offsets", [type, ()]), ("sizes", {"sizes": (0,)}), ("sizes", "text")],
+)
 def test_sizes_of_another_kind(where, value, saves, tmp_path):
     trainer, save = saves["dcp-appstate"]
     name = "app.model.2.bias" if value == [0] else "app.optim.state.3.weight.exp_avg"

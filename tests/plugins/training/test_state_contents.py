@@ -259,7 +259,11 @@ def test_accelerate_only_logs_random_states(accelerated):
         ("betas", (None, 0.99), "betas of parameter group 0 is (None, 0.99), where two numbers belong"),
         ("betas", (0.9,), "betas of parameter group 0 is (0.9,), where two numbers belong"),
         ("betas", (0.9, 0.99, 0.9), "where two numbers belong"),
-        ("betas", torch.zeros(2, 3), "betas of parameter group 0 is a float32 tensor of shape [2, 3], where two numbers belong"),
+        (
+            "betas",
+            torch.zeros(2, 3),
+            "betas of parameter group 0 is a float32 tensor of shape [2, 3], where two numbers belong",
+        ),
     ],
 )
 def test_options_of_groups(name, value, said, saved):

@@ -65,7 +65,11 @@ def test_a_whole_model_passes(model, rule):
         ("head_dim", [], "head_dim in config.json is [], where a number belongs"),
         ("head_dim", math.inf, "head_dim in config.json is inf, where a number belongs"),
         ("rope_parameters", "default", "rope_parameters in config.json is 'default', where a dictionary belongs"),
-        ("rope_parameters", [{"rope_type": "default"}], "rope_parameters in config.json is [{'rope_type': 'default'}], where a dictionary"),
+        (
+            "rope_parameters",
+            [{"rope_type": "default"}],
+            "rope_parameters in config.json is [{'rope_type': 'default'}], where a dictionary",
+        ),
         ("rope_scaling", 99, "rope_scaling in config.json is 99, where a dictionary belongs"),
     ],
 )
