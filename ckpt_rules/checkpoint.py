@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple, overload
 
 from ckpt_rules import known_facts as known
 from ckpt_rules.errors import FactUnavailable, LayoutFault
@@ -16,6 +16,15 @@ from ckpt_rules.memo import Memo
 from ckpt_rules.reading import Reading
 from ckpt_rules.storage import Storage
 from ckpt_rules.traits import NO_LAYOUT, LayoutTraits, Match
+
+_FORMER = {
+    "beside": "sibling", "files_in": "of_format", "head": "sniff", "look_again": "stat_now", "note": "small_text",
+    "note_fault": "small_text_fault", "pieces": "byte_ranges",
+} | {name: name for name in (
+    "archive", "archive_parts", "budget", "contents", "distributed", "is_in_files", "is_one_file", "json", "metadata_files",
+    "ocdbt", "read_errors", "root", "safetensors", "storage", "text", "torch_file", "torch_parts", "zstd_frames",
+)}  # fmt: skip
+"""Attributes of `Checkpoint` up to 0.9 that plugins may use still, and what they are called in `Files`."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -85,9 +94,9 @@ class Checkpoint:
     def fact(self, compute: Callable[[Checkpoint, *Ts], T], *args: *Ts) -> T:
         """`compute(self, *args)`, remembered by the function and its arguments, which must be hashable.
 
-        TypeError for a function that is made anew for each call, as a lambda is: it would never be found again.
+        TypeError for a lambda or a partial, which is another one each time and would never be found again.
         """
-        if "<" in getattr(compute, "__qualname__", "<"):
+        if "<lambda>" in getattr(compute, "__qualname__", "<lambda>"):
             raise TypeError(
                 f"fact() remembers by the function, and {compute!r} is another one each time; define it in a module"
             )
@@ -112,6 +121,14 @@ class Checkpoint:
     def previous(self) -> Checkpoint:
         """The save to compare this one with: the one that the user named, or the complete one before it in its run."""
         return self.fact(_previous)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What lies in `files`, by the name that it had when it was an attribute of the checkpoint."""
+            if name not in _FORMER:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return getattr(self.files, _FORMER[name])
 
     def mark(self) -> tuple[int, int]:
         """The present moment, for `forget_since`."""

@@ -1,12 +1,13 @@
-"""Facts that lie in the bytes: where every tensor is, and what one pass over all of them finds."""
+"""Facts that lie in the bytes: where every tensor is, and what one pass over all of them finds.
+
+What computes them is imported when first asked for: it needs NumPy, and a verification that reads headers alone does not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules.checkpoint import Checkpoint
-from ckpt_rules.deep.locate import find_tensors
-from ckpt_rules.deep.naming import names_of_weights
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.values import BytesRead, Located, Measure, Measured, Wanted
 
@@ -37,6 +38,8 @@ def read_all(checkpoint: Checkpoint, wanted: Wanted) -> BytesRead:
 
 def located_tensors(checkpoint: Checkpoint) -> tuple[Located, ...]:
     """Every tensor in the files, weights or not, and where its elements lie; one with several names comes by each."""
+    from ckpt_rules.deep.locate import find_tensors
+
     return checkpoint.fact(find_tensors)
 
 
@@ -57,6 +60,8 @@ def unread_files(checkpoint: Checkpoint, wanted: Wanted) -> dict[str, str]:
 
 def weight_names(checkpoint: Checkpoint) -> Mapping[tuple[str, str], str]:
     """The name in the model of each tensor of `located_tensors` that is a weight, by its file and the name that it has there."""
+    from ckpt_rules.deep.naming import names_of_weights
+
     return checkpoint.fact(names_of_weights)
 
 
