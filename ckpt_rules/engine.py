@@ -11,15 +11,17 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from time import perf_counter
+from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.deep.facts import read_all, unread_files
-from ckpt_rules.errors import FactUnavailable
+from ckpt_rules.errors import FactUnavailable, LayoutFault
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.facts.values import Wanted
 from ckpt_rules.finding import Finding, Problem, Severity
+from ckpt_rules.layout import Layout
 from ckpt_rules.observers import Observers
 from ckpt_rules.opening import layout_summary, open_checkpoint
 from ckpt_rules.plugin import crash_of
@@ -157,7 +159,8 @@ def _run_rule(
         status, reason = Status.SKIPPED, absent.reason
         blocked_by = (absent.path or ".") if absent.blocked else None
     except BaseException as error:  # noqa: BLE001 - one of the two boundaries of design.md: around a rule
-        status, crash = Status.CRASHED, crash_of(error)
+        crash = crash_of(error).model_copy(update={"layout": _layout_to_blame(error, checkpoint)})
+        status = Status.CRASHED
     if status is not Status.CRASHED and any(f.ignored is None for f in findings):
         status = Status.FAILED
     return Outcome(
@@ -173,6 +176,13 @@ def _run_rule(
         crash=crash,
         seconds=perf_counter() - started,
     )
+
+
+def _layout_to_blame(error: BaseException, checkpoint: Checkpoint) -> str | None:
+    """The layout's name, where the error was raised while it answered a fact, or for what it answered."""
+    frames = (frame.f_code for frame, _ in walk_tb(error.__traceback__))
+    asked = isinstance(error, LayoutFault) or any(code is Layout.answer.__code__ for code in frames)
+    return checkpoint.layout.name if asked else None
 
 
 def _collect(found: Iterable[Finding], findings: list[Finding]) -> str | None:

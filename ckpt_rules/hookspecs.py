@@ -1,6 +1,6 @@
 """The hooks that a plugin may implement. Mark an implementation with `ckpt_rules.hookimpl`.
 
-`ckpt_rules_rules`, `…_layouts`, `…_reporters` and `…_rulesets` are called once, when plugins are collected: import rule
+`ckpt_rules_rules`, `…_facts`, `…_layouts`, `…_reporters` and `…_rulesets` are called once, when plugins are collected: import rule
 modules inside them, so that a command that needs no rule does not pay for them. The others observe a run; what they
 return is not looked at. No result depends on the order of plugins.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
+    from ckpt_rules.fact import Fact
     from ckpt_rules.layout import Layout
     from ckpt_rules.report import Outcome, Report
     from ckpt_rules.rule import Rule
@@ -30,6 +31,11 @@ Reporter = Callable[["Report"], str]
 @hookspec
 def ckpt_rules_rules() -> Iterable[type[Rule]]:  # type: ignore[empty-body]
     """The rule classes that this plugin brings."""
+
+
+@hookspec
+def ckpt_rules_facts() -> Iterable[Fact[Any]]:  # type: ignore[empty-body]
+    """The facts that this plugin brings: what its rules ask with `checkpoint[FACT]`, and layouts answer."""
 
 
 @hookspec

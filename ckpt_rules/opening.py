@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins
     from ckpt_rules.storage import Storage
 
+_FAINTEST, _SUREST = 1, 100
+
 
 def open_checkpoint(
     storage: Storage,
@@ -124,6 +126,8 @@ def _recognised(layout: Layout, checkpoint: Checkpoint) -> Match | None:
         raise TypeError(f"recognise returned {match!r}; it must return a Match or None")
     if match is not None and not (isinstance(match.score, int) and isinstance(match.signs, tuple | list)):
         raise TypeError(f"recognise returned {match!r}; its score must be a whole number, its signs a tuple of words")
+    if match is not None and not _FAINTEST <= match.score <= _SUREST:
+        raise ValueError(f"recognise returned a score of {match.score}; it must be {_FAINTEST} to {_SUREST}")
     return match
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -15,10 +16,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
+from pydantic import ValidationError
 
 from ckpt_rules import hookspecs
 from ckpt_rules.errors import PluginError
+from ckpt_rules.fact import Fact
 from ckpt_rules.finding import Severity
+from ckpt_rules.known_facts import KNOWN
 from ckpt_rules.layout import Layout
 from ckpt_rules.report import Crash
 from ckpt_rules.rule import HEADINGS, RULE_ID, Reads, Rule
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
     from ckpt_rules.hookspecs import Reporter
 
 BUILT_IN_REPORTERS = ("text", "json")
+
+_LOCAL = "ckpt_rules_local_"
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 T = TypeVar("T")
 
@@ -47,6 +54,7 @@ class Plugin:
     version: str
     origin: str
     rules: tuple[type[Rule], ...] = ()
+    facts: tuple[Fact[Any], ...] = ()
     layouts: tuple[Layout, ...] = ()
     reporters: Mapping[str, Reporter] = field(default_factory=dict)
     rulesets: Mapping[str, Path] = field(default_factory=dict)
@@ -104,10 +112,17 @@ def _collected(empty: Plugin, hooks: _Hooks, plugin: object) -> Plugin:
     rules = [_rule(r) for r in hooks.things("ckpt_rules_rules")]
     if isinstance(plugin, _RulesOfFile):
         rules += plugin.rules
+    elif (
+        isinstance(plugin, ModuleType)
+        and plugin.__name__.startswith(_LOCAL)
+        and not hasattr(plugin, "ckpt_rules_rules")
+    ):
+        rules += map(_rule, _defined_rules(plugin))
     layouts = [_layout(x) for x in hooks.things("ckpt_rules_layouts")]
     return replace(
         empty,
         rules=tuple(_distinct("rule", rules, lambda r: r.id)),
+        facts=tuple(_distinct("fact", [_fact(f) for f in hooks.things("ckpt_rules_facts")], lambda f: f.name)),
         layouts=tuple(_distinct("layout", layouts, lambda x: x.name)),
         reporters={k: _reporter(k, v) for k, v in hooks.names("ckpt_rules_reporters").items()},
         rulesets={k: _ruleset(k, v) for k, v in hooks.names("ckpt_rules_rulesets").items()},
@@ -151,12 +166,29 @@ _ATTRIBUTES: Mapping[str, tuple[Callable[[object], bool], str]] = {
 }
 
 
+def _fact(fact: Any) -> Fact[Any]:
+    if not isinstance(fact, Fact):
+        raise PluginError(f"ckpt_rules_facts returned {fact!r}, which is no Fact")
+    if not (isinstance(fact.name, str) and _NAME.fullmatch(fact.name)):
+        raise PluginError(f"the name of a fact is {fact.name!r}; it must be a word in lower case, with hyphens")
+    if fact.name in {known.name for known in KNOWN}:
+        raise PluginError(f"the fact {fact.name!r} comes with ckpt-rules; call yours something else")
+    if not isinstance(fact.of, type):
+        raise PluginError(f"the fact {fact.name} is of {fact.of!r}; it must be a class")
+    return fact
+
+
 def _layout(layout: Any) -> Layout:
     if not isinstance(layout, Layout):
         raise PluginError(f"ckpt_rules_layouts returned {layout!r}, which is no instance of Layout")
     for attribute in ("name", "title"):
         if not isinstance(getattr(layout, attribute, None), str):
             raise PluginError(f"the layout {type(layout).__name__} has no {attribute}; set it to a string")
+    for fact, answer in _answers(layout):
+        if not (isinstance(fact, Fact) and callable(answer)):
+            raise PluginError(
+                f"answers of the layout {layout.name} has {fact!r}: {answer!r}; it must map a Fact to a function"
+            )
     for attribute in ("save_names", "save_files"):
         declared = getattr(layout, attribute)
         if not isinstance(declared, tuple):
@@ -165,6 +197,14 @@ def _layout(layout: Any) -> Layout:
             if wrong := fault(name):
                 raise PluginError(f"{attribute} of the layout {layout.name}: {name!r} {wrong}")
     return layout
+
+
+def _answers(layout: Layout) -> Iterable[tuple[object, object]]:
+    if not isinstance(layout.answers, Mapping):
+        raise PluginError(
+            f"answers of the layout {layout.name} is {layout.answers!r}; it must map a Fact to a function"
+        )
+    return layout.answers.items()
 
 
 def _reporter(name: Any, reporter: Any) -> Reporter:
@@ -199,8 +239,11 @@ class _RulesOfFile:
 
 
 def import_file(path: Path) -> object:
-    """The module of a local plugin file, or the rules defined in it where it has no hooks."""
-    name = f"ckpt_rules_local_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    """The module of a local plugin file, or the rules defined in it where it has no hooks.
+
+    A file with hooks brings the rules defined in it as well, unless it lists its rules with `ckpt_rules_rules`.
+    """
+    name = f"{_LOCAL}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is no Python file")
@@ -232,8 +275,19 @@ def crash_of(error: BaseException) -> Crash:
     if isinstance(error, KeyboardInterrupt):
         raise error
     try:
-        message = str(error)
+        message = _of_validation(error) if isinstance(error, ValidationError) else str(error)
     except Exception:  # noqa: BLE001 - an exception of a plugin may not even be able to say what it is
         message = "its text can't be had: __str__ raises as well"
     lines = traceback.format_exception(error)
     return Crash(type=type(error).__name__, message=message or "no message", traceback="".join(lines))
+
+
+def _of_validation(error: ValidationError) -> str:
+    """Each field that is wrong, and the line of the plugin that gave it, which pydantic leaves out."""
+    fields = (
+        f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors()
+    )
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "pydantic" not in f.filename]
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{error.title}: {'; '.join(fields)}{where}"

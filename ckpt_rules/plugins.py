@@ -47,6 +47,7 @@ class Plugins:
 
     def __post_init__(self) -> None:
         rules = _merge("rule", ((p, {r.id: (r, p) for r in p.rules}) for p in self.plugins))
+        _merge("fact", ((p, {f.name: f for f in p.facts}) for p in self.plugins))
         _merge("layout", ((p, {x.name: x for x in p.layouts}) for p in self.plugins))
         object.__setattr__(self, "rules", rules)
         former = ((p, {old: r.id for r in p.rules for old in r.former_ids}) for p in self.plugins)

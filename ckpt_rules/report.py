@@ -54,6 +54,7 @@ class Crash(_Model):
     type: str = Field(description="Class of the exception.")
     message: Text = Field(description="Its text.")
     traceback: Text = Field(description="Where it was raised, for the author of the plugin.")
+    layout: str | None = Field(None, description="The layout that is to blame, where a rule only asked it for a fact.")
 
 
 class Outcome(_Model):

@@ -45,6 +45,7 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
         "distribution": plugin.distribution,
         "origin": plugin.origin,
         "rules": sorted(r.id for r in plugin.rules),
+        "facts": sorted(f.name for f in plugin.facts),
         "layouts": sorted(x.name for x in plugin.layouts),
         "reporters": sorted(plugin.reporters),
         "rulesets": {f"{plugin.name}:{name}": os.fspath(path) for name, path in sorted(plugin.rulesets.items())},
@@ -65,6 +66,7 @@ def _brings(plugin: Plugin, *, verbose: bool) -> str:
         return "broken"
     kinds = {
         "rule": sorted(r.id for r in plugin.rules),
+        "fact": sorted(f.name for f in plugin.facts),
         "layout": sorted(x.name for x in plugin.layouts),
         "reporter": sorted(plugin.reporters),
         "ruleset": sorted(plugin.rulesets),

@@ -71,7 +71,7 @@ def crash(outcome: Outcome, style: Style, *, verbose: bool) -> Iterator[str]:
     blame = (
         "a slow disk, or a loop without end in a plugin"
         if outcome.reason
-        else f"a bug in the plugin {printable(outcome.plugin)}, not a fault of the checkpoint"
+        else f"a bug in {_culprit(outcome)}, not a fault of the checkpoint"
     )
     shows = "where it was" if outcome.reason else "the traceback"
     yield from style.wrapped(blame if verbose else f"{blame}; --verbose shows {shows}", INDENT)
@@ -88,3 +88,8 @@ def traceback(raised: Crash) -> Iterator[str]:
     """The traceback, line by line, indented."""
     for line in raised.traceback.splitlines():
         yield f"{INDENT}| {printable(line, limit=None)}".rstrip()
+
+
+def _culprit(outcome: Outcome) -> str:
+    layout = outcome.crash.layout if outcome.crash else None
+    return f"the layout {printable(layout)}" if layout else f"the plugin {printable(outcome.plugin)}"
