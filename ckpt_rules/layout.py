@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.finding import Severity
-from ckpt_rules.readers.state_dicts import parts as state_dicts
+from ckpt_rules.readers import state_dicts
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from ckpt_rules.limits import DEFAULT_LIMITS, MIB, Limits
 from ckpt_rules.readers.damage import Damage
-
-if TYPE_CHECKING:
-    from ckpt_rules.readers.pickle.repeated import Repeated
+from ckpt_rules.readers.pickle.result import Repeated
 
 
 class LimitError(Damage):

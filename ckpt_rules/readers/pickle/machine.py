@@ -10,41 +10,19 @@ import gc
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, ReadProblem
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.pickle.bounded import bounded
-from ckpt_rules.readers.pickle.enclosed import Enclosed
 from ckpt_rules.readers.pickle.opcodes import TABLE, UNNOTED
+from ckpt_rules.readers.pickle.result import Unpickled
 from ckpt_rules.readers.pickle.stack import UNSET, Builder, Ended, FrameOpened, Machine, Stop
 
 BLOCK = 4_096
 BINGET, BININT1, BINPUT, LONG_BINPUT = b"hKqr"
 LONG_BINGET, MEMOIZE = b"j\x94"
 _U4 = struct.Struct("<I")
-
-
-@dataclass(frozen=True, slots=True)
-class Unpickled:
-    """One pickle. What it asked for is kept where it broke; `value` is then None and `readable` False.
-
-    end:      the byte behind its STOP, or where it broke
-    ended:    whether it broke because its bytes are at an end
-    enclosed: bytes in it that look loadable themselves
-    refused:  why torch's weights-only loader does not take it, though other unpicklers do
-    """
-
-    value: object
-    globals: tuple[GlobalRef, ...]
-    protocol: int
-    end: int
-    readable: bool = True
-    ended: bool = False
-    problems: tuple[ReadProblem, ...] = ()
-    enclosed: tuple[Enclosed, ...] = ()
-    refused: ReadProblem | None = None
 
 
 def unpickle(  # noqa: PLR0913 - a stretch of bytes, what is made of it, and what that may take
@@ -66,6 +44,7 @@ def unpickle(  # noqa: PLR0913 - a stretch of bytes, what is made of it, and wha
     """
     budget = budget or Budget()
     machine = made(data, builder, stream, start, budget)
+    machine.run_inner = _run_inner
     value = None
     problems = []
     readable = ended = False
@@ -110,6 +89,20 @@ def _as_called(ref: GlobalRef, machine: Machine, start: int) -> GlobalRef:
     called, given = (known.called, known.given) if known else (ref.reached, ref.reached)
     network = not given and ref.dotted in machine.networks
     return ref._replace(offset=ref.offset - start, called=called, given=given, network=network)
+
+
+def _run_inner(machine: Machine) -> None:
+    """Step over a pickle that lies in the middle of this one, and note what it asks for."""
+    budget, start = machine.budget, machine.pos
+    budget.room, room = machine.room, budget.room
+    inner = unpickle(machine.data, machine.builder, stream=machine.stream, budget=budget, start=start)
+    machine.room, budget.room = budget.room, room
+    machine.inner.extend(g._replace(offset=g.offset + start) for g in inner.globals)
+    machine.enclosed.extend(inner.enclosed)
+    if not inner.readable:
+        fault = inner.problems[-1].message if inner.problems else "a pickle inside of it breaks"
+        raise Ended(fault) if inner.ended else FormatError(fault)
+    machine.pos = inner.end
 
 
 @contextmanager

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 
 from ckpt_rules.readers.budget import Budget
-from ckpt_rules.readers.pickle.machine import Unpickled
+from ckpt_rules.readers.pickle.result import Repeated, Unpickled
 
 _LEAST_NBYTES, _MOST, _ALIKE = 16_384, 64, 4
-
-
-@dataclass(frozen=True, slots=True)
-class Repeated:
-    """What a pickle was found to hold, and all of its file that this came from.
-
-    root:   name of the archive, by which what it asks for is told
-    stored: where each of its storages lies
-    read:   offset and bytes of what was read of the storages
-    """
-
-    root: str
-    result: Unpickled
-    stored: Mapping[str, object]
-    read: tuple[tuple[int, bytes], ...]
 
 
 class Pickle:
