@@ -13,7 +13,6 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import FactUnavailable
@@ -30,6 +29,7 @@ from ckpt_rules.rule import Reads
 from ckpt_rules.time_limit import TimeLimitExceeded, limited
 from ckpt_rules.understanding import Unknown, not_understood
 from ckpt_rules.verdict import Situation, count, judge
+from ckpt_rules.version import __version__
 
 if TYPE_CHECKING:
     from ckpt_rules.ruleset.resolved import Ignore, ResolvedRuleset, SelectedRule

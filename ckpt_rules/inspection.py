@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import EntryKind, Root, RootKind
@@ -17,6 +16,7 @@ from ckpt_rules.finding import Severity, Text, Value
 from ckpt_rules.opening import layout_summary
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.report import LayoutSummary, Notice
+from ckpt_rules.version import __version__
 
 
 class _Model(BaseModel):

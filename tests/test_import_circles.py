@@ -1,0 +1,35 @@
+"""No module imports itself by way of others, imports that only type checkers see included."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import grimp
+
+REPO = Path(__file__).resolve().parents[1]
+PLUGINS = sorted(p.parent.name for p in (REPO / "plugins").glob("*/__init__.py"))
+
+# A checkpoint, what it is made of, and the functions that compute its facts import one another.
+ALLOWED = {
+    "ckpt_rules.checkpoint",
+    "ckpt_rules.deep.locate",
+    "ckpt_rules.deep.missing",
+    "ckpt_rules.deep.naming",
+    "ckpt_rules.deep.passing",
+    "ckpt_rules.file_facts",
+    "ckpt_rules.layout",
+    "ckpt_rules.own_facts",
+    "ckpt_rules.weights",
+}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = grimp.build_graph("ckpt_rules", *PLUGINS, exclude_type_checking_imports=False, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    # Within the one circle that is allowed, nothing is looked for.
+    imports = {m: found - ALLOWED if m in ALLOWED else found for m, found in imports.items()}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        raise AssertionError("a circle: " + " <- ".join(error.args[1])) from None
