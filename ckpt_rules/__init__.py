@@ -47,7 +47,7 @@ _HOMES = {
     ),
     "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
     "ckpt_rules.hookspecs": ("hookimpl",),
-    "ckpt_rules.inspection": ("Inspection",),
+    "ckpt_rules.inspection.model": ("Inspection",),
     "ckpt_rules.layout": ("Layout", "Match", "Requirement"),
     "ckpt_rules.odd_names": ("hollow_saves",),
     "ckpt_rules.readers": ("state_dicts",),
@@ -57,7 +57,7 @@ _HOMES = {
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
     "ckpt_rules.neighbours": ("Siblings", "names_beside", "sibling", "siblings", "written_at"),
-    "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
+    "ckpt_rules.tensor_stats.model": ("CheckpointStats", "TensorStats"),
     "ckpt_rules.version": ("__version__",),
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip

@@ -100,7 +100,7 @@ from ckpt_rules.finding import Place as Place
 from ckpt_rules.finding import Problem as Problem
 from ckpt_rules.finding import Severity as Severity
 from ckpt_rules.hookspecs import hookimpl as hookimpl
-from ckpt_rules.inspection import Inspection as Inspection
+from ckpt_rules.inspection.model import Inspection as Inspection
 from ckpt_rules.layout import Layout as Layout
 from ckpt_rules.layout import Match as Match
 from ckpt_rules.layout import Requirement as Requirement
@@ -123,8 +123,8 @@ from ckpt_rules.report import Status as Status
 from ckpt_rules.report import Verdict as Verdict
 from ckpt_rules.rule import Reads as Reads
 from ckpt_rules.rule import Rule as Rule
-from ckpt_rules.tensor_stats import CheckpointStats as CheckpointStats
-from ckpt_rules.tensor_stats import TensorStats as TensorStats
+from ckpt_rules.tensor_stats.model import CheckpointStats as CheckpointStats
+from ckpt_rules.tensor_stats.model import TensorStats as TensorStats
 from ckpt_rules.version import __version__ as __version__
 from ckpt_rules.weights import find_weights as find_weights
 from ckpt_rules.weights import flatten as flatten

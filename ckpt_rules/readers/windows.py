@@ -8,7 +8,7 @@ from dataclasses import replace
 from ckpt_rules.facts.tensors import ReadProblem
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
-from ckpt_rules.readers.pickle.result import Unpickled
+from ckpt_rules.readers.pickle.machine import Unpickled
 from ckpt_rules.storage import Source
 
 FIRST_NBYTES = 256 << 10

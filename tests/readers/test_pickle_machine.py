@@ -20,10 +20,9 @@ from ckpt_rules.facts.tensors import Opaque
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.pickle.bounded import RECURSION, TOO_DEEP, bounded
-from ckpt_rules.readers.pickle.machine import unpickle
+from ckpt_rules.readers.pickle.machine import Unpickled, unpickle
 from ckpt_rules.readers.pickle.opcodes import TABLE
 from ckpt_rules.readers.pickle.plain_objects import PlainBuilder
-from ckpt_rules.readers.pickle.result import Unpickled
 
 
 def run(data: bytes, **limits: int) -> Unpickled:

@@ -10,19 +10,41 @@ import gc
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import GlobalRef, ReadProblem
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.pickle.bounded import bounded
+from ckpt_rules.readers.pickle.enclosed import Enclosed
 from ckpt_rules.readers.pickle.opcodes import TABLE, UNNOTED
-from ckpt_rules.readers.pickle.result import Unpickled
 from ckpt_rules.readers.pickle.stack import UNSET, Builder, Ended, FrameOpened, Machine, Stop
 
 BLOCK = 4_096
 BINGET, BININT1, BINPUT, LONG_BINPUT = b"hKqr"
 LONG_BINGET, MEMOIZE = b"j\x94"
 _U4 = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Unpickled:
+    """One pickle. What it asked for is kept where it broke; `value` is then None and `readable` False.
+
+    end:      the byte behind its STOP, or where it broke
+    ended:    whether it broke because its bytes are at an end
+    enclosed: bytes in it that look loadable themselves
+    refused:  why torch's weights-only loader does not take it, though other unpicklers do
+    """
+
+    value: object
+    globals: tuple[GlobalRef, ...]
+    protocol: int
+    end: int
+    readable: bool = True
+    ended: bool = False
+    problems: tuple[ReadProblem, ...] = ()
+    enclosed: tuple[Enclosed, ...] = ()
+    refused: ReadProblem | None = None
 
 
 def unpickle(  # noqa: PLR0913 - a stretch of bytes, what is made of it, and what that may take

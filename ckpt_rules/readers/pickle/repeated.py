@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from ckpt_rules.readers.budget import Budget
-from ckpt_rules.readers.pickle.result import Repeated, Unpickled
+from ckpt_rules.readers.pickle.machine import Unpickled
 
 _LEAST_NBYTES, _MOST, _ALIKE = 16_384, 64, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """What a pickle was found to hold, and all of its file that this came from.
+
+    root:   name of the archive, by which what it asks for is told
+    stored: where each of its storages lies
+    read:   offset and bytes of what was read of the storages
+    """
+
+    root: str
+    result: Unpickled
+    stored: Mapping[str, object]
+    read: tuple[tuple[int, bytes], ...]
 
 
 class Pickle:
@@ -30,7 +45,8 @@ class Pickle:
 
     def known(self, locate: Callable[[str], object]) -> Repeated | None:
         """What the same pickle held before, in a file with the same storages and bytes at the same places."""
-        for before in self._budget.repeated.get(self._key, ()) if self._key else ():
+        kept: Iterable[Repeated] = self._budget.repeated.get(self._key, ()) if self._key else ()
+        for before in kept:
             storages = all(locate(key) == place for key, place in before.stored.items())
             if storages and all(self._source(at, len(data)) == data for at, data in before.read):
                 return replace(before, root=self._root, result=_renamed(before, self._root))

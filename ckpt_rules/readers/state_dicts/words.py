@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
 
+_MOST_BITS = 256
+
 
 def join(key: str, rest: str) -> str:
     """A key inside a key; '' stands for the whole file."""
@@ -30,3 +32,13 @@ def described(value: object) -> str:
         case Mapping():
             return "a dictionary"
     return f"a value of type {type(value).__name__}"
+
+
+def shown(value: object) -> str:
+    """A stored value in a message: text in quotes, the rest as Python writes it, and not too much of it."""
+    if isinstance(value, TensorInfo | Opaque):
+        return described(value)
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:  # Python refuses to write out thousands of digits
+        return f"an integer of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -15,9 +15,8 @@ from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.pickle.enclosed import Enclosed, Window
-from ckpt_rules.readers.pickle.machine import unpickle
+from ckpt_rules.readers.pickle.machine import Unpickled, unpickle
 from ckpt_rules.readers.pickle.repeated import Pickle
-from ckpt_rules.readers.pickle.result import Unpickled
 from ckpt_rules.readers.pickle.unmarked import looks_loadable
 from ckpt_rules.readers.torch.cut_archive import read_cut_zip
 from ckpt_rules.readers.torch.disguises import may_hold_objects

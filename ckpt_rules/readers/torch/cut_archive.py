@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import ProblemLog
-from ckpt_rules.readers.pickle.machine import unpickle
-from ckpt_rules.readers.pickle.result import Unpickled
+from ckpt_rules.readers.pickle.machine import Unpickled, unpickle
 from ckpt_rules.readers.torch.objects import Stored, TorchBuilder
 from ckpt_rules.readers.windows import unpickle_window
 from ckpt_rules.readers.zip.directory import LOCAL, LOCAL_SIGNATURE

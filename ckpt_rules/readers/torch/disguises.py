@@ -17,9 +17,8 @@ from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget, LimitError
 from ckpt_rules.readers.damage import Damage
 from ckpt_rules.readers.pickle.enclosed import Enclosed, Memory, Window, is_lzma, is_zlib
-from ckpt_rules.readers.pickle.machine import unpickle
+from ckpt_rules.readers.pickle.machine import Unpickled, unpickle
 from ckpt_rules.readers.pickle.plain_objects import PlainBuilder
-from ckpt_rules.readers.pickle.result import Unpickled
 from ckpt_rules.readers.pickle.unmarked import looks_loadable
 from ckpt_rules.readers.windows import unpickle_window
 from ckpt_rules.storage import Source

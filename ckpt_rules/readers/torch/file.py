@@ -10,9 +10,8 @@ from ckpt_rules.facts.tensors import GlobalRef, ReadProblem, TorchFile
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog
 from ckpt_rules.readers.pickle.enclosed import Enclosed, Memory, Window
-from ckpt_rules.readers.pickle.machine import unpickle
+from ckpt_rules.readers.pickle.machine import Unpickled, unpickle
 from ckpt_rules.readers.pickle.plain_objects import PlainBuilder
-from ckpt_rules.readers.pickle.result import Unpickled
 from ckpt_rules.readers.pickle.unmarked import calls_something, is_tar, looks_loadable
 from ckpt_rules.readers.torch import legacy as torch_legacy
 from ckpt_rules.readers.torch.archive import read_zip

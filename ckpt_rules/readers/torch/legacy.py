@@ -12,9 +12,8 @@ from ckpt_rules.facts.tensors import TensorInfo, TorchFile
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage, ProblemLog, read_exactly
 from ckpt_rules.readers.pickle.enclosed import Enclosed
-from ckpt_rules.readers.pickle.machine import unpickle
+from ckpt_rules.readers.pickle.machine import Unpickled, unpickle
 from ckpt_rules.readers.pickle.plain_objects import PlainBuilder
-from ckpt_rules.readers.pickle.result import Unpickled
 from ckpt_rules.readers.torch.objects import Stored, TorchBuilder
 from ckpt_rules.readers.windows import unpickle_window
 from ckpt_rules.storage import Source
