@@ -21,9 +21,7 @@ from ckpt_rules import (
     flatten,
     state_dicts,
 )
-from ckpt_rules_dcp import saved
-from ckpt_rules_dcp.nodes import why_elsewhere
-from ckpt_rules_dcp.saved import METADATA
+from ckpt_rules_dcp.public import METADATA, saved, why_elsewhere
 
 _MODEL = re.compile(r"pytorch_model_fsdp(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
 _OPTIMIZER = re.compile(r"optimizer(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")

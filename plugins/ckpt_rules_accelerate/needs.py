@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, Requirement
 from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
-from ckpt_rules_dcp.nodes import why_elsewhere
-from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
-from ckpt_rules_deepspeed.requirements import requirements_of
+from ckpt_rules_dcp.public import why_elsewhere
+from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_inside
 
 _TAG = re.compile(r"pytorch_model(?:_(\d{1,3}))?")
 _BOTH = frozenset({"resume", "load"})

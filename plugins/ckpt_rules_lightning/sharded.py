@@ -19,9 +19,7 @@ from ckpt_rules import (
     Weights,
     state_dicts,
 )
-from ckpt_rules_dcp import saved
-from ckpt_rules_dcp.nodes import FILE, why_elsewhere
-from ckpt_rules_dcp.saved import METADATA, Small
+from ckpt_rules_dcp.public import FILE, METADATA, Small, saved, why_elsewhere
 from ckpt_rules_lightning.common import NAME, LightningState, keys_in, read_state
 from ckpt_rules_lightning.loops import read_loops
 

@@ -31,11 +31,9 @@ from ckpt_rules import (
     find_weights,
     state_dicts,
 )
-from ckpt_rules_accelerate import fsdp, zero
-from ckpt_rules_deepspeed.masters import masters_of
-from ckpt_rules_deepspeed.pointers import pointers_of
-from ckpt_rules_peft.encoders import behind
-from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, inside
+from ckpt_rules_accelerate.public import fsdp, zero
+from ckpt_rules_deepspeed.public import masters_of, pointers_of
+from ckpt_rules_peft.public import CONFIG, WEIGHTS, adapters, behind, configuration, inside
 from ckpt_rules_transformers import progress
 from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
 from ckpt_rules_transformers.arguments import arguments

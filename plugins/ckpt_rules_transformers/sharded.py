@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Requirement, is_count, saves_among
-from ckpt_rules_accelerate import zero
-from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
-from ckpt_rules_accelerate.needs import purposes_of
-from ckpt_rules_dcp.nodes import why_elsewhere
-from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
-from ckpt_rules_deepspeed.requirements import requirements_of
+from ckpt_rules_accelerate.public import Parts, find_parts, first_paths, missing_parts, purposes_of, uncommitted, zero
+from ckpt_rules_dcp.public import why_elsewhere
+from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_inside
 from ckpt_rules_transformers.arguments import arguments
 
 STATE = "trainer_state.json"
