@@ -60,7 +60,8 @@ def public_names() -> str:
     """The stub of the package, in which type checkers and editors find the names that are imported when first used."""
     import ckpt_rules
 
-    homes = vars(ckpt_rules)["_HOME_OF"]
+    table = vars(ckpt_rules)
+    homes = table["_HOME_OF"] | {name: module.rpartition(".")[0] for name, module in table["_MODULES"].items()}
 
     def place(name: str) -> tuple[str, bool, bool, str]:
         return homes[name], not name.isupper(), not name[0].isupper(), name

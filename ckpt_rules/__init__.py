@@ -13,6 +13,8 @@ _HOMES = {
     "ckpt_rules.api": ("diff", "inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
     "ckpt_rules.comparison": ("Change", "Comparison", "FileChange", "TensorChange", "Tensors", "ValueChange"),
+    "ckpt_rules.conventions.distributed": ("rank_of_metadata",),
+    "ckpt_rules.conventions.saves": ("saves_among",),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
@@ -26,7 +28,7 @@ _HOMES = {
         "StoredTensor",
     ),
     "ckpt_rules.facts.files": (
-        "Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "rank_of_metadata", "saves_among",
+        "Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind",
     ),
     "ckpt_rules.facts.loaders": ("DataLoaders", "LoaderState"),
     "ckpt_rules.facts.ocdbt": ("OcdbtDatabase", "StoredValue", "ZstdFrame"),
@@ -50,7 +52,6 @@ _HOMES = {
     "ckpt_rules.inspection.model": ("Inspection",),
     "ckpt_rules.layout": ("Layout", "Match", "Requirement"),
     "ckpt_rules.odd_names": ("hollow_saves",),
-    "ckpt_rules.readers": ("state_dicts",),
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.readers.pickle.unmarked": ("calls_something", "looks_loadable"),
     "ckpt_rules.readers.ocdbt.zstd_frame": ("zstd_frame",),
@@ -62,15 +63,18 @@ _HOMES = {
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = {"conventions": "ckpt_rules.conventions", "state_dicts": "ckpt_rules.readers.state_dicts"}
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - read at run time only; the stub says the same
+__all__ = sorted([*_HOME_OF, *_MODULES])  # noqa: PLE0605 - read at run time only; the stub says the same
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
+    home = _MODULES.get(name) or _HOME_OF.get(name)
+    if home is None:
         raise AttributeError(f"module 'ckpt_rules' has no attribute {name!r}")
-    # As `from module import name` does it: a name may be that of a module.
-    value = getattr(__import__(_HOME_OF[name], fromlist=(name,)), name)
+    value = __import__(home, fromlist=("__name__",))
+    if name not in _MODULES:
+        value = getattr(value, name)
     globals()[name] = value
     return value
 

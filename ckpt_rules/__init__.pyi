@@ -1,5 +1,6 @@
 # Written by `make docs` from the table in __init__.py.
 
+from ckpt_rules import conventions as conventions
 from ckpt_rules.api import diff as diff
 from ckpt_rules.api import inspect as inspect
 from ckpt_rules.api import newest_checkpoint as newest_checkpoint
@@ -14,6 +15,8 @@ from ckpt_rules.comparison import FileChange as FileChange
 from ckpt_rules.comparison import TensorChange as TensorChange
 from ckpt_rules.comparison import Tensors as Tensors
 from ckpt_rules.comparison import ValueChange as ValueChange
+from ckpt_rules.conventions.distributed import rank_of_metadata as rank_of_metadata
+from ckpt_rules.conventions.saves import saves_among as saves_among
 from ckpt_rules.errors import CheckpointInvalid as CheckpointInvalid
 from ckpt_rules.errors import CkptRulesError as CkptRulesError
 from ckpt_rules.errors import FactUnavailable as FactUnavailable
@@ -34,8 +37,6 @@ from ckpt_rules.facts.files import FileHead as FileHead
 from ckpt_rules.facts.files import Listing as Listing
 from ckpt_rules.facts.files import Root as Root
 from ckpt_rules.facts.files import RootKind as RootKind
-from ckpt_rules.facts.files import rank_of_metadata as rank_of_metadata
-from ckpt_rules.facts.files import saves_among as saves_among
 from ckpt_rules.facts.loaders import DataLoaders as DataLoaders
 from ckpt_rules.facts.loaders import LoaderState as LoaderState
 from ckpt_rules.facts.ocdbt import OcdbtDatabase as OcdbtDatabase

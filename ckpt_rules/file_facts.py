@@ -6,8 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from ckpt_rules.conventions.distributed import METADATA, rank_of_metadata
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import METADATA, Content, Entry, EntryKind, FileHead, rank_of_metadata
+from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead
 from ckpt_rules.limits import MIB
 from ckpt_rules.readers.budget import Budget
 from ckpt_rules.readers.damage import Damage

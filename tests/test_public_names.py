@@ -20,8 +20,15 @@ def test_type_checkers_see_the_same_names():
         for alias in node.names:
             assert alias.asname == alias.name  # without it, the name would not be public
             seen[alias.name] = node.module
-    assert seen == ckpt_rules._HOME_OF
+    modules = {name: home.rpartition(".")[0] for name, home in ckpt_rules._MODULES.items()}
+    assert seen == ckpt_rules._HOME_OF | modules
     assert dir(ckpt_rules) == sorted(seen)
+
+
+@pytest.mark.parametrize("name", sorted(ckpt_rules._MODULES))
+def test_each_module_is_documented(name):
+    assert getattr(ckpt_rules, name) is import_module(ckpt_rules._MODULES[name])
+    assert inspect.getdoc(getattr(ckpt_rules, name))
 
 
 @pytest.mark.parametrize("name", sorted(ckpt_rules._HOME_OF))

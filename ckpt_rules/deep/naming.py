@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from ckpt_rules.conventions.state_dict_keys import DISTRIBUTED_MODEL
+
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.facts.tensors import Weights
     from ckpt_rules.facts.values import Located
 
 _Place: TypeAlias = tuple[str, int, tuple[int, ...]]
-_MODEL_KEYS = ("model.", "module.", "state_dict.", "app.model.")
+_MODEL_KEYS = (*(f"{key}." for key in DISTRIBUTED_MODEL), "app.model.")
 
 
 def weight_names(checkpoint: Checkpoint) -> Mapping[tuple[str, str], str]:
