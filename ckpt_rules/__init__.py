@@ -13,7 +13,7 @@ _HOMES = {
     "ckpt_rules.api": ("diff", "inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
     "ckpt_rules.comparison": ("Change", "Comparison", "FileChange", "TensorChange", "Tensors", "ValueChange"),
-    "ckpt_rules.conventions.distributed": ("rank_of_metadata",),
+    "ckpt_rules.conventions.distributed": ("rank_of_metadata", "rank_of_shard"),
     "ckpt_rules.conventions.saves": ("saves_among",),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",

@@ -16,6 +16,7 @@ from ckpt_rules.comparison import TensorChange as TensorChange
 from ckpt_rules.comparison import Tensors as Tensors
 from ckpt_rules.comparison import ValueChange as ValueChange
 from ckpt_rules.conventions.distributed import rank_of_metadata as rank_of_metadata
+from ckpt_rules.conventions.distributed import rank_of_shard as rank_of_shard
 from ckpt_rules.conventions.saves import saves_among as saves_among
 from ckpt_rules.errors import CheckpointInvalid as CheckpointInvalid
 from ckpt_rules.errors import CkptRulesError as CkptRulesError

@@ -24,10 +24,10 @@ SHARD: Final = re.compile(
 )
 """`model-00001-of-00003.safetensors`, as huggingface_hub's `split_torch_state_dict_into_shards` and its likes name them."""
 
-LIBRARY_SHARD: Final = re.compile(
-    r"(?P<stem>model|pytorch_model|diffusion_pytorch_model)-\d{5}-of-(?P<count>\d{5})\.(?P<suffix>safetensors|bin)"
-)
-"""The same, as transformers and diffusers look for it."""
+_FIVE_DIGITS = r"-\d{5}-of-(?P<count>\d{5})\.(?P<suffix>safetensors|bin)"
+TRANSFORMERS_SHARD: Final = re.compile(rf"(?P<stem>model|pytorch_model){_FIVE_DIGITS}")
+DIFFUSERS_SHARD: Final = re.compile(rf"(?P<stem>diffusion_pytorch_model){_FIVE_DIGITS}")
+"""The same, as transformers and diffusers write it."""
 
 MISTRAL: Final = re.compile(r"consolidated(?:[._-].*)?\.safetensors")
 """Mistral's own format, beside which the hub has that of transformers."""

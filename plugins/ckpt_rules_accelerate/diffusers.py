@@ -18,6 +18,7 @@ from ckpt_rules import (
     Requirement,
     ResumePlan,
     Weights,
+    conventions,
     weights_of_components,
 )
 from ckpt_rules_accelerate.layout import Accelerate, components
@@ -131,7 +132,7 @@ def _component_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
         inside = [e for e in checkpoint.listing.files() if e.parent == folder and e.suffix not in _TEXTS]
         indexes = (f"{folder}/{_MODEL}.{suffix}.index.json" for suffix in ("safetensors", "bin"))
         if all(e.name.startswith(f"{_MODEL}-") for e in inside) and not any(map(checkpoint.listing.has_file, indexes)):
-            names = (f"{folder}/{_MODEL}.safetensors", f"{folder}/{_MODEL}.bin")
+            names = tuple(f"{folder}/{name}" for name in conventions.weight_files.DIFFUSERS)
             yield Requirement(names, f"the component {folder} is loaded from it", purposes=_BOTH)
 
 

@@ -34,6 +34,7 @@ from ckpt_rules import (
     TrainingState,
     WeightFile,
     Weights,
+    conventions,
     find_weights,
     flatten,
     is_count,
@@ -54,7 +55,7 @@ _GENERATORS = {"random_state": "python", "numpy_random_seed": "numpy", "torch_ma
 _HEAD_NBYTES = 24
 _CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
 _TRAINERS = ("trainer_state.json", "scheduler.pt")
-_USUAL_MODELS = ("model.safetensors", "pytorch_model.bin")
+_USUAL_MODELS = conventions.weight_files.TRANSFORMERS
 
 
 class Accelerate(Layout):

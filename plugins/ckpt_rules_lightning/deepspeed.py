@@ -15,6 +15,7 @@ from ckpt_rules import (
     Requirement,
     ScalerState,
     TrainingState,
+    conventions,
 )
 from ckpt_rules_deepspeed.public import (
     LIGHTNING_TAG,
@@ -31,7 +32,7 @@ from ckpt_rules_lightning.common import NAME, VERSION, LightningState, keys_in, 
 from ckpt_rules_lightning.loops import read_loops
 
 _CERTAIN, _BY_NAME = 97, 96
-_LATEST = "latest"
+_LATEST = conventions.pointers.DEEPSPEED
 _NO_LATEST = (
     "DeepSpeed writes it last, so this save may never have finished; without it load_checkpoint finds nothing, and Lightning stops "
     "with 'DeepSpeed was unable to load the checkpoint'"

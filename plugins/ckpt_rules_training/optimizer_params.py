@@ -6,18 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 
-from ckpt_rules import (
-    Checkpoint,
-    FactUnavailable,
-    Opaque,
-    OptimizerState,
-    ParamState,
-    Place,
-    Problem,
-    Rule,
-    TensorInfo,
-    conventions,
-)
+from ckpt_rules import Checkpoint, FactUnavailable, Opaque, OptimizerState, ParamState, Place, Problem, Rule, TensorInfo
 from ckpt_rules_training.maybe import maybe
 from ckpt_rules_training.optimizer_order import HELP, exchanged, out_of_order
 from ckpt_rules_training.words import count, inside, listed
@@ -32,7 +21,11 @@ _ELEMENTWISE = frozenset(
 )  # fmt: skip
 _ADAM = frozenset({"exp_avg", "exp_avg_sq"})
 _SCALARS = frozenset({"mu_product", "eta", "mu"})
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _MAX_NESTING = 4
+_FLAT = "_flat_param"
+"""What FSDP 1 calls the parameters that it has flattened into one: those beside it are a rank's piece of theirs."""
+_DISTRIBUTED = ".metadata"
 
 
 class ParamMismatch(Rule):
@@ -118,7 +111,7 @@ def _half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
     """Adam's moments come in pairs: with one of the two, the next update stops with a KeyError."""
     whole = any(s.tensors.keys() >= _ADAM for s in optimizer.states.values())
     # In a distributed save each is an entry of its own: all may have lost one, some this and some the other.
-    if not whole and not (optimizer.path == conventions.distributed.METADATA and _names(optimizer) == _ADAM):
+    if not whole and not (optimizer.path == _DISTRIBUTED and _names(optimizer) == _ADAM):
         return
     halves = [(k, _ADAM - s.tensors.keys()) for k, s in optimizer.states.items() if _is_half(s)]
     if halves:
@@ -276,12 +269,12 @@ def _by_name(
     pairs = ((p, n) for g in optimizer.groups for p, n in zip(g.params, g.names or g.params, strict=False))
     names = {p: _bare(n) for p, n in pairs if isinstance(n, str)}
     weights = {_bare(name): t.shape for name, t in checkpoint.weights.tensors.items()}
-    if any(name.rpartition(".")[2] == conventions.wrappers.FLAT_PARAMETER for name in weights):
+    if any(name.rpartition(".")[2] == _FLAT for name in weights):
         return iter(()) if all(names.get(k) in weights for k in shapes) else None
     nameless = [k for k in shapes if names.get(k) not in weights]
     if nameless:
         # A distributed save has all parameters of the model by the names that its optimizer goes by.
-        same = optimizer.path.endswith(conventions.distributed.METADATA) and 2 * len(nameless) <= len(shapes)
+        same = optimizer.path.endswith(_DISTRIBUTED) and 2 * len(nameless) <= len(shapes)
         return iter([_lost_weights(optimizer, nameless, len(shapes))]) if same else None
     return _name_problems(optimizer, [(k, names[k], s, weights[names[k]]) for k, s in shapes.items()])
 
@@ -310,7 +303,7 @@ def _lost_weights(optimizer: OptimizerState, keys: list[object], of: int) -> Pro
 
 
 def _bare(name: str) -> str:
-    for wrapper in conventions.wrappers.PREFIXES:
+    for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "") if name.startswith(wrapper) or f".{wrapper}" in name else name
     return name
 

@@ -28,6 +28,7 @@ from ckpt_rules import (
     TensorInfo,
     TrainingState,
     Weights,
+    conventions,
     find_weights,
     state_dicts,
 )
@@ -42,12 +43,12 @@ from ckpt_rules_transformers.sharded import SCHEDULER as _SCHEDULER
 from ckpt_rules_transformers.sharded import STATE, fsdp_parts, is_sharded, requirements_of_sharded, zero_saves
 
 _OPTIMIZER, _SCALER = "optimizer.pt", "scaler.pt"
-_RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
+_RNG = conventions.state_files.TRAINER_RNG
 _NAME = re.compile(r"checkpoint-(\d+)")
-_SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin)")
+_SHARD = conventions.weight_files.TRANSFORMERS_SHARD
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
-_WHOLE = ("model.safetensors", "pytorch_model.bin")
+_WHOLE = conventions.weight_files.TRANSFORMERS
 _HEAD_NBYTES = 24
 _CERTAIN, _LIKELY = 95, 70
 _BOTH = frozenset({"resume", "load"})
@@ -361,4 +362,4 @@ def _rng(checkpoint: Checkpoint, path: str) -> RngState:
 
 def _rng_files(checkpoint: Checkpoint) -> dict[int, str]:
     found = ((_RNG.fullmatch(e.path), e.path) for e in checkpoint.listing)
-    return {int(match[1]): path for match, path in found if match and match[1]}
+    return {int(match["rank"]): path for match, path in found if match and match["rank"]}
