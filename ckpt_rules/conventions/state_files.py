@@ -10,7 +10,7 @@ TRAINER_STATE: Final = "trainer_state.json"  # the same
 
 STEMS: Final = (
     "optim", "optimizer", "scheduler", "scaler", "sampler", "training_state", "train_state",
-    "random_states", "custom_checkpoint",  # Accelerate: accelerate/utils/constants.py
+    "random_states", "custom_checkpoint",  # Accelerate: accelerate/utils/constants.py, accelerate/accelerator.py
 )  # fmt: skip
 """What scripts and Accelerate call a part of the training state, lower case, before a number, a rank or the suffix."""
 
