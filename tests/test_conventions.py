@@ -24,10 +24,19 @@ def source(path: str) -> str:
     ("path", "names"),
     [
         ("transformers/utils/__init__.py", weight_files.TRANSFORMERS),
-        ("transformers/trainer.py", (state_files.ARGUMENTS, state_files.TRAINER_STATE)),
+        (
+            "transformers/trainer.py",
+            (
+                state_files.ARGUMENTS,
+                state_files.TRAINER_STATE,
+                state_files.TRAINER_OPTIMIZER,
+                state_files.TRAINER_SCHEDULER,
+                state_files.SCALER,
+            ),
+        ),
         ("diffusers/utils/constants.py", weight_files.DIFFUSERS),
         ("peft/utils/constants.py", (*weight_files.ADAPTER, weight_files.ADAPTER_CONFIG)),
-        ("accelerate/utils/constants.py", ("random_states", "optimizer", "scheduler", "sampler")),
+        ("accelerate/utils/constants.py", ("random_states", "optimizer", "scheduler", "sampler", state_files.SCALER)),
         ("torch/distributed/checkpoint/filesystem.py", (distributed.METADATA, ".distcp")),
         ("torch/distributed/fsdp/_common_utils.py", (wrappers.FSDP[:-1],)),
         ("torch/distributed/fsdp/fully_sharded_data_parallel.py", (wrappers.FLAT_PARAMETER,)),

@@ -7,6 +7,13 @@ from typing import Final
 
 ARGUMENTS: Final = "training_args.bin"  # transformers' Trainer: transformers/trainer.py
 TRAINER_STATE: Final = "trainer_state.json"  # the same
+TRAINER_OPTIMIZER: Final = "optimizer.pt"  # the same
+TRAINER_SCHEDULER: Final = "scheduler.pt"  # the same
+
+ACCELERATE_OPTIMIZER: Final = "optimizer.bin"  # Accelerate, the first of several: accelerate/checkpointing.py
+ACCELERATE_SCHEDULER: Final = "scheduler.bin"  # the same
+
+SCALER: Final = "scaler.pt"  # both
 
 STEMS: Final = (
     "optim", "optimizer", "scheduler", "scaler", "sampler", "training_state", "train_state",

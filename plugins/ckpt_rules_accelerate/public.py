@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ckpt_rules_accelerate import fsdp, zero
 from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
-from ckpt_rules_accelerate.needs import purposes_of
+from ckpt_rules_accelerate.needs import SHARDED, purposes_of
 
 __all__ = [
+    "SHARDED",
     "Parts",
     "find_parts",
     "first_paths",

@@ -32,7 +32,7 @@ from ckpt_rules import (
     find_weights,
     state_dicts,
 )
-from ckpt_rules_accelerate.public import fsdp, zero
+from ckpt_rules_accelerate.public import SHARDED, fsdp, zero
 from ckpt_rules_deepspeed.public import masters_of, pointers_of
 from ckpt_rules_peft.public import CONFIG, WEIGHTS, adapters, behind, configuration, inside
 from ckpt_rules_transformers import progress
@@ -42,7 +42,7 @@ from ckpt_rules_transformers.modules import module_requirements, modules, weight
 from ckpt_rules_transformers.sharded import SCHEDULER as _SCHEDULER
 from ckpt_rules_transformers.sharded import STATE, fsdp_parts, is_sharded, requirements_of_sharded, zero_saves
 
-_OPTIMIZER, _SCALER = "optimizer.pt", "scaler.pt"
+_OPTIMIZER, _SCALER = conventions.state_files.TRAINER_OPTIMIZER, conventions.state_files.SCALER
 _RNG = conventions.state_files.TRAINER_RNG
 _NAME = re.compile(r"checkpoint-(\d+)")
 _SHARD = conventions.weight_files.TRANSFORMERS_SHARD
@@ -71,10 +71,7 @@ class TransformersTrainer(Layout):
 
     name = "transformers-trainer"
     title = "transformers Trainer checkpoint"
-    own_loader: ClassVar[tuple[str, ...]] = (
-        "rng_state*.pth", "*.distcp", ".metadata", "*/*model_states.pt", "*/*optim_states.pt",
-        "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
-    )  # fmt: skip
+    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", *SHARDED)
     unread: ClassVar[tuple[str, ...]] = (ARGUMENTS, "generation_config.json")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:

@@ -13,7 +13,7 @@ from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_
 from ckpt_rules_transformers.arguments import arguments
 
 STATE = conventions.state_files.TRAINER_STATE
-SCHEDULER = "scheduler.pt"
+SCHEDULER = conventions.state_files.TRAINER_SCHEDULER
 _ABSURD = 1e300
 _ABSENT = {
     "model": "under FSDP the Trainer loads the model from it, and stops without it",
@@ -37,7 +37,7 @@ _NO_OWN_SCHEDULER = "DeepSpeed keeps no scheduler here, and the Trainer stops wi
 def fsdp_parts(checkpoint: Checkpoint) -> Parts:
     """Models and optimizers of FSDP; nothing where it took no part. The Trainer alone writes no `optimizer.bin`."""
     parts = checkpoint.fact(find_parts)
-    others = checkpoint.listing.has_file("optimizer.pt") or checkpoint.fact(zero_saves)
+    others = checkpoint.listing.has_file(conventions.state_files.TRAINER_OPTIMIZER) or checkpoint.fact(zero_saves)
     return parts if parts.are_any or not others else Parts()
 
 
