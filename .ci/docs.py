@@ -37,6 +37,7 @@ def current() -> dict[Path, str]:
     files = {
         REPO / "docs" / "rules.md": rules_page(),
         REPO / "rulesets" / "ruleset.schema.json": ruleset_schema(),
+        REPO / "ckpt_rules" / "__init__.pyi": public_names(),
     }
     pages = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
     return files | {page: filled(page.read_text("utf-8")) for page in pages if page not in files}
@@ -53,6 +54,20 @@ def ruleset_schema() -> str:
     installed = installed_plugins()
     ours = Plugins(tuple(p for p in installed.plugins if p.distribution == "ckpt-rules"), installed.manager)
     return json.dumps({"$schema": DIALECT} | ruleset.ruleset_schema(ours), indent=2) + "\n"
+
+
+def public_names() -> str:
+    """The stub of the package, in which type checkers and editors find the names that are imported when first used."""
+    import ckpt_rules
+
+    table = vars(ckpt_rules)
+    homes = table["_HOME_OF"] | {name: module.rpartition(".")[0] for name, module in table["_MODULES"].items()}
+
+    def place(name: str) -> tuple[str, bool, bool, str]:
+        return homes[name], not name.isupper(), not name[0].isupper(), name
+
+    imports = [f"from {homes[name]} import {name} as {name}" for name in sorted(homes, key=place)]
+    return "\n".join(["# Written by `make docs` from the table in __init__.py.", "", *imports, ""])
 
 
 def filled(page: str) -> str:

@@ -8,28 +8,13 @@ False
 Names are imported when first used, so that `import ckpt_rules` costs a millisecond.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-
-TYPE_CHECKING = False  # type checkers take it for typing's, which takes ten times as long to import as all of this
-
-__version__ = "0.1.0"
-
+# Type checkers and editors read __init__.pyi, which `make docs` writes from this table.
 _HOMES = {
     "ckpt_rules.api": ("diff", "inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
-    "ckpt_rules.deep.facts": (
-        "located_tensors", "measured_tensors", "measured_weights", "read_all", "unread_files", "weight_names",
-    ),
-    "ckpt_rules.fact": ("Fact",),
-    "ckpt_rules.known_facts": (
-        "CONFIG", "CONTRADICTIONS", "DATALOADERS", "MASTERS", "OPTIMIZER", "OPTIMIZERS", "POINTERS", "PROGRESS", "RANKS", "RECORDED",
-        "REQUIREMENTS", "RNG", "RNGS", "SCALER", "SCHEDULER", "SCHEDULERS", "SEAL", "STATE", "WEIGHTS",
-    ),
-    "ckpt_rules.traits": ("LayoutTraits", "Match", "Requirement"),
-    "ckpt_rules.opening": ("checkpoint_at",),
     "ckpt_rules.comparison": ("Change", "Comparison", "FileChange", "TensorChange", "Tensors", "ValueChange"),
+    "ckpt_rules.conventions.distributed": ("rank_of_metadata", "rank_of_shard"),
+    "ckpt_rules.conventions.saves": ("saves_among",),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
@@ -43,7 +28,7 @@ _HOMES = {
         "StoredTensor",
     ),
     "ckpt_rules.facts.files": (
-        "Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind", "rank_of_metadata", "saves_among",
+        "Content", "Entry", "EntryKind", "FileHead", "Listing", "Root", "RootKind",
     ),
     "ckpt_rules.facts.loaders": ("DataLoaders", "LoaderState"),
     "ckpt_rules.facts.ocdbt": ("OcdbtDatabase", "StoredValue", "ZstdFrame"),
@@ -64,8 +49,18 @@ _HOMES = {
     ),
     "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
     "ckpt_rules.hookspecs": ("hookimpl",),
-    "ckpt_rules.inspection": ("Inspection",),
-    "ckpt_rules.layout": ("Layout", "missing_requirements", "state_dicts"),
+    "ckpt_rules.inspection.model": ("Inspection",),
+    "ckpt_rules.deep.facts": (
+        "located_tensors", "measured_tensors", "measured_weights", "read_all", "unread_files", "weight_names",
+    ),
+    "ckpt_rules.fact": ("Fact",),
+    "ckpt_rules.known_facts": (
+        "CONFIG", "CONTRADICTIONS", "DATALOADERS", "MASTERS", "OPTIMIZER", "OPTIMIZERS", "POINTERS", "PROGRESS", "RANKS", "RECORDED",
+        "REQUIREMENTS", "RNG", "RNGS", "SCALER", "SCHEDULER", "SCHEDULERS", "SEAL", "STATE", "WEIGHTS",
+    ),
+    "ckpt_rules.layout": ("Layout", "missing_requirements"),
+    "ckpt_rules.opening": ("checkpoint_at",),
+    "ckpt_rules.traits": ("LayoutTraits", "Match", "Requirement"),
     "ckpt_rules.odd_names": ("hollow_saves",),
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.readers.pickle.unmarked": ("calls_something", "looks_loadable"),
@@ -73,317 +68,26 @@ _HOMES = {
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
     "ckpt_rules.neighbours": ("Siblings", "names_beside", "sibling", "siblings", "written_at"),
-    "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
+    "ckpt_rules.tensor_stats.model": ("CheckpointStats", "TensorStats"),
+    "ckpt_rules.version": ("__version__",),
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = {"conventions": "ckpt_rules.conventions", "state_dicts": "ckpt_rules.readers.state_dicts"}
 
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ckpt_rules.api import diff, inspect, newest_checkpoint, quick_verify_checkpoint, seal, stats, verify
-    from ckpt_rules.checkpoint import Checkpoint
-    from ckpt_rules.comparison import Change, Comparison, FileChange, TensorChange, Tensors, ValueChange
-    from ckpt_rules.deep.facts import (
-        located_tensors,
-        measured_tensors,
-        measured_weights,
-        read_all,
-        unread_files,
-        weight_names,
-    )
-    from ckpt_rules.errors import (
-        CheckpointInvalid,
-        CkptRulesError,
-        FactUnavailable,
-        PluginError,
-        RulesetError,
-        UsageError,
-    )
-    from ckpt_rules.fact import Fact
-    from ckpt_rules.facts.counters import counter_faults
-    from ckpt_rules.facts.distributed import (
-        Chunk,
-        DistributedMetadata,
-        StoredFile,
-        StoredItem,
-        StoredItems,
-        StoredTensor,
-    )
-    from ckpt_rules.facts.files import (
-        Content,
-        Entry,
-        EntryKind,
-        FileHead,
-        Listing,
-        Root,
-        RootKind,
-        rank_of_metadata,
-        saves_among,
-    )
-    from ckpt_rules.facts.loaders import DataLoaders, LoaderState
-    from ckpt_rules.facts.ocdbt import OcdbtDatabase, StoredValue, ZstdFrame
-    from ckpt_rules.facts.pointers import Pointer
-    from ckpt_rules.facts.ranks import RankFiles, Ranks
-    from ckpt_rules.facts.seal import BOOKKEEPING, SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, is_bookkeeping
-    from ckpt_rules.facts.spelling import is_almost, misspelling_of
-    from ckpt_rules.facts.tensors import (
-        DTYPE_BITS,
-        FLOAT_DTYPES,
-        HALF_DTYPES,
-        Archive,
-        ArchiveEntry,
-        GlobalRef,
-        JsonFile,
-        Opaque,
-        ReadProblem,
-        SafetensorsFile,
-        TensorInfo,
-        TorchFile,
-        WeightFile,
-        WeightIndex,
-        Weights,
-    )
-    from ckpt_rules.facts.training import (
-        Contradiction,
-        Field,
-        ModelConfig,
-        OptimizerState,
-        ParamGroup,
-        ParamState,
-        Progress,
-        Recorded,
-        ResumePlan,
-        RngFault,
-        RngState,
-        ScalerState,
-        SchedulerState,
-        TrainingState,
-        is_count,
-        plain,
-    )
-    from ckpt_rules.facts.values import (
-        Block,
-        BytesRead,
-        Cast,
-        Digest,
-        Located,
-        Master,
-        Measure,
-        Measured,
-        Spot,
-        Values,
-        Wanted,
-        ZipMember,
-    )
-    from ckpt_rules.finding import Finding, Place, Problem, Severity
-    from ckpt_rules.hookspecs import hookimpl
-    from ckpt_rules.inspection import Inspection
-    from ckpt_rules.known_facts import (
-        CONFIG,
-        CONTRADICTIONS,
-        DATALOADERS,
-        MASTERS,
-        OPTIMIZER,
-        OPTIMIZERS,
-        POINTERS,
-        PROGRESS,
-        RANKS,
-        RECORDED,
-        REQUIREMENTS,
-        RNG,
-        RNGS,
-        SCALER,
-        SCHEDULER,
-        SCHEDULERS,
-        SEAL,
-        STATE,
-        WEIGHTS,
-    )
-    from ckpt_rules.layout import Layout, missing_requirements
-    from ckpt_rules.neighbours import Siblings, names_beside, sibling, siblings, written_at
-    from ckpt_rules.odd_names import hollow_saves
-    from ckpt_rules.opening import checkpoint_at
-    from ckpt_rules.readers.ocdbt.zstd_frame import zstd_frame
-    from ckpt_rules.readers.pickle.unmarked import calls_something, looks_loadable
-    from ckpt_rules.readers.sniff import expected_format
-    from ckpt_rules.readers.state_dicts import parts as state_dicts
-    from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
-    from ckpt_rules.rule import Reads, Rule
-    from ckpt_rules.tensor_stats import CheckpointStats, TensorStats
-    from ckpt_rules.traits import LayoutTraits, Match, Requirement
-    from ckpt_rules.weights import find_weights, flatten, weights_in, weights_of_components
-
-__all__ = [
-    "BOOKKEEPING",
-    "CONFIG",
-    "CONTRADICTIONS",
-    "DATALOADERS",
-    "DTYPE_BITS",
-    "FLOAT_DTYPES",
-    "HALF_DTYPES",
-    "MASTERS",
-    "OPTIMIZER",
-    "OPTIMIZERS",
-    "POINTERS",
-    "PROGRESS",
-    "RANKS",
-    "RECORDED",
-    "REQUIREMENTS",
-    "RNG",
-    "RNGS",
-    "SCALER",
-    "SCHEDULER",
-    "SCHEDULERS",
-    "SEAL",
-    "SEAL_NAME",
-    "SIGNATURE_NAME",
-    "STATE",
-    "WEIGHTS",
-    "Archive",
-    "ArchiveEntry",
-    "Block",
-    "BytesRead",
-    "Cast",
-    "Change",
-    "Checkpoint",
-    "CheckpointInvalid",
-    "CheckpointStats",
-    "Chunk",
-    "CkptRulesError",
-    "Comparison",
-    "Content",
-    "Contradiction",
-    "DataLoaders",
-    "Digest",
-    "DistributedMetadata",
-    "Entry",
-    "EntryKind",
-    "ExitCode",
-    "Fact",
-    "FactUnavailable",
-    "Field",
-    "FileChange",
-    "FileHead",
-    "Finding",
-    "GlobalRef",
-    "Inspection",
-    "JsonFile",
-    "Layout",
-    "LayoutTraits",
-    "Listing",
-    "LoaderState",
-    "Located",
-    "Master",
-    "Match",
-    "Measure",
-    "Measured",
-    "ModelConfig",
-    "OcdbtDatabase",
-    "Opaque",
-    "OptimizerState",
-    "Outcome",
-    "ParamGroup",
-    "ParamState",
-    "Place",
-    "PluginError",
-    "Pointer",
-    "Problem",
-    "Progress",
-    "RankFiles",
-    "Ranks",
-    "ReadProblem",
-    "Reads",
-    "Recorded",
-    "Report",
-    "Reports",
-    "Requirement",
-    "ResumePlan",
-    "RngFault",
-    "RngState",
-    "Root",
-    "RootKind",
-    "Rule",
-    "RulesetError",
-    "SafetensorsFile",
-    "ScalerState",
-    "SchedulerState",
-    "Seal",
-    "SealedFile",
-    "Severity",
-    "Siblings",
-    "Spot",
-    "Status",
-    "StoredFile",
-    "StoredItem",
-    "StoredItems",
-    "StoredTensor",
-    "StoredValue",
-    "TensorChange",
-    "TensorInfo",
-    "TensorStats",
-    "Tensors",
-    "TorchFile",
-    "TrainingState",
-    "UsageError",
-    "ValueChange",
-    "Values",
-    "Verdict",
-    "Wanted",
-    "WeightFile",
-    "WeightIndex",
-    "Weights",
-    "ZipMember",
-    "ZstdFrame",
-    "__version__",
-    "calls_something",
-    "checkpoint_at",
-    "counter_faults",
-    "diff",
-    "expected_format",
-    "find_weights",
-    "flatten",
-    "hollow_saves",
-    "hookimpl",
-    "inspect",
-    "is_almost",
-    "is_bookkeeping",
-    "is_count",
-    "located_tensors",
-    "looks_loadable",
-    "measured_tensors",
-    "measured_weights",
-    "missing_requirements",
-    "misspelling_of",
-    "names_beside",
-    "newest_checkpoint",
-    "plain",
-    "quick_verify_checkpoint",
-    "rank_of_metadata",
-    "read_all",
-    "saves_among",
-    "seal",
-    "sibling",
-    "siblings",
-    "state_dicts",
-    "stats",
-    "unread_files",
-    "verify",
-    "weight_names",
-    "weights_in",
-    "weights_of_components",
-    "written_at",
-    "zstd_frame",
-]
+__all__ = sorted([*_HOME_OF, *_MODULES])  # noqa: PLE0605 - read at run time only; the stub says the same
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+def __getattr__(name: str) -> object:
+    home = _MODULES.get(name) or _HOME_OF.get(name)
+    if home is None:
         raise AttributeError(f"module 'ckpt_rules' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = __import__(home, fromlist=("__name__",))
+    if name not in _MODULES:
+        value = getattr(value, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return list(__all__)

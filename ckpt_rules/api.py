@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from ckpt_rules.comparison import Comparison
     from ckpt_rules.facts.files import Root
     from ckpt_rules.facts.seal import Seal
-    from ckpt_rules.inspection import Inspection
+    from ckpt_rules.inspection.model import Inspection
     from ckpt_rules.report import Notice, Report
     from ckpt_rules.ruleset.resolved import ResolvedRuleset
-    from ckpt_rules.tensor_stats import CheckpointStats
+    from ckpt_rules.tensor_stats.model import CheckpointStats
 
 
 def verify(  # noqa: PLR0913 - one keyword for each flag of the command
@@ -217,7 +217,7 @@ def inspect(
     What can't be had says why in `unavailable`. Raises `UsageError` where the path is no directory that can be listed,
     `RulesetError` for mistakes in the ruleset.
     """
-    from ckpt_rules.inspection import inspect_checkpoint
+    from ckpt_rules.inspection.inspecting import inspect_checkpoint
     from ckpt_rules.report import Notice
     from ckpt_rules.runs import runs_in
 
@@ -249,7 +249,7 @@ def stats(  # noqa: PLR0913 - one keyword for each flag of the command
 
     For the other arguments see `inspect`. Raises `UsageError` where the path can't be looked into or no tensor matches.
     """
-    from ckpt_rules.tensor_stats import stats_of
+    from ckpt_rules.tensor_stats.measuring import stats_of
 
     checkpoint, notices = _opened(path, ruleset, no_plugins, layout)
     checkpoint = _as_one_file(checkpoint)

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ckpt_rules import __version__
 from ckpt_rules.finding import Text, Value
 from ckpt_rules.report import ExitCode, Notice
+from ckpt_rules.version import __version__
 
 
 class _Model(BaseModel):

@@ -14,7 +14,6 @@ from time import perf_counter
 from traceback import walk_tb
 from typing import TYPE_CHECKING
 
-from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.deep.facts import read_all, unread_files
 from ckpt_rules.errors import FactUnavailable, LayoutFault
@@ -33,6 +32,7 @@ from ckpt_rules.time_limit import TimeLimitExceeded, limited
 from ckpt_rules.traits import ANY
 from ckpt_rules.understanding import Unknown, not_understood
 from ckpt_rules.verdict import Situation, count, judge
+from ckpt_rules.version import __version__
 
 if TYPE_CHECKING:
     from ckpt_rules.ruleset.resolved import Ignore, ResolvedRuleset, SelectedRule

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ckpt_rules.conventions.saves import TAKEN
+from ckpt_rules.conventions.state_files import ARGUMENTS
+from ckpt_rules.conventions.suffixes import SAVED
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import Listing, RootKind
 from ckpt_rules.understanding import not_understood
@@ -18,13 +21,6 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[0-9a-f]{16,}|\d+")
 _MOST = 40
 """Kinds of directories that are looked into."""
-
-_ANY_STATE = re.compile(
-    r".*\.(?:safetensors|pt|pth|ckpt|bin|tar|distcp|metadata|h5|hdf5|keras|msgpack|npz|npy|pkl|pickle|zip|nemo|ocdbt)|\.metadata"
-)
-_ARGUMENTS = "training_args.bin"
-_TAKEN = re.compile(r"(?:.*[-_])?(?:last|latest)(?:[-_.].*)?", re.IGNORECASE)
-"""Names that a trainer takes before any number."""
 
 _LOOKED_INTO = 3
 """Saves of a run, the newest, that tell what the others are."""
@@ -60,7 +56,7 @@ def _is_marked(checkpoint: Checkpoint, forms: set[str]) -> bool:
 
 def exported_files(names: Sequence[str], opened: Callable[[str], Checkpoint]) -> set[str]:
     """The same of names of files that are each a save, but those that stand for the newest."""
-    return exports_among([name for name in names if not _TAKEN.fullmatch(name)], Listing(()), opened)
+    return exports_among([name for name in names if not TAKEN.fullmatch(name)], Listing(()), opened)
 
 
 def exports_among(
@@ -142,5 +138,5 @@ def _weights_alone(checkpoint: Checkpoint) -> tuple[str, ...] | None:
         return None
     files = (*weights.files, *weights.unindexed, *(f for each in weights.alternatives for f in each))
     paths = {file.path for file in files}
-    state = {e.path for e in listing.files() if _ANY_STATE.fullmatch(e.name) and e.name != _ARGUMENTS}
+    state = {e.path for e in listing.files() if e.name.endswith(tuple(SAVED)) and e.name != ARGUMENTS}
     return tuple(sorted(paths)) if paths and state <= paths else None

@@ -6,19 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
+from ckpt_rules.conventions.distributed import METADATA, rank_of_metadata
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.distributed import DistributedMetadata
-from ckpt_rules.facts.files import (
-    METADATA,
-    Content,
-    Entry,
-    EntryKind,
-    FileHead,
-    Listing,
-    Root,
-    RootKind,
-    rank_of_metadata,
-)
+from ckpt_rules.facts.files import Content, Entry, EntryKind, FileHead, Listing, Root, RootKind
 from ckpt_rules.facts.ocdbt import OcdbtDatabase, ZstdFrame
 from ckpt_rules.facts.tensors import Archive, JsonFile, SafetensorsFile, TorchFile
 from ckpt_rules.limits import DEFAULT_LIMITS, MIB, Limits

@@ -26,7 +26,7 @@ from ckpt_rules.facts.training import (
 )
 from ckpt_rules.facts.values import Master
 from ckpt_rules.known_facts import KNOWN
-from ckpt_rules.readers.state_dicts import parts as state_dicts
+from ckpt_rules.readers import state_dicts
 from ckpt_rules.traits import ANY, LayoutTraits, Match, Requirement
 from ckpt_rules.weights import find_weights
 

@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ckpt_rules.conventions.saves import saves_after, saves_before
 from ckpt_rules.errors import FactUnavailable
-from ckpt_rules.facts.files import RootKind, saves_after, saves_before
+from ckpt_rules.facts.files import RootKind
 from ckpt_rules.save_names import SaveNames, files_of_save
 from ckpt_rules.storage import FilesOfSave, LocalStorage, OneFile, Storage
 

@@ -6,16 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ckpt_rules.conventions.saves import LAST, mixed_saves_among, saves_before
+from ckpt_rules.conventions.suffixes import SAVED
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.exports import exported_files, exports_among, is_whole, runs_of_exports
-from ckpt_rules.facts.files import (
-    LAST,
-    Entry,
-    EntryKind,
-    RootKind,
-    mixed_saves_among,
-    saves_before,
-)
+from ckpt_rules.facts.files import Entry, EntryKind, RootKind
 from ckpt_rules.finding import Severity
 from ckpt_rules.layout import PlainFiles, missing_requirements
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
@@ -36,10 +31,7 @@ _CANDIDATES = 5
 _FOLDERS, _DOWN = 200, 3
 """Directories that are searched for runs, and how far down."""
 
-_SAVED = frozenset({
-    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".distcp", ".metadata", ".h5", ".hdf5", ".keras", ".msgpack",
-    ".npz", ".npy", ".pkl", ".pickle", ".gguf", ".zip", ".nemo", ".ocdbt", ".zarray",
-})  # fmt: skip
+_SAVED = SAVED | {".gguf", ".zarray"}
 """Ends of names that trainers give to weights and state; and `.metadata` and `.zarray` are names."""
 
 _FAINT = 10

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ckpt_rules.facts.files import file_saves_among, saves_among
+from ckpt_rules.conventions.saves import file_saves_among, saves_among
 
 if TYPE_CHECKING:
     from ckpt_rules.traits import LayoutTraits

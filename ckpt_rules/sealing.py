@@ -6,13 +6,13 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ckpt_rules import __version__
 from ckpt_rules.deep.facts import read_all
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import EntryKind, RootKind
 from ckpt_rules.facts.seal import SEAL_NAME, SIGNATURE_NAME, Seal, SealedFile, SealedProgress, is_bookkeeping
 from ckpt_rules.facts.values import Digest, Wanted
 from ckpt_rules.storage import reason
+from ckpt_rules.version import __version__
 from ckpt_rules.writing import replace_file, sync_directory
 
 if TYPE_CHECKING:

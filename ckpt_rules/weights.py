@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ckpt_rules.conventions import state_files
+from ckpt_rules.conventions.state_dict_keys import MODEL
+from ckpt_rules.conventions.weight_files import ANY_STEM, MISTRAL, SHARD, STEMS
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.tensors import ReadProblem, TensorInfo, WeightFile, WeightIndex, Weights
 from ckpt_rules.readers.sniff import expected_format
@@ -14,19 +17,13 @@ from ckpt_rules.readers.sniff import expected_format
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
 
-SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{2,6})-of-(?P<count>\d{2,6})\.(?P<suffix>safetensors|bin|pt|pth)")
-_USUAL_STEMS = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
 _INDEX_FIRST = "diffusion_pytorch_model"
-_NOT_WEIGHTS = re.compile(
-    r"(?:optim|optimizer|sched|scheduler|lr_sched|rng|random_states?|training_args|training_state|trainer_state|train_state"
-    r"|scaler|grad_scaler|sampler|dl_state|custom_checkpoint|ema|model_ema|consolidated)(?:[._-].*)?"
-)
-_MISTRALS = re.compile(r"consolidated(?:[._-].*)?\.safetensors")
+_STATE_STEMS = (
+    *state_files.STEMS, "sched", "lr_sched", "rng", "random_state", "training_args", "trainer_state", "grad_scaler", "dl_state", "ema",
+    "model_ema", "consolidated",
+)  # fmt: skip
+_NOT_WEIGHTS = re.compile(rf"(?:{'|'.join(_STATE_STEMS)})(?:[._-].*)?")
 _WHOLE_SAVES = re.compile(r"(?:state|checkpoint|ckpt|last|best|latest)(?:[._-].*)?")
-_TORCH_STEMS = re.compile(
-    r"(?:(?:pytorch_|diffusion_pytorch_|adapter_)?model|weights|net|network|consolidated)(?:[._-].*)?"
-)
-_STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model", "module", "net", "weights")
 _MAX_NESTING = 4
 
 
@@ -45,7 +42,7 @@ class _Copy:
 
         Of diffusers' two, it is the other way round.
         """
-        usual = _USUAL_STEMS.index(self.stem) if self.stem in _USUAL_STEMS else len(_USUAL_STEMS)
+        usual = STEMS.index(self.stem) if self.stem in STEMS else len(STEMS)
         sharded = self.index is not None or len(self.paths) > 1
         if self.stem == _INDEX_FIRST:
             sharded = self.index is None
@@ -135,7 +132,7 @@ def _copies(checkpoint: Checkpoint, folder: str) -> list[_Copy]:
     known = {(copy.stem, copy.suffix) for copy in indexed}
     paths = _weight_paths(checkpoint, folder)
     names = [(*path.rpartition("/")[2].rpartition(".")[::2], path) for path in paths]
-    plain = [_Copy(stem, suffix, (path,)) for stem, suffix, path in names if stem in _USUAL_STEMS]
+    plain = [_Copy(stem, suffix, (path,)) for stem, suffix, path in names if stem in STEMS]
     families: dict[tuple[str, str], list[str]] = {}
     parts: dict[str, list[str]] = {}
     for _, suffix, path in names:
@@ -170,7 +167,7 @@ def _weight_paths(checkpoint: Checkpoint, folder: str) -> list[str]:
         stem, _, suffix = entry.name.rpartition(".")
         if _NOT_WEIGHTS.fullmatch(stem.lower()) or (suffix != "safetensors" and _WHOLE_SAVES.fullmatch(stem.lower())):
             continue
-        if suffix == "safetensors" or (suffix in ("bin", "pt", "pth") and _TORCH_STEMS.fullmatch(stem.lower())):
+        if suffix == "safetensors" or (suffix in ("bin", "pt", "pth") and ANY_STEM.fullmatch(stem.lower())):
             found.append(entry.path)
     return found
 
@@ -180,7 +177,7 @@ def _by_content(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
     for file_format in ("safetensors", "torch"):
         for entry in checkpoint.files.of_format(file_format):
             odd = expected_format(entry.name) is None and not _NOT_WEIGHTS.fullmatch(entry.name.lower())
-            if (odd or _MISTRALS.fullmatch(entry.path)) and _read(checkpoint, entry.path).tensors:
+            if (odd or MISTRAL.fullmatch(entry.path)) and _read(checkpoint, entry.path).tensors:
                 yield file_format, entry.path
 
 
@@ -219,7 +216,7 @@ def _read(checkpoint: Checkpoint, path: str) -> WeightFile:
 def _state_dict(value: object) -> tuple[str, dict[str, TensorInfo]]:
     """The state dictionary in a torch file: the whole of it, or what lies under one of the usual keys."""
     if isinstance(value, Mapping):
-        for key in _STATE_DICT_KEYS:
+        for key in MODEL:
             if isinstance(value.get(key), Mapping):
                 return key, flatten(value[key])
     return "", flatten(value)

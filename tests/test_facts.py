@@ -121,8 +121,8 @@ def test_arguments_that_are_no_keys_are_refused(saved):
 
 def test_former_names_of_what_lies_in_files(saved):
     checkpoint = checkpoint_at(saved)
-    assert checkpoint.text("words.txt") == "a b\n"
-    assert checkpoint.note("words.txt") == "a b"
+    assert checkpoint.files.text("words.txt") == "a b\n"
+    assert checkpoint.files.small_text("words.txt") == "a b"
     with pytest.raises(AttributeError, match="'Checkpoint' object has no attribute 'wieghts'"):
         _ = checkpoint.wieghts
 

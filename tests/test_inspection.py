@@ -7,7 +7,8 @@ import json
 import pytest
 
 from ckpt_rules import Layout, Match, Progress, UsageError, inspect
-from ckpt_rules.inspection import Inspection, inspect_checkpoint
+from ckpt_rules.inspection.inspecting import inspect_checkpoint
+from ckpt_rules.inspection.model import Inspection
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.storage import LocalStorage
 

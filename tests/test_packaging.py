@@ -29,15 +29,10 @@ def pinned() -> dict[str, str]:
 def test_every_plugin_package_is_shipped_declared_and_watched():
     shipped = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     declared = PROJECT["project"]["entry-points"]["ckpt_rules"]
-    linter = PROJECT["tool"]["importlinter"]
     assert sorted(shipped) == sorted(["ckpt_rules", *(f"plugins/{p}" for p in PLUGINS)])
     assert sorted(declared.values()) == PLUGINS
-    assert sorted(linter["root_packages"]) == sorted(PACKAGES)
+    assert sorted(PROJECT["tool"]["importlinter"]["root_packages"]) == sorted(PACKAGES)
     assert sorted(PROJECT["tool"]["coverage"]["run"]["source_pkgs"]) == sorted(PACKAGES)
-    for contract in linter["contracts"]:
-        for key in ("source_modules", "forbidden_modules"):
-            named = {m for m in contract.get(key, ()) if m.startswith("ckpt_rules_")}
-            assert named in (set(), set(PLUGINS)), f"{contract['name']}: {key}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 
-INTERRUPTED = 130  # what a shell says of a process that ended by ^C
 # Headers become hundreds of thousands of small objects without cycles; by default the collector walks them again and again.
 GC_THRESHOLDS = (20_000, 10, 10)
 
@@ -20,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run(arguments)
     except KeyboardInterrupt:
-        from ckpt_rules.cli.output import say
+        from ckpt_rules.cli.output import INTERRUPTED, say
 
         say("interrupted")
         return INTERRUPTED

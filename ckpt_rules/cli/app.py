@@ -11,9 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ckpt_rules import __version__
 from ckpt_rules.cli import (
-    INTERRUPTED,
     catalogue,
     diff,
     inspection,
@@ -25,10 +23,11 @@ from ckpt_rules.cli import (
     stats,
     verify,
 )
-from ckpt_rules.cli.output import emit, say, silence
+from ckpt_rules.cli.output import INTERRUPTED, emit, say, silence
 from ckpt_rules.errors import CkptRulesError
 from ckpt_rules.report import ExitCode
 from ckpt_rules.storage import reason
+from ckpt_rules.version import __version__
 
 TRACEBACK = "CKPT_RULES_TRACEBACK"
 

@@ -17,6 +17,9 @@ from ckpt_rules.printable import printable
 from ckpt_rules.storage import reason
 from ckpt_rules.writing import replace_file, write_all
 
+INTERRUPTED = 130
+"""The exit code of a process that ended by ^C, as shells give it."""
+
 _KEPT_NBYTES, _BLOCK_NBYTES = 8 << 20, 1 << 16
 """Of a report for a file: how much is kept in memory till all of it is there, and how much is written at a time."""
 

@@ -44,7 +44,7 @@ def _schema(subject: Subject, no_plugin: list[str] | None) -> dict[str, Any]:
 
         return ruleset_schema(load_plugins(no_plugin))
     if subject is Subject.INSPECTION:
-        from ckpt_rules.inspection import Inspection
+        from ckpt_rules.inspection.model import Inspection
 
         return Inspection.model_json_schema(mode="serialization")
     from ckpt_rules.report import Report, Reports

@@ -51,7 +51,7 @@ def stats(  # noqa: PLR0913 - one argument for each flag
     Ends with 0 where every tensor was read, whatever its values, and with 2 where one could not be or where a plugin failed.
     """
     from ckpt_rules.api import stats as stats_of
-    from ckpt_rules.tensor_stats import check_sort_key
+    from ckpt_rules.tensor_stats.model import check_sort_key
 
     check_sort_key(sort)
     with stdout_kept_clean(), shown_progress(quiet=quiet) as progress:

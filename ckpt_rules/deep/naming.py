@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from ckpt_rules.conventions.state_dict_keys import DISTRIBUTED_MODEL
 from ckpt_rules.deep.locate import find_tensors
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ckpt_rules.facts.values import Located
 
 _Place: TypeAlias = tuple[str, int, tuple[int, ...]]
-_MODEL_KEYS = ("model.", "module.", "state_dict.", "app.model.")
+_MODEL_KEYS = (*(f"{key}." for key in DISTRIBUTED_MODEL), "app.model.")
 
 
 def names_of_weights(checkpoint: Checkpoint) -> Mapping[tuple[str, str], str]:

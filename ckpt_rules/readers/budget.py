@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 from ckpt_rules.limits import DEFAULT_LIMITS, MIB, Limits
 from ckpt_rules.readers.damage import Damage
-
-if TYPE_CHECKING:
-    from ckpt_rules.readers.pickle.repeated import Repeated
 
 
 class LimitError(Damage):
@@ -28,7 +25,7 @@ class Budget:
 
     room:    bytes
     opcodes: what may still be run in the file at hand, the pickles inside of it included
-    repeated: pickles that were read already, by what they are, for the files that hold the same
+    repeated: what a reader keeps of pickles that were read already, by what they are, for the files that hold the same
     """
 
     __slots__ = ("limits", "opcodes", "repeated", "room")
@@ -37,7 +34,7 @@ class Budget:
         self.limits = limits
         self.room = limits.memory * MIB
         self.opcodes = limits.opcodes
-        self.repeated: dict[object, list[Repeated]] = {}
+        self.repeated: dict[object, list[Any]] = {}
 
     def charge(self, nbytes: int, what: str) -> None:
         """Draw on the budget; LimitError, and nothing drawn, where that is more than is left."""

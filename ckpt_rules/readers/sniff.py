@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ckpt_rules.conventions.saves import UNFINISHED
+from ckpt_rules.conventions.suffixes import TORCH
 from ckpt_rules.facts.files import Content, FileHead
 
 HEAD_NBYTES = 1024
@@ -22,7 +24,7 @@ _MAGIC = (
 # torch.save writes the pickle first, in a folder of the archive's name; before torch 1.6 it began with a number of its own.
 _TORCH_ZIP = re.compile(rb"PK\x03\x04.{22}(?P<length>..)..(?P<name>[^/\0]+/data\.pkl)", re.DOTALL)
 _TORCH_LEGACY = re.compile(rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.")
-_ASIDE = re.compile(r".*(?:tmp|temp|part|incomplete|unfinished|\.bak|\.old|\.orig|~)\d*(?:[._-].*)?", re.IGNORECASE)
+_ASIDE = re.compile(rf".*(?:{'|'.join(UNFINISHED)}|\.bak|\.old|\.orig|~)\d*(?:[._-].*)?", re.IGNORECASE)
 _HTML = re.compile(rb"(?:<!doctype\s+html|<html|<head|<body|<script)", re.IGNORECASE)
 _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
 
@@ -56,7 +58,7 @@ def expected_format(name: str) -> ExpectedFormat | None:
     lower = name.lower()
     if lower.endswith(".safetensors"):
         return _SAFETENSORS
-    if lower.endswith((".pt", ".pth", ".ckpt", ".pth.tar")) or _TORCH_BY_NAME.fullmatch(lower):
+    if lower.endswith(TORCH) or _TORCH_BY_NAME.fullmatch(lower):
         return _TORCH
     if lower.endswith((".bin", ".pkl")):
         return _TORCH_IF_IT_LOOKS_SO

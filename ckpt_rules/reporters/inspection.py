@@ -9,7 +9,7 @@ from ckpt_rules.printable import printable, sentence
 from ckpt_rules.reporters.style import Style
 
 if TYPE_CHECKING:
-    from ckpt_rules.inspection import (
+    from ckpt_rules.inspection.model import (
         Inspection,
         ModelSummary,
         OptimizerSummary,

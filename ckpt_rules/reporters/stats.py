@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ckpt_rules.printable import printable, sentence
 
 if TYPE_CHECKING:
-    from ckpt_rules.tensor_stats import CheckpointStats, TensorStats
+    from ckpt_rules.tensor_stats.model import CheckpointStats, TensorStats
 
 _NUMBERS = ("min", "max", "mean", "norm", "zeros", "not finite")
 _FIELDS = (

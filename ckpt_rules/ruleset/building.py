@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ckpt_rules.plugin import crash_of
-from ckpt_rules.ruleset.document import Mark
 from ckpt_rules.ruleset.merging import Choice, Spot
+from ckpt_rules.ruleset.mistakes import Mark
 from ckpt_rules.ruleset.resolved import Origin, SelectedRule
 from ckpt_rules.ruleset.wording import mistake_in_option
 

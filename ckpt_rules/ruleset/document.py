@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ckpt_rules.ruleset.mistakes import Mistakes
+from ckpt_rules.ruleset.mistakes import Mark, Mistakes
 
 MAX_DEPTH = 16
 _NULLS = frozenset({"", "~", "null"})
@@ -22,14 +21,6 @@ _HINTS = {
     "mapping values are not allowed": "either the line is indented wrongly, or a text that holds `: ` needs quotes",
     "cannot start any token": "put a text that begins with this character in quotes; indent with spaces, not tabs",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A place in a file, both numbers 1-based."""
-
-    line: int
-    column: int
 
 
 @dataclass(slots=True)

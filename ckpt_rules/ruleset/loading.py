@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ckpt_rules.errors import RulesetError, RulesetProblem
-from ckpt_rules.ruleset.document import Mark, Node, parse_yaml
-from ckpt_rules.ruleset.mistakes import Mistakes
+from ckpt_rules.ruleset.document import Node, parse_yaml
+from ckpt_rules.ruleset.mistakes import Mark, Mistakes
 from ckpt_rules.ruleset.model import RulesetFile
 from ckpt_rules.ruleset.sources import UnknownSourceError, UnreadableTextError, find_ruleset, identity, read_text
 from ckpt_rules.ruleset.wording import described, mistake_in_file

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from ckpt_rules.errors import UsageError
 from ckpt_rules.finding import Severity
 from ckpt_rules.report import Notice
-from ckpt_rules.ruleset.document import Mark, Node
+from ckpt_rules.ruleset.document import Node
 from ckpt_rules.ruleset.installed import Installed, Match, is_pattern
 from ckpt_rules.ruleset.loading import Layer
-from ckpt_rules.ruleset.mistakes import Mistakes
+from ckpt_rules.ruleset.mistakes import Mark, Mistakes
 from ckpt_rules.ruleset.model import Level
 from ckpt_rules.ruleset.resolved import Origin
 

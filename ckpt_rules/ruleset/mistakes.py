@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
 from ckpt_rules.errors import RulesetError, RulesetProblem
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ckpt_rules.ruleset.document import Mark
-
 MAX_PROBLEMS = 100
 _LONGEST = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a file, both numbers 1-based."""
+
+    line: int
+    column: int
 
 
 class Mistakes:

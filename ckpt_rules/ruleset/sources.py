@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ckpt_rules.ruleset.document import Mark
-from ckpt_rules.ruleset.mistakes import listed, nearest, suggestion
+from ckpt_rules.ruleset.mistakes import Mark, listed, nearest, suggestion
 
 if TYPE_CHECKING:
     from ckpt_rules.plugins import Plugins

@@ -18,6 +18,7 @@ from ckpt_rules import (
     Requirement,
     ResumePlan,
     Weights,
+    conventions,
     weights_of_components,
 )
 from ckpt_rules_accelerate.layout import Accelerate, components
@@ -27,6 +28,9 @@ _MODEL = "diffusion_pytorch_model"
 _ADAPTERS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin", "pytorch_custom_diffusion_weights.bin")
 _TEXTS = frozenset({".json", ".md", ".txt"})
 _BOTH = frozenset({"resume", "load"})
+_OF_ACCELERATE = (
+    conventions.state_files.ACCELERATE_OPTIMIZER, conventions.state_files.ACCELERATE_SCHEDULER, "random_states_0.pkl",
+)  # fmt: skip
 _STEP = re.compile(r"checkpoint-(\d{1,12})")
 _SCHEDULER = "scheduler/scheduler_config.json"
 _CERTAIN, _PIPELINE, _LIKELY = 92, 85, 50
@@ -41,10 +45,10 @@ class DiffusersTraining(Accelerate):
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By component directories, or an adapter, beside Accelerate's files."""
-        if checkpoint.listing.get("trainer_state.json") is not None:
+        if checkpoint.listing.get(conventions.state_files.TRAINER_STATE) is not None:
             return None
         parts = (*(f"{f}/" for f in components(checkpoint)), *_adapters(checkpoint))
-        own = [n for n in ("optimizer.bin", "scheduler.bin", "random_states_0.pkl") if checkpoint.listing.get(n)]
+        own = [n for n in _OF_ACCELERATE if checkpoint.listing.get(n)]
         return Match(_CERTAIN, (*parts, *own)) if parts and own else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
@@ -131,7 +135,7 @@ def _component_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
         inside = [e for e in checkpoint.listing.files() if e.parent == folder and e.suffix not in _TEXTS]
         indexes = (f"{folder}/{_MODEL}.{suffix}.index.json" for suffix in ("safetensors", "bin"))
         if all(e.name.startswith(f"{_MODEL}-") for e in inside) and not any(map(checkpoint.listing.has_file, indexes)):
-            names = (f"{folder}/{_MODEL}.safetensors", f"{folder}/{_MODEL}.bin")
+            names = tuple(f"{folder}/{name}" for name in conventions.weight_files.DIFFUSERS)
             yield Requirement(names, f"the component {folder} is loaded from it", purposes=_BOTH)
 
 

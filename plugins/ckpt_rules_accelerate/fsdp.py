@@ -19,18 +19,16 @@ from ckpt_rules import (
     WeightFile,
     Weights,
     flatten,
+    rank_of_shard,
     state_dicts,
 )
-from ckpt_rules_dcp import saved
-from ckpt_rules_dcp.nodes import why_elsewhere
-from ckpt_rules_dcp.saved import METADATA
+from ckpt_rules_dcp.public import METADATA, saved, why_elsewhere
 
 _MODEL = re.compile(r"pytorch_model_fsdp(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
 _OPTIMIZER = re.compile(r"optimizer(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
 _FLAT = "_flat_param"
 """What FSDP 1 calls the parameters of a module that it has flattened into one (LOCAL_STATE_DICT)."""
 
-_SHARD = re.compile(r"__(\d{1,6})_\d{1,6}\.distcp")
 _MODEL_STOPS = "the rank stops with FileNotFoundError, for its piece of the model is there alone"
 _OPTIMIZER_STOPS = "the rank stops with FileNotFoundError, for its piece of the optimizer is there alone"
 
@@ -213,7 +211,7 @@ def _ranks(checkpoint: Checkpoint, part: Part) -> Iterator[int]:
     yield from part.ranks
     if part.folder and checkpoint.listing.get(part.paths[0]) is not None:
         names = {item.path.rpartition("/")[2] for item in checkpoint.files.distributed(part.paths[0]).items}
-        yield from (int(match[1]) for name in names if (match := _SHARD.fullmatch(name)))
+        yield from (rank for name in names if (rank := rank_of_shard(name)) is not None)
 
 
 def steps_of(checkpoint: Checkpoint) -> Iterator[Recorded]:

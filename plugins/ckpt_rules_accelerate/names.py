@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable
+from ckpt_rules import Checkpoint, FactUnavailable, conventions
 
-RANDOM = re.compile(r"random_states_(\d{1,6})\.pkl")
+RANDOM = conventions.state_files.ACCELERATE_RNG
 NUMBERED = re.compile(
     r"(?P<stem>model|pytorch_model|optimizer|scheduler|custom_checkpoint|dl_state_dict)(?:_(?P<number>\d{1,3}))?\.(?P<suffix>\w+)"
 )
@@ -23,7 +23,7 @@ def first_of_node(found: Mapping[int, str]) -> int:
 def random_states(checkpoint: Checkpoint) -> dict[int, str]:
     """The file of each rank's random-number states."""
     found = ((RANDOM.fullmatch(e.path), e.path) for e in checkpoint.listing)
-    return {int(match[1]): path for match, path in found if match}
+    return {int(match["rank"]): path for match, path in found if match}
 
 
 def numbered(checkpoint: Checkpoint, stem: str) -> list[str]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Requirement
+from ckpt_rules import Checkpoint, Requirement, conventions
 from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
-from ckpt_rules_dcp.nodes import why_elsewhere
-from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
-from ckpt_rules_deepspeed.requirements import requirements_of
+from ckpt_rules_dcp.public import why_elsewhere
+from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_inside
+
+SHARDED = (
+    "*.distcp", conventions.distributed.METADATA, "*/*model_states.pt", "*/*optim_states.pt", "pytorch_model_fsdp_[0-9]*_rank*.bin",
+    "optimizer_[0-9]*_rank*.bin",
+)  # fmt: skip
+"""Globs of what FSDP and DeepSpeed load without torch's restraint."""
 
 _TAG = re.compile(r"pytorch_model(?:_(\d{1,3}))?")
 _BOTH = frozenset({"resume", "load"})

@@ -18,11 +18,17 @@ from ckpt_rules import (
     Weights,
     state_dicts,
 )
-from ckpt_rules_deepspeed.files import Saved
-from ckpt_rules_deepspeed.progress import contradictions_in
-from ckpt_rules_deepspeed.ranks import ranks_of
-from ckpt_rules_deepspeed.states import counted, loss_scaler, model_state, optimizers, readable
-from ckpt_rules_deepspeed.weights import weights_of
+from ckpt_rules_deepspeed.public import (
+    Saved,
+    contradictions_in,
+    counted,
+    loss_scaler,
+    model_state,
+    optimizers,
+    ranks_of,
+    readable,
+    weights_of,
+)
 
 Saves = tuple[Saved, ...]
 

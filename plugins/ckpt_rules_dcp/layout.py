@@ -29,11 +29,12 @@ from ckpt_rules import (
     is_count,
     plain,
     rank_of_metadata,
+    rank_of_shard,
     state_dicts,
 )
 from ckpt_rules_dcp import saved
 from ckpt_rules_dcp.extras import rng_of, scaler_of
-from ckpt_rules_dcp.nodes import FILE, ranks_of, why_elsewhere
+from ckpt_rules_dcp.nodes import ranks_of, why_elsewhere
 from ckpt_rules_dcp.saved import METADATA, Small
 
 LOADER = re.compile(r"dataloader\.dp_rank_(\d{1,6})")
@@ -61,7 +62,7 @@ class Distributed(Layout):
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By either kind of file at the top."""
         tops = [e.path for e in checkpoint.listing if "/" not in e.path]
-        files = sorted(p for p in tops if FILE.fullmatch(p))
+        files = sorted(p for p in tops if rank_of_shard(p) is not None)
         metadata = [METADATA] if METADATA in tops else [p for p in tops if rank_of_metadata(p) is not None]
         if metadata and files:
             return Match(_CERTAIN, (metadata[0], *files[:2]))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection
 
-from ckpt_rules import Checkpoint, DistributedMetadata
-
-FILE = re.compile(r"__(\d{1,6})_\d{1,6}\.distcp")
+from ckpt_rules import Checkpoint, DistributedMetadata, rank_of_shard
 
 
 def ranks_of(paths: Collection[str]) -> dict[int, list[str]]:
     """The files of each rank, by the name that rank R gives them: `__R_K.distcp`."""
     found: dict[int, list[str]] = defaultdict(list)
     for path in paths:
-        if match := FILE.fullmatch(path.rpartition("/")[2]):
-            found[int(match[1])].append(path)
+        rank = rank_of_shard(path.rpartition("/")[2])
+        if rank is not None:
+            found[rank].append(path)
     return found
 
 

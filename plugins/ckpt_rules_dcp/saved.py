@@ -16,26 +16,27 @@ from ckpt_rules import (
     Opaque,
     StoredItem,
     TensorInfo,
+    conventions,
     is_count,
     plain,
     state_dicts,
 )
 
-METADATA = ".metadata"
+METADATA = conventions.distributed.METADATA
 OPTIMIZER = re.compile(r"(?:optimizers?|optim)\.(?:0\.)?(.+)")
 SCHEDULER = re.compile(r"(?:lr_)?schedulers?\.(?:0\.)?(.+)")
-MODEL = re.compile(r"(?:model|module|state_dict)\.(.+)")
+MODEL = re.compile(rf"(?:{'|'.join(conventions.state_dict_keys.DISTRIBUTED_MODEL)})\.(.+)")
 _OTHERS = re.compile(r"(?:train_state|trainer|dataloader|rng|rng_state|progress|extra_state|client_state)\b.*")
 _COUNTER = re.compile(r"(?:.*\.)?(?P<name>step|global_step|iteration|iter_num|epoch)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _OPTION = re.compile(r"param_groups\.(.+)\.[^.]+")
-_WHOLE_MODEL = ("model", "module", "state_dict")
+_WHOLE_MODEL = conventions.state_dict_keys.DISTRIBUTED_MODEL
 _WHOLE_OPTIMIZER = ("optimizer", "optim", "optimizers")
 _WHOLE_SCHEDULER = ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")
 _WRAPPED = re.compile(
     r"((?:[^.]+\.){1,2}?)(?:(?:optimizers?|optim)\.(?:0\.)?(?:state|param_groups)\.|(?:optimizers?|optim|model)$)"
 )
-_PARTS = frozenset({"model", "module", "state_dict", "optimizer", "optimizers", "optim"})
+_PARTS = frozenset({*_WHOLE_MODEL, *_WHOLE_OPTIMIZER})
 _MOST_STEPS = 256
 TRANSFORMED = "the entries of {} were written through {}, and are not read"
 

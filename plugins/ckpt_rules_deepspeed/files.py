@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ckpt_rules import Checkpoint, EntryKind, saves_among
+from ckpt_rules import Checkpoint, EntryKind, conventions, saves_among
 
 _MODEL = re.compile(r"mp_rank_(?P<mp>\d{2,4})_model_states\.pt")
 _PARTITION = re.compile(
@@ -105,7 +105,7 @@ def find_saved(checkpoint: Checkpoint) -> Saved:
     here = saved_in(checkpoint, "")
     if here.signs:
         return here
-    for tag in (checkpoint.files.small_text("latest"), LIGHTNING_TAG):
+    for tag in (checkpoint.files.small_text(conventions.pointers.DEEPSPEED), LIGHTNING_TAG):
         entry = checkpoint.listing.get(tag) if tag and not saves_among([tag]) else None
         found = saved_in(checkpoint, f"{tag}/") if entry is not None and entry.kind is EntryKind.DIRECTORY else here
         if found.signs:

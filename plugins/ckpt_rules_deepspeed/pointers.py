@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, EntryKind, Pointer, saves_among
+from ckpt_rules import Checkpoint, EntryKind, Pointer, conventions, saves_among
 from ckpt_rules_deepspeed.files import Saved, saves_inside
 
 _COMMON_TAG = re.compile(r"global_step\d+")
@@ -18,7 +18,7 @@ _SILENT = (
 
 def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
     """The pointer in the save directory, which lies above a tag's directory."""
-    name = "latest_universal" if saved.universal else "latest"
+    name = conventions.pointers.DEEPSPEED_UNIVERSAL if saved.universal else conventions.pointers.DEEPSPEED
     above = "" if saved.folder else "../"
     tag = checkpoint.files.small_text(f"{above}{name}")
     here = os.path.basename(os.path.abspath(checkpoint.path))
@@ -37,7 +37,7 @@ def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
 
 def _is_missed(checkpoint: Checkpoint, name: str, above: str, here: str) -> bool:
     there = checkpoint.files.sibling(name) if above else checkpoint.listing.get(name)
-    return there is None and name == "latest" and _COMMON_TAG.fullmatch(here) is not None
+    return there is None and name == conventions.pointers.DEEPSPEED and _COMMON_TAG.fullmatch(here) is not None
 
 
 def _why_unread(fault: str) -> str:

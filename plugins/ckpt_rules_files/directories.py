@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Reads, Rule, Severity
+from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Reads, Rule, Severity, conventions
 from ckpt_rules_files.loaded import LOGS
 
 # Lightning's *.ckpt may be directories, and other names are a script's own.
 _FILE = re.compile(
     r"(?:.*[-_.])?(?:optim|optimizers?|schedulers?|scaler|sampler|rng|rng_state|random_states?|states?|model|weights|config|args"
     r"|checkpoint|latest|last_checkpoint|meta)(?:[-_]\w[\w-]*)?\.(?:bin|pth?|pkl|json|safetensors|npz|txt)"
-    r"|.*\.(?:distcp|safetensors)|(?:__\d+)?\.metadata|latest(?:_universal)?|last_checkpoint"
-    r"|latest_checkpointed_iteration\.txt",
+    r"|.*\.(?:distcp|safetensors)|(?:__\d+)?\.metadata|"
+    + "|".join(map(re.escape, (*conventions.pointers.COMMON, conventions.pointers.DEEPSPEED_UNIVERSAL))),
 )
 _SUFFIX = re.compile(r".+\.(?:bin|pth?|pkl|json|npz|npy|ckpt)")
 _WEIGHTS = frozenset({".bin", ".safetensors", ".pt", ".pth"})

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule, conventions
 
-_SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{2,6})-of-(?P<count>\d{2,6})\.(?P<suffix>safetensors|bin|pt|pth)")
-_RANK = re.compile(r"(?P<stem>rng_state|random_states)_(?P<number>\d{1,6})\.(?P<suffix>pth|pkl|pt)")
 _SHOWN = 5
 
 
@@ -39,9 +36,9 @@ class IncompleteFamily(Rule):
         ranks: dict[tuple[str, str, str], list[int]] = defaultdict(list)
         counted = _of_known_ranks(checkpoint)
         for entry in checkpoint.listing.files():
-            if m := _SHARD.fullmatch(entry.name):
+            if m := conventions.weight_files.SHARD.fullmatch(entry.name):
                 shards[entry.parent, m["stem"], m["suffix"]][int(m["count"])].append(int(m["number"]))
-            elif (m := _RANK.fullmatch(entry.name)) and entry.path not in counted:
+            elif (m := conventions.state_files.RNG_OF_RANK.fullmatch(entry.name)) and entry.path not in counted:
                 ranks[entry.parent, m["stem"], m["suffix"]].append(int(m["number"]))
         for (parent, stem, suffix), counts in sorted(shards.items()):
             if checkpoint.listing.get(_join(parent, f"{stem}.{suffix}.index.json")) is None:

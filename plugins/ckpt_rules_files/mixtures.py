@@ -7,7 +7,7 @@ from statistics import median
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Place, Problem, Reads, Rule, Severity
+from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Place, Problem, Reads, Rule, Severity, conventions
 
 _FEWEST = 3
 
@@ -35,11 +35,15 @@ class MixedArtifacts(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""
         listing = checkpoint.listing
-        adapter = listing.first_file(("adapter_model.safetensors", "adapter_model.bin"))
-        model = listing.first_file(
-            ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-        )
-        if adapter and model and listing.has_file("adapter_config.json") and listing.has_file("config.json"):
+        adapter = listing.first_file(conventions.weight_files.ADAPTER)
+        names = [n + end for n in conventions.weight_files.TRANSFORMERS for end in ("", conventions.weight_files.INDEX)]
+        model = listing.first_file(names)
+        if (
+            adapter
+            and model
+            and listing.has_file(conventions.weight_files.ADAPTER_CONFIG)
+            and listing.has_file("config.json")
+        ):
             yield Problem(
                 message=f"{adapter.name} lies beside {model.name}: some loaders take the adapter, others the model without it",
                 place=Place(path=adapter.path),

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 
-from ckpt_rules import Checkpoint, EntryKind, is_bookkeeping
+from ckpt_rules import Checkpoint, EntryKind, conventions, is_bookkeeping
 
 _ADDED = re.compile(
-    r"(?: ?\(\d{1,3}\)| - copy|[-_ ]copy|\.(?:tmp|temp|part|partial|incomplete|download|crdownload|bak|backup|old|orig|save|done)"
+    rf"(?: ?\(\d{{1,3}}\)| - copy|[-_ ]copy|\.(?:{'|'.join(conventions.saves.TEMPORARY)}|download|crdownload|bak|backup|old|orig|save|done)"
     r"|~|\.[0-9a-f]{6,16})+(?=\.|$)"
 )
 _BEFORE = re.compile(r"^(?:copy of |tmp[-_.]|temp[-_.]|\.)+")

@@ -18,17 +18,16 @@ from ckpt_rules import (
     Root,
     RootKind,
     Rule,
+    conventions,
     missing_requirements,
     saves_among,
 )
 from ckpt_rules_files.near_names import nearest_file
 
 _SHOWN = 3
-_CHECKPOINT_FILES = frozenset({
-    ".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".distcp", ".metadata", ".h5", ".keras", ".msgpack", ".npz", ".pkl",
-})  # fmt: skip
+_CHECKPOINT_FILES = conventions.suffixes.WEIGHTS | {".metadata", ".pkl"}
 # Trainers that load from the directory above their saves leave a pointer there.
-_POINTERS = frozenset({"latest", "last_checkpoint", "latest_checkpointed_iteration.txt", ".metadata", "checkpoint"})
+_NAMES = conventions.pointers.COMMON | {conventions.pointers.TENSORFLOW, conventions.distributed.METADATA}
 
 
 class MissingCheckpoint(Rule):
@@ -77,9 +76,7 @@ class MissingCheckpoint(Rule):
             return
         top = [e for e in listing if "/" not in e.path]
         saves = saves_among(e.path for e in top if e.kind is EntryKind.DIRECTORY)
-        own = any(
-            e.suffix in _CHECKPOINT_FILES or e.name in _POINTERS for e in top if e.kind is not EntryKind.DIRECTORY
-        )
+        own = any(e.suffix in _CHECKPOINT_FILES or e.name in _NAMES for e in top if e.kind is not EntryKind.DIRECTORY)
         if saves and not own and checkpoint.match is None:
             newest = saves[-_SHOWN:]
             yield Problem(

@@ -6,16 +6,15 @@ import os
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Reads, Rule, Severity
+from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Reads, Rule, Severity, conventions
 
+_TEMPORARY = "|".join(conventions.saves.TEMPORARY)
 _INSIDE = re.compile(
-    r"(?:tmp-)?checkpoint-\d+\.tmp|tmp-checkpoint-\d+|.+\.(?:tmp|temp|part|partial|incomplete|crdownload|download)"
+    rf"(?:tmp-)?checkpoint-\d+\.tmp|tmp-checkpoint-\d+|.+\.(?:{_TEMPORARY}|crdownload|download)"
     r"|\.tmp\w{6}|.+-unfinished|.+\.orbax-checkpoint-tmp(?:-\d+)?|tmp\.pth\.tar",
     re.IGNORECASE,
 )
-_STAGING_PARTS = re.compile(
-    r"^tmp[-_.]|\.orbax-checkpoint-tmp.*$|\.(?:tmp|temp|part|partial|incomplete)$|-unfinished$", re.IGNORECASE
-)
+_STAGING_PARTS = re.compile(rf"^tmp[-_.]|\.orbax-checkpoint-tmp.*$|\.(?:{_TEMPORARY})$|-unfinished$", re.IGNORECASE)
 
 _MARKER = "-unfinished"
 
@@ -59,7 +58,7 @@ class StagingLeftover(Rule):
     def _inside(self, checkpoint: Checkpoint, entry: Entry) -> Problem:
         listing = checkpoint.listing
         within = {e.name for e in listing.files() if e.path.startswith(f"{entry.path}/")} or {
-            re.sub(r"\.(?:tmp|temp|part|partial|incomplete)$", "", entry.name)
+            re.sub(rf"\.(?:{_TEMPORARY})$", "", entry.name)
         }
         needed = [n for r in checkpoint.requirements for n in r.names if not any(map(listing.has_file, r.names))]
         only = sorted(within.intersection(needed))

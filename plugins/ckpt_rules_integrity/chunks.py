@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule, StoredItem
-from ckpt_rules_dcp.saved import why_unread
+from ckpt_rules_dcp.public import why_unread
 
 _MOST = 20
 

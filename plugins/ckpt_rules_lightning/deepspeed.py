@@ -15,16 +15,24 @@ from ckpt_rules import (
     Requirement,
     ScalerState,
     TrainingState,
+    conventions,
 )
-from ckpt_rules_deepspeed.files import LIGHTNING_TAG, find_saved
-from ckpt_rules_deepspeed.layout import DeepSpeed
-from ckpt_rules_deepspeed.progress import contradictions_in
-from ckpt_rules_deepspeed.states import counted, dictionary, part, readable, zero_stage
+from ckpt_rules_deepspeed.public import (
+    LIGHTNING_TAG,
+    DeepSpeed,
+    contradictions_in,
+    counted,
+    dictionary,
+    find_saved,
+    part,
+    readable,
+    zero_stage,
+)
 from ckpt_rules_lightning.common import NAME, VERSION, LightningState, keys_in, read_state
 from ckpt_rules_lightning.loops import read_loops
 
 _CERTAIN, _BY_NAME = 97, 96
-_LATEST = "latest"
+_LATEST = conventions.pointers.DEEPSPEED
 _NO_LATEST = (
     "DeepSpeed writes it last, so this save may never have finished; without it load_checkpoint finds nothing, and Lightning stops "
     "with 'DeepSpeed was unable to load the checkpoint'"

@@ -17,11 +17,10 @@ from ckpt_rules import (
     TrainingState,
     WeightFile,
     Weights,
+    rank_of_shard,
     state_dicts,
 )
-from ckpt_rules_dcp import saved
-from ckpt_rules_dcp.nodes import FILE, why_elsewhere
-from ckpt_rules_dcp.saved import METADATA, Small
+from ckpt_rules_dcp.public import METADATA, Small, saved, why_elsewhere
 from ckpt_rules_lightning.common import NAME, LightningState, keys_in, read_state
 from ckpt_rules_lightning.loops import read_loops
 
@@ -47,7 +46,7 @@ class LightningSharded(LightningState):
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By Lightning's keys in `meta.pt`; without it by files of torch.distributed.checkpoint in a directory named `*.ckpt`."""
         listing = checkpoint.listing
-        shards = sorted(e.path for e in listing.files("*.distcp", top_only=True) if FILE.fullmatch(e.path))
+        shards = sorted(e.path for e in listing.files("*.distcp", top_only=True) if rank_of_shard(e.path) is not None)
         signs = [*(n for n in (META, METADATA) if listing.get(n)), *shards[:2]]
         name = checkpoint.path.rstrip("/").rpartition("/")[2]
         keys = checkpoint.fact(_keys)

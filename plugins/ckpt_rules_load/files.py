@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ckpt_rules import Checkpoint, FactUnavailable
 from ckpt_rules_load.running import Answer, File, LoadLimits, load_all
 from ckpt_rules_load.words import refuses_a_global
-from ckpt_rules_safety.unsafe_load import files_of_a_resume, refused_by_default
+from ckpt_rules_safety.public import files_of_a_resume, refused_by_default
 
 TORCH, SAFETENSORS = "torch.load", "safe_open"
 

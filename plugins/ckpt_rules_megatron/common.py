@@ -18,12 +18,13 @@ from ckpt_rules import (
     Progress,
     Recorded,
     ResumePlan,
+    conventions,
     is_count,
     plain,
 )
 from ckpt_rules_megatron import loaders
 
-TRACKER = "latest_checkpointed_iteration.txt"
+TRACKER = conventions.pointers.MEGATRON
 NAME = re.compile(r"iter_0*(\d{1,12})")
 _BRIDGES_TRACKER = "latest_train_state.pt"
 RELEASE = "release"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, DistributedMetadata, FactUnavailable, StoredItem
+from ckpt_rules import Checkpoint, DistributedMetadata, FactUnavailable, StoredItem, conventions
 from ckpt_rules_megatron.common import arguments
 
-COMMON, MARKER, METADATA = "common.pt", "metadata.json", ".metadata"
+COMMON, MARKER, METADATA = "common.pt", "metadata.json", conventions.distributed.METADATA
 _ITEM = "common_state/shard_0_1"
 _RNG = "rng_state/"
 _GENERATORS = {

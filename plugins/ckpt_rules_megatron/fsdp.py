@@ -18,7 +18,7 @@ from ckpt_rules import (
     is_count,
     plain,
 )
-from ckpt_rules_dcp.layout import Distributed
+from ckpt_rules_dcp.public import Distributed
 from ckpt_rules_megatron import common
 
 TRAIN_STATE, CONFIG = "train_state.pt", "run_config.yaml"

@@ -6,17 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from ckpt_rules import (
-    Checkpoint,
-    FactUnavailable,
-    Layout,
-    Match,
-    ModelConfig,
-    Requirement,
-)
+from ckpt_rules import Checkpoint, FactUnavailable, Layout, Match, ModelConfig, Requirement, conventions
 
-CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+CONFIG, WEIGHTS = conventions.weight_files.ADAPTER_CONFIG, conventions.weight_files.ADAPTER
 
 _ADAPTER = 45
 _SAVE = re.compile(r"checkpoint-\d+")

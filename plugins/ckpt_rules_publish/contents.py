@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, Entry, EntryKind, FactUnavailable, Place, Problem, Rule, Severity, conventions
 
+_STEMS = "|".join((*conventions.state_files.STEMS, "lr_scheduler", "rng_state", "dl_state_dict"))
+_WHOLE = "|".join(map(re.escape, (conventions.state_files.ARGUMENTS, conventions.state_files.TRAINER_STATE)))
 _STATE = re.compile(
-    r"(?:optimizer|optim|scheduler|lr_scheduler|scaler|rng_state|random_states|training_state|train_state|custom_checkpoint"
-    r"|sampler|dl_state_dict)(?:[_.-].*)?\.(?:pt|pth|bin|pkl|safetensors)|training_args\.bin|trainer_state\.json"
-    r"|.*_optim_states\.pt",
-    re.IGNORECASE,
+    rf"(?:{_STEMS})(?:[_.-].*)?\.(?:pt|pth|bin|pkl|safetensors)|{_WHOLE}|.*_optim_states\.pt", re.IGNORECASE
 )
-_TORCH = (".pt", ".pth", ".ckpt", ".tar", ".bin")
+_TORCH = (*conventions.suffixes.TORCH, *conventions.suffixes.TORCH_OR_OTHER)
 _LOCAL = re.compile(r"/(?!/)|\.{1,2}/|~|[A-Za-z]:\\")
 _NAMES = ("_name_or_path", "base_model_name_or_path")
 
@@ -116,7 +115,7 @@ class LocalPath(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each entry."""
-        for path in ("config.json", "adapter_config.json"):
+        for path in ("config.json", conventions.weight_files.ADAPTER_CONFIG):
             values = _json(checkpoint, path)
             for key in _NAMES:
                 value = values.get(key)

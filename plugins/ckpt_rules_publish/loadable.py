@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, conventions
 
-_SHARD = re.compile(r"((?:.*/)?(?:model|pytorch_model|diffusion_pytorch_model))-\d{5}-of-(\d{5})\.(safetensors|bin)")
+weight_files = conventions.weight_files
 _WEIGHTS = re.compile(r"(?:model|pytorch_model)[\w.\-]*\.(?:safetensors|bin)")
 _DESCRIBES = ("config.json", "modules.json")
 _COPY = "copy it from where the model was saved"
@@ -50,13 +50,17 @@ class NotLoadable(Rule):
 def _indexes(checkpoint: Checkpoint) -> Iterator[str]:
     """The index of each set of shards that has none."""
     for entry in checkpoint.listing.files():
-        shard = _SHARD.fullmatch(entry.path)
-        if shard and int(shard[2]) > 1:
-            stem = shard[1]
-            if shard[3] == "bin" and stem.rpartition("/")[2] == "model":  # torchtune's
-                stem = f"{stem.removesuffix('model')}pytorch_model"
-            if not checkpoint.listing.has_file(f"{stem}.{shard[3]}.index.json"):
-                yield f"{stem}.{shard[3]}.index.json"
+        shard = _shard(entry.name)
+        if shard and int(shard["count"]) > 1:
+            torchtunes = shard["suffix"] == "bin" and shard["stem"] == "model"
+            stem = "pytorch_model" if torchtunes else shard["stem"]
+            index = f"{entry.path.removesuffix(entry.name)}{stem}.{shard['suffix']}{weight_files.INDEX}"
+            if not checkpoint.listing.has_file(index):
+                yield index
+
+
+def _shard(name: str) -> re.Match[str] | None:
+    return weight_files.TRANSFORMERS_SHARD.fullmatch(name) or weight_files.DIFFUSERS_SHARD.fullmatch(name)
 
 
 def _lacks_configuration(checkpoint: Checkpoint) -> bool:
@@ -86,10 +90,10 @@ def _misnamed(checkpoint: Checkpoint) -> Iterator[Problem]:
         by_folder[f"{folder}/" if folder else ""].append(name)
     for folder, names in by_folder.items():
         wanted = _looked_for(checkpoint, folder, names)
-        indexes = [f"{name}.index.json" for name in wanted]
+        indexes = [f"{name}{weight_files.INDEX}" for name in wanted]
         if not wanted or any(checkpoint.listing.has_file(folder + name) for name in (*wanted, *indexes)):
             continue
-        if any(_SHARD.fullmatch(folder + name) for name in names):
+        if any(map(_shard, names)):
             continue  # without their index, which is reported above
         yield _under_another_name(folder + names[0], names[0], wanted)
 
@@ -98,13 +102,13 @@ def _looked_for(checkpoint: Checkpoint, folder: str, names: list[str]) -> tuple[
     """The names that the loader of a folder's configuration knows; () where it is nobody's."""
     if all(name.startswith("adapter_model") for name in names):
         return ()
-    if checkpoint.listing.has_file(f"{folder}adapter_config.json"):
-        return ("adapter_model.safetensors", "adapter_model.bin")
+    if checkpoint.listing.has_file(f"{folder}{weight_files.ADAPTER_CONFIG}"):
+        return weight_files.ADAPTER
     config = _values(checkpoint, f"{folder}config.json")
     if isinstance(config.get("_class_name"), str) and "_diffusers_version" in config:
-        return ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+        return weight_files.DIFFUSERS
     if isinstance(config.get("model_type"), str) and isinstance(config.get("architectures"), list):
-        return ("model.safetensors", "pytorch_model.bin") if config.get("transformers_weights") is None else ()
+        return weight_files.TRANSFORMERS if config.get("transformers_weights") is None else ()
     return ()
 
 

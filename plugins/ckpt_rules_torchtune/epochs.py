@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Progress, ResumePlan, is_count
+from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Progress, ResumePlan, conventions, is_count
+
+weight_files = conventions.weight_files
 
 STATE = "recipe_state/recipe_state.pt"
 SETTINGS = "torchtune_config.yaml"
 ADAPTER = "adapter_model.pt"
 _FOLDER = re.compile(r"(epoch_(\d{1,9}))/.+")
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.(?:safetensors|bin)")
 _SCHEDULE = "the LoRA recipe for one device (0.6.1) starts the learning rate's schedule again, unless max_steps_per_epoch cuts each epoch short"
 
 
@@ -32,12 +33,17 @@ def newest(checkpoint: Checkpoint) -> str:
 def shards(checkpoint: Checkpoint, folder: str) -> tuple[str, ...]:
     """Files with whole weights in a directory."""
     inside = (e.path for e in checkpoint.listing.files() if e.path.startswith(f"{folder}/"))
-    return tuple(sorted(path for path in inside if _SHARD.fullmatch(path.rpartition("/")[2])))
+    return tuple(sorted(path for path in inside if _is_shard(path.rpartition("/")[2])))
+
+
+def _is_shard(name: str) -> bool:
+    match = weight_files.TRANSFORMERS_SHARD.fullmatch(name)
+    return match is not None and match["stem"] == "model"
 
 
 def has_adapters(checkpoint: Checkpoint) -> bool:
     """Whether any epoch has one, in whatever form."""
-    names = {ADAPTER, "adapter_model.safetensors", "adapter_model.bin", "adapter_config.json"}
+    names = {ADAPTER, *weight_files.ADAPTER, weight_files.ADAPTER_CONFIG}
     return any(e.name in names for e in checkpoint.listing.files() if _FOLDER.fullmatch(e.path))
 
 

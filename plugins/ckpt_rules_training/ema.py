@@ -14,17 +14,19 @@ from ckpt_rules import (
     Rule,
     Severity,
     TensorInfo,
+    conventions,
     flatten,
     is_count,
     weights_of_components,
 )
 from ckpt_rules_training.maybe import maybe, updates_of
 
-_KEYS = ("ema", "ema_state_dict", "ema_model", "model_ema", "state_dict_ema", "ema_params", "shadow_params")
 _COUNTERS = ("optimization_step", "num_updates")
 _SWITCHES = ("use_ema", "model_ema", "ema")
 _OPTIONS = ("args", "config", "cfg", "hparams", "hyper_parameters", "train_args", "opt")
-_WRAPPERS = ("module.", "model.", "shadow.", "ema_model.", "_orig_mod.", "shadow_params.")
+_WRAPPERS = (
+    conventions.wrappers.DATA_PARALLEL, "model.", "shadow.", "ema_model.", conventions.wrappers.COMPILED, "shadow_params.",
+)  # fmt: skip
 
 
 class EmaMissing(Rule):
@@ -57,11 +59,11 @@ class EmaMissing(Rule):
                 yield from _folder_problems(checkpoint, model, average)
             return
         state = checkpoint.state
-        listed = next((k for k in _KEYS if _shadows(state.values.get(k)) is not None), None)
+        listed = next((k for k in conventions.state_dict_keys.EMA if _shadows(state.values.get(k)) is not None), None)
         if listed is not None:
             yield from _list_problems(checkpoint, state.path, listed)
             return
-        key = next((k for k in _KEYS if _tensors(state.values.get(k))), None)
+        key = next((k for k in conventions.state_dict_keys.EMA if _tensors(state.values.get(k))), None)
         if key is not None:
             yield from _gaps(checkpoint, state.path, key, _tensors(state.values[key]))
             return

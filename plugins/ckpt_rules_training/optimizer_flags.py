@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ckpt_rules import OptimizerState, ParamGroup, Severity, TensorInfo, is_almost, plain
+from ckpt_rules import OptimizerState, ParamGroup, Severity, TensorInfo, conventions, is_almost, plain
 from ckpt_rules_training.optimizer_groups import ABSENT, needed
 
 _FLAGS = ("amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused", "nesterov", "centered")
@@ -15,7 +15,6 @@ _OF_ITS_CLASS = "decoupled_weight_decay"  # which Adam and AdamW set by themselv
 _ADDED_SINCE = frozenset({*_FLAGS, _OF_ITS_CLASS, _FIRST_RATE})
 _KNOWN = _ADDED_SINCE | {"lr", "betas", "eps", "weight_decay", "momentum", "dampening"}
 _OF_TORCH = _KNOWN | {"alpha", "rho", "lr_decay", "momentum_decay", "lambd", "t0", "etas", "step_sizes"}
-_DISTRIBUTED = ".metadata"
 _EXCLUSIVE = (("fused", "foreach"), ("fused", "differentiable"))
 _STRICT_WHERE_FUSED = ("amsgrad", "maximize", "nesterov")
 _UNLIKE = ("maximize", "differentiable", "capturable")
@@ -62,7 +61,7 @@ def flag_faults(optimizer: OptimizerState, group: ParamGroup, *, scheduled: int)
 
 def _lost_of_distributed(optimizer: OptimizerState, group: ParamGroup) -> Iterator[Fault]:
     """The one option that another group has and this lacks: a distributed load asks for it by name, in each of them."""
-    if optimizer.path != _DISTRIBUTED:
+    if optimizer.path != conventions.distributed.METADATA:
         return
     own = group.options.keys()
     for name, value in group.options.items():
@@ -84,7 +83,7 @@ def _absent(optimizer: OptimizerState, group: ParamGroup, alike: list[ParamGroup
     """What others have: a load sets flags to False, and the first rate is lost."""
     for name in sorted(_ADDED_SINCE - group.options.keys()):
         has = [plain(g.options[name]) for g in alike if name in g.options]
-        if optimizer.path == _DISTRIBUTED:
+        if optimizer.path == conventions.distributed.METADATA:
             continue  # told already
         if name == _FIRST_RATE:
             if has and scheduled == len(optimizer.groups):

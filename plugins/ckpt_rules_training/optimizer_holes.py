@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, OptimizerState, ParamState, Place, Problem, Rule, Severity, plain
+from ckpt_rules import Checkpoint, OptimizerState, ParamState, Place, Problem, Rule, Severity, conventions, plain
 from ckpt_rules_training.unused import explains_unused
 from ckpt_rules_training.words import count, inside, listed
 
 _ADAM = frozenset({"exp_avg", "exp_avg_sq"})
 _TORCHS_OWN = frozenset({"foreach", "maximize"})
 _LARGEST = "max_exp_avg_sq"
-_DISTRIBUTED = ".metadata"
 
 
 class IncompleteState(Rule):
@@ -94,7 +93,7 @@ def _without_state(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterato
     params = [p for g in optimizer.groups for p in g.params]
     held = {k for k, s in optimizer.states.items() if s.tensors or s.hidden or s.step is not None or s.odd}
     bare = [p for p in params if p not in held]
-    if optimizer.path == _DISTRIBUTED and all(isinstance(p, str) for p in params):
+    if optimizer.path == conventions.distributed.METADATA and all(isinstance(p, str) for p in params):
         return  # optimizer/untrained-parameter: there the load stops
     if not bare or len(bare) == len(params) or explains_unused(checkpoint, optimizer, len(bare)):
         return

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ckpt_rules import Opaque, TensorInfo, state_dicts
+from ckpt_rules import state_dicts
 
 _MOST = 5
-_MOST_BITS = 256
 
 
 def count(number: float, noun: str) -> str:
@@ -28,11 +27,4 @@ def inside(key: str, rest: str) -> str:
     return f"{key}.{rest}" if key else rest
 
 
-def shown(value: object) -> str:
-    """A stored value in a message: text in quotes, the rest as Python writes it, and not too much of it."""
-    if isinstance(value, TensorInfo | Opaque):
-        return state_dicts.described(value)
-    if isinstance(value, int) and value.bit_length() > _MOST_BITS:  # Python refuses to write out thousands of digits
-        return f"an integer of {value.bit_length():,} bits"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+shown = state_dicts.shown

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ckpt_rules import Checkpoint, FactUnavailable, Opaque, is_count
+from ckpt_rules import Checkpoint, FactUnavailable, Opaque, conventions, is_count
 
-FILE = "training_args.bin"
+FILE = conventions.state_files.ARGUMENTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, misspelling_of
-from ckpt_rules_training.words import shown
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, misspelling_of, state_dicts
 from ckpt_rules_transformers.arguments import Arguments, arguments
 from ckpt_rules_transformers.sharded import STATE
 
@@ -128,7 +127,7 @@ def _unknown(key: str, values: Mapping[object, object]) -> Problem:
 
 
 def _wrong(key: str, value: object, kind: _Kind) -> Problem:
-    said = "null" if value is None else shown(value)
+    said = "null" if value is None else state_dicts.shown(value)
     return Problem(
         message=f"{key} is {said} and must be {kind.wanted}: {kind.then}",
         place=Place(path=STATE, key=key),

@@ -28,14 +28,13 @@ from ckpt_rules import (
     TensorInfo,
     TrainingState,
     Weights,
+    conventions,
     find_weights,
     state_dicts,
 )
-from ckpt_rules_accelerate import fsdp, zero
-from ckpt_rules_deepspeed.masters import masters_of
-from ckpt_rules_deepspeed.pointers import pointers_of
-from ckpt_rules_peft.encoders import behind
-from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, inside
+from ckpt_rules_accelerate.public import SHARDED, fsdp, zero
+from ckpt_rules_deepspeed.public import masters_of, pointers_of
+from ckpt_rules_peft.public import CONFIG, WEIGHTS, adapters, behind, configuration, inside
 from ckpt_rules_transformers import progress
 from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
 from ckpt_rules_transformers.arguments import arguments
@@ -43,13 +42,13 @@ from ckpt_rules_transformers.modules import module_requirements, modules, weight
 from ckpt_rules_transformers.sharded import SCHEDULER as _SCHEDULER
 from ckpt_rules_transformers.sharded import STATE, fsdp_parts, is_sharded, requirements_of_sharded, zero_saves
 
-_OPTIMIZER, _SCALER = "optimizer.pt", "scaler.pt"
-_RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
+_OPTIMIZER, _SCALER = conventions.state_files.TRAINER_OPTIMIZER, conventions.state_files.SCALER
+_RNG = conventions.state_files.TRAINER_RNG
 _NAME = re.compile(r"checkpoint-(\d+)")
-_SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin)")
+_SHARD = conventions.weight_files.TRANSFORMERS_SHARD
 _OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
-_WHOLE = ("model.safetensors", "pytorch_model.bin")
+_WHOLE = conventions.weight_files.TRANSFORMERS
 _HEAD_NBYTES = 24
 _CERTAIN, _LIKELY = 95, 70
 _BOTH = frozenset({"resume", "load"})
@@ -72,10 +71,7 @@ class TransformersTrainer(Layout):
 
     name = "transformers-trainer"
     title = "transformers Trainer checkpoint"
-    own_loader: ClassVar[tuple[str, ...]] = (
-        "rng_state*.pth", "*.distcp", ".metadata", "*/*model_states.pt", "*/*optim_states.pt",
-        "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
-    )  # fmt: skip
+    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", *SHARDED)
     unread: ClassVar[tuple[str, ...]] = (ARGUMENTS, "generation_config.json")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
@@ -363,4 +359,4 @@ def _rng(checkpoint: Checkpoint, path: str) -> RngState:
 
 def _rng_files(checkpoint: Checkpoint) -> dict[int, str]:
     found = ((_RNG.fullmatch(e.path), e.path) for e in checkpoint.listing)
-    return {int(match[1]): path for match, path in found if match and match[1]}
+    return {int(match["rank"]): path for match, path in found if match and match["rank"]}

@@ -6,15 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Requirement, Weights, weights_of_components
+from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Requirement, Weights, conventions, weights_of_components
 
 FILE = "modules.json"
 CONFIG = "config_sentence_transformers.json"
 _BOTH = frozenset({"resume", "load"})
 _DIRECTORY = re.compile(r"\d{1,2}_[A-Z]\w*")
-_WEIGHTS = tuple(
-    f"{name}{index}" for index in ("", ".index.json") for name in ("model.safetensors", "pytorch_model.bin")
-)
+_WEIGHTS = tuple(f"{name}{index}" for index in ("", ".index.json") for name in conventions.weight_files.TRANSFORMERS)
 _OTHER_BACKENDS = frozenset({"onnx", "openvino"})
 _CONFIGURED, _WEIGHTED = ("Pooling", "Dense"), ("Dense",)
 
@@ -67,6 +65,6 @@ def module_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
             why = f"modules.json names this {module.kind} module, which can't be built without it"
             yield Requirement((f"{module.path}/config.json",), why, purposes=_BOTH)
         if module.kind in _WEIGHTED and _DIRECTORY.fullmatch(module.path):
-            names = (f"{module.path}/model.safetensors", f"{module.path}/pytorch_model.bin")
+            names = tuple(f"{module.path}/{name}" for name in conventions.weight_files.TRANSFORMERS)
             why = f"modules.json names this {module.kind} module, whose weights it holds"
             yield Requirement(names, why, purposes=_BOTH)

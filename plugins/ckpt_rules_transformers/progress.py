@@ -19,8 +19,7 @@ from ckpt_rules import (
     counter_faults,
     is_count,
 )
-from ckpt_rules_peft.layout import adapters, configuration
-from ckpt_rules_peft.resumed import starts_anew
+from ckpt_rules_peft.public import adapters, configuration, starts_anew
 from ckpt_rules_transformers.arguments import FILE, Arguments, arguments
 from ckpt_rules_transformers.sharded import STATE, contradictions_of_zero, is_epoch, updates_in
 

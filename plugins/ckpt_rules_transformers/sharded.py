@@ -6,17 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Requirement, is_count, saves_among
-from ckpt_rules_accelerate import zero
-from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
-from ckpt_rules_accelerate.needs import purposes_of
-from ckpt_rules_dcp.nodes import why_elsewhere
-from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
-from ckpt_rules_deepspeed.requirements import requirements_of
+from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Requirement, conventions, is_count, saves_among
+from ckpt_rules_accelerate.public import Parts, find_parts, first_paths, missing_parts, purposes_of, uncommitted, zero
+from ckpt_rules_dcp.public import why_elsewhere
+from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_inside
 from ckpt_rules_transformers.arguments import arguments
 
-STATE = "trainer_state.json"
-SCHEDULER = "scheduler.pt"
+STATE = conventions.state_files.TRAINER_STATE
+SCHEDULER = conventions.state_files.TRAINER_SCHEDULER
 _ABSURD = 1e300
 _ABSENT = {
     "model": "under FSDP the Trainer loads the model from it, and stops without it",
@@ -32,6 +29,7 @@ _BY_RANK = (
     'valid checkpoint"'
 )
 _NO_TAG = 'without a directory global_step* the Trainer stops with "Can\'t find a valid checkpoint"'
+_LATEST = conventions.pointers.DEEPSPEED
 _NO_LATEST = 'DeepSpeed finds no save without it, and the Trainer stops with "failed to resume from checkpoint"'
 _NO_OWN_SCHEDULER = "DeepSpeed keeps no scheduler here, and the Trainer stops with FileNotFoundError"
 
@@ -39,14 +37,14 @@ _NO_OWN_SCHEDULER = "DeepSpeed keeps no scheduler here, and the Trainer stops wi
 def fsdp_parts(checkpoint: Checkpoint) -> Parts:
     """Models and optimizers of FSDP; nothing where it took no part. The Trainer alone writes no `optimizer.bin`."""
     parts = checkpoint.fact(find_parts)
-    others = checkpoint.listing.has_file("optimizer.pt") or checkpoint.fact(zero_saves)
+    others = checkpoint.listing.has_file(conventions.state_files.TRAINER_OPTIMIZER) or checkpoint.fact(zero_saves)
     return parts if parts.are_any or not others else Parts()
 
 
 def zero_saves(checkpoint: Checkpoint) -> tuple[Saved, ...]:
     """DeepSpeed's save: the one that `latest` names, or the newest; one without files where its directory is gone."""
     tags = saves_among(saved.folder.rstrip("/") for saved in checkpoint.fact(saves_inside))
-    latest = checkpoint.files.small_text("latest")
+    latest = checkpoint.files.small_text(_LATEST)
     if not tags and not saves_among([latest or ""]) and not checkpoint.listing.has_file("zero_to_fp32.py"):
         return ()
     tag = latest if latest in tags or (latest and not tags) else next(reversed(tags), _tag_of(checkpoint))
@@ -70,8 +68,8 @@ def requirements_of_sharded(checkpoint: Checkpoint) -> tuple[Requirement, ...] |
 
 
 def _of_zero(checkpoint: Checkpoint, saves: tuple[Saved, ...]) -> Iterator[Requirement]:
-    if checkpoint.files.small_text("latest") is None and checkpoint.listing.get("latest") is None:
-        yield Requirement(("latest",), _NO_LATEST)
+    if checkpoint.files.small_text(_LATEST) is None and checkpoint.listing.get(_LATEST) is None:
+        yield Requirement((_LATEST,), _NO_LATEST)
     if not checkpoint.fact(saves_inside):
         yield Requirement((f"{saves[0].folder}*",), _NO_TAG)
         return

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, FactUnavailable, Weights
+from ckpt_rules import Checkpoint, FactUnavailable, Weights, conventions
 from ckpt_rules_weights.architectures import is_draft
 from ckpt_rules_weights.expected_names import EXPERT, Expectation, Wanted, expectation
 from ckpt_rules_weights.quantised import is_quantised
@@ -17,9 +17,8 @@ _LOADED = re.compile(r"(?:model|pytorch_model)(?:[.-][\w.-]+)?\.(?:safetensors|b
 _FUSED = frozenset(
     {"qkv_proj", "gate_up_proj", "W_pack", "Wqkv", "c_attn", "query_key_value", "w13_weight", "qkv", "wqkv"}
 )
-_INSIDE = re.compile(
-    r"(?:base_layer|modules_to_save\.default|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
-)
+_WRAPPERS = (conventions.wrappers.COMPILED, conventions.wrappers.CHECKPOINTED, conventions.wrappers.FSDP)
+_INSIDE = re.compile(rf"(?:base_layer\.|modules_to_save\.default\.|{'|'.join(map(re.escape, _WRAPPERS))})")
 _PROBES, _SAMPLED = 12, 500
 _FEW = 3
 

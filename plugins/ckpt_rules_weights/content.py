@@ -15,15 +15,14 @@ from ckpt_rules import (
     Problem,
     Rule,
     WeightFile,
+    conventions,
     expected_format,
     hollow_saves,
 )
 
 _FLAT = "_flat_param"
 _SHOWN = 5
-_FORMATS = frozenset({
-    ".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".distcp", ".h5", ".keras", ".gguf", ".npz", ".msgpack", ".ocdbt",
-})  # fmt: skip
+_FORMATS = conventions.suffixes.WEIGHTS | {".gguf", ".ocdbt"}
 _FORMATS_OF_OTHERS = _FORMATS | {
     ".gz", ".joblib", ".keras", ".mar", ".model", ".nemo", ".npy", ".onnx", ".p", ".pickle", ".pkl", ".pt2", ".tflite", ".zip",
 }  # fmt: skip

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, WeightFile
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, WeightFile, conventions
 from ckpt_rules_weights.absent_names import absent_names, resumes_by_itself
 
+wrappers = conventions.wrappers
 _WRAPPERS = (
-    ("_orig_mod.", "torch.compile"),
-    ("_fsdp_wrapped_module.", "FSDP"),
-    ("_checkpoint_wrapped_module.", "activation checkpointing"),
-    ("_flat_param", "FSDP, flattened"),
+    (wrappers.COMPILED, "torch.compile"),
+    (wrappers.FSDP, "FSDP"),
+    (wrappers.CHECKPOINTED, "activation checkpointing"),
+    (wrappers.FLAT_PARAMETER, "FSDP, flattened"),
     ("base_model.model.base_model.model.", "PEFT, applied twice"),
 )
 
 # What loops wrap their model in before they load a training state into it, or strip by themselves.
-_WRAPPED_AGAIN = ("_orig_mod.", "module.")
+_WRAPPED_AGAIN = (wrappers.COMPILED, wrappers.DATA_PARALLEL)
 
 
 class WrapperPrefix(Rule):
@@ -80,10 +81,10 @@ def _wrappers_in(file: WeightFile) -> tuple[Counter[tuple[str, str]], dict[str, 
             if part in name:
                 found[part, wrapper] += 1
                 example.setdefault(part, name)
-    plain = [n for n in file.tensors if not n.removeprefix("_orig_mod.").startswith("module.")]
+    plain = [n for n in file.tensors if not n.removeprefix(wrappers.COMPILED).startswith(wrappers.DATA_PARALLEL)]
     if file.tensors and not plain:
-        found["module.", "data parallel"] = len(file.tensors)
-        example["module."] = next(iter(file.tensors))
+        found[wrappers.DATA_PARALLEL, "data parallel"] = len(file.tensors)
+        example[wrappers.DATA_PARALLEL] = next(iter(file.tensors))
     return found, example
 
 

@@ -9,10 +9,20 @@ from pathlib import PurePosixPath
 
 from pydantic import Field
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, WeightIndex, Weights, is_count
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Place,
+    Problem,
+    Rule,
+    Severity,
+    WeightIndex,
+    Weights,
+    conventions,
+    is_count,
+)
 
 _SHOWN = 5
-_NUMBERED = re.compile(r".+-\d{2,6}-of-\d{2,6}\.\w+")
 
 
 def _indexed(checkpoint: Checkpoint) -> list[tuple[Weights, WeightIndex]]:
@@ -152,7 +162,9 @@ class Unindexed(Rule):
 def _strays(weights: Weights, index: WeightIndex) -> Iterator[Problem]:
     counts = {m[1] for n in weights.expected if (m := re.search(r"-of-(\d+)\.", n))}
     for file in weights.unindexed:
-        own = bool(_NUMBERED.fullmatch(file.path)) and any(f"-of-{c}." in file.path for c in counts)
+        own = bool(conventions.weight_files.SHARD.fullmatch(file.path)) and any(
+            f"-of-{c}." in file.path for c in counts
+        )
         what = f"a shard of the same family, with {len(file.tensors):,} tensors," if own else "the file"
         yield Problem(
             message=f"{what} is not named in {index.path}, so it is not loaded",
@@ -250,7 +262,7 @@ class DuplicateTensor(Rule):
         if (
             len(weights.files) > 1
             and weights.index is None
-            and not all(map(_NUMBERED.fullmatch, (f.path for f in weights.files)))
+            and not all(map(conventions.weight_files.SHARD.fullmatch, (f.path for f in weights.files)))
         ):
             raise FactUnavailable("files with names of their own may hold models of their own")
         if len(set().union(*(f.tensors for f in weights.files))) == sum(len(f.tensors) for f in weights.files):

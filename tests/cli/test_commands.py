@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ckpt_rules.inspection import Inspection
+from ckpt_rules.inspection.model import Inspection
 
 
 class TestInspect:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ckpt_rules import Layout, Match, UsageError, inspect, newest_checkpoint, verify
-from ckpt_rules.facts.files import file_saves_among, mixed_saves_among, saves_among
+from ckpt_rules.conventions.saves import file_saves_among, mixed_saves_among, saves_among
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.runs import checkpoints_in, runs_in

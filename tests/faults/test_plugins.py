@@ -13,7 +13,7 @@ from ckpt_rules import FactUnavailable, Match, Problem, Severity, Status, Verdic
 from ckpt_rules.cli import main
 from ckpt_rules.engine import MAX_PROBLEMS, MAX_TEXT
 from ckpt_rules.engine import run as run_over
-from ckpt_rules.inspection import inspect_checkpoint
+from ckpt_rules.inspection.inspecting import inspect_checkpoint
 from ckpt_rules.layout import Layout
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.ruleset.resolved import Ignore, Origin

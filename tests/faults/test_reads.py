@@ -12,7 +12,7 @@ from ckpt_rules import Severity, UsageError, Verdict, newest_checkpoint
 from ckpt_rules.api import load_ruleset
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.engine import run
-from ckpt_rules.inspection import inspect_checkpoint
+from ckpt_rules.inspection.inspecting import inspect_checkpoint
 from ckpt_rules.limits import Limits
 from ckpt_rules.reporters.text import render
 from ckpt_rules.runs import checkpoints_in

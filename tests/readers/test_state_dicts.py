@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler
 
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.tensors import JsonFile, Opaque, ReadProblem, TensorInfo
-from ckpt_rules.readers.state_dicts import parts as state_dicts
+from ckpt_rules.readers import state_dicts
 from ckpt_rules.readers.torch.file import read_torch_file
 from ckpt_rules.storage import LocalStorage
 

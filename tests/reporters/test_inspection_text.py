@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ckpt_rules.inspection import (
+from ckpt_rules.inspection.model import (
     FilesSummary,
     Inspection,
     ModelSummary,

@@ -66,6 +66,7 @@ def unpickle(  # noqa: PLR0913 - a stretch of bytes, what is made of it, and wha
     """
     budget = budget or Budget()
     machine = made(data, builder, stream, start, budget)
+    machine.run_inner = _run_inner
     value = None
     problems = []
     readable = ended = False
@@ -110,6 +111,20 @@ def _as_called(ref: GlobalRef, machine: Machine, start: int) -> GlobalRef:
     called, given = (known.called, known.given) if known else (ref.reached, ref.reached)
     network = not given and ref.dotted in machine.networks
     return ref._replace(offset=ref.offset - start, called=called, given=given, network=network)
+
+
+def _run_inner(machine: Machine) -> None:
+    """Step over a pickle that lies in the middle of this one, and note what it asks for."""
+    budget, start = machine.budget, machine.pos
+    budget.room, room = machine.room, budget.room
+    inner = unpickle(machine.data, machine.builder, stream=machine.stream, budget=budget, start=start)
+    machine.room, budget.room = budget.room, room
+    machine.inner.extend(g._replace(offset=g.offset + start) for g in inner.globals)
+    machine.enclosed.extend(inner.enclosed)
+    if not inner.readable:
+        fault = inner.problems[-1].message if inner.problems else "a pickle inside of it breaks"
+        raise Ended(fault) if inner.ended else FormatError(fault)
+    machine.pos = inner.end
 
 
 @contextmanager

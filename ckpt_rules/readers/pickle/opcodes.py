@@ -298,7 +298,7 @@ def _build(m: Machine) -> None:
         if type(state) is dict and "_parameters" in state and "_modules" in state:
             m.networks.add(target.type)
         if target.type == WRAPPER and not skip_array(m, target):
-            m.run_inner()
+            m.run_inner(m)
     elif id(target) not in m.ordered or not isinstance(state, dict):
         # OrderedDict and the like have attributes, a plain dict has none.
         raise FormatError(f"a state is set in a {type(target).__name__}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -45,7 +45,8 @@ class Pickle:
 
     def known(self, locate: Callable[[str], object]) -> Repeated | None:
         """What the same pickle held before, in a file with the same storages and bytes at the same places."""
-        for before in self._budget.repeated.get(self._key, ()) if self._key else ():
+        kept: Iterable[Repeated] = self._budget.repeated.get(self._key, ()) if self._key else ()
+        for before in kept:
             storages = all(locate(key) == place for key, place in before.stored.items())
             if storages and all(self._source(at, len(data)) == data for at, data in before.read):
                 return replace(before, root=self._root, result=_renamed(before, self._root))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from typing import Any, Protocol, Self, cast
 
 from ckpt_rules.errors import FormatError
@@ -127,11 +127,15 @@ class Machine:
         "protocol",
         "refused",
         "room",
+        "run_inner",
         "size",
         "stack",
         "stream",
         "under",
     )
+
+    run_inner: Callable[[Machine], None]
+    """Steps over a pickle that lies in the middle of this one; set by whoever runs the machine, for it runs that one too."""
 
     def __init__(self, data: bytes, builder: Builder, stream: str, start: int, budget: Budget) -> None:
         self.data, self.size, self.pos, self.at = data, len(data), start, start
@@ -227,20 +231,6 @@ class Machine:
         if value is UNSET:
             raise FormatError(f"the pickle {self.stream} asks for value {index:,}, which was never stored")
         self.stack.append(value)
-
-    def run_inner(self) -> None:
-        """Step over a pickle that lies in the middle of this one, and note what it asks for."""
-        from ckpt_rules.readers.pickle.machine import unpickle
-
-        self.budget.room, room = self.room, self.budget.room
-        inner = unpickle(self.data, self.builder, stream=self.stream, budget=self.budget, start=self.pos)
-        self.room, self.budget.room = self.budget.room, room
-        self.inner.extend(g._replace(offset=g.offset + self.pos) for g in inner.globals)
-        self.enclosed.extend(inner.enclosed)
-        if not inner.readable:
-            fault = inner.problems[-1].message if inner.problems else "a pickle inside of it breaks"
-            raise Ended(fault) if inner.ended else FormatError(fault)
-        self.pos = inner.end
 
     def refuse(self, what: str) -> None:
         """Note what torch's weights-only loader does not do, though other unpicklers do: the first is enough."""

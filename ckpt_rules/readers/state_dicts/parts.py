@@ -26,6 +26,7 @@ from ckpt_rules.facts.training import (
 from ckpt_rules.readers.state_dicts.kinds import optimizer_kind, scheduler_kind
 from ckpt_rules.readers.state_dicts.random_states import Head, faults_of
 from ckpt_rules.readers.state_dicts.resemblance import OPTIMIZER, SCALER, SCHEDULER, resemblance
+from ckpt_rules.readers.state_dicts.words import described, join
 
 _MOST_NESTED = 4
 _SOURCES = {"python": ("python", "random"), "numpy": ("numpy", "np"), "torch": ("torch", "cpu"), "cuda": ("cuda",)}
@@ -139,31 +140,6 @@ def config_file(file: JsonFile) -> ModelConfig:
         message = f"{file.path} holds {described(file.value)}, not a dictionary"
         raise FactUnavailable(message, path=file.path, blocked=True)
     return ModelConfig(file.path, "", file.value)
-
-
-def join(key: str, rest: str) -> str:
-    """A key inside a key; '' stands for the whole file."""
-    return f"{key}.{rest}" if key else rest
-
-
-def described(value: object) -> str:
-    """What a value is, in a few words."""
-    match value:
-        case None | bool():
-            return str(value)
-        case Opaque():
-            return f"a pickled object of the class {value.type}"
-        case TensorInfo():
-            return f"a {value.dtype} tensor of shape {list(value.shape)}"
-        case str():
-            return "text"
-        case int() | float():
-            return "a number"
-        case list() | tuple():
-            return f"a list of {len(value):,}"
-        case Mapping():
-            return "a dictionary"
-    return f"a value of type {type(value).__name__}"
 
 
 def _only(

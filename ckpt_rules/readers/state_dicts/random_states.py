@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
 from ckpt_rules.facts.training import TORCH_STATE_BYTES, RngFault
 from ckpt_rules.readers.state_dicts.resemblance import RANDOM, resemblance
+from ckpt_rules.readers.state_dicts.words import described, join
 
 _PYTHON_PARTS, _PYTHON_NUMBERS = 3, 625
 _PYTHON_VERSIONS = (2, 3)
@@ -56,14 +57,14 @@ def _in_dictionary(
     for name, source in needed.items():
         if name not in value:
             sentence = f"is missing, where the state of {source}'s generator belongs"
-            yield RngFault(_join(key, name), sentence, stops=stops)
+            yield RngFault(join(key, name), sentence, stops=stops)
     for name, state in ((str(n), s) for n, s in value.items()):
         generator = needed.get(name) or _source(name)
         fault = _fault(generator, state, sure=name in needed) if generator else None
         if not fault and head and needed.get(name) == "torch" and isinstance(state, TensorInfo):
             fault = _bounds_fault(head(state))
         if fault:
-            yield RngFault(_join(key, name), fault, stops=True)
+            yield RngFault(join(key, name), fault, stops=True)
 
 
 def _source(name: str) -> str | None:
@@ -84,12 +85,12 @@ def _fault(source: str, value: object, *, sure: bool) -> str | None:
 
 def _python_fault(value: object, *, sure: bool) -> str | None:
     if not isinstance(value, list | tuple) or isinstance(value, TensorInfo):
-        return f"is {_described(value)}, where the state of python's generator belongs" if sure else None
+        return f"is {described(value)}, where the state of python's generator belongs" if sure else None
     if len(value) != _PYTHON_PARTS:
         return f"has {len(value):,} parts, where a state of python's generator has 3" if sure else None
     version, numbers, last = value
     if not isinstance(numbers, list | tuple) or isinstance(numbers, TensorInfo):
-        return f"holds {_described(numbers)}, where the 625 numbers of python's generator belong" if sure else None
+        return f"holds {described(numbers)}, where the 625 numbers of python's generator belong" if sure else None
     if not sure and version not in _PYTHON_VERSIONS and len(numbers) != _PYTHON_NUMBERS:
         return None
     if version not in _PYTHON_VERSIONS:
@@ -111,7 +112,7 @@ def _is_whole(value: object, *, below: int) -> bool:
 
 def _shown(value: object) -> str:
     """A small value as it is, another in words."""
-    return repr(value)[:40] if isinstance(value, int | float | str | None) else _described(value)
+    return repr(value)[:40] if isinstance(value, int | float | str | None) else described(value)
 
 
 def _numpy_fault(value: object, *, sure: bool) -> str | None:
@@ -121,14 +122,14 @@ def _numpy_fault(value: object, *, sure: bool) -> str | None:
     if isinstance(value, Opaque):
         return None
     if not isinstance(value, list | tuple) or isinstance(value, TensorInfo):
-        return f"is {_described(value)}, where the state of numpy's generator belongs" if sure else None
+        return f"is {described(value)}, where the state of numpy's generator belongs" if sure else None
     if not value or value[0] != "MT19937":
         return "does not begin with 'MT19937', as numpy's state does" if sure else None
     if len(value) > 1 and not isinstance(value[1], Opaque | list | tuple):
         return f"holds {_shown(value[1])}, where the 624 numbers of numpy's generator belong"
     held = value[1] if len(value) > 1 else ()
     if isinstance(held, TensorInfo) and held.shape != (_NUMPY_NUMBERS,):
-        return f"holds {_described(held)}, where the 624 numbers of numpy's generator belong"
+        return f"holds {described(held)}, where the 624 numbers of numpy's generator belong"
     numbers = _length(held)
     if numbers is not None and numbers != _NUMPY_NUMBERS:
         return f"holds {numbers:,} numbers, where the state of numpy's generator has 624"
@@ -177,7 +178,7 @@ def _torch_fault(value: object, *, gpu: bool, sure: bool) -> str | None:
         return next((f for t in tensors if (f := _bytes_fault(t, gpu=True))), None)
     if isinstance(value, TensorInfo):
         return _bytes_fault(value, gpu=gpu or not sure)
-    return f"is {_described(value)}, where the state of torch's generator belongs" if sure else None
+    return f"is {described(value)}, where the state of torch's generator belongs" if sure else None
 
 
 def _bytes_fault(tensor: TensorInfo, *, gpu: bool) -> str | None:
@@ -187,7 +188,7 @@ def _bytes_fault(tensor: TensorInfo, *, gpu: bool) -> str | None:
     right = size >= _LEAST_OF_GPU if gpu else size in TORCH_STATE_BYTES
     if tensor.dtype == "uint8" and right:
         return None
-    return f"is {_described(tensor)}, where {wanted} belongs"
+    return f"is {described(tensor)}, where {wanted} belongs"
 
 
 def _bounds_fault(head: bytes) -> str | None:
@@ -201,13 +202,3 @@ def _bounds_fault(head: bytes) -> str | None:
             "of its generator"
         )
     return None
-
-
-def _described(value: object) -> str:
-    from ckpt_rules.readers.state_dicts.parts import described
-
-    return described(value)
-
-
-def _join(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name

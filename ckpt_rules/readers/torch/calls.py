@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from math import prod
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ckpt_rules.errors import FormatError
 from ckpt_rules.facts.tensors import Opaque, TensorInfo
 from ckpt_rules.readers.pickle.plain_objects import CONSTRUCTORS, CantTell, Constructor
 from ckpt_rules.readers.pickle.stack import Global
 from ckpt_rules.readers.torch.types import MAX_SIZE, NBYTES, as_tuple, dtype_of, is_size, measure
-
-if TYPE_CHECKING:
-    from ckpt_rules.readers.torch.objects import TorchBuilder
 
 LOCATION = re.compile(r"[a-z_]+(?::(?:0|[1-9][0-9]*))?")
 _DIFFERENTIABLE = re.compile("b?float|complex")
@@ -31,6 +28,20 @@ class Named(str):
     """A device or a layout: text for whoever reads it here, no text for what a pickle passes it to."""
 
     __slots__ = ()
+
+
+class Builder(Protocol):
+    """What these functions ask of whoever builds the values of a torch file."""
+
+    def build(self, function: object, args: tuple[object, ...]) -> object:
+        """The inert value of a call."""
+        ...
+
+    def tensor(
+        self, storage: object, first: object, shape: object, stride: object, dtype: str | None = None
+    ) -> TensorInfo:
+        """A strided view of a storage; `first` counts elements."""
+        ...
 
 
 def _with_grad(tensor: object, requires_grad: object) -> TensorInfo:
@@ -68,19 +79,19 @@ def _with_state(tensor: object, state: object) -> object:
     return tensor
 
 
-def _tensor(builder: TorchBuilder, storage: object, first: object, shape: object, stride: object) -> TensorInfo:
+def _tensor(builder: Builder, storage: object, first: object, shape: object, stride: object) -> TensorInfo:
     return builder.tensor(storage, first, shape, stride)
 
 
 def _tensor_v2(
-    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
+    builder: Builder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
     metadata: object = None,
 ) -> TensorInfo:  # fmt: skip
     return _with_metadata(_with_grad(builder.tensor(storage, first, shape, stride), grad), metadata)
 
 
 def _tensor_v3(
-    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
+    builder: Builder, storage: object, first: object, shape: object, stride: object, grad: object, hooks: object,
     dtype: object, metadata: object = None,
 ) -> TensorInfo:  # fmt: skip
     tensor = _with_grad(builder.tensor(storage, first, shape, stride, dtype_of(dtype)), grad)
@@ -92,7 +103,7 @@ def _tensor_v3(
 
 
 def _quantised(
-    builder: TorchBuilder, storage: object, first: object, shape: object, stride: object, quantizer: object,
+    builder: Builder, storage: object, first: object, shape: object, stride: object, quantizer: object,
     grad: object, hooks: object,
 ) -> TensorInfo:  # fmt: skip
     tensor = _with_grad(builder.tensor(storage, first, shape, stride), grad)
@@ -122,22 +133,22 @@ def _fit_channels(shape: tuple[int, ...], parameters: list[object]) -> bool:
     return counts == [shape[axis]] * len(counts)
 
 
-def _parameter(builder: TorchBuilder, data: object = None, grad: object = True) -> object:
+def _parameter(builder: Builder, data: object = None, grad: object = True) -> object:
     if data is None:
         raise CantTell
     # The data of a tensor subclass are an object of its own.
     return data if isinstance(data, Opaque) else _with_grad(data, grad)
 
 
-def _rebuilt_parameter(builder: TorchBuilder, data: object, grad: object, hooks: object) -> object:
+def _rebuilt_parameter(builder: Builder, data: object, grad: object, hooks: object) -> object:
     return _parameter(builder, data, grad)
 
 
-def _parameter_with_state(builder: TorchBuilder, data: object, grad: object, hooks: object, state: object) -> object:
+def _parameter_with_state(builder: Builder, data: object, grad: object, hooks: object, state: object) -> object:
     return _with_state(_parameter(builder, data, grad), state)
 
 
-def _from_type(builder: TorchBuilder, function: object, kind: object, args: object, state: object) -> object:
+def _from_type(builder: Builder, function: object, kind: object, args: object, state: object) -> object:
     if type(args) is not tuple or not isinstance(kind, Global):
         raise TypeError
     tensor = builder.build(function, args)
@@ -151,7 +162,7 @@ def _takes_any_state(kind: Global) -> bool:
     return kind.module.partition(".")[0] != "torch" or kind.module.startswith("torch.distributed._shard.")
 
 
-def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:
+def _meta(builder: Builder, dtype: object, shape: object, stride: object, grad: object) -> TensorInfo:
     sizes, steps = as_tuple(shape), as_tuple(stride)
     name, geometry = dtype_of(dtype), measure(sizes, steps)
     if name.startswith(_QUANTISED):
@@ -159,22 +170,22 @@ def _meta(builder: TorchBuilder, dtype: object, shape: object, stride: object, g
     return _with_grad(TensorInfo(name, geometry.sizes, geometry.numel * NBYTES[name]), grad)
 
 
-def _from_cpu(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> TensorInfo:
+def _from_cpu(builder: Builder, data: object, dtype: object, device: object, grad: object) -> TensorInfo:
     if type(data) is not TensorInfo or not isinstance(device, str) or dtype_of(dtype).startswith(_QUANTISED):
         raise TypeError
     return _with_grad(data._replace(dtype=dtype_of(dtype)), grad)
 
 
-def _from_numpy(builder: TorchBuilder, data: object, dtype: object, device: object, grad: object) -> object:
+def _from_numpy(builder: Builder, data: object, dtype: object, device: object, grad: object) -> object:
     raise CantTell if isinstance(data, Opaque) else TypeError
 
 
-def _nested(builder: TorchBuilder, buffer: object, sizes: object, strides: object, offsets: object) -> object:
+def _nested(builder: Builder, buffer: object, sizes: object, strides: object, offsets: object) -> object:
     raise CantTell if {type(part) for part in (buffer, sizes, strides, offsets)} == {TensorInfo} else TypeError
 
 
 def _wrapper(
-    builder: TorchBuilder, kind: object, dtype: object, shape: object, stride: object, first: object, layout: object,
+    builder: Builder, kind: object, dtype: object, shape: object, stride: object, first: object, layout: object,
     device: object, grad: object,
 ) -> object:  # fmt: skip
     if type(kind) is not Global or not isinstance(device, str) or type(grad) is not bool or layout not in _LAYOUTS:
@@ -183,7 +194,7 @@ def _wrapper(
     raise CantTell
 
 
-def _sparse(builder: TorchBuilder, layout: object, data: object) -> TensorInfo:
+def _sparse(builder: Builder, layout: object, data: object) -> TensorInfo:
     """A sparse tensor by its dense shape; its bytes are those of indices and values."""
     parts = as_tuple(data)
     tensors = [part for part in parts if type(part) is TensorInfo]
@@ -214,21 +225,21 @@ def _fit_coordinates(sizes: tuple[int, ...], indices: tuple[int, ...], values: t
     return count == values[0] and len(sizes) == sparse + len(values) - 1 and sizes[sparse:] == values[1:]
 
 
-def _device(builder: TorchBuilder, kind: object, index: object = None) -> str:
+def _device(builder: Builder, kind: object, index: object = None) -> str:
     name = str(kind) if index is None else f"{kind}:{index}"
     if type(kind) is not str or not LOCATION.fullmatch(name):
         raise FormatError(f"{name!r:.40} is no device")
     return Named(name)
 
 
-def _size(builder: TorchBuilder, sizes: object = ()) -> tuple[object, ...]:
+def _size(builder: Builder, sizes: object = ()) -> tuple[object, ...]:
     numbers = [int(n) for n in as_tuple(sizes) if isinstance(n, int) and -MAX_SIZE <= n <= MAX_SIZE]
     if len(numbers) < len(as_tuple(sizes)):
         raise TypeError
     return tuple(numbers)
 
 
-def _layout(builder: TorchBuilder, name: object) -> str:
+def _layout(builder: Builder, name: object) -> str:
     if type(name) is not str or name not in _LAYOUTS:
         raise TypeError
     return Named(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ckpt_rules import UsageError, verify
-from ckpt_rules.facts.files import saves_before
+from ckpt_rules.conventions.saves import saves_before
 from ckpt_rules.testing import build_plain_torch
 from ckpt_rules_previous.progress import ProgressWentBack
 from ckpt_rules_previous.tensors import TensorSet

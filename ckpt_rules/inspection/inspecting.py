@@ -1,145 +1,33 @@
-"""What a checkpoint is, as plain data: layout, progress, optimizer, weights, and where training will start again."""
+"""Sums a checkpoint up, part by part."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from ckpt_rules import __version__
 from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import EntryKind, Root, RootKind
 from ckpt_rules.facts.training import SchedulerState
-from ckpt_rules.finding import Severity, Text, Value
+from ckpt_rules.finding import Severity
+from ckpt_rules.inspection.model import (
+    FilesSummary,
+    Inspection,
+    Model,
+    ModelSummary,
+    OptimizerSummary,
+    ProgressSummary,
+    ResumeSummary,
+    RngSummary,
+    ScalerSummary,
+    SchedulerSummary,
+    WeightsSummary,
+)
 from ckpt_rules.opening import layout_summary
 from ckpt_rules.plugin import crash_of
-from ckpt_rules.report import LayoutSummary, Notice
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FilesSummary(_Model):
-    """Everything that lies in the directory."""
-
-    count: int = Field(description="Regular files, links followed.")
-    nbytes: int = Field(description="Their bytes together.")
-    truncated: Text | None = Field(default=None, description="Why not everything was listed.")
-
-
-class ProgressSummary(_Model):
-    """How far training got. Batches are forward passes, updates are optimizer updates."""
-
-    epoch: int | None = Field(description="1-based: the epoch under way, or the last one where `complete`.")
-    step: int | None = Field(description="Batches done in the epoch under way; 0 where it is complete.")
-    total_batches: int | None = Field(description="Batches per epoch.")
-    complete: bool = Field(description="Whether the epoch is complete.")
-    fraction: float | None = Field(description="How much of the epoch is done, 0 to 1.")
-    global_step: int | None = Field(description="The trainer's own global counter.")
-    accumulation: int = Field(description="Batches per optimizer update.")
-    batches_done: int | None = Field(description="Batches since the start of training.")
-    expected_updates: int | None = Field(description="Optimizer updates that the counters imply.")
-    planned_epochs: int | None
-    planned_updates: int | None
-    notes: tuple[Text, ...] = Field(description="How counters were read that could be read in several ways.")
-
-
-class ResumeSummary(_Model):
-    """Where training will start again."""
-
-    sentence: Text
-    epoch: int | None = Field(description="The 1-based epoch that starts or goes on.")
-    skipped: int = Field(description="Batches of that epoch that are passed over, from its first.")
-    trained: int | None = Field(description="Batches of that epoch that remain.")
-    from_update: int | None = Field(description="Optimizer updates already made.")
-
-
-class OptimizerSummary(_Model):
-    """The optimizer's state."""
-
-    path: Text
-    key: Text
-    kind: Text = Field(description="What its state looks like.")
-    groups: int = Field(description="Parameter groups.")
-    parameters: int = Field(description="Parameters in those groups.")
-    states: int = Field(description="Parameters that it keeps state for.")
-    updates: int | None = Field(description="Updates made: the most that any parameter has had.")
-    lrs: tuple[Value, ...] = Field(description="The learning rate of each group, as stored.")
-
-
-class SchedulerSummary(_Model):
-    """The learning-rate scheduler's state, as stored."""
-
-    path: Text
-    key: Text
-    kind: Text
-    last_epoch: Value = Field(description="Scheduler steps done, in whatever unit it is stepped.")
-    last_lr: tuple[Value, ...] = Field(description="The rate it set last, one for each group.")
-    base_lrs: tuple[Value, ...] = Field(description="The rates it started from.")
-
-
-class ScalerSummary(_Model):
-    """The gradient scaler's state, as stored."""
-
-    path: Text
-    key: Text
-    enabled: bool
-    scale: Value
-    growth_tracker: Value
-
-
-class RngSummary(_Model):
-    """State of the random-number generators."""
-
-    path: Text
-    key: Text
-    sources: tuple[Text, ...] = Field(description="Of python, numpy, torch, cuda.")
-
-
-class ModelSummary(_Model):
-    """What the configuration says of the model, as stored."""
-
-    path: Text
-    key: Text
-    model_type: Value = None
-    architectures: Value = None
-
-
-class WeightsSummary(_Model):
-    """The weights that a loader would take."""
-
-    files: tuple[Text, ...]
-    index: Text | None = Field(description="The file that says which shard holds what.")
-    tensors: int
-    parameters: int = Field(description="Elements of all tensors, buffers included.")
-    nbytes: int = Field(description="Their bytes.")
-    dtypes: dict[Text, int] = Field(description="Elements of each dtype, most first.")
-    others: tuple[Text, ...] = Field(description="Weight files that the loader passes over.")
-
-
-class Inspection(_Model):
-    """What `ckpt-rules inspect` prints. A part that can't be had is null, and `unavailable` says why."""
-
-    schema_version: Literal[1] = 1
-    tool_version: str
-    checkpoint: Text = Field(description="The checkpoint's path, as it was given.")
-    layout: LayoutSummary
-    files: FilesSummary
-    progress: ProgressSummary | None = None
-    resume: ResumeSummary | None = None
-    optimizer: OptimizerSummary | None = None
-    scheduler: SchedulerSummary | None = None
-    schedulers: tuple[SchedulerSummary, ...] = Field(default=(), description="Each of them, where there are several.")
-    scaler: ScalerSummary | None = None
-    rng: RngSummary | None = None
-    model: ModelSummary | None = None
-    weights: WeightsSummary | None = None
-    unavailable: dict[str, Text] = Field(description="Part -> why it can't be had.")
-    notices: tuple[Notice, ...] = Field(default=(), description="Plugins that failed; the answer may be wrong for it.")
+from ckpt_rules.report import Notice
+from ckpt_rules.version import __version__
 
 
 def inspect_checkpoint(checkpoint: Checkpoint, notices: Sequence[Notice] = ()) -> Inspection:
@@ -269,7 +157,7 @@ def _weights(checkpoint: Checkpoint) -> WeightsSummary:
     )
 
 
-_PARTS: dict[str, Callable[[Checkpoint], _Model | tuple[_Model, ...]]] = {
+_PARTS: dict[str, Callable[[Checkpoint], Model | tuple[Model, ...]]] = {
     "progress": _progress,
     "resume": _resume,
     "optimizer": _optimizer,

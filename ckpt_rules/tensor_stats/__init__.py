@@ -1,0 +1,1 @@
+"""The values of every tensor of a checkpoint, as plain data."""

@@ -1,0 +1,3 @@
+"""The version of ckpt-rules."""
+
+__version__ = "0.1.0"
