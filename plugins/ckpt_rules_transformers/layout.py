@@ -72,6 +72,7 @@ class TransformersTrainer(Layout):
 
     name = "transformers-trainer"
     title = "transformers Trainer checkpoint"
+    loads_as_configured = True
     own_loader: ClassVar[tuple[str, ...]] = (
         "rng_state*.pth", "*.distcp", ".metadata", "*/*model_states.pt", "*/*optim_states.pt",
         "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
