@@ -52,6 +52,7 @@ class BrokenOrbaxItem(Rule):
 
     id = "weights/broken-orbax-item"
     tags = frozenset({"load", "resume"})
+    applies_to = frozenset({"orbax"})
 
     blocks: int = Field(
         default=20_000,
@@ -62,8 +63,6 @@ class BrokenOrbaxItem(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file, or array of which something is missing."""
-        if checkpoint.layout.name != "orbax":
-            raise FactUnavailable("it is no Orbax checkpoint")
         items = item_folders(checkpoint)
         stores = [store_of(checkpoint, folder) for folder in sorted({*items, *zarr_folders(checkpoint)})]
         listed = checkpoint.listing.files(MANIFEST)

@@ -87,14 +87,6 @@ class Ultralytics(Dialect):
             plan=ResumePlan(sentence, epoch + 1),
         )
 
-    def stripped(self, checkpoint: Checkpoint) -> str:
-        """The path of a file that was stripped; FactUnavailable where there is none."""
-        path = self.path(checkpoint)
-        values = checkpoint.contents(path)
-        if isinstance(values, Mapping) and is_stripped(TrainingState(path, values)):
-            return path
-        raise FactUnavailable("nothing was stripped")
-
 
 def _tensors(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, TensorInfo]]:
     """Parameters and buffers of a pickled module and of those inside it, by the names of its `state_dict`."""
@@ -107,6 +99,15 @@ def _tensors(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple
                 yield f"{prefix}{name}", tensor
     for name, child in options(state.get("_modules")).items():
         yield from _tensors(child, f"{prefix}{name}.", depth + 1)
+
+
+def stripped_file(checkpoint: Checkpoint) -> str:
+    """The path of a file that was stripped; FactUnavailable where there is none."""
+    path = Ultralytics().path(checkpoint)
+    values = checkpoint.contents(path)
+    if isinstance(values, Mapping) and is_stripped(TrainingState(path, values)):
+        return path
+    raise FactUnavailable("nothing was stripped")
 
 
 def is_stripped(state: TrainingState) -> bool:
