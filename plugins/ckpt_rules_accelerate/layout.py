@@ -214,12 +214,12 @@ class Accelerate(Layout):
         """DeepSpeed's `latest`, which load_state does not read."""
         tag = checkpoint.note("latest") if checkpoint.fact(zero_saves) else None
         if checkpoint.fact(zero_saves) and (fault := checkpoint.note_fault("latest")):
-            return (Pointer("latest", "", exists=False, why=_CONVERTER_STOPS, needed="warning", fault=fault),)
+            return (Pointer("latest", "", exists=False, why=_CONVERTER_STOPS, severity=Severity.WARNING, fault=fault),)
         if tag is None:
             return ()
         entry = checkpoint.listing.get(tag) if tag else None
         there = entry is not None and entry.kind is EntryKind.DIRECTORY
-        return (Pointer("latest", tag, there, _CONVERTER_STOPS, needed="info"),)
+        return (Pointer("latest", tag, there, _CONVERTER_STOPS, severity=Severity.INFO),)
 
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
         """Each `dl_state_dict.bin`; within an epoch they are compared with the batches that `accumulate` counted."""
@@ -241,7 +241,7 @@ class Accelerate(Layout):
             "random_states_{}.pkl",
             found,
             "that rank goes on with other random numbers, which load_state only logs",
-            "warning",
+            Severity.WARNING,
             expected=count,
             first=first_of_node(found),
         )

@@ -12,6 +12,7 @@ from ckpt_rules import (
     Opaque,
     Progress,
     ResumePlan,
+    Severity,
     TensorInfo,
     TrainingState,
     WeightFile,
@@ -40,9 +41,9 @@ class Ultralytics(Dialect):
     counters = (("epoch", "epoch"), ("total_epochs", "train_args.epochs"))
     named = ((re.compile(r"epoch(\d{1,18})\.pt"), "epoch"),)
     expected = (
-        Field("optimizer", ("optimizer",), "error", "ultralytics goes on with a new optimizer, without a word"),
+        Field("optimizer", ("optimizer",), Severity.ERROR, "ultralytics goes on with a new optimizer, without a word"),
         Field("scaler", ("scaler",)),
-        Field("epoch", ("epoch",), "error", "ultralytics takes it for the end of training, and resumes nothing"),
+        Field("epoch", ("epoch",), Severity.ERROR, "ultralytics takes it for the end of training, and resumes nothing"),
         Field("config", ("train_args",)),
     )
     own_loader = ("*.pt",)
@@ -58,7 +59,11 @@ class Ultralytics(Dialect):
         """On a GPU, training with `amp` scales its loss."""
         arguments = options(values.get("train_args"))
         on_gpu = not str(arguments.get("device")).lower().startswith(_UNSCALED)
-        return Field("scaler", ("scaler",), "warning", _NO_SCALER) if arguments.get("amp") is True and on_gpu else None
+        return (
+            Field("scaler", ("scaler",), Severity.WARNING, _NO_SCALER)
+            if arguments.get("amp") is True and on_gpu
+            else None
+        )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The tensors of the pickled module: of the averaged one, while training, and of the model in a stripped file."""
