@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
 
 _SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{2,6})-of-(?P<count>\d{2,6})\.(?P<suffix>safetensors|bin|pt|pth)")
 _RANK = re.compile(r"(?P<stem>rng_state|random_states)_(?P<number>\d{1,6})\.(?P<suffix>pth|pkl|pt)")
@@ -31,7 +31,6 @@ class IncompleteFamily(Rule):
 
     id = "files/incomplete-family"
     tags = frozenset({"files", "load", "resume"})
-    reads = Reads.LISTING
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each family with holes, one for each name with several counts."""

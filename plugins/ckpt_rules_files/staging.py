@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Reads, Rule, Severity
+from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Rule, Severity
 
 _INSIDE = re.compile(
     r"(?:tmp-)?checkpoint-\d+\.tmp|tmp-checkpoint-\d+|.+\.(?:tmp|temp|part|partial|incomplete|crdownload|download)"
@@ -39,7 +39,6 @@ class StagingLeftover(Rule):
     id = "files/staging-leftover"
     severity = Severity.WARNING
     tags = frozenset({"files", "resume"})
-    reads = Reads.LISTING
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each leftover at its topmost directory."""
