@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ckpt_rules import Checkpoint, Opaque, SchedulerState, is_count
 from ckpt_rules_training.maybe import is_scaled, maybe
 
+# Options under which scripts and trainers keep the number of processes.
 _WORLD_SIZES = ("world_size", "num_processes", "n_gpus", "num_gpus", "ngpus", "n_gpu")
 
 
