@@ -47,6 +47,7 @@ class RuleInfo(_Model):
     severity: Severity = Field(description="The default; a ruleset may set another.")
     tags: tuple[str, ...]
     reads: Reads = Field(description="What its facts cost: names and sizes, the headers of files, or every byte.")
+    applies_to: tuple[str, ...] = Field(description="Names of the layouts that it is for; empty for all.")
     former_ids: tuple[str, ...]
     summary: str
     sections: dict[str, str] = Field(description="Markdown below each heading of the page.")
@@ -68,6 +69,7 @@ def rule_info(rule: type[Rule], plugin: Plugin) -> RuleInfo:
         severity=rule.severity,
         tags=tuple(sorted(rule.tags)),
         reads=rule.reads,
+        applies_to=tuple(sorted(rule.applies_to)),
         former_ids=tuple(rule.former_ids),
         summary=page.summary,
         sections={h: page.sections[h] for h in HEADINGS},
@@ -118,6 +120,7 @@ def rule_page(rule: RuleInfo, level: int = 1) -> str:
     """One rule in Markdown; its heading is of `level`, those of its sections one below."""
     hashes = "#" * level
     facts = [f"Severity: **{rule.severity}**", f"plugin: `{rule.plugin}`", f"reads: {rule.reads.value}"]
+    facts += [f"layouts: {', '.join(f'`{n}`' for n in rule.applies_to)}"] if rule.applies_to else []
     facts += [f"tags: {', '.join(f'`{t}`' for t in rule.tags)}"] if rule.tags else []
     facts += [f"formerly: {', '.join(f'`{i}`' for i in rule.former_ids)}"] if rule.former_ids else []
     parts = [f"{hashes} {rule.id}", rule.summary, f"{'; '.join(facts)}."]

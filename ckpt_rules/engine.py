@@ -119,6 +119,8 @@ def _read_all(checkpoint: Checkpoint, ruleset: ResolvedRuleset, timeout: float |
     """Read every byte once, for all rules that want something of them; those of the save before, where one does of that."""
     wanted, before = Wanted(), Wanted()
     for selected in ruleset.rules:
+        if selected.rule.why_not_for(checkpoint.layout.name):
+            continue
         # A rule that raises here will do so again when it is its turn, and is then counted as crashed.
         with suppress(FactUnavailable, TimeLimitExceeded, Exception):
             wanted |= limited(timeout, partial(selected.rule.wanted, checkpoint))
@@ -197,6 +199,8 @@ def _collect(found: Iterable[Finding], findings: list[Finding]) -> str | None:
 
 
 def _problems(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem]:
+    if reason := selected.rule.why_not_for(checkpoint.layout.name):
+        raise FactUnavailable(reason)
     wanted = selected.rule.wanted(checkpoint) if selected.rule.reads is Reads.BYTES else Wanted()
     if wanted:
         read_all(checkpoint, wanted)

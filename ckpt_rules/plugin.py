@@ -153,6 +153,10 @@ def _rule(rule: Any) -> type[Rule]:
     return rule
 
 
+def _is_set_of_words(value: object) -> bool:
+    return isinstance(value, set | frozenset) and all(isinstance(word, str) for word in value)
+
+
 def _is_words(value: object) -> bool:
     return isinstance(value, tuple | list | set | frozenset) and all(isinstance(word, str) for word in value)
 
@@ -161,6 +165,7 @@ _ATTRIBUTES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "severity": (lambda value: isinstance(value, Severity), "a Severity"),
     "tags": (_is_words, "a set of words"),
     "reads": (lambda value: isinstance(value, Reads), "a Reads"),
+    "applies_to": (_is_set_of_words, "a set of names of layouts"),
     "last": (lambda value: isinstance(value, bool), "True or False"),
     "former_ids": (_is_words, "a tuple of ids"),
 }

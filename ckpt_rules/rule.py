@@ -44,9 +44,10 @@ class Rule(BaseModel):
     Subclass it, set `id`, write the docstring (a summary line, then the headings of `HEADINGS`) and `check`. The
     fields of the subclass are its options. An instance is frozen and keeps nothing between checkpoints.
 
-    `compares` is for rules that ask for `Checkpoint.previous`: where the user names an earlier save, those of them that read
-    no bytes run whatever the ruleset selects. `last` is for rules about the reading itself (`Checkpoint.read_errors`, `Checkpoint.look_again`): they run after all
-    others.
+    `applies_to` names the layouts that the rule is meant for, none meaning all of them: the engine skips it elsewhere, and
+    says so. `compares` is for rules that ask for `Checkpoint.previous`: where the user names an earlier save, those of them
+    that read no bytes run whatever the ruleset selects. `last` is for rules about the reading itself
+    (`Checkpoint.read_errors`, `Checkpoint.look_again`): they run after all others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -55,6 +56,7 @@ class Rule(BaseModel):
     severity: ClassVar[Severity] = Severity.ERROR
     tags: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[Reads] = Reads.HEADERS
+    applies_to: ClassVar[frozenset[str]] = frozenset()
     last: ClassVar[bool] = False
     compares: ClassVar[bool] = False
     former_ids: ClassVar[tuple[str, ...]] = ()
@@ -76,6 +78,14 @@ class Rule(BaseModel):
     def wanted_before(self, checkpoint: Checkpoint) -> Wanted:
         """What it wants computed of the bytes of `checkpoint.previous`, which are read behind those of the checkpoint."""
         return Wanted()
+
+    @classmethod
+    def why_not_for(cls, layout: str) -> str | None:
+        """Why the rule is skipped for the layout of this name; None where it applies."""
+        if not cls.applies_to or layout in cls.applies_to:
+            return None
+        *others, last = sorted(cls.applies_to)
+        return f"for the layouts {', '.join(others)} and {last} alone" if others else f"for the layout {last} alone"
 
     @classmethod
     def family(cls) -> str:

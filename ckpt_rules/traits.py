@@ -79,6 +79,14 @@ class LayoutTraits:
     """Globs of files that neither a resume nor a loading of the weights needs, such as the arguments of the run: damage to
     them is a warning."""
 
+    hand_written: ClassVar[bool] = False
+    """Whether the users' own scripts write such saves, rather than a library's trainer: objects of any class may then lie in the
+    state."""
+
+    loads_as_configured: ClassVar[bool] = False
+    """Whether a resume looks for the weights by the names that the model class in config.json gives them; what lies under
+    other names is then not restored."""
+
     reads_weights: ClassVar[bool] = False
     """Whether a save is understood only with weights: where none are found that can be read, the verdict is unknown."""
 

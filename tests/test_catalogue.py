@@ -63,6 +63,17 @@ def test_a_page(info):
     )
 
 
+def test_a_page_names_the_layouts_that_the_rule_is_for(fake_rule, load):
+    rule = fake_rule(applies_to=frozenset({"orbax", "keras"}))
+    assert "reads: headers; layouts: `keras`, `orbax`.\n" in rule_page(rule_info(rule, load(rules=[rule])))
+
+
+def test_every_layout_that_a_rule_is_for_exists():
+    known = {layout.name for layout in installed_plugins().layouts}
+    for rule in rule_infos(installed_plugins()):
+        assert known.issuperset(rule.applies_to), rule.id
+
+
 def test_the_whole_catalogue_is_ordered_and_complete():
     ids = [r.id for r in rule_infos(installed_plugins())]
     page = rules_page()

@@ -14,6 +14,7 @@ from ckpt_rules import (
     Match,
     Problem,
     Progress,
+    Reads,
     ResumePlan,
     Severity,
     Status,
@@ -70,6 +71,28 @@ class TestOutcomes:
             (Status.PASSED, None),
         ]
         assert report.passed
+
+    @pytest.mark.parametrize(
+        ("names", "reason"),
+        [
+            ({"understood"}, None),
+            ({"orbax", "understood"}, None),
+            ({"orbax"}, "for the layout orbax alone"),
+            ({"orbax", "keras", "lightning"}, "for the layouts keras, lightning and orbax alone"),
+        ],
+    )
+    def test_a_rule_for_other_layouts_is_skipped_unasked(self, run, ruleset_of, fake_rule, names, reason):
+        rule = fake_rule(finds=["it is bad"], applies_to=frozenset(names))
+        outcome, _ = run(ruleset_of(rule, fake_rule("acme/fine"))).outcomes
+        assert (outcome.status, outcome.reason) == (Status.SKIPPED if reason else Status.FAILED, reason)
+
+    def test_no_byte_is_read_for_a_rule_for_other_layouts(self, run, ruleset_of, fake_rule):
+        def never(*_):
+            raise AssertionError("it was asked")
+
+        rule = fake_rule(applies_to=frozenset({"orbax"}), reads=Reads.BYTES, wanted=never, wanted_before=never)
+        report = run(ruleset_of(rule, fake_rule("acme/fine")))
+        assert (report.outcomes[0].status, report.notices) == (Status.SKIPPED, ())
 
     def test_what_was_found_before_a_fact_was_missed_stands(self, run, ruleset_of, fake_rule):
         def check(_):

@@ -95,6 +95,23 @@ class TestWhatARuleMustLookLike:
         message = load(rules=[rule]).crash.message
         assert message == f"the docstring of acme/bad has not {missing}; a rule's docstring is its page"
 
+    @pytest.mark.parametrize(
+        ("attribute", "value", "wanted"),
+        [
+            ("severity", "error", "a Severity"),
+            ("reads", "listing", "a Reads"),
+            ("applies_to", "plain-torch", "a set of names of layouts"),
+            ("applies_to", frozenset({Layout}), "a set of names of layouts"),
+            ("applies_to", None, "a set of names of layouts"),
+        ],
+    )
+    def test_its_attributes(self, load, fake_rule, attribute, value, wanted):
+        crash = load(rules=[fake_rule(**{attribute: value})]).crash
+        assert (crash.type, crash.message) == (
+            "PluginError",
+            f"{attribute} of acme/bad is {value!r}; it must be {wanted}",
+        )
+
     def test_its_id_is_its_own_within_the_plugin(self, load, fake_rule):
         crash = load(rules=[fake_rule(), fake_rule()]).crash
         assert crash.message.startswith("two of its rules are called 'acme/bad': ")

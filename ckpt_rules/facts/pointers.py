@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ckpt_rules.finding import Severity
+
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
@@ -14,7 +16,7 @@ class Pointer:
     exists: whether that is there
     why:    what a trainer does that follows it to nowhere, one sentence without a full stop
     key:    where in the file, or None for the whole of it
-    needed: `error` or `warning` where a resume goes wrong with a pointer to nowhere, else `info`
+    severity: of a pointer to nowhere: an error or a warning where a resume goes wrong with it, else information
     newer:  the name of a newer complete save that it should name, or None
     fault:  why what lies there can't be read as a name, or None
     """
@@ -24,6 +26,6 @@ class Pointer:
     exists: bool
     why: str
     key: str | None = None
-    needed: str = "error"
+    severity: Severity | None = Severity.ERROR
     newer: str | None = None
     fault: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckpt_rules.facts.training import Recorded, is_count
+from ckpt_rules.finding import Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class RankFiles:
     template: its path, `{}` standing for the rank
     paths:    those that are there, by rank, counted from 0
     why:      what happens where one is missing, one sentence without a full stop
-    needed:   `error` or `warning` where a resume goes wrong without one, `info` where it may, `optional` where it does not
+    severity: of a missing one: an error or a warning where a resume goes wrong without it, information where it may, None
+              where it does not
     expected: ranks that write one, where that is not the world size
     first:    the lowest rank that writes one here, where each node keeps its own files
     """
@@ -25,7 +27,7 @@ class RankFiles:
     template: str
     paths: Mapping[int, str]
     why: str
-    needed: str = "error"
+    severity: Severity | None = Severity.ERROR
     expected: int | None = None
     first: int = 0
 

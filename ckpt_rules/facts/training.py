@@ -9,6 +9,7 @@ from typing import TypeGuard
 
 from ckpt_rules.facts.spelling import misspelling_of
 from ckpt_rules.facts.tensors import TensorInfo
+from ckpt_rules.finding import Severity
 
 _DICTIONARIES = frozenset({"optimizer", "scheduler", "scaler", "rng"})
 
@@ -22,7 +23,8 @@ class Field:
 
     name:    the canonical name that rules use: `optimizer`, `scheduler`, `scaler`, `epoch`, `step`, `total_batches`, …
     keys:    what trainers call it, most usual first
-    needed:  `error` or `warning` where resuming goes wrong without it, `info` where it may, `optional` where it does not
+    severity: of its absence: an error or a warning where resuming goes wrong without it, information where it may, None
+              where it does not
     why:     what happens without it, one sentence
     path:    the file of its own in which it belongs, where it is no entry of the state's file
     inside:  keys that lead from its dictionary to what a resume needs in it; where that is missing or empty, so is the field
@@ -30,7 +32,7 @@ class Field:
 
     name: str
     keys: tuple[str, ...]
-    needed: str = "optional"
+    severity: Severity | None = None
     why: str = ""
     path: str | None = None
     inside: tuple[str, ...] = ()
@@ -238,14 +240,14 @@ class Contradiction:
 
     path, key: the counter that is probably wrong
     sentence:  what it says and what the other says, lower case, without a full stop
-    severity:  `error`, `warning` where data of another length in each epoch would explain it, or `info` where no resume
-               reads the counter
+    severity:  a warning where data of another length in each epoch would explain it, information where no resume reads the
+               counter
     """
 
     path: str
     key: str
     sentence: str
-    severity: str = "error"
+    severity: Severity = Severity.ERROR
 
 
 @dataclass(frozen=True, slots=True)

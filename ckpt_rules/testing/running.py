@@ -10,11 +10,13 @@ from ckpt_rules.api import finder
 from ckpt_rules.engine import run
 from ckpt_rules.finding import Finding, Severity
 from ckpt_rules.layout import Layout
+from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import Plugin, Plugins, installed_plugins
 from ckpt_rules.report import Outcome, Report, Status
 from ckpt_rules.rule import Rule
 from ckpt_rules.ruleset.resolved import Origin, ResolvedRuleset, SelectedRule
 from ckpt_rules.storage import LocalStorage
+from ckpt_rules.testing.watching import undeclared
 
 
 def run_rule(
@@ -27,6 +29,8 @@ def run_rule(
 ) -> RuleResult:
     """Open a checkpoint as the engine does, with every installed layout, and run one rule over it.
 
+    AssertionError where the rule declares `Reads.LISTING` and opens a file.
+
     rule:     an instance, with its options; its plugin need not be installed
     layouts:  further layouts, for a plugin that is not installed
     strict:   whether warnings become errors
@@ -38,6 +42,10 @@ def run_rule(
     selected = SelectedRule(rule, plugin, None, Origin("run_rule"), {})
     ruleset = ResolvedRuleset("run_rule", "one rule, in a test", strict, (selected,), (), plugins)
     report = run(LocalStorage(path, ruleset.limits), ruleset, previous=finder(ruleset, previous))
+    if report.outcomes[0].status is not Status.CRASHED:
+        checkpoint, _ = open_checkpoint(LocalStorage(path, ruleset.limits), plugins)
+        if fault := undeclared(rule, checkpoint):
+            raise AssertionError(fault)
     return RuleResult(report.outcomes[0], report)
 
 

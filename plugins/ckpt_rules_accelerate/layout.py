@@ -34,7 +34,6 @@ from ckpt_rules import (
     TrainingState,
     WeightFile,
     Weights,
-    conventions,
     find_weights,
     flatten,
     is_count,
@@ -43,20 +42,19 @@ from ckpt_rules import (
 )
 from ckpt_rules_accelerate import fsdp, zero
 from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbered, numbers_of, only, random_states
-from ckpt_rules_accelerate.needs import SHARDED, sharded_requirements, zero_saves
+from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
 from ckpt_rules_accelerate.registered import counts_in, no_counts_in, scheduler_in
 from ckpt_rules_accelerate.simpletuner import data_positions
-from ckpt_rules_deepspeed.public import masters_of
+from ckpt_rules_deepspeed.masters import masters_of
 
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
-_OPTIMIZER, _SCHEDULER = conventions.state_files.ACCELERATE_OPTIMIZER, conventions.state_files.ACCELERATE_SCHEDULER
-_OWN_NAMES = frozenset({_OPTIMIZER, _SCHEDULER, "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
+_OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
 _FIRST = {"custom_checkpoint": 0}
 _GENERATORS = {"random_state": "python", "numpy_random_seed": "numpy", "torch_manual_seed": "torch"}
 _HEAD_NBYTES = 24
 _CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
-_TRAINERS = (conventions.state_files.TRAINER_STATE, conventions.state_files.TRAINER_SCHEDULER)
-_USUAL_MODELS = conventions.weight_files.TRANSFORMERS
+_TRAINERS = ("trainer_state.json", "scheduler.pt")
+_USUAL_MODELS = ("model.safetensors", "pytorch_model.bin")
 
 
 class Accelerate(Layout):
@@ -66,7 +64,8 @@ class Accelerate(Layout):
     title = "Accelerate save_state directory"
     numbered_by_save: ClassVar[bool] = True
     own_loader: ClassVar[tuple[str, ...]] = (
-        "random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin", *SHARDED,
+        "random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin", "*.distcp", ".metadata", "*/*model_states.pt",
+        "*/*optim_states.pt", "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
     )  # fmt: skip
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
@@ -88,9 +87,9 @@ class Accelerate(Layout):
             names = ("pytorch_model_fsdp.bin",) if _is_by_name(checkpoint) else _USUAL_MODELS
             found = [] if self.has_model(checkpoint) else [Requirement(names, _STOPS.format("weights"))]
             if not numbered(checkpoint, "optimizer"):
-                found.append(Requirement((_OPTIMIZER,), _STOPS.format("optimizer")))
+                found.append(Requirement(("optimizer.bin",), _STOPS.format("optimizer")))
         if not numbered(checkpoint, "scheduler") and _was_scheduled(checkpoint):
-            found.append(Requirement((_SCHEDULER,), _NO_SCHEDULER, Severity.WARNING))
+            found.append(Requirement(("scheduler.bin",), _NO_SCHEDULER, Severity.WARNING))
         return (*found, *_holes(checkpoint))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
@@ -215,12 +214,12 @@ class Accelerate(Layout):
         """DeepSpeed's `latest`, which load_state does not read."""
         tag = checkpoint.files.small_text("latest") if checkpoint.fact(zero_saves) else None
         if checkpoint.fact(zero_saves) and (fault := checkpoint.files.small_text_fault("latest")):
-            return (Pointer("latest", "", exists=False, why=_CONVERTER_STOPS, needed="warning", fault=fault),)
+            return (Pointer("latest", "", exists=False, why=_CONVERTER_STOPS, severity=Severity.WARNING, fault=fault),)
         if tag is None:
             return ()
         entry = checkpoint.listing.get(tag) if tag else None
         there = entry is not None and entry.kind is EntryKind.DIRECTORY
-        return (Pointer("latest", tag, there, _CONVERTER_STOPS, needed="info"),)
+        return (Pointer("latest", tag, there, _CONVERTER_STOPS, severity=Severity.INFO),)
 
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:
         """Each `dl_state_dict.bin`; within an epoch they are compared with the batches that `accumulate` counted."""
@@ -242,7 +241,7 @@ class Accelerate(Layout):
             "random_states_{}.pkl",
             found,
             "that rank goes on with other random numbers, which load_state only logs",
-            "warning",
+            Severity.WARNING,
             expected=count,
             first=first_of_node(found),
         )

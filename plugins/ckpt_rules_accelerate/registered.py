@@ -9,6 +9,7 @@ from ckpt_rules import (
     Contradiction,
     FactUnavailable,
     SchedulerState,
+    Severity,
     TensorInfo,
     is_count,
     plain,
@@ -43,13 +44,13 @@ def no_counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> Iterator[Contr
         except FactUnavailable:
             continue
         if values is None:
-            yield Contradiction(path, "", f"{path} holds None, and no state of a registered object", "warning")
+            yield Contradiction(path, "", f"{path} holds None, and no state of a registered object", Severity.WARNING)
         known = values if isinstance(values, Mapping) else {}
         for name in (n for n in _COUNTERS if n in known):
             if not _may_count(plain(known[name]), whole="epoch" not in name):
                 shown = repr(plain(known[name]))[:40]
                 words = f"{name} in {path} is {shown}, which is no count: what becomes of it is up to the script"
-                yield Contradiction(path, name, words, "warning")
+                yield Contradiction(path, name, words, Severity.WARNING)
 
 
 def scheduler_in(checkpoint: Checkpoint, path: str, registered: Iterable[str]) -> SchedulerState:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, RankFiles
+from ckpt_rules import Checkpoint, FactUnavailable, RankFiles, Severity
 
 _FIRST = "training_state.json"  # the first rank's name has no number
 _OTHERS = re.compile(r"training_state-rank(\d+)\.json")
@@ -29,7 +29,7 @@ def data_positions(checkpoint: Checkpoint, ranks: int) -> tuple[RankFiles, ...]:
         "training_state-rank{}.json",
         {0: _FIRST, **{int(match[1]): path for match, path in others if match}},
         "SimpleTuner starts that rank again at the beginning of its data, without a word",
-        "warning",
+        Severity.WARNING,
         expected=ranks,
     )
     return (family,)

@@ -23,6 +23,7 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    Severity,
     TrainingState,
     WeightFile,
     Weights,
@@ -93,9 +94,9 @@ class Distributed(Layout):
         """Everything small, by its full name."""
         small = _small(checkpoint)
         found = saved.counters(small)
-        needed = "optional" if found or saved.optimizer_state(checkpoint, small) is None else "info"
+        severity = None if found or saved.optimizer_state(checkpoint, small) is None else Severity.INFO
         fields = tuple(
-            Field(name, (found.get(name, name),), needed if name == "global_step" else "optional")
+            Field(name, (found.get(name, name),), severity if name == "global_step" else None)
             for name in ("global_step", "epoch")
         )
         fields = (*fields, *_parts(checkpoint, small))
@@ -198,7 +199,7 @@ def _parts(checkpoint: Checkpoint, small: Small) -> tuple[Field, ...]:
         return ()
     training = any(_REST_OF_STATE.match(small.bare(name)) for name in small.values)
     return (
-        Field("optimizer", ("optimizer", "optim", "optimizers"), "error" if training else "optional", _NO_OPTIMIZER),
+        Field("optimizer", ("optimizer", "optim", "optimizers"), Severity.ERROR if training else None, _NO_OPTIMIZER),
         Field("scheduler", ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")),
     )
 

@@ -102,7 +102,7 @@ class TorchCheckpointing(Layout):
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The progress of the first rank; the others' are compared with it."""
-        fields = (Field("global_step", ("step",), "error", "torchtitan stops with KeyError: 'step'"),)
+        fields = (Field("global_step", ("step",), Severity.ERROR, "torchtitan stops with KeyError: 'step'"),)
         return TrainingState(_PROGRESS, _contents(checkpoint, _PROGRESS), fields)
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:

@@ -22,6 +22,7 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    Severity,
     TrainingState,
     Weights,
     state_dicts,
@@ -138,12 +139,11 @@ class DeepSpeed(Layout):
 
 
 def _fields(saved: Saved, stage: int) -> tuple[Field, ...]:
-    optimizer = "error" if not stage and not saved.optimizer_parts and not saved.expert_optimizers else "optional"
-    if saved.universal:
-        optimizer = "optional"
+    whole = not stage and not saved.optimizer_parts and not saved.expert_optimizers and not saved.universal
+    optimizer = Severity.ERROR if whole else None
     return (
         Field("optimizer", ("optimizer",), optimizer, "the optimizer starts again with empty moments"),
-        Field("scheduler", ("lr_scheduler",), "warning", "the learning-rate schedule starts again"),
-        Field("global_step", ("global_steps",), "error", "load_checkpoint stops with KeyError"),
+        Field("scheduler", ("lr_scheduler",), Severity.WARNING, "the learning-rate schedule starts again"),
+        Field("global_step", ("global_steps",), Severity.ERROR, "load_checkpoint stops with KeyError"),
         Field("samples", ("global_samples",)),
     )

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, EntryKind, Pointer, conventions, saves_among
+from ckpt_rules import Checkpoint, EntryKind, Pointer, Severity, conventions, saves_among
 from ckpt_rules_deepspeed.files import Saved, saves_inside
 
 _COMMON_TAG = re.compile(r"global_step\d+")
@@ -27,7 +27,7 @@ def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
     if tag is None and not _is_missed(checkpoint, name, above, here):
         return ()
     if not tag:
-        return (Pointer(f"{above}{name}", "", False, _SILENT if tag is None else _LOST, needed=_weight(tag)),)
+        return (Pointer(f"{above}{name}", "", False, _SILENT if tag is None else _LOST, severity=_severity(tag)),)
     return (
         Pointer(
             f"{above}{name}", tag, _leads(checkpoint, above, tag), _LOST, newer=_newer(checkpoint, saved, tag, here)
@@ -45,8 +45,8 @@ def _why_unread(fault: str) -> str:
     return _SILENT if fault.endswith("not a file") else "load_checkpoint without a tag stops"
 
 
-def _weight(tag: str | None) -> str:
-    return "warning" if tag is None else "error"
+def _severity(tag: str | None) -> Severity:
+    return Severity.WARNING if tag is None else Severity.ERROR
 
 
 def _leads(checkpoint: Checkpoint, above: str, tag: str) -> bool:

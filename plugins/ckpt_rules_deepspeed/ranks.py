@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, OptimizerState, RankFiles, Ranks, Recorded, is_count, plain
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    OptimizerState,
+    RankFiles,
+    Ranks,
+    Recorded,
+    Severity,
+    is_count,
+    plain,
+)
 from ckpt_rules_deepspeed.files import Saved, template_of
 from ckpt_rules_deepspeed.states import OPTIMIZER, counted, optimizers, part, partition_count, readable
 
@@ -57,7 +67,7 @@ def _families(saved: Saved, models: Models) -> Iterator[RankFiles]:
         why = "if that layer has parameters, load_checkpoint stops"
         template = saved.folder + "layer_{:02d}-model_states.pt"
         found = {layer: path for (layer, _), path in saved.layers.items()}
-        yield RankFiles("the layer", template, found, why, "info", expected=max(found) + 1)
+        yield RankFiles("the layer", template, found, why, Severity.INFO, expected=max(found) + 1)
 
 
 def _expert_ranks(models: Models) -> int | None:

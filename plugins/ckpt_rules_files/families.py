@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Reads, Rule, conventions
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, conventions
 
 _SHOWN = 5
 
@@ -28,7 +28,6 @@ class IncompleteFamily(Rule):
 
     id = "files/incomplete-family"
     tags = frozenset({"files", "load", "resume"})
-    reads = Reads.LISTING
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each family with holes, one for each name with several counts."""

@@ -69,7 +69,6 @@ class SizeOutlier(Rule):
     id = "files/size-outlier"
     severity = Severity.WARNING
     tags = frozenset({"files", "resume"})
-    reads = Reads.LISTING
 
     ratio: float = Field(default=0.5, gt=0, lt=1, description="Share of the median size below which a file stands out.")
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Pointer, Problem, Rule, Severity
 
-_SEVERITIES = {"error": None, "warning": Severity.WARNING, "info": Severity.INFO}
-
 
 class DanglingPointer(Rule):
     """A file that names a save names one that is not there.
@@ -31,7 +29,7 @@ class DanglingPointer(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each pointer to nowhere."""
         for pointer in _pointers(checkpoint):
-            if not pointer.exists and pointer.needed in _SEVERITIES:
+            if not pointer.exists and pointer.severity is not None:
                 what = (
                     f"names '{pointer.target}', which is not there" if pointer.target else _nothing(checkpoint, pointer)
                 )
@@ -39,7 +37,7 @@ class DanglingPointer(Rule):
                     message=f"{_name(pointer)} {what}: {pointer.why}",
                     place=Place(path=pointer.path, key=pointer.key),
                     help="write the name of the newest complete save into it, or name the save when the run is started",
-                    severity=_SEVERITIES[pointer.needed],
+                    severity=pointer.severity,
                     data={"target": pointer.target},
                 )
 

@@ -115,7 +115,6 @@ class MissingRequired(Rule):
 
     id = "files/missing-required"
     tags = frozenset({"files", "load", "resume"})
-    reads = Reads.LISTING
 
     purpose: Literal["resume", "load"] = Field(
         default="resume", description="What the files are needed for: to resume training, or to load the weights."
@@ -151,7 +150,6 @@ class NotResumable(Rule):
 
     id = "files/not-resumable"
     tags = frozenset({"files", "resume"})
-    reads = Reads.LISTING
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem at the most."""
@@ -180,7 +178,6 @@ class CommitMarker(Rule):
 
     id = "files/commit-marker"
     tags = frozenset({"files", "load", "resume"})
-    reads = Reads.LISTING
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each marker that is missing."""

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Reads, Rule, Severity, conventions
+from ckpt_rules import Checkpoint, Entry, EntryKind, Place, Problem, Rule, Severity, conventions
 
 _TEMPORARY = "|".join(conventions.saves.TEMPORARY)
 _INSIDE = re.compile(
@@ -38,7 +38,6 @@ class StagingLeftover(Rule):
     id = "files/staging-leftover"
     severity = Severity.WARNING
     tags = frozenset({"files", "resume"})
-    reads = Reads.LISTING
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each leftover at its topmost directory."""

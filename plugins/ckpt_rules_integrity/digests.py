@@ -194,7 +194,6 @@ class Unsigned(Rule):
     id = "integrity/unsigned"
     severity = Severity.INFO
     tags = frozenset({"integrity"})
-    reads = Reads.LISTING
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""

@@ -19,6 +19,7 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    Severity,
     TrainingState,
     is_count,
     state_dicts,
@@ -37,15 +38,15 @@ ONLY_WEIGHTS = (
     "load the weights, verify with the ruleset inference"
 )
 FIELDS = (
-    Field("version", (VERSION,), "error", f"Lightning stops with KeyError: '{VERSION}'"),
+    Field("version", (VERSION,), Severity.ERROR, f"Lightning stops with KeyError: '{VERSION}'"),
     Field(
         "loops",
         ("loops",),
-        "error",
+        Severity.ERROR,
         "Lightning starts again at epoch 0 with the old optimizer, without a word",
         inside=("fit_loop", "epoch_progress"),
     ),
-    Field("scheduler", ("lr_schedulers",), "warning", ONLY_WEIGHTS.format("learning rate scheduler")),
+    Field("scheduler", ("lr_schedulers",), Severity.WARNING, ONLY_WEIGHTS.format("learning rate scheduler")),
     Field("scaler", SCALERS),
     Field("epoch", ("epoch",)),
     Field("global_step", ("global_step",)),

@@ -14,6 +14,7 @@ from ckpt_rules import (
     Progress,
     Requirement,
     ScalerState,
+    Severity,
     TrainingState,
     conventions,
 )
@@ -38,7 +39,7 @@ _NO_LATEST = (
     "with 'DeepSpeed was unable to load the checkpoint'"
 )
 _COUNTERS = (
-    Field("global_steps", ("global_steps",), "error", "load_checkpoint stops with KeyError"),
+    Field("global_steps", ("global_steps",), Severity.ERROR, "load_checkpoint stops with KeyError"),
     Field("samples", ("global_samples",)),
 )
 
@@ -74,8 +75,8 @@ class LightningDeepSpeed(LightningState, DeepSpeed):
             raise FactUnavailable("there are no mp_rank_00_model_states.pt")
         path = saved.models[0]
         whole = not zero_stage(dictionary(checkpoint, path)) and not saved.optimizer_parts
-        needed = "error" if whole and not saved.expert_optimizers else "optional"
-        optimizer = Field("optimizer", ("optimizer",), needed, "the optimizer starts again with empty moments")
+        severity = Severity.ERROR if whole and not saved.expert_optimizers else None
+        optimizer = Field("optimizer", ("optimizer",), severity, "the optimizer starts again with empty moments")
         return read_state(checkpoint, path, optimizer, *_COUNTERS)
 
     def held(self, checkpoint: Checkpoint) -> int:

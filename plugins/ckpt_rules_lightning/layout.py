@@ -13,6 +13,7 @@ from ckpt_rules import (
     Field,
     Match,
     OptimizerState,
+    Severity,
     TrainingState,
     Weights,
     state_dicts,
@@ -23,8 +24,8 @@ from ckpt_rules_lightning.loops import read_loops
 
 _CERTAIN, _LIKELY, _BY_NAME = 93, 75, 40
 _FIELDS = (
-    Field("weights", ("state_dict",), "error", "Lightning stops with KeyError: 'state_dict'"),
-    Field("optimizer", ("optimizer_states",), "error", ONLY_WEIGHTS.format("optimizer")),
+    Field("weights", ("state_dict",), Severity.ERROR, "Lightning stops with KeyError: 'state_dict'"),
+    Field("optimizer", ("optimizer_states",), Severity.ERROR, ONLY_WEIGHTS.format("optimizer")),
 )
 
 

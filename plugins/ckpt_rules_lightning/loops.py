@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ckpt_rules import Contradiction, is_count
+from ckpt_rules import Contradiction, Severity, is_count
 
 _FIT = "loops.fit_loop"
 LOADERS = f"{_FIT}.state_dict.combined_loader"
@@ -125,7 +125,7 @@ def _one_too_many(path: str, loops: Loops) -> Iterator[Contradiction]:
             f"{loops.total['ready']:,} batches were fetched in {finished + 1:,} epochs, of which the last had {length:,}: a "
             "resume has trained one batch too many, unless epochs differ in length"
         )
-        yield Contradiction(path, loops.total.key, words, "warning")
+        yield Contradiction(path, loops.total.key, words, Severity.WARNING)
 
 
 def _out_of_order(counter: Counter) -> str | None:
@@ -166,7 +166,7 @@ def _tops(path: str, state: Mapping[object, object], loops: Loops) -> Iterator[C
             )
             said = f"{int(value):,}" if is_count(value) else repr(value)[:40]
             words = f"{name} is {said}, which Lightning does not read; by {key}, from which it restores, {began}"
-            yield Contradiction(path, name, words, "info")
+            yield Contradiction(path, name, words, Severity.INFO)
 
 
 def agrees(name: str, value: object, loops: Loops) -> bool:

@@ -14,6 +14,7 @@ from ckpt_rules import (
     Ranks,
     Recorded,
     Requirement,
+    Severity,
     TrainingState,
     WeightFile,
     Weights,
@@ -83,8 +84,8 @@ class LightningSharded(LightningState):
         used = (
             loops is None or loops.updates["completed"] or loops.manual["completed"] or state.get("scheduler") is None
         )
-        needed = "error" if used else "optional"
-        return read_state(checkpoint, META, Field("optimizer", ("optimizer_0",), needed, _NO_OPTIMIZER, METADATA))
+        severity = Severity.ERROR if used else None
+        return read_state(checkpoint, META, Field("optimizer", ("optimizer_0",), severity, _NO_OPTIMIZER, METADATA))
 
     def held(self, checkpoint: Checkpoint) -> int:
         """How many `optimizer_N` there are."""

@@ -18,6 +18,7 @@ from ckpt_rules import (
     Progress,
     Recorded,
     ResumePlan,
+    Severity,
     conventions,
     is_count,
     plain,
@@ -162,7 +163,7 @@ def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
     if said is None and checkpoint.files.sibling(_BRIDGES_TRACKER) is not None:
         return ()
     if said is None:
-        return (Pointer(path, "", exists=False, why=_SILENT, needed="warning"),)
+        return (Pointer(path, "", exists=False, why=_SILENT, severity=Severity.WARNING),)
     if said == RELEASE:
         return (Pointer(path, said, _is_there(checkpoint, RELEASE), _SILENT),)
     if not said.isdecimal():

@@ -18,6 +18,7 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    Severity,
     TensorInfo,
     TrainingState,
     WeightFile,
@@ -37,7 +38,9 @@ from ckpt_rules_megatron.common_state import (
 )
 
 _CERTAIN, _LIKELY = 94, 91
-_STEP = Field("global_step", ("iteration",), "error", "Megatron then counts from zero, and trains all data again")
+_STEP = Field(
+    "global_step", ("iteration",), Severity.ERROR, "Megatron then counts from zero, and trains all data again"
+)
 _STOPS = "a resume stops at the missing key, or starts with empty moments where the run says that none are saved"
 
 
@@ -126,11 +129,13 @@ def _fields(checkpoint: Checkpoint, values: Mapping[object, object]) -> Iterator
     yield Field(
         "optimizer",
         ("optimizer", "optimizer_states"),
-        "error" if _has_no_optimizer(checkpoint, values) else "optional",
+        Severity.ERROR if _has_no_optimizer(checkpoint, values) else None,
         _STOPS,
     )
     if saves_generators(values):
-        yield Field("rng", ("rng_state",), "warning", "Megatron stops with 'Unable to load rng state from checkpoint'")
+        yield Field(
+            "rng", ("rng_state",), Severity.WARNING, "Megatron stops with 'Unable to load rng state from checkpoint'"
+        )
 
 
 def _moments(checkpoint: Checkpoint) -> bool:

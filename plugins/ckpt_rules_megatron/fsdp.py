@@ -14,6 +14,7 @@ from ckpt_rules import (
     Recorded,
     Requirement,
     ResumePlan,
+    Severity,
     TrainingState,
     is_count,
     plain,
@@ -52,8 +53,8 @@ class MegatronFsdp(Distributed):
         step = _counter(checkpoint, _STEP)
         names = checkpoint.files.distributed()
         optimizers = any(n.startswith("optimizer") for n in (*names.tensors, *names.objects))
-        needed = "error" if not optimizers and is_count(step) and step > 0 else "optional"
-        return replace(state, fields=(*state.fields, Field("optimizer", ("optimizer",), needed, _STOPS)))
+        severity = Severity.ERROR if not optimizers and is_count(step) and step > 0 else None
+        return replace(state, fields=(*state.fields, Field("optimizer", ("optimizer",), severity, _STOPS)))
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The step in train_state.pt."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, TensorInfo, is_count
-from ckpt_rules_megatron.common import Megatron, arguments
+from ckpt_rules_megatron.common import arguments
 from ckpt_rules_megatron.ranks import contents, rank_files
 from ckpt_rules_megatron.sharded_parts import wrong_layers
 
@@ -33,11 +33,10 @@ class LayerRange(Rule):
 
     id = "ranks/layer-range"
     tags = frozenset({"resume", "load"})
+    applies_to = frozenset({"megatron", "megatron-ranks"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each tensor rank whose stages hold another number of layers."""
-        if not isinstance(checkpoint.layout, Megatron):
-            raise FactUnavailable("only Megatron's pipeline stages are added up")
         files = rank_files(checkpoint)
         if not files:
             yield from wrong_layers(checkpoint)

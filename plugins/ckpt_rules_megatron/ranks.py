@@ -19,6 +19,7 @@ from ckpt_rules import (
     Recorded,
     Requirement,
     ScalerState,
+    Severity,
     TensorInfo,
     TrainingState,
     Weights,
@@ -36,14 +37,14 @@ _RANK = re.compile(r"mp_rank_(\d{2,3})(?:_(\d{3}))?(?:_(\d{3}))?/" + re.escape(_
 _DIRECTORY = re.compile(r"mp_rank_\d{2,3}(?:_\d{3}){0,2}")
 _CERTAIN, _LIKELY = 93, 75
 _FIELDS = (
-    Field("global_step", ("iteration",), "error", "Megatron then counts from zero, and trains all data again"),
+    Field("global_step", ("iteration",), Severity.ERROR, "Megatron then counts from zero, and trains all data again"),
     Field("optimizer", ("optimizer",)),
     Field("scheduler", ("opt_param_scheduler", "lr_scheduler")),
     Field("rng", ("rng_state",)),
     Field("weights", ("model", "model0")),
 )
 _OPTIMIZER_FIELD = Field(
-    "optimizer", ("optimizer",), "error", "Megatron stops with 'Unable to load optimizer from checkpoint'"
+    "optimizer", ("optimizer",), Severity.ERROR, "Megatron stops with 'Unable to load optimizer from checkpoint'"
 )
 
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import Checkpoint, DistributedMetadata, FactUnavailable, Place, Problem, Rule, is_count
-from ckpt_rules_megatron.common import Megatron, arguments
+from ckpt_rules_megatron.common import arguments
 from ckpt_rules_megatron.common_state import common_state, sharded
 from ckpt_rules_megatron.ranks import rank_files
 
@@ -75,10 +75,11 @@ class MissingMoment(Rule):
 
     id = "optimizer/missing-moment"
     tags = frozenset({"resume"})
+    applies_to = frozenset({"megatron"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""
-        if not isinstance(checkpoint.layout, Megatron) or rank_files(checkpoint):
+        if rank_files(checkpoint):
             raise FactUnavailable("this is not Megatron-core's distributed form")
         metadata = sharded(checkpoint)
         kinds: dict[str, set[str]] = defaultdict(set)

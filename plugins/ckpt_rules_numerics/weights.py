@@ -30,8 +30,12 @@ _NOT_TRAINED = re.compile(
     re.IGNORECASE,
 )
 _ADDED_AT_ZERO = re.compile(
-    r"lora_B|lora_embedding_B|lora_magnitude|vera_lambda|controlnet|zero_conv|adaLN", re.IGNORECASE
+    r"lora_B|lora_embedding_B|lora_magnitude|vera_lambda"  # PEFT
+    r"|controlnet|zero_conv"  # ControlNet, in diffusers and as its authors release it
+    r"|adaLN",  # diffusion transformers
+    re.IGNORECASE,
 )
+"""Parts that begin at zero, so that they change nothing of the model that they are added to."""
 _FIRST_TRAINED = 2
 """Updates after which weights that begin at zero are no longer there: the first one of a warmup has a learning rate of 0."""
 _FEW = 64

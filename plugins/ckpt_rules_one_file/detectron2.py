@@ -13,6 +13,7 @@ from ckpt_rules import (
     Progress,
     Recorded,
     ResumePlan,
+    Severity,
     TrainingState,
     conventions,
     is_count,
@@ -22,11 +23,11 @@ from ckpt_rules_one_file.dialect import Dialect, Values, inside
 _PARTS = frozenset({"optimizer", "scheduler", "iteration", "trainer"})
 _FEWEST = 2
 _TRAINER = (
-    Field("weights", ("model",), "error", "detectron2 stops with KeyError: 'model'"),
-    Field("optimizer", ("trainer._trainer.optimizer",), "error", "detectron2 stops with KeyError: 'optimizer'"),
-    Field("scheduler", ("trainer.hooks.LRScheduler",), "warning", "the schedule starts again, without a word"),
+    Field("weights", ("model",), Severity.ERROR, "detectron2 stops with KeyError: 'model'"),
+    Field("optimizer", ("trainer._trainer.optimizer",), Severity.ERROR, "detectron2 stops with KeyError: 'optimizer'"),
+    Field("scheduler", ("trainer.hooks.LRScheduler",), Severity.WARNING, "the schedule starts again, without a word"),
     Field("scaler", ("trainer._trainer.grad_scaler",)),
-    Field("iteration", ("trainer.iteration",), "error", "detectron2 stops with KeyError: 'iteration'"),
+    Field("iteration", ("trainer.iteration",), Severity.ERROR, "detectron2 stops with KeyError: 'iteration'"),
 )
 """What belongs in the file of a DefaultTrainer, which saves itself as a whole."""
 
@@ -48,11 +49,16 @@ class Detectron2(Dialect):
     counters = (("global_step", "iteration"),)
     named = ((re.compile(r"model_(\d{7})\.pth"), "iteration"),)
     expected = (
-        Field("weights", ("model",), "error", "detectron2 stops with KeyError: 'model'"),
-        Field("optimizer", ("optimizer",), "error", "detectron2 goes on with a new optimizer, and a line in its log"),
-        Field("scheduler", ("scheduler",), "warning", "the schedule starts again, with a line in the log"),
+        Field("weights", ("model",), Severity.ERROR, "detectron2 stops with KeyError: 'model'"),
+        Field(
+            "optimizer",
+            ("optimizer",),
+            Severity.ERROR,
+            "detectron2 goes on with a new optimizer, and a line in its log",
+        ),
+        Field("scheduler", ("scheduler",), Severity.WARNING, "the schedule starts again, with a line in the log"),
         Field("scaler", ("grad_scaler",)),
-        Field("iteration", ("iteration",), "error", "detectron2 starts again at iteration 0, without a word"),
+        Field("iteration", ("iteration",), Severity.ERROR, "detectron2 starts again at iteration 0, without a word"),
     )
 
     def fits(self, file: Entry, values: Values) -> bool:

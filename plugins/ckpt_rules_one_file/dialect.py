@@ -20,6 +20,7 @@ from ckpt_rules import (
     Progress,
     Recorded,
     Requirement,
+    Severity,
     TrainingState,
     Weights,
     counter_faults,
@@ -168,7 +169,11 @@ class Dialect(Layout):
             return (Pointer(path, "", exists=False, why=self.without_target, fault=fault),)
         if target is None:
             missed = self.names.fullmatch(self.path(checkpoint)) and self._is_in_a_run(checkpoint)
-            return (Pointer(path, "", exists=False, why=self.without_pointer, needed="warning"),) if missed else ()
+            return (
+                (Pointer(path, "", exists=False, why=self.without_pointer, severity=Severity.WARNING),)
+                if missed
+                else ()
+            )
         named, own = target.rpartition("/")[2], self.path(checkpoint)
         there = checkpoint.files.sibling(named) if checkpoint.files.is_one_file else checkpoint.listing.get(named)
         newer = own if _number(own) > _number(named) else None

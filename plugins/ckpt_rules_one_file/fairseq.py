@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, Field, Progress, ResumePlan
+from ckpt_rules import Checkpoint, Field, Progress, ResumePlan, Severity
 from ckpt_rules_one_file.dialect import Dialect
 
 _ITERATOR = "extra_state.train_iterator"
@@ -26,15 +26,15 @@ class Fairseq(Dialect):
     )
     named = ((re.compile(r"checkpoint_\d+_(\d{1,18})\.pt"), "optimizer_history.-1.num_updates"),)
     expected = (
-        Field("weights", ("model",), "error", "fairseq stops with KeyError: 'model'"),
+        Field("weights", ("model",), Severity.ERROR, "fairseq stops with KeyError: 'model'"),
         Field(
             "optimizer",
             ("last_optimizer_state",),
-            "error",
+            Severity.ERROR,
             "fairseq builds a new optimizer and counts updates and learning rate from the start, without a word",
         ),
-        Field("history", ("optimizer_history",), "error", "fairseq stops with KeyError: 'optimizer_history'"),
-        Field("extra_state", ("extra_state",), "error", "fairseq stops with KeyError: 'extra_state'"),
+        Field("history", ("optimizer_history",), Severity.ERROR, "fairseq stops with KeyError: 'optimizer_history'"),
+        Field("extra_state", ("extra_state",), Severity.ERROR, "fairseq stops with KeyError: 'extra_state'"),
     )
     own_loader = ("*.pt",)
 

@@ -14,6 +14,7 @@ from ckpt_rules import (
     Progress,
     ResumePlan,
     SchedulerState,
+    Severity,
     TrainingState,
     conventions,
     is_count,
@@ -50,13 +51,15 @@ class MMEngine(Dialect):
         Field(
             "weights",
             ("state_dict",),
-            "error",
+            Severity.ERROR,
             "mmengine takes the whole dictionary for weights, and loads none of them",
         ),
-        Field("optimizer", ("optimizer",), "error", "mmengine goes on with a new optimizer, without a word"),
-        Field("schedulers", ("param_schedulers",), "warning", "mmengine starts each schedule again, without a word"),
-        Field("meta", ("meta",), "error", "mmengine stops with KeyError: 'meta'"),
-        Field("message_hub", ("message_hub",), "error", "mmengine stops with KeyError: 'message_hub'"),
+        Field("optimizer", ("optimizer",), Severity.ERROR, "mmengine goes on with a new optimizer, without a word"),
+        Field(
+            "schedulers", ("param_schedulers",), Severity.WARNING, "mmengine starts each schedule again, without a word"
+        ),
+        Field("meta", ("meta",), Severity.ERROR, "mmengine stops with KeyError: 'meta'"),
+        Field("message_hub", ("message_hub",), Severity.ERROR, "mmengine stops with KeyError: 'message_hub'"),
     )
     own_loader = ("*.pth",)
 
@@ -70,7 +73,7 @@ class MMEngine(Dialect):
         """AmpOptimWrapper scales its loss in float16, the default, and restores the scale where there is one."""
         settings = str(inside(values, "meta.cfg"))
         in_float16 = "AmpOptimWrapper" in settings and "bfloat16" not in settings
-        return Field("scaler", (_SCALER,), "warning", _NO_SCALER) if in_float16 else None
+        return Field("scaler", (_SCALER,), Severity.WARNING, _NO_SCALER) if in_float16 else None
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Those of mmengine are no torch schedulers: `contradictions` compares what they count."""

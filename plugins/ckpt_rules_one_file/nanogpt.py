@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, Field, ModelConfig, Progress, ResumePlan
+from ckpt_rules import Checkpoint, FactUnavailable, Field, ModelConfig, Progress, ResumePlan, Severity
 from ckpt_rules_one_file.dialect import Dialect, options
 
 _NO_SCALER = "config says float16, of which nanoGPT keeps no scaler: the loss scale starts again from 65,536"
@@ -22,16 +22,16 @@ class NanoGPT(Dialect):
     weight_keys = ("model",)
     counters = (("global_step", "iter_num"), ("total_steps", "config.max_iters"))
     expected = (
-        Field("weights", ("model",), "error", "nanoGPT stops with KeyError: 'model'"),
-        Field("optimizer", ("optimizer",), "error", "nanoGPT stops with KeyError: 'optimizer'"),
-        Field("best_val_loss", ("best_val_loss",), "error", "nanoGPT stops with KeyError: 'best_val_loss'"),
+        Field("weights", ("model",), Severity.ERROR, "nanoGPT stops with KeyError: 'model'"),
+        Field("optimizer", ("optimizer",), Severity.ERROR, "nanoGPT stops with KeyError: 'optimizer'"),
+        Field("best_val_loss", ("best_val_loss",), Severity.ERROR, "nanoGPT stops with KeyError: 'best_val_loss'"),
     )
 
     def scaled(self, values: Mapping[object, object]) -> Field | None:
         """On a GPU, training in float16 scales its loss, and the scale is in no file."""
         settings = options(values.get("config"))
         in_float16 = settings.get("dtype") == "float16" and str(settings.get("device")).startswith("cuda")
-        return Field("scaler", ("scaler",), "info", _NO_SCALER) if in_float16 else None
+        return Field("scaler", ("scaler",), Severity.INFO, _NO_SCALER) if in_float16 else None
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """`model_args`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
-from ckpt_rules_one_file.ultralytics import Ultralytics
+from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
+from ckpt_rules_one_file.ultralytics import stripped_file
 
 
 class Stripped(Rule):
@@ -26,14 +26,12 @@ class Stripped(Rule):
     id = "weights/stripped"
     severity = Severity.WARNING
     tags = frozenset({"resume"})
+    applies_to = frozenset({"ultralytics"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""
-        layout = checkpoint.layout
-        if not isinstance(layout, Ultralytics):
-            raise FactUnavailable("only ultralytics strips its checkpoints")
         yield Problem(
             message="the file was stripped for inference (epoch -1, no optimizer): a resume ends at once, or starts anew",
-            place=Place(path=layout.stripped(checkpoint), key="epoch"),
+            place=Place(path=stripped_file(checkpoint), key="epoch"),
             help="verify it with the ruleset inference, or start a new run from these weights",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import Checkpoint, Contradiction, Field, Progress, ResumePlan
+from ckpt_rules import Checkpoint, Contradiction, Field, Progress, ResumePlan, Severity
 from ckpt_rules_one_file.dialect import Dialect, options
 
 _RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\..+")
@@ -26,8 +26,8 @@ class Timm(Dialect):
     counters = (("epoch", "epoch"), ("total_epochs", "args.epochs"))
     named = ((re.compile(r"(?:checkpoint-(?=\d+\.)|recovery-)(\d{1,18})(?:-\d+)?\.pth\.tar"), "epoch"),)
     expected = (
-        Field("weights", ("state_dict",), "error", "timm stops, for it takes the whole dictionary for weights"),
-        Field("optimizer", ("optimizer",), "error", "timm goes on with a new optimizer, without a word"),
+        Field("weights", ("state_dict",), Severity.ERROR, "timm stops, for it takes the whole dictionary for weights"),
+        Field("optimizer", ("optimizer",), Severity.ERROR, "timm goes on with a new optimizer, without a word"),
         Field("scaler", ("amp_scaler",)),
         Field("config", ("args",)),
     )
@@ -38,7 +38,7 @@ class Timm(Dialect):
         arguments = options(values.get("args"))
         on_gpu = str(arguments.get("device", "cuda")).startswith("cuda")
         in_float16 = arguments.get("amp") is True and arguments.get("amp_dtype", "float16") == "float16"
-        return Field("scaler", ("amp_scaler",), "warning", _NO_SCALER) if in_float16 and on_gpu else None
+        return Field("scaler", ("amp_scaler",), Severity.WARNING, _NO_SCALER) if in_float16 and on_gpu else None
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """Older versions counted on before they saved, but not in the name."""

@@ -12,6 +12,7 @@ from ckpt_rules import (
     Opaque,
     Progress,
     ResumePlan,
+    Severity,
     TensorInfo,
     TrainingState,
     WeightFile,
@@ -40,9 +41,9 @@ class Ultralytics(Dialect):
     counters = (("epoch", "epoch"), ("total_epochs", "train_args.epochs"))
     named = ((re.compile(r"epoch(\d{1,18})\.pt"), "epoch"),)
     expected = (
-        Field("optimizer", ("optimizer",), "error", "ultralytics goes on with a new optimizer, without a word"),
+        Field("optimizer", ("optimizer",), Severity.ERROR, "ultralytics goes on with a new optimizer, without a word"),
         Field("scaler", ("scaler",)),
-        Field("epoch", ("epoch",), "error", "ultralytics takes it for the end of training, and resumes nothing"),
+        Field("epoch", ("epoch",), Severity.ERROR, "ultralytics takes it for the end of training, and resumes nothing"),
         Field("config", ("train_args",)),
     )
     own_loader = ("*.pt",)
@@ -58,7 +59,11 @@ class Ultralytics(Dialect):
         """On a GPU, training with `amp` scales its loss."""
         arguments = options(values.get("train_args"))
         on_gpu = not str(arguments.get("device")).lower().startswith(_UNSCALED)
-        return Field("scaler", ("scaler",), "warning", _NO_SCALER) if arguments.get("amp") is True and on_gpu else None
+        return (
+            Field("scaler", ("scaler",), Severity.WARNING, _NO_SCALER)
+            if arguments.get("amp") is True and on_gpu
+            else None
+        )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The tensors of the pickled module: of the averaged one, while training, and of the model in a stripped file."""
@@ -87,14 +92,6 @@ class Ultralytics(Dialect):
             plan=ResumePlan(sentence, epoch + 1),
         )
 
-    def stripped(self, checkpoint: Checkpoint) -> str:
-        """The path of a file that was stripped; FactUnavailable where there is none."""
-        path = self.path(checkpoint)
-        values = checkpoint.files.contents(path)
-        if isinstance(values, Mapping) and is_stripped(TrainingState(path, values)):
-            return path
-        raise FactUnavailable("nothing was stripped")
-
 
 def _tensors(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, TensorInfo]]:
     """Parameters and buffers of a pickled module and of those inside it, by the names of its `state_dict`."""
@@ -107,6 +104,15 @@ def _tensors(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple
                 yield f"{prefix}{name}", tensor
     for name, child in options(state.get("_modules")).items():
         yield from _tensors(child, f"{prefix}{name}.", depth + 1)
+
+
+def stripped_file(checkpoint: Checkpoint) -> str:
+    """The path of a file that was stripped; FactUnavailable where there is none."""
+    path = Ultralytics().path(checkpoint)
+    values = checkpoint.files.contents(path)
+    if isinstance(values, Mapping) and is_stripped(TrainingState(path, values)):
+        return path
+    raise FactUnavailable("nothing was stripped")
 
 
 def is_stripped(state: TrainingState) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity
+from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity
 from ckpt_rules_peft.encoders import is_projected, keeps_only_the_largest
 from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, inside
 
@@ -28,11 +28,10 @@ class AdapterNotResumed(Rule):
 
     id = "weights/adapter-not-resumed"
     tags = frozenset({"resume"})
+    applies_to = frozenset({"transformers-trainer"})  # the only trainer that resumes from an adapter
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem for each adapter."""
-        if checkpoint.layout.name != "transformers-trainer":
-            raise FactUnavailable("only the transformers Trainer resumes from an adapter")
         for folder in checkpoint.fact(adapters):
             config = configuration(checkpoint, folder)
             for message, severity in _said(config):

@@ -11,7 +11,6 @@ from ckpt_rules import (
     FactUnavailable,
     Place,
     Problem,
-    Reads,
     Rule,
     Severity,
     is_bookkeeping,
@@ -57,7 +56,6 @@ class LacksFile(Rule):
     id = "previous/lacks-file"
     severity = Severity.WARNING
     tags = frozenset({"history", "previous", "resume"})
-    reads = Reads.LISTING
     compares = True
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:

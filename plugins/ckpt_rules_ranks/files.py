@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Place, Problem, RankFiles, Rule, Severity
+from ckpt_rules import Checkpoint, Place, Problem, RankFiles, Rule
 
 _SHOWN = 5
-_SEVERITIES = {"error": None, "warning": Severity.WARNING, "info": Severity.INFO}
 
 
 class MissingFile(Rule):
@@ -35,7 +34,7 @@ class MissingFile(Rule):
         for family in ranks.families:
             count = family.expected or ranks.world_size or max(family.paths, default=-1) + 1
             missing = [rank for rank in range(family.first, count) if rank not in family.paths]
-            if missing and family.needed in _SEVERITIES:
+            if missing and family.severity is not None:
                 yield _problem(family, missing, count)
 
 
@@ -48,6 +47,6 @@ def _problem(family: RankFiles, missing: list[int], count: int) -> Problem:
         f"not there; {family.why}",
         place=Place(path=path),
         help="copy it from the disk of the node where the rank ran, or resume from an earlier save",
-        severity=_SEVERITIES[family.needed],
+        severity=family.severity,
         data={"missing": missing[:1000], "world_size": count},
     )

@@ -44,6 +44,7 @@ class PlainTorch(Layout):
     title = "plain torch checkpoint"
     one_file = True
     reads_weights = True
+    hand_written = True
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
         """By the state file; faintly by weights alone, for whoever asks whether training can be resumed from them."""

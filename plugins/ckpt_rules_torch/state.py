@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, Field, Opaque, TrainingState, is_count, misspelling_of, plain
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Field,
+    Opaque,
+    Severity,
+    TrainingState,
+    is_count,
+    misspelling_of,
+    plain,
+)
 from ckpt_rules_torch import names, shapes
 from ckpt_rules_torch.state_file import find_state_file
 
@@ -67,15 +77,15 @@ def configurations(checkpoint: Checkpoint, values: Values) -> list[Values]:
 def _fields(checkpoint: Checkpoint, path: str, values: Values) -> tuple[Field, ...]:
     canonical = _is_canonical(path, values)
     fp16 = _half_precision(configurations(checkpoint, values))
-    needed = {
-        "epoch": "error" if canonical else "optional",
-        "step": "error" if canonical else "optional",
-        "total_batches": "warning" if canonical else "optional",
-        "optimizer": "error",
-        "scheduler": "warning" if canonical else "optional",
+    severities: dict[str, Severity | None] = {
+        "epoch": Severity.ERROR if canonical else None,
+        "step": Severity.ERROR if canonical else None,
+        "total_batches": Severity.WARNING if canonical else None,
+        "optimizer": Severity.ERROR,
+        "scheduler": Severity.WARNING if canonical else None,
         # Without options nobody can tell a run in full precision from one that lost its scaler.
-        "scaler": "warning" if fp16 else "info" if fp16 is None and canonical else "optional",
-        "progress counter": "optional" if canonical or _counts_anything(values) else "error",
+        "scaler": Severity.WARNING if fp16 else Severity.INFO if fp16 is None and canonical else None,
+        "progress counter": None if canonical or _counts_anything(values) else Severity.ERROR,
     }
     keys = {
         **{name: names.COUNTERS[name] for name in (*_TRIO, "global_step", *names.PLANS)},
@@ -88,7 +98,7 @@ def _fields(checkpoint: Checkpoint, path: str, values: Values) -> tuple[Field, .
         "ema": names.EMA,
         "config": names.CONFIGS,
     }
-    return tuple(Field(name, tuple(k), needed.get(name, "optional"), _WHY.get(name, "")) for name, k in keys.items())
+    return tuple(Field(name, tuple(k), severities.get(name), _WHY.get(name, "")) for name, k in keys.items())
 
 
 def _is_canonical(path: str, values: Values) -> bool:

@@ -15,6 +15,7 @@ from ckpt_rules import (
     Progress,
     Recorded,
     Requirement,
+    Severity,
     TrainingState,
     WeightFile,
     Weights,
@@ -35,10 +36,10 @@ _WHY_STATE = (
 _WHY_WEIGHTS = "torchtune stops, for there are no weights of any epoch to go on with"
 _WHY_ADAPTER = "torchtune stops, for it looks for the adapter here and in no other form"
 _FIELDS = (
-    Field("optimizer", ("optimizer",), "error", "torchtune stops with KeyError: 'optimizer'"),
-    Field("epoch", ("epochs_run",), "error", "torchtune stops with KeyError: 'epochs_run'"),
-    Field("total_epochs", ("total_epochs",), "error", "torchtune stops with KeyError: 'total_epochs'"),
-    Field("seed", ("seed",), "error", "torchtune stops with KeyError: 'seed'"),
+    Field("optimizer", ("optimizer",), Severity.ERROR, "torchtune stops with KeyError: 'optimizer'"),
+    Field("epoch", ("epochs_run",), Severity.ERROR, "torchtune stops with KeyError: 'epochs_run'"),
+    Field("total_epochs", ("total_epochs",), Severity.ERROR, "torchtune stops with KeyError: 'total_epochs'"),
+    Field("seed", ("seed",), Severity.ERROR, "torchtune stops with KeyError: 'seed'"),
 )
 _COUNTERS = (("epoch", "epochs_run"), ("total_epochs", "total_epochs"))
 

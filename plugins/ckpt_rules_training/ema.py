@@ -21,7 +21,8 @@ from ckpt_rules import (
 )
 from ckpt_rules_training.maybe import maybe, updates_of
 
-_COUNTERS = ("optimization_step", "num_updates")
+_COUNTERS = ("optimization_step", "num_updates")  # of diffusers' EMAModel, and of torch_ema
+# The options of scripts, under the keys at which they are saved, and those of them that switch an average on.
 _SWITCHES = ("use_ema", "model_ema", "ema")
 _OPTIONS = ("args", "config", "cfg", "hparams", "hyper_parameters", "train_args", "opt")
 _WRAPPERS = (

@@ -96,7 +96,7 @@ class ScalerMissing(Rule):
         absent = _absence(checkpoint, "scaler")
         if absent and not _in_bfloat16(checkpoint):
             field = checkpoint.state.field("scaler")
-            severity = Severity.INFO if field and field.needed == "info" and not absent.blocked else None
+            severity = Severity.INFO if field and field.severity is Severity.INFO and not absent.blocked else None
             help_ = "save scaler.state_dict() with the rest ({} where AMP is off)"
             yield _problem(checkpoint, "scaler", absent, help_, severity)
 
@@ -126,7 +126,7 @@ class RngMissing(Rule):
         field = checkpoint.state.field("rng")
         if field is None:
             raise FactUnavailable(f"the layout {checkpoint.layout.name} never holds random-number state")
-        severity = Severity.WARNING if field and field.needed == "warning" else None
+        severity = Severity.WARNING if field.severity is Severity.WARNING else None
         absent = _absence(checkpoint, "rng", always=True)
         if absent:
             yield _problem(
@@ -152,7 +152,7 @@ def _absence(checkpoint: Checkpoint, name: str, *, always: bool = False) -> Fact
             raise  # it is there, in a form that can't be looked into
         if name != "optimizer" and state.key_of(name) is not None:
             return None  # None was saved on purpose
-        needed = field is not None and field.needed != "optional"
+        needed = field is not None and field.severity is not None
         return absent if needed or always else None
     return None
 

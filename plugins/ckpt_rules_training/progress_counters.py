@@ -35,9 +35,8 @@ class CountersDisagree(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each contradiction that the layout knows of, and one for the global step."""
         for found in checkpoint.contradictions:
-            severity = None if found.severity == "error" else Severity(found.severity)
             place = Place(path=found.path, key=found.key or None)
-            yield Problem(message=found.sentence, place=place, help=_HELP, severity=severity)
+            yield Problem(message=found.sentence, place=place, help=_HELP, severity=found.severity)
         progress = checkpoint.progress
         recorded = next((r for r in checkpoint.recorded if r.name == "global_step"), None)
         if recorded is None or progress.global_step is None or progress.batches_done is None:

@@ -31,7 +31,6 @@ _SWITCHES = frozenset({"_get_lr_called_within_step", "_is_initial"})
 _PLAIN = dict.fromkeys((*_COUNTS, "last_epoch", "_step_count"), "a number") | dict.fromkeys(_SWITCHES, "True or False")
 _OTHERS = frozenset({"milestones"})
 _LAMBDAS = "lr_lambdas"
-_SCRIPTS = "plain-torch"
 
 
 class BadSchedulerField(Rule):
@@ -60,8 +59,8 @@ class BadSchedulerField(Rule):
         """One problem for each field."""
         for scheduler in checkpoint.schedulers:
             yield from _of(scheduler)
-            # The script of a plain loop may have a class that computes rates from constants and keeps nothing.
-            if checkpoint.layout.name != _SCRIPTS:
+            # A script may have a class that computes rates from constants and keeps nothing.
+            if not checkpoint.layout.hand_written:
                 yield from map(_without_lambdas, filter(_lost_lambdas, _flat(scheduler)))
 
 

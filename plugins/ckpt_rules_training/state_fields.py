@@ -8,7 +8,7 @@ from ckpt_rules import Checkpoint, FactUnavailable, Field, Place, Problem, Rule,
 from ckpt_rules_training.words import shown
 
 _PARTS = frozenset({"optimizer", "scheduler", "scaler", "rng"})
-_SEVERITIES = {"error": Severity.ERROR, "warning": Severity.WARNING}
+_NEEDED = frozenset({Severity.ERROR, Severity.WARNING})
 
 
 class MissingField(Rule):
@@ -38,9 +38,9 @@ class MissingField(Rule):
         state = checkpoint.state
         misspelt = None
         for field in state.fields:
-            if field.needed in _SEVERITIES and field.inside and state.get(field.name) is not None:
+            if field.severity in _NEEDED and field.inside and state.get(field.name) is not None:
                 yield from _hollow(state, field)
-            if field.needed in _SEVERITIES and field.name not in _PARTS and state.get(field.name) is None:
+            if field.severity in _NEEDED and field.name not in _PARTS and state.get(field.name) is None:
                 misspelt = misspelt or state.misspelt(field.name)
                 if not state.misspelt(field.name):
                     yield _missing(state, field)
@@ -56,7 +56,7 @@ def _missing(state: TrainingState, field: Field) -> Problem:
     return Problem(
         message=f"{what}: {field.why}" if field.why else what,
         place=Place(path=state.path, key=key or field.keys[0]),
-        severity=_SEVERITIES[field.needed],
+        severity=field.severity,
         help=f"set '{field.keys[0]}' to the value that the training log shows, or resume from a checkpoint that has it",
         data={"field": field.name, "looked_for": list(field.keys)},
     )
@@ -73,7 +73,7 @@ def _hollow(state: TrainingState, field: Field) -> Iterator[Problem]:
             yield Problem(
                 message=f"'{key}' in the training state is {said}: {field.why}",
                 place=Place(path=state.path, key=key),
-                severity=_SEVERITIES[field.needed],
+                severity=field.severity,
                 help="resume from a checkpoint that has it",
                 data={"field": field.name, "looked_for": [*field.keys, *field.inside]},
             )
@@ -105,7 +105,7 @@ class MisspelledField(Rule):
         state = checkpoint.state
         seen: set[str] = set()
         for field in state.fields:
-            wanted = field.needed in _SEVERITIES or field.name in _PARTS
+            wanted = field.severity in _NEEDED or field.name in _PARTS
             key = state.misspelt(field.name) if wanted and not _is_elsewhere(checkpoint, field.name) else None
             if key is not None and key not in seen:
                 seen.add(key)
@@ -128,7 +128,7 @@ def _misspelt(state: TrainingState, field: Field, key: str) -> Problem:
     return Problem(
         message=f"the training state has '{key}' and no {field.name}: did you mean '{meant}'? {field.why}".rstrip(),
         place=Place(path=state.path, key=key),
-        severity=Severity.ERROR if field.needed == "error" else None,
+        severity=Severity.ERROR if field.severity is Severity.ERROR else None,
         help=f"rename '{key}' to '{meant}' in {state.path}; no loader looks for it under this name",
         data={"field": field.name, "key": key, "meant": meant},
     )

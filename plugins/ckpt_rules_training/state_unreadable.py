@@ -9,12 +9,17 @@ from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule
 from ckpt_rules_training.soundness import is_sound
 
 _READ_BY_LOADERS = re.compile(
-    r".*config\.json|.*\.index\.json|.*state.*\.json|(params|args|hparams|model_args|train_args|special_tokens_map|progress)\.json"
+    r".*config\.json"  # transformers, diffusers, PEFT
+    r"|.*\.index\.json"  # of shards, as huggingface_hub writes them
+    r"|.*state.*\.json"  # the transformers Trainer, and scripts
+    r"|(?:args|hparams|model_args|train_args|progress)\.json"  # scripts
+    r"|params\.json"  # Llama and Mistral, as their authors release them
+    r"|special_tokens_map\.json"  # tokenizers of transformers
     r"|config_sentence_transformers\.json"
 )
-_TOKENIZER = "tokenizer.json"
+_TOKENIZER = "tokenizer.json"  # of tokenizers, which takes long to parse where it is large
 _LARGE = 4 << 20
-_LISTS = frozenset({"modules.json"})
+_LISTS = frozenset({"modules.json"})  # of sentence-transformers
 
 
 class UnreadableState(Rule):

@@ -35,11 +35,10 @@ class ConvertedOnSave(Rule):
     id = "weights/converted-on-save"
     severity = Severity.WARNING
     tags = frozenset({"resume"})
+    applies_to = frozenset({"transformers-trainer"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""
-        if checkpoint.layout.name != "transformers-trainer":
-            raise FactUnavailable("only the transformers Trainer loads such weights by the wrong names")
         if is_sharded(checkpoint):
             raise FactUnavailable("FSDP and DeepSpeed load weights of their own, by the names in memory")
         config = checkpoint.config

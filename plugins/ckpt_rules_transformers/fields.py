@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severity, misspelling_of, state_dicts
+from ckpt_rules import Checkpoint, Place, Problem, Rule, Severity, misspelling_of, state_dicts
 from ckpt_rules_transformers.arguments import Arguments, arguments
 from ckpt_rules_transformers.sharded import STATE
 
@@ -70,11 +70,10 @@ class RefusedField(Rule):
 
     id = "state/refused-field"
     tags = frozenset({"resume"})
+    applies_to = frozenset({"transformers-trainer"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each field."""
-        if checkpoint.layout.name != "transformers-trainer":
-            raise FactUnavailable("only the transformers Trainer builds its state from such fields")
         values = checkpoint.state.values
         for key in values:
             if key not in _KNOWN:

@@ -25,6 +25,7 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    Severity,
     TensorInfo,
     TrainingState,
     Weights,
@@ -60,7 +61,12 @@ _KEYS = frozenset(
     }
 )  # fmt: skip
 _FIELDS = (
-    Field("global_step", ("global_step",), "error", "the Trainer then counts from zero, and trains all batches again"),
+    Field(
+        "global_step",
+        ("global_step",),
+        Severity.ERROR,
+        "the Trainer then counts from zero, and trains all batches again",
+    ),
     Field("total_steps", ("max_steps",)),
     Field("total_epochs", ("num_train_epochs",)),
 )
@@ -71,6 +77,7 @@ class TransformersTrainer(Layout):
 
     name = "transformers-trainer"
     title = "transformers Trainer checkpoint"
+    loads_as_configured = True
     own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", *SHARDED)
     unread: ClassVar[tuple[str, ...]] = (ARGUMENTS, "generation_config.json")
 
@@ -144,14 +151,14 @@ class TransformersTrainer(Layout):
         scaler = Field(
             "scaler",
             (),
-            "warning" if fp16 else "optional",
+            Severity.WARNING if fp16 else None,
             "the run used fp16, and its loss scale starts again from its initial value",
             _SCALER,
         )
         rng = Field(
             "rng",
             (),
-            "optional" if run.is_on("save_only_model") else "warning",  # else the Trainer always writes it
+            None if run.is_on("save_only_model") else Severity.WARNING,  # else the Trainer always writes it
             "shuffling and dropout differ from those of an uninterrupted run",
             "rng_state.pth",
         )
@@ -214,7 +221,7 @@ class TransformersTrainer(Layout):
             "rng_state_{}.pth",
             found,
             "that rank goes on with other random numbers than an uninterrupted run",
-            "info",
+            Severity.INFO,
             expected=own_ranks.stop,
             first=own_ranks.start,
         )
@@ -268,7 +275,7 @@ def _best(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
             name == _own_name(checkpoint) or name in saves,
             f"the Trainer forgets which checkpoint was best{end}",
             "best_model_checkpoint",
-            "warning" if kept else "info",
+            Severity.WARNING if kept else Severity.INFO,
         ),
     )
 

@@ -54,7 +54,7 @@ def absent_names(checkpoint: Checkpoint) -> Absent:
 
 def resumes_by_itself(checkpoint: Checkpoint) -> bool:
     """Whether the save is of a loop that loads the weights into whatever model it has, by whatever names it gave them."""
-    if checkpoint.layout.name == "transformers-trainer":
+    if checkpoint.layout.loads_as_configured:
         return False
     try:
         return bool(checkpoint.optimizers)

@@ -16,7 +16,7 @@ _MAX_DIGITS = 5
 _PART = re.compile(r"attn|attention|mlp|ffn|feed_forward|mixer|ssm|norm|ln_", re.IGNORECASE)
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _ENCODER_DECODER = {"encoder": ("encoder_layers", "num_layers"), "decoder": ("decoder_layers", "num_decoder_layers")}
-_FEWER_IS_FINE = ("adapter", "lora")
+_FEWER_IS_FINE = ("adapter", "lora")  # files of weights that were trained on top of some layers
 _SHOWN = 8
 
 
@@ -40,30 +40,44 @@ class LayerGap(Rule):
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each stack of layers."""
-        weights = checkpoint.weights.complete()
-        if any(word in f.path for f in weights.files for word in _FEWER_IS_FINE):
+        files = checkpoint.weights.complete().files
+        if any(word in f.path for f in files for word in _FEWER_IS_FINE):
             return
         stacks = _stacks(checkpoint)
         config = _config(checkpoint)
         for stack, numbers in sorted(stacks.items()):
-            missing = sorted(set(range(max(numbers) + 1)) - numbers)
             expected = _expected(stack, config, len(stacks))
-            if missing and (2 * len(missing) <= len(numbers) or (expected and expected[1] > max(numbers))):
-                shown = ", ".join(map(str, missing[:_SHOWN])) + (" …" if len(missing) > _SHOWN else "")
-                yield Problem(
-                    message=f"{stack} counts to {max(numbers)} and lacks {len(missing):,} layers: {shown}",
-                    place=Place(path=weights.files[0].path, tensor=f"{stack}.{missing[0]}"),
-                    help="find the shard or pipeline stage that holds them",
-                    data={"missing": missing[:1000], "found": len(numbers)},
-                )
-            elif expected and not missing and len(numbers) not in (expected[1], expected[1] + _predictors(config)):
-                key, count = expected
-                yield Problem(
-                    message=f"{stack} has {len(numbers):,} layers and the configuration says {key} = {count:,}",
-                    place=Place(path=weights.files[0].path, tensor=f"{stack}.{min(count, len(numbers) - 1)}"),
-                    help="find the missing layers, or the configuration that belongs to these weights",
-                    data={"found": len(numbers), "expected": count},
-                )
+            yield from _holes(files[0].path, stack, numbers, expected)
+            yield from _other_count(files[0].path, stack, numbers, expected, _predictors(config))
+
+
+def _holes(path: str, stack: str, numbers: set[int], expected: tuple[str, int] | None) -> Iterator[Problem]:
+    """Numbers that are missing below the highest, unless that is so many that the others can't be a stack of layers."""
+    missing = sorted(set(range(max(numbers) + 1)) - numbers)
+    if missing and (2 * len(missing) <= len(numbers) or (expected and expected[1] > max(numbers))):
+        shown = ", ".join(map(str, missing[:_SHOWN])) + (" …" if len(missing) > _SHOWN else "")
+        yield Problem(
+            message=f"{stack} counts to {max(numbers)} and lacks {len(missing):,} layers: {shown}",
+            place=Place(path=path, tensor=f"{stack}.{missing[0]}"),
+            help="find the shard or pipeline stage that holds them",
+            data={"missing": missing[:1000], "found": len(numbers)},
+        )
+
+
+def _other_count(
+    path: str, stack: str, numbers: set[int], expected: tuple[str, int] | None, predictors: int
+) -> Iterator[Problem]:
+    """Another number of layers, without a hole, than the configuration says; `predictors` may come on top."""
+    if expected is None or len(numbers) <= max(numbers):
+        return
+    key, count = expected
+    if len(numbers) not in (count, count + predictors):
+        yield Problem(
+            message=f"{stack} has {len(numbers):,} layers and the configuration says {key} = {count:,}",
+            place=Place(path=path, tensor=f"{stack}.{min(count, len(numbers) - 1)}"),
+            help="find the missing layers, or the configuration that belongs to these weights",
+            data={"found": len(numbers), "expected": count},
+        )
 
 
 def _stacks(checkpoint: Checkpoint) -> Mapping[str, set[int]]:

@@ -40,10 +40,11 @@ def gather(archive: str, folder: Path) -> None:
 
 def seen(folder: Path) -> dict[str, Any]:
     """Each save by its path: its layout, its findings, and as what it is taken for without one of its files."""
-    return {str(save.relative_to(folder)): _of(save) for save in _saves(folder)}
+    return {str(save.relative_to(folder)): _of(save) for save in saves(folder)}
 
 
-def _saves(folder: Path) -> Iterator[Path]:
+def saves(folder: Path) -> Iterator[Path]:
+    """Every save below a folder of samples."""
     for sample in sorted(folder.iterdir()):
         groups = sorted(sample.iterdir()) if sample.is_dir() and not any(p.is_file() for p in sample.iterdir()) else []
         for root in groups or [sample]:

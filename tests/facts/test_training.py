@@ -9,9 +9,10 @@ import pytest
 from ckpt_rules.facts.counters import counter_faults
 from ckpt_rules.facts.tensors import TensorInfo
 from ckpt_rules.facts.training import Field, Progress, Recorded, TrainingState, is_count
+from ckpt_rules.finding import Severity
 
 FIELDS = (
-    Field("epoch", ("epoch", "current_epoch"), "error"),
+    Field("epoch", ("epoch", "current_epoch"), Severity.ERROR),
     Field("optimizer", ("optimizer_state_dict", "optimizer")),
 )
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ckpt_rules import FactUnavailable, Layout, Match, Place, Problem, Severity, Status
+from ckpt_rules import FactUnavailable, Layout, Match, Place, Problem, Reads, Severity, Status
 from ckpt_rules.testing import build_plain_torch, run_rule
 
 
@@ -38,6 +38,39 @@ def failure(assertion, *args, **kwargs) -> str:
     with pytest.raises(AssertionError) as raised:
         assertion(*args, **kwargs)
     return str(raised.value)
+
+
+class TestWhatIsRead:
+    @pytest.mark.parametrize("reads", [Reads.HEADERS, Reads.BYTES])
+    def test_a_rule_may_open_files(self, fake_rule, ck, reads):
+        rule = fake_rule(check=lambda checkpoint: [checkpoint.files.safetensors("model.safetensors")][:0], reads=reads)
+        run_rule(rule(), ck).assert_passed()
+
+    def test_one_that_declares_the_listing_may_not(self, fake_rule, ck):
+        check = lambda checkpoint: [checkpoint.files.safetensors("model.safetensors")][:0]  # noqa: E731
+        rule = fake_rule(check=check, reads=Reads.LISTING)
+        said = failure(run_rule, rule(), ck)
+        assert said == "acme/bad opens model.safetensors; its `reads` must be HEADERS, not LISTING"
+
+    def test_not_even_before_it_misses_a_fact(self, fake_rule, ck):
+        def check(checkpoint):
+            yield BAD
+            checkpoint.files.safetensors("model.safetensors")
+            raise FactUnavailable("there is no scheduler")
+
+        assert "opens model.safetensors" in failure(run_rule, fake_rule(check=check, reads=Reads.LISTING)(), ck)
+
+    def test_it_may_look_at_names_and_sizes(self, fake_rule, ck):
+        rule = fake_rule(check=lambda checkpoint: [e for e in checkpoint.listing if e.size < 0], reads=Reads.LISTING)
+        run_rule(rule(), ck).assert_passed()
+
+    def test_one_for_other_layouts_is_not_asked(self, fake_rule, ck):
+        def check(checkpoint):
+            checkpoint.files.safetensors("model.safetensors")
+            return []
+
+        rule = fake_rule(check=check, reads=Reads.LISTING, applies_to=frozenset({"orbax"}))
+        run_rule(rule(), ck).assert_skipped("for the layout orbax alone")
 
 
 class TestAssertOne:

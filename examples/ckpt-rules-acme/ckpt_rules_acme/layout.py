@@ -14,12 +14,16 @@ from ckpt_rules import (
     Recorded,
     Requirement,
     ResumePlan,
+    Severity,
     TrainingState,
     is_count,
 )
 
 STATE, MANIFEST = "acme_state.pt", "acme.json"
-FIELDS = (Field("optimizer", ("optim",), "error", "the moments restart from zero"), Field("scheduler", ("sched",)))
+FIELDS = (
+    Field("optimizer", ("optim",), Severity.ERROR, "the moments restart from zero"),
+    Field("scheduler", ("sched",)),
+)
 
 
 class AcmeTrainer(Layout):

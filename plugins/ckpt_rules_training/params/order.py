@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 
-from ckpt_rules import Checkpoint, OptimizerState, Place, Problem
+from ckpt_rules import OptimizerState, Place, Problem
+from ckpt_rules_training.params.sides import HELP, Sides
 from ckpt_rules_training.words import inside
-
-Shape = tuple[int, ...]
-
-HELP = "take weights and optimizer from the same save; if the model was changed, start with a fresh optimizer"
 
 
 def out_of_order(optimizer: OptimizerState) -> Iterator[Problem]:
@@ -38,13 +35,14 @@ def out_of_order(optimizer: OptimizerState) -> Iterator[Problem]:
         start += len(group.params)
 
 
-def exchanged(checkpoint: Checkpoint, optimizer: OptimizerState, shapes: Mapping[object, Shape]) -> Iterator[Problem]:
+def exchanged_moments(sides: Sides) -> Iterator[Problem]:
     """Moments that have the shapes of the weights, but not side by side as a module's weight and bias are.
 
     Modules may come in any order, as scripts list them. Within one, torch lists the weight before the bias, and a script that
     does otherwise does so for most of them.
     """
-    if len(optimizer.groups) != 1 or len(checkpoint.optimizers) > 1:
+    checkpoint, optimizer, shapes = sides.checkpoint, sides.optimizer, sides.shapes
+    if not shapes or len(optimizer.groups) != 1 or len(checkpoint.optimizers) > 1:
         return
     params = optimizer.groups[0].params
     weights = {n: t.shape for n, t in checkpoint.weights.tensors.items()}

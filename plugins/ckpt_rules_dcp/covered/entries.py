@@ -7,20 +7,45 @@ from collections.abc import Iterator
 from itertools import islice
 from math import prod
 
-from ckpt_rules import DTYPE_BITS, Checkpoint, Chunk, DistributedMetadata, FactUnavailable, StoredItem, TensorInfo
+from ckpt_rules import (
+    DTYPE_BITS,
+    Checkpoint,
+    Chunk,
+    DistributedMetadata,
+    FactUnavailable,
+    Problem,
+    StoredItem,
+    TensorInfo,
+)
+from ckpt_rules_dcp.covered.problems import MOST, SHOWN, bounded, problem
 
 _LOOKED_AT = 256
 _SMALL_NBYTES = 1 << 16
 _MOST_ITEMS = 200_000
 
 
-def undescribed(metadata: DistributedMetadata) -> Iterator[str]:
+def wrong_entries(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[Problem]:
+    """Places without a description, names that were planned and are gone, and chunks where something else lies."""
+    for name, more in bounded(_undescribed(metadata)):
+        words = f"{metadata.path} has a place for {name}, and no description of it that a load can use: it stops{more}"
+        yield problem(words, metadata.path, tensor=name)
+    if gone := _lost(metadata):
+        words = (
+            f"{metadata.path} lacks {len(gone):,} of the {len(metadata.planned):,} entries that the save was planned with: "
+            f"{', '.join(gone[:SHOWN])}{' …' if len(gone) > SHOWN else ''}; a load that asks for them stops with 'Missing key'"
+        )
+        yield problem(words, metadata.path, data={"names": gone[:100]}, tensor=gone[0])
+    for item, fault in islice(_misplaced(checkpoint, metadata), MOST):
+        yield problem(f"{item.name} {fault}: other bytes lie there", item.path, item)
+
+
+def _undescribed(metadata: DistributedMetadata) -> Iterator[str]:
     """Names that have bytes in a file, and of which `state_dict_metadata` does not say what they are."""
     known = metadata.items.names
     return (n for n in known if n not in metadata.tensors and n not in metadata.objects)
 
 
-def lost(metadata: DistributedMetadata) -> list[str]:
+def _lost(metadata: DistributedMetadata) -> list[str]:
     """Names that the save was planned with, and of which nothing is left: neither a description nor bytes."""
     if not metadata.planned:
         return []
@@ -30,7 +55,7 @@ def lost(metadata: DistributedMetadata) -> list[str]:
     )
 
 
-def misplaced(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[tuple[StoredItem, str]]:
+def _misplaced(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[tuple[StoredItem, str]]:
     """Chunks at whose place something else lies, and what is wrong, to follow the name: by length, and of some by header."""
     if metadata.transforms or len(metadata.items) > _MOST_ITEMS:
         return
