@@ -45,7 +45,7 @@ from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbere
 from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
 from ckpt_rules_accelerate.registered import counts_in, no_counts_in, scheduler_in
 from ckpt_rules_accelerate.simpletuner import data_positions
-from ckpt_rules_deepspeed.masters import masters_of
+from ckpt_rules_deepspeed.public import masters_of
 
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
 _OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
