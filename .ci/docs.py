@@ -32,9 +32,12 @@ def main() -> int:
 
 def current() -> dict[Path, str]:
     """Every generated file, and every page with a generated part, as they should be."""
+    from facts_page import facts_page
+
     from ckpt_rules.catalogue import rules_page
 
     files = {
+        REPO / "docs" / "facts.md": facts_page(),
         REPO / "docs" / "rules.md": rules_page(),
         REPO / "rulesets" / "ruleset.schema.json": ruleset_schema(),
         REPO / "ckpt_rules" / "__init__.pyi": public_names(),
