@@ -5,19 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ckpt_rules import (
-    Checkpoint,
-    Contradiction,
-    Entry,
-    Field,
-    Progress,
-    Recorded,
-    ResumePlan,
     Severity,
     TrainingState,
-    conventions,
-    is_count,
-)
 from ckpt_rules_one_file.dialect import Dialect, Values, inside
 
 _PARTS = frozenset({"optimizer", "scheduler", "iteration", "trainer"})
@@ -39,7 +28,7 @@ class Detectron2(Dialect):
     title = "detectron2 checkpoint"
     signs = ("model", "optimizer", "scheduler", "trainer", "iteration")
     names = re.compile(r"model_(?:\d{7}|final)\.pth")
-    pointer = conventions.pointers.DETECTRON2
+    pointer = "last_checkpoint"
     without_target = "detectron2 stops, for it asserts that the file is there"
     of_a_run = re.compile(r"model_\d{7}\.pth|metrics\.json")
     without_pointer = (

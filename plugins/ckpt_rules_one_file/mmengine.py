@@ -16,7 +16,6 @@ from ckpt_rules import (
     SchedulerState,
     Severity,
     TrainingState,
-    conventions,
     is_count,
 )
 from ckpt_rules_one_file.dialect import Dialect, inside, options
@@ -35,7 +34,7 @@ class MMEngine(Dialect):
     title = "mmengine checkpoint"
     signs = ("meta", "message_hub")
     names = re.compile(r"(?:epoch|iter)_\d+\.pth")
-    pointer = conventions.pointers.DETECTRON2
+    pointer = "last_checkpoint"
     without_target = "mmengine stops, for it can't load what the file names"
     of_a_run = re.compile(r"(?:epoch|iter)_\d+\.pth|\d{8}_\d{6}")
     without_pointer = (
