@@ -5,8 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ckpt_rules import (
+    Checkpoint,
+    Contradiction,
+    Entry,
+    Field,
+    Progress,
+    Recorded,
+    ResumePlan,
     Severity,
     TrainingState,
+    is_count,
+)
 from ckpt_rules_one_file.dialect import Dialect, Values, inside
 
 _PARTS = frozenset({"optimizer", "scheduler", "iteration", "trainer"})
