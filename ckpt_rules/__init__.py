@@ -55,7 +55,7 @@ _HOMES = {
     "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
     "ckpt_rules.hookspecs": ("hookimpl",),
     "ckpt_rules.inspection": ("Inspection",),
-    "ckpt_rules.layout": ("Layout", "Match", "Requirement", "state_dicts"),
+    "ckpt_rules.layout": ("Layout", "Requirement", "state_dicts"),
     "ckpt_rules.odd_names": ("hollow_saves",),
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.readers.pickle.unmarked": ("calls_something", "looks_loadable"),
@@ -63,6 +63,7 @@ _HOMES = {
     "ckpt_rules.report": ("ExitCode", "Outcome", "Report", "Reports", "Status", "Verdict"),
     "ckpt_rules.rule": ("Reads", "Rule"),
     "ckpt_rules.neighbours": ("Siblings", "names_beside", "sibling", "siblings", "written_at"),
+    "ckpt_rules.signature": ("Match", "Sign", "Signature", "Tells", "own_name"),
     "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
@@ -160,7 +161,7 @@ if TYPE_CHECKING:
     from ckpt_rules.finding import Finding, Place, Problem, Severity
     from ckpt_rules.hookspecs import hookimpl
     from ckpt_rules.inspection import Inspection
-    from ckpt_rules.layout import Layout, Match, Requirement
+    from ckpt_rules.layout import Layout, Requirement
     from ckpt_rules.neighbours import Siblings, names_beside, sibling, siblings, written_at
     from ckpt_rules.odd_names import hollow_saves
     from ckpt_rules.readers.ocdbt.zstd_frame import zstd_frame
@@ -169,6 +170,7 @@ if TYPE_CHECKING:
     from ckpt_rules.readers.state_dicts import parts as state_dicts
     from ckpt_rules.report import ExitCode, Outcome, Report, Reports, Status, Verdict
     from ckpt_rules.rule import Reads, Rule
+    from ckpt_rules.signature import Match, Sign, Signature, Tells, own_name
     from ckpt_rules.tensor_stats import CheckpointStats, TensorStats
     from ckpt_rules.weights import find_weights, flatten, weights_in, weights_of_components
 
@@ -249,6 +251,8 @@ __all__ = [
     "SealedFile",
     "Severity",
     "Siblings",
+    "Sign",
+    "Signature",
     "Spot",
     "Status",
     "StoredFile",
@@ -256,6 +260,7 @@ __all__ = [
     "StoredItems",
     "StoredTensor",
     "StoredValue",
+    "Tells",
     "TensorChange",
     "TensorInfo",
     "TensorStats",
@@ -289,6 +294,7 @@ __all__ = [
     "misspelling_of",
     "names_beside",
     "newest_checkpoint",
+    "own_name",
     "plain",
     "quick_verify_checkpoint",
     "rank_of_metadata",

@@ -10,9 +10,10 @@ from ckpt_rules.deep.reading import Reading
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.facts.files import Entry, FileHead, Listing, Root, RootKind
 from ckpt_rules.facts.values import Wanted
-from ckpt_rules.layout import Layout, Match, PlainFiles, Requirement
+from ckpt_rules.layout import Layout, PlainFiles, Requirement
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.readers.budget import Budget
+from ckpt_rules.signature import Match
 from ckpt_rules.storage import FilesOfSave, LocalStorage, OneFile, Storage
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.finding import Severity
 from ckpt_rules.readers.state_dicts import parts as state_dicts
+from ckpt_rules.signature import Match, best
 
 if TYPE_CHECKING:
     from ckpt_rules.checkpoint import Checkpoint
@@ -28,22 +29,11 @@ if TYPE_CHECKING:
         TrainingState,
     )
     from ckpt_rules.facts.values import Master
+    from ckpt_rules.signature import Signature
 
 
 ANY = "any"
 """The name by which a user asks that the files alone be judged, whatever layout they have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """How sure a layout is that a directory is its own.
-
-    score: 1 (a faint sign) to 100 (nothing else can be meant); the highest wins
-    signs: what it was recognised by, for `inspect`
-    """
-
-    score: int
-    signs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +65,9 @@ class Layout:
 
     name: ClassVar[str]
     title: ClassVar[str]
+
+    signatures: ClassVar[tuple[Signature, ...]] = ()
+    """What such a directory is recognised by; the one that fits best counts. Those that open no file come first."""
 
     one_file: ClassVar[bool] = False
     """Whether a single file can be a checkpoint of this layout; it is listed as a directory that holds nothing else."""
@@ -126,8 +119,8 @@ class Layout:
         )
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""
-        raise NotImplementedError
+        """How well the directory fits: the best of `signatures`. Overridden where no table can say it."""
+        return best(self.signatures, checkpoint)
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Files that a resume needs, in the order a user should look at them."""

@@ -11,11 +11,12 @@ from ckpt_rules.checkpoint import Checkpoint
 from ckpt_rules.errors import FactUnavailable, UsageError
 from ckpt_rules.facts.files import RootKind
 from ckpt_rules.finding import Severity
-from ckpt_rules.layout import ANY, AnyFiles, Match, PlainFiles
+from ckpt_rules.layout import ANY, AnyFiles, PlainFiles
 from ckpt_rules.limits import DEFAULT_LIMITS, Limits
 from ckpt_rules.plugin import crash_of
 from ckpt_rules.report import Crash, LayoutSummary, Notice
 from ckpt_rules.save_names import files_of_save
+from ckpt_rules.signature import Match
 from ckpt_rules.storage import FilesOfSave, LocalStorage, OneFile
 from ckpt_rules.time_limit import limited
 

@@ -11,12 +11,14 @@ from ckpt_rules import (
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     Progress,
     Recorded,
     Requirement,
     ResumePlan,
+    Sign,
+    Signature,
+    Tells,
     Weights,
     weights_of_components,
 )
@@ -29,7 +31,13 @@ _TEXTS = frozenset({".json", ".md", ".txt"})
 _BOTH = frozenset({"resume", "load"})
 _STEP = re.compile(r"checkpoint-(\d{1,12})")
 _SCHEDULER = "scheduler/scheduler_config.json"
-_CERTAIN, _PIPELINE, _LIKELY = 92, 85, 50
+
+
+def _folders(checkpoint: Checkpoint) -> list[str]:
+    return [f"{folder}/" for folder in components(checkpoint)]
+
+
+_COMPONENTS = Sign(_folders, Tells.MODEL, most=9)
 
 
 class DiffusersTraining(Accelerate):
@@ -37,15 +45,16 @@ class DiffusersTraining(Accelerate):
 
     name = "diffusers-training"
     title = "diffusers training checkpoint"
+    signatures = (
+        Signature(
+            must=(
+                Sign(lambda checkpoint: [*_folders(checkpoint), *_adapters(checkpoint)], Tells.MODEL, most=9),
+                Sign.file("optimizer.bin", "scheduler.bin", "random_states_0.pkl", tells=Tells.SHARED, most=3),
+            ),
+            extends=Accelerate.signatures,
+        ),
+    )
     numbered_by_save: ClassVar[bool] = False
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By component directories, or an adapter, beside Accelerate's files."""
-        if checkpoint.listing.get("trainer_state.json") is not None:
-            return None
-        parts = (*(f"{f}/" for f in components(checkpoint)), *_adapters(checkpoint))
-        own = [n for n in ("optimizer.bin", "scheduler.bin", "random_states_0.pkl") if checkpoint.listing.get(n)]
-        return Match(_CERTAIN, (*parts, *own)) if parts and own else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Accelerate's own, and what each component is built and filled from."""
@@ -86,18 +95,12 @@ class Pipeline(Layout):
 
     name = "diffusers-pipeline"
     title = "diffusers pipeline"
+    signatures = (
+        Signature(must=(Sign.file(_INDEX, tells=Tells.MODEL),)),
+        Signature(must=(_COMPONENTS, Sign.file(_SCHEDULER, tells=Tells.MODEL))),
+    )
     resumable: ClassVar[bool] = False
     holds: ClassVar[str] = "a pipeline"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By model_index.json; without it by component directories beside that of a scheduler's configuration."""
-        listing = checkpoint.listing
-        if listing.get(_INDEX) is not None:
-            return Match(_PIPELINE, (_INDEX,))
-        folders = components(checkpoint)
-        return (
-            Match(_LIKELY, (*(f"{f}/" for f in folders), _SCHEDULER)) if folders and listing.get(_SCHEDULER) else None
-        )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A directory for each component that model_index.json names, and what each is built from."""

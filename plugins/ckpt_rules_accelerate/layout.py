@@ -16,7 +16,6 @@ from ckpt_rules import (
     Field,
     Layout,
     Master,
-    Match,
     ModelConfig,
     OptimizerState,
     Pointer,
@@ -30,6 +29,9 @@ from ckpt_rules import (
     ScalerState,
     SchedulerState,
     Severity,
+    Sign,
+    Signature,
+    Tells,
     TensorInfo,
     TrainingState,
     WeightFile,
@@ -45,6 +47,7 @@ from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbere
 from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
 from ckpt_rules_accelerate.registered import counts_in, no_counts_in, scheduler_in
 from ckpt_rules_accelerate.simpletuner import data_positions
+from ckpt_rules_deepspeed.layout import DeepSpeed
 from ckpt_rules_deepspeed.masters import masters_of
 
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
@@ -52,9 +55,20 @@ _OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.p
 _FIRST = {"custom_checkpoint": 0}
 _GENERATORS = {"random_state": "python", "numpy_random_seed": "numpy", "torch_manual_seed": "torch"}
 _HEAD_NBYTES = 24
-_CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
-_TRAINERS = ("trainer_state.json", "scheduler.pt")
 _USUAL_MODELS = ("model.safetensors", "pytorch_model.bin")
+
+
+def _zero_folders(checkpoint: Checkpoint) -> list[str]:
+    """Where DeepSpeed's files lie; `latest`, where it alone is left of them."""
+    saves = checkpoint.fact(zero_saves)
+    return [saved.folder for saved in saves if saved.signs] or ["latest"] * bool(saves)
+
+
+_RANDOM = Sign.file(RANDOM)
+_PARTS = (
+    *(Sign.file(name, tells=Tells.SHARED) for name in sorted(_OWN_NAMES)),
+    Sign.file(_FULL_SHARDED, tells=Tells.SHARED, most=9),
+)
 
 
 class Accelerate(Layout):
@@ -62,22 +76,20 @@ class Accelerate(Layout):
 
     name = "accelerate"
     title = "Accelerate save_state directory"
+    signatures: ClassVar[tuple[Signature, ...]] = (
+        Signature(
+            must=(Sign(_zero_folders, most=9),),
+            may=(_RANDOM,),
+            extends=DeepSpeed.signatures,
+        ),
+        Signature(must=(_RANDOM,), may=_PARTS),
+        Signature(may=_PARTS, least=2),
+    )
     numbered_by_save: ClassVar[bool] = True
     own_loader: ClassVar[tuple[str, ...]] = (
         "random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin", "*.distcp", ".metadata", "*/*model_states.pt",
         "*/*optim_states.pt", "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
     )  # fmt: skip
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the random states of any rank, or by optimizer.bin and another file that only Accelerate names so."""
-        names = _tops(checkpoint)
-        if not names.isdisjoint(_TRAINERS) or components(checkpoint):
-            return None
-        if saves := checkpoint.fact(zero_saves):
-            return Match(
-                _CERTAIN_OF_ZERO, (*(s.folder for s in saves if s.signs), *sorted(filter(RANDOM.fullmatch, names))[:1])
-            )
-        return _match(names)
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Model and optimizer always; a scheduler where the optimizer shows that it had one; no holes in numbered files."""
@@ -278,22 +290,6 @@ def _is_of_diffusers(checkpoint: Checkpoint, path: str) -> bool:
     except FactUnavailable:
         return False
     return isinstance(values, Mapping) and "_diffusers_version" in values
-
-
-def _match(names: set[str]) -> Match | None:
-    random = sorted(n for n in names if RANDOM.fullmatch(n))
-    signs = [
-        *random[:1],
-        *sorted(n for n in names if n in _OWN_NAMES),
-    ]
-    signs += sorted(n for n in names if _FULL_SHARDED.fullmatch(n))
-    if random and len(signs) > 1:
-        return Match(_CERTAIN, tuple(signs))
-    return Match(_LIKELY, tuple(signs)) if random or len(signs) > 1 else None
-
-
-def _tops(checkpoint: Checkpoint) -> set[str]:
-    return {e.path.partition("/")[0] for e in checkpoint.listing}
 
 
 def _is_sharded(checkpoint: Checkpoint) -> bool:

@@ -13,7 +13,6 @@ from ckpt_rules import (
     Field,
     Layout,
     LoaderState,
-    Match,
     OptimizerState,
     Progress,
     Ranks,
@@ -23,6 +22,8 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    Sign,
+    Signature,
     TrainingState,
     WeightFile,
     Weights,
@@ -38,7 +39,6 @@ from ckpt_rules_dcp.saved import METADATA, Small
 
 LOADER = re.compile(r"dataloader\.dp_rank_(\d{1,6})")
 WORLD = "dataloader.world_size"
-_CERTAIN, _LIKELY, _FAIR = 90, 80, 60
 _MOST_RANKS = 4_096
 _OWN_SUFFIXES = (".distcp", ".metadata")
 _REST_OF_STATE = re.compile(r"(?:lr_)?schedulers?\.|train_state\.|dataloader\.")
@@ -51,25 +51,32 @@ _BOTH = frozenset({"resume", "load"})
 _WHY = "it is written last, so this save never finished, and nothing can be loaded without it; a copy with `cp *` leaves it out"
 
 
+def _metadata_files(checkpoint: Checkpoint) -> list[str]:
+    """`.metadata`, or that of each rank."""
+    if checkpoint.listing.get(METADATA) is not None:
+        return [METADATA]
+    return [e.path for e in checkpoint.listing if rank_of_metadata(e.path) is not None]
+
+
+def _readable(checkpoint: Checkpoint) -> list[str]:
+    found = _metadata_files(checkpoint)
+    return found if found and checkpoint.distributed().problem is None else []
+
+
+_METADATA = Sign(_metadata_files)
+
+
 class Distributed(Layout):
     """`.metadata` and `__R_K.distcp`; or `__R.metadata` of each rank, where ranks saved without talking to each other."""
 
     name = "torch-distributed"
     title = "torch.distributed.checkpoint directory"
+    signatures: ClassVar[tuple[Signature, ...]] = (
+        Signature(must=(_METADATA, Sign.file(FILE, most=2))),
+        Signature(must=(Sign.file(FILE, most=3),)),
+        Signature(must=(Sign(_readable),)),
+    )
     own_loader: ClassVar[tuple[str, ...]] = ("*.distcp", METADATA, f"__*{METADATA}")
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By either kind of file at the top."""
-        tops = [e.path for e in checkpoint.listing if "/" not in e.path]
-        files = sorted(p for p in tops if FILE.fullmatch(p))
-        metadata = [METADATA] if METADATA in tops else [p for p in tops if rank_of_metadata(p) is not None]
-        if metadata and files:
-            return Match(_CERTAIN, (metadata[0], *files[:2]))
-        if files:
-            return Match(_LIKELY, tuple(files[:3]))
-        if metadata and checkpoint.distributed().problem is None:
-            return Match(_FAIR, (metadata[0],))
-        return None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """`.metadata`, or that of each rank; which files there must be, it says itself."""

@@ -12,9 +12,11 @@ from ckpt_rules import (
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     Requirement,
     SafetensorsFile,
+    Sign,
+    Signature,
+    Tells,
     TensorInfo,
     WeightFile,
     Weights,
@@ -22,7 +24,10 @@ from ckpt_rules import (
 
 _SHARD = re.compile(r"shard-(\d{5})-model-(\d{5})-of-(\d{5})\.safetensors")
 _INFO = "DCP_SHARDING_INFO"
-_SCORE = 70
+
+
+def _files(checkpoint: Checkpoint) -> list[str]:
+    return [e.path for e in checkpoint.files_in("safetensors") if _SHARD.fullmatch(e.path)]
 
 
 class DistributedSafetensors(Layout):
@@ -30,13 +35,9 @@ class DistributedSafetensors(Layout):
 
     name = "torch-distributed-safetensors"
     title = "safetensors of torch.distributed.checkpoint"
+    signatures = (Signature(must=(Sign(_files, Tells.MODEL, most=3),)),)
     resumable: ClassVar[bool] = False
     holds: ClassVar[str] = "weights"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the names of the files."""
-        names = _files(checkpoint)
-        return Match(_SCORE, tuple(names[:3])) if names else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A file of each rank below the highest."""
@@ -64,10 +65,6 @@ class DistributedSafetensors(Layout):
         if not paths:
             raise FactUnavailable("there are no model weights")
         return Weights((WeightFile(paths[0], "safetensors", whole, problems=tuple(problems)),))
-
-
-def _files(checkpoint: Checkpoint) -> list[str]:
-    return [e.path for e in checkpoint.files_in("safetensors") if _SHARD.fullmatch(e.path)]
 
 
 def _offsets(file: SafetensorsFile) -> dict[str, tuple[int, ...]]:

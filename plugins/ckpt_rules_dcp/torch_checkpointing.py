@@ -11,7 +11,6 @@ from ckpt_rules import (
     FactUnavailable,
     Field,
     Layout,
-    Match,
     ModelConfig,
     Opaque,
     OptimizerState,
@@ -23,6 +22,8 @@ from ckpt_rules import (
     ResumePlan,
     SchedulerState,
     Severity,
+    Sign,
+    Signature,
     TensorInfo,
     TrainingState,
     WeightFile,
@@ -42,7 +43,9 @@ _ITEMS = {
     "train_state": "the progress",
 }
 _FILE = re.compile(rf"({'|'.join(_ITEMS)})_(\d{{1,6}})\.pt")
-_CERTAIN, _LIKELY, _FEWEST = 88, 72, 2
+_KIND = {item: Sign.file(re.compile(rf"{item}_\d{{1,6}}\.pt")) for item in _ITEMS}
+_REST = tuple(sign for item, sign in _KIND.items() if item != "train_state")
+_FIRST_RANK, _MAP = Sign.file(re.compile(rf"(?:{'|'.join(_ITEMS)})_0+\.pt")), Sign.file(_METADATA)
 _COMPARED = 16
 """Ranks whose counters are compared with the first one's."""
 
@@ -59,16 +62,10 @@ class TorchCheckpointing(Layout):
 
     name = "torch-checkpointing"
     title = "torch_checkpointing directory"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the metadata or the progress beside another item; many scripts number models and optimizers by epochs."""
-        found = _items(checkpoint)
-        metadata = checkpoint.listing.has_file(_METADATA)
-        told = metadata + ("train_state" in found)
-        if not told or len(found) + metadata < _FEWEST or not any(0 in files for files in found.values()):
-            return None
-        signs = tuple(files[min(files)] for files in found.values())
-        return Match(_CERTAIN if len(found) + metadata > 2 else _LIKELY, (*signs, *((_METADATA,) if metadata else ())))
+    signatures = (
+        Signature(must=(_FIRST_RANK, _KIND["train_state"]), may=(*_REST, _MAP), least=1),
+        Signature(must=(_FIRST_RANK, _MAP), may=tuple(_KIND.values()), least=1),
+    )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Model, optimizer and progress; all that torchtitan keeps where it wrote this; metadata of what is sharded."""

@@ -10,17 +10,18 @@ from ckpt_rules import (
     Entry,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     Progress,
     Requirement,
     ResumePlan,
+    Sign,
+    Signature,
+    Tells,
     Weights,
     is_count,
 )
 
 _METADATA = "training_metadata.json"
-_SCORE = 80
 
 
 class Keras(Layout):
@@ -28,15 +29,13 @@ class Keras(Layout):
 
     name = "keras"
     title = "Keras file"
+    signatures = (
+        Signature(
+            must=(Sign(lambda checkpoint: [e.path for e in keras_files(checkpoint)], most=2),),
+            may=(Sign.file(_METADATA, tells=Tells.SHARED),),
+        ),
+    )
     one_file: ClassVar[bool] = True
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the names of files at the top."""
-        names = [e.path for e in keras_files(checkpoint)]
-        if not names:
-            return None
-        beside = (_METADATA,) if checkpoint.listing.has_file(_METADATA) else ()
-        return Match(_SCORE, (*names[:2], *beside))
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """BackupAndRestore stops at a training_metadata.json that it can't parse, and does without one."""

@@ -11,13 +11,14 @@ from ckpt_rules import (
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     Progress,
     Recorded,
     Requirement,
     ResumePlan,
     Severity,
+    Sign,
+    Signature,
     Weights,
     saves_among,
 )
@@ -39,8 +40,18 @@ _STEP, _MOST_SIBLINGS = re.compile(r"(?:.*_)?\d{1,18}"), 100
 _SHARDING = "_sharding"
 _SPREAD = "a restore that does not say how arrays are to be spread over devices fails without it"
 MANIFEST, PARTS = "manifest.ocdbt", "ocdbt.process_"
-_CERTAIN, _LIKELY = 92, 70
 _BOTH = frozenset({"resume", "load"})
+
+
+def _steps_below(checkpoint: Checkpoint) -> list[str]:
+    """The steps of a run, each of a single item."""
+    items = item_folders(checkpoint)
+    return items if set(items) == set(saves_among(items)) else []
+
+
+_ITEM, _COMMIT = Sign.file(_ITEM_MARKER), Sign.file(_COMMITTED)
+_MANIFESTS = Sign(lambda checkpoint: [f"{folder or '.'}/{MANIFEST}" for folder in item_folders(checkpoint)], most=2)
+_RUN = Sign(_steps_below)
 
 
 class Orbax(Layout):
@@ -48,18 +59,11 @@ class Orbax(Layout):
 
     name = "orbax"
     title = "Orbax checkpoint"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the marker of a step, or by what an item's directory holds."""
-        listing = checkpoint.listing
-        items = item_folders(checkpoint)
-        if listing.get(_STEP_MARKER) is None and items and set(items) == set(saves_among(items)):
-            return None  # steps of a run, each of a single item
-        signs = [n for n in (_STEP_MARKER, _ITEM_MARKER, _COMMITTED) if listing.get(n) is not None]
-        signs += [f"{folder or '.'}/{MANIFEST}" for folder in items[:2]]
-        if not signs or signs == [_COMMITTED]:
-            return None
-        return Match(_CERTAIN if listing.get(_STEP_MARKER) or len(signs) > 1 else _LIKELY, tuple(signs))
+    signatures = (
+        Signature(must=(Sign.file(_STEP_MARKER),), may=(_ITEM, _COMMIT, _MANIFESTS)),
+        Signature(must=(_ITEM,), may=(_COMMIT, _MANIFESTS), never=(_RUN,)),
+        Signature(must=(_MANIFESTS,), may=(_COMMIT,), never=(_RUN,)),
+    )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The marker, which is written when all else is; the items that it names; and what each can't be read without."""

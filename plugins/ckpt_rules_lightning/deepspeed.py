@@ -10,10 +10,11 @@ from ckpt_rules import (
     Contradiction,
     FactUnavailable,
     Field,
-    Match,
     Progress,
     Requirement,
     ScalerState,
+    Sign,
+    Signature,
     TrainingState,
 )
 from ckpt_rules_deepspeed.files import LIGHTNING_TAG, find_saved
@@ -23,7 +24,6 @@ from ckpt_rules_deepspeed.states import counted, dictionary, part, readable, zer
 from ckpt_rules_lightning.common import NAME, VERSION, LightningState, keys_in, read_state
 from ckpt_rules_lightning.loops import read_loops
 
-_CERTAIN, _BY_NAME = 97, 96
 _LATEST = "latest"
 _NO_LATEST = (
     "DeepSpeed writes it last, so this save may never have finished; without it load_checkpoint finds nothing, and Lightning stops "
@@ -35,24 +35,41 @@ _COUNTERS = (
 )
 
 
+def _signs(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """DeepSpeed's files under Lightning's tag."""
+    saved = checkpoint.fact(find_saved)
+    return saved.signs if saved.folder == f"{LIGHTNING_TAG}/" else ()
+
+
+def _readable(checkpoint: Checkpoint) -> list[str]:
+    return [path for path, _ in readable(checkpoint, checkpoint.fact(find_saved).models[:1])]
+
+
+def _own_keys(checkpoint: Checkpoint) -> list[str]:
+    """Lightning's keys in the model states of the first rank."""
+    for path, values in readable(checkpoint, checkpoint.fact(find_saved).models[:1]):
+        found = keys_in(values)
+        return [f"'{key}' in {path}" for key in found] if {VERSION, "loops"} & set(found) else []
+    return []
+
+
+_SAVED = Sign(_signs, most=9)
+
+
 class LightningDeepSpeed(LightningState, DeepSpeed):
     """`checkpoint/` with the files of each rank, and `latest`."""
 
     name = "lightning-deepspeed"
     title = "PyTorch Lightning checkpoint by DeepSpeed"
+    signatures = (
+        Signature(must=(Sign(_own_keys, most=2), _SAVED), extends=DeepSpeed.signatures),
+        Signature(
+            must=(_SAVED, Sign.named(NAME)),
+            never=(Sign(_readable),),
+            extends=DeepSpeed.signatures,
+        ),
+    )
     own_loader: ClassVar[tuple[str, ...]] = DeepSpeed.own_loader
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By Lightning's keys in the model states; where those can't be read, by the names of both directories."""
-        saved = checkpoint.fact(find_saved)
-        if saved.folder != f"{LIGHTNING_TAG}/":
-            return None
-        for path, values in readable(checkpoint, saved.models[:1]):
-            keys = keys_in(values)
-            own = VERSION in keys or "loops" in keys
-            return Match(_CERTAIN, (*(f"'{key}' in {path}" for key in keys[:2]), *saved.signs)) if own else None
-        name = checkpoint.path.rstrip("/").rpartition("/")[2]
-        return Match(_BY_NAME, (*saved.signs, f"the name {name}")) if NAME.fullmatch(name) else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """DeepSpeed's, and `latest`, for Lightning names no tag."""

@@ -8,12 +8,13 @@ from ckpt_rules import (
     Checkpoint,
     FactUnavailable,
     Field,
-    Match,
     Pointer,
     Progress,
     Recorded,
     Requirement,
     ResumePlan,
+    Sign,
+    Signature,
     TrainingState,
     is_count,
     plain,
@@ -23,8 +24,10 @@ from ckpt_rules_megatron import common
 
 TRAIN_STATE, CONFIG = "train_state.pt", "run_config.yaml"
 _STEP = "step"
-_MORE = 2
 _STOPS = "a resume stops at the missing key, or starts with empty moments where the run says that none are saved"
+
+
+_DISTRIBUTED = Sign.fits(Distributed.signatures, most=3)
 
 
 class MegatronFsdp(Distributed):
@@ -32,14 +35,13 @@ class MegatronFsdp(Distributed):
 
     name = "megatron-fsdp"
     title = "Megatron-Bridge checkpoint of Megatron-FSDP"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By both of Bridge's files at the top, beside those of torch.distributed.checkpoint."""
-        found = super().recognise(checkpoint)
-        has = checkpoint.listing.has_file
-        if found is None or not (has(TRAIN_STATE) and has(CONFIG)) or has("common.pt") or has("metadata.json"):
-            return None
-        return Match(found.score + _MORE, (TRAIN_STATE, CONFIG, *found.signs))
+    signatures = (
+        Signature(
+            must=(Sign.file(TRAIN_STATE), Sign.file(CONFIG), _DISTRIBUTED),
+            never=(Sign.file("common.pt", "metadata.json"),),
+            extends=Distributed.signatures,
+        ),
+    )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """And the counters."""

@@ -12,13 +12,15 @@ from ckpt_rules import (
     Checkpoint,
     FactUnavailable,
     Field,
-    Match,
     ModelConfig,
     OptimizerState,
     Ranks,
     Recorded,
     Requirement,
     ScalerState,
+    Sign,
+    Signature,
+    Tells,
     TensorInfo,
     TrainingState,
     Weights,
@@ -34,7 +36,6 @@ _NO_OPTIMIZER = (
 )
 _RANK = re.compile(r"mp_rank_(\d{2,3})(?:_(\d{3}))?(?:_(\d{3}))?/" + re.escape(_FILE))
 _DIRECTORY = re.compile(r"mp_rank_\d{2,3}(?:_\d{3}){0,2}")
-_CERTAIN, _LIKELY = 93, 75
 _FIELDS = (
     Field("global_step", ("iteration",), "error", "Megatron then counts from zero, and trains all data again"),
     Field("optimizer", ("optimizer",)),
@@ -52,16 +53,11 @@ class MegatronRanks(common.Megatron):
 
     name = "megatron-ranks"
     title = "Megatron-LM checkpoint of a file for each rank"
+    signatures = (
+        Signature(must=(Sign(lambda checkpoint: rank_files(checkpoint).values(), most=3),)),
+        Signature(must=(Sign.file(_DIRECTORY, tells=Tells.SHARED, most=3), Sign.named(common.NAME))),
+    )
     own_loader: ClassVar[tuple[str, ...]] = ("mp_rank_*",)
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the names of directories, and of the file in them."""
-        files = list(rank_files(checkpoint).values())
-        if files:
-            return Match(_CERTAIN, tuple(files[:3]))
-        named = [e.path for e in checkpoint.listing if _DIRECTORY.fullmatch(e.path)]
-        tracked = common.NAME.fullmatch(checkpoint.path.rstrip("/").rpartition("/")[2]) is not None
-        return Match(_LIKELY, tuple(named[:3])) if named and tracked else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A file for every combination of tensor, pipeline and expert rank below the highest of each."""

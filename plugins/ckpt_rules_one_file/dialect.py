@@ -20,6 +20,9 @@ from ckpt_rules import (
     Progress,
     Recorded,
     Requirement,
+    Sign,
+    Signature,
+    Tells,
     TrainingState,
     Weights,
     counter_faults,
@@ -27,7 +30,6 @@ from ckpt_rules import (
     weights_in,
 )
 
-_BY_KEYS, _BY_NAME = 86, 30
 _SUFFIXES = (".pt", ".pth", ".pth.tar")
 _BEST = re.compile(r"(?:checkpoint_best|model_best|best)\..+")
 _NUMBER = re.compile(r"\d+")
@@ -65,17 +67,28 @@ class Dialect(Layout):
     of_a_run: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the keys of its dictionary; a file that can't be read, faintly, by its name."""
+        """By the keys of its dictionary; a file that can't be read, by its name."""
+        by_keys = Signature(must=(Sign(self._own_keys, most=len(self.signs)),))
+        by_name = Signature(must=(Sign(self._unreadable, Tells.NAME),))
+        return by_keys.match(checkpoint) or by_name.match(checkpoint)
+
+    def _own_keys(self, checkpoint: Checkpoint) -> list[str]:
         file = self.file(checkpoint)
-        if file is None:
-            return None
+        values = checkpoint.contents(file.path) if file else None
+        if file is None or not isinstance(values, Mapping) or not self.fits(file, values):
+            return []
+        return [f"'{key}' in {file.path}" for key in self.signs if key in values]
+
+    def _unreadable(self, checkpoint: Checkpoint) -> list[str]:
+        """A file by its name, of which nothing more is known."""
+        file = self.file(checkpoint)
+        if file is None or not self.names.fullmatch(file.name):
+            return []
         try:
-            values = checkpoint.contents(file.path)
+            checkpoint.contents(file.path)
         except FactUnavailable:
-            return Match(_BY_NAME, (file.path,)) if self.names.fullmatch(file.name) else None
-        if not isinstance(values, Mapping) or not self.fits(file, values):
-            return None
-        return Match(_BY_KEYS, tuple(f"'{key}' in {file.path}" for key in self.signs if key in values))
+            return [file.path]
+        return []
 
     def fits(self, file: Entry, values: Values) -> bool:
         """Whether a dictionary is this trainer's."""

@@ -9,11 +9,13 @@ from ckpt_rules import (
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     RankFiles,
     Ranks,
     Requirement,
+    Sign,
+    Signature,
+    Tells,
     WeightFile,
     Weights,
     flatten,
@@ -21,7 +23,9 @@ from ckpt_rules import (
 
 _FILE = re.compile(r"consolidated\.(\d{2})\.pth")
 _PARAMS = "params.json"
-_CERTAIN, _LIKELY = 85, 60
+
+
+_SHARES = Sign(lambda checkpoint: sorted(_files(checkpoint).values()), Tells.MODEL, most=2)
 
 
 class LlamaOriginal(Layout):
@@ -29,15 +33,9 @@ class LlamaOriginal(Layout):
 
     name = "llama-original"
     title = "Llama's original files"
+    signatures = (Signature(must=(_SHARES,), may=(Sign.file(_PARAMS, tells=Tells.MODEL),)),)
     resumable: ClassVar[bool] = False
     holds: ClassVar[str] = "weights"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the files' names, more surely beside params.json."""
-        names = sorted(_files(checkpoint).values())
-        params = checkpoint.listing.has_file(_PARAMS)
-        signs = (*names[:2], *((_PARAMS,) if params else ()))
-        return Match(_CERTAIN if params else _LIKELY, signs) if names else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """params.json."""

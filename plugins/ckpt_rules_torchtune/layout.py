@@ -10,11 +10,12 @@ from ckpt_rules import (
     FactUnavailable,
     Field,
     Layout,
-    Match,
     ModelConfig,
     Progress,
     Recorded,
     Requirement,
+    Sign,
+    Signature,
     TrainingState,
     WeightFile,
     Weights,
@@ -27,7 +28,6 @@ from ckpt_rules import (
 from ckpt_rules_torchtune import epochs
 from ckpt_rules_torchtune.epochs import ADAPTER, SETTINGS, STATE
 
-_CERTAIN, _LIKELY = 92, 75
 _WHY_STATE = (
     "torchtune stops, for it keeps optimizer and counters in this file alone; a run of one epoch never writes it; to load the "
     "weights, verify with the ruleset inference"
@@ -43,20 +43,18 @@ _FIELDS = (
 _COUNTERS = (("epoch", "epochs_run"), ("total_epochs", "total_epochs"))
 
 
+_EPOCH = Sign(lambda checkpoint: [f"{epochs.newest(checkpoint)}/"])
+
+
 class Torchtune(Layout):
     """`epoch_E/` with a model as the hub has it, and `recipe_state/recipe_state.pt`."""
 
     name = "torchtune"
     title = "torchtune output directory"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the recipe state, or the settings that every recipe leaves beside the epochs."""
-        found = epochs.folders(checkpoint)
-        signs = [path for path in (STATE, SETTINGS) if checkpoint.listing.has_file(path)]
-        if not signs or (not found and STATE not in signs):
-            return None
-        signs += [f"{found[max(found)]}/"] if found else []
-        return Match(_CERTAIN if STATE in signs and found else _LIKELY, tuple(signs))
+    signatures = (
+        Signature(must=(Sign.file(STATE),), may=(Sign.file(SETTINGS), _EPOCH)),
+        Signature(must=(Sign.file(SETTINGS), _EPOCH)),
+    )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The recipe state, and the newest epoch's weights or adapter."""

@@ -14,7 +14,6 @@ from ckpt_rules import (
     Field,
     Layout,
     Master,
-    Match,
     OptimizerState,
     Pointer,
     Progress,
@@ -25,10 +24,14 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    Sign,
+    Signature,
+    Tells,
     TensorInfo,
     TrainingState,
     Weights,
     find_weights,
+    own_name,
     state_dicts,
 )
 from ckpt_rules_accelerate import fsdp, zero
@@ -47,11 +50,9 @@ _OPTIMIZER, _SCALER = "optimizer.pt", "scaler.pt"
 _RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
 _NAME = re.compile(r"checkpoint-(\d+)")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin)")
-_OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _HEAD_NBYTES = 24
-_CERTAIN, _LIKELY = 95, 70
 _BOTH = frozenset({"resume", "load"})
 _KEYS = frozenset(
     {
@@ -67,32 +68,40 @@ _FIELDS = (
 )
 
 
+def _saves_below(checkpoint: Checkpoint) -> list[str]:
+    """The saves in a run's own directory, in which the final model lies."""
+    return [] if _has(checkpoint, _OPTIMIZER) else [e.path for e in checkpoint.listing if _NAME.fullmatch(e.path)]
+
+
+def _own_state(checkpoint: Checkpoint) -> list[str]:
+    """trainer_state.json, unless it is another trainer's in a directory that is not named like the Trainer's."""
+    there = checkpoint.listing.get(STATE) is not None
+    own = there and (_NAME.fullmatch(own_name(checkpoint)) or not checkpoint.fact(_is_foreign))
+    return [STATE] if own else []
+
+
+_PARTS = tuple(
+    Sign.file(name, tells=Tells.SHARED, most=9)
+    for name in (_OPTIMIZER, re.compile(_RNG.pattern), _SCHEDULER, ARGUMENTS)
+)
+_RUN = Sign(_saves_below)
+
+
 class TransformersTrainer(Layout):
     """`checkpoint-N`: trainer_state.json, written last, beside optimizer.pt, scheduler.pt and rng_state.pth."""
 
     name = "transformers-trainer"
     title = "transformers Trainer checkpoint"
+    signatures = (
+        Signature(must=(Sign(_own_state),), may=_PARTS, never=(_RUN,)),
+        Signature(must=(Sign.file(STATE),), may=_PARTS, never=(_RUN,), least=2),
+        Signature(may=(*_PARTS, Sign.named(_NAME, "the name checkpoint-N")), never=(_RUN,), least=2),
+    )
     own_loader: ClassVar[tuple[str, ...]] = (
         "rng_state*.pth", "*.distcp", ".metadata", "*/*model_states.pt", "*/*optim_states.pt",
         "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
     )  # fmt: skip
     unread: ClassVar[tuple[str, ...]] = (ARGUMENTS, "generation_config.json")
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By trainer_state.json; without it by two of the other files that only a Trainer writes, or one and the name."""
-        listing = checkpoint.listing
-        names = [e.name for e in listing if "/" not in e.path]
-        signs = [n for n in names if n in (_OPTIMIZER, _SCHEDULER, ARGUMENTS) or _RNG.fullmatch(n)]
-        if any(map(_OTHERS_FILES.fullmatch, names)) and STATE not in names and _SCHEDULER not in names:
-            return None
-        if any(map(_NAME.fullmatch, names)) and _OPTIMIZER not in names:
-            return None  # the run's own directory, in which the final model lies
-        named = ["the name checkpoint-N"] if _NAME.fullmatch(_own_name(checkpoint)) else []
-        if STATE in names:
-            foreign = not named and len(signs) < 2 and checkpoint.fact(_is_foreign)
-            return None if foreign else Match(_CERTAIN, (STATE, *signs))
-        signs += named
-        return Match(_LIKELY, tuple(signs)) if len(signs) >= 2 else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """What commits the save; and optimizer and scheduler, which are loaded together or not at all."""
@@ -269,7 +278,7 @@ def _best(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         Pointer(
             STATE,
             best,
-            name == _own_name(checkpoint) or name in saves,
+            name == own_name(checkpoint) or name in saves,
             f"the Trainer forgets which checkpoint was best{end}",
             "best_model_checkpoint",
             "warning" if kept else "info",
@@ -286,7 +295,7 @@ def _processes(checkpoint: Checkpoint, found: Mapping[int, str]) -> int:
 
 def _chosen(checkpoint: Checkpoint) -> str:
     """Whether the Trainer would take this save by itself: it goes by the numbers in the names alone."""
-    own = _NAME.fullmatch(_own_name(checkpoint))
+    own = _NAME.fullmatch(own_name(checkpoint))
     others = [int(m[1]) for name in checkpoint.listing.siblings if (m := _NAME.fullmatch(name))]
     if own is None or not others or int(own[1]) < max(others):
         return ""
@@ -328,12 +337,6 @@ def _findable(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         return ()  # weights/missing reports it
     why = f'the Trainer does not look for {other}, and stops with "Can\'t find a valid checkpoint"'
     return (Requirement(_WHOLE, why, purposes=_BOTH),)
-
-
-def _own_name(checkpoint: Checkpoint) -> str:
-    import os
-
-    return os.path.basename(os.path.abspath(checkpoint.path))
 
 
 def _has(checkpoint: Checkpoint, path: str) -> bool:
