@@ -122,6 +122,12 @@ class Layout:
         """How well the directory fits: the best of `signatures`. Overridden where no table can say it."""
         return best(self.signatures, checkpoint)
 
+    @property
+    def ceiling(self) -> int:
+        """The highest score that `recognise` can give: it need not be asked where another layout has a higher one."""
+        by_table = type(self).recognise is Layout.recognise
+        return max((signature.ceiling for signature in self.signatures), default=0) if by_table else 100
+
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Files that a resume needs, in the order a user should look at them."""
         return ()

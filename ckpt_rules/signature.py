@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Find = Callable[["Checkpoint"], Iterable[str]]
 _MOST_COUNTED = 9
+_CERTAIN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,12 @@ class Signature:
     never: tuple[Sign, ...] = ()
     least: int = 0
     extends: tuple[Signature, ...] = field(default=(), repr=False)
+
+    @property
+    def ceiling(self) -> int:
+        """The highest score that it can give; one that extends another may reach any."""
+        strongest = max((sign.tells for sign in (*self.must, *self.may)), default=0)
+        return _CERTAIN if self.extends else strongest + _MOST_COUNTED
 
     def match(self, checkpoint: Checkpoint) -> Match | None:
         """How well a checkpoint fits; None where it does not. Nothing further is looked for once that is certain."""
