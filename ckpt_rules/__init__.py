@@ -20,6 +20,8 @@ _HOMES = {
     "ckpt_rules.api": ("diff", "inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
     "ckpt_rules.checkpoint": ("Checkpoint",),
     "ckpt_rules.comparison": ("Change", "Comparison", "FileChange", "TensorChange", "Tensors", "ValueChange"),
+    "ckpt_rules.dict_checkpoint": ("DictCheckpoint", "Newest"),
+    "ckpt_rules.dictionaries": ("dictionary", "dictionary_or_empty", "inside", "options", "sound_counts", "updates_of"),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
@@ -55,7 +57,7 @@ _HOMES = {
     "ckpt_rules.finding": ("Finding", "Place", "Problem", "Severity"),
     "ckpt_rules.hookspecs": ("hookimpl",),
     "ckpt_rules.inspection": ("Inspection",),
-    "ckpt_rules.layout": ("Layout", "Requirement", "state_dicts"),
+    "ckpt_rules.layout": ("TO_RESUME_OR_LOAD", "Layout", "Requirement", "state_dicts"),
     "ckpt_rules.odd_names": ("hollow_saves",),
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.readers.pickle.unmarked": ("calls_something", "looks_loadable"),
@@ -75,6 +77,8 @@ if TYPE_CHECKING:
     from ckpt_rules.api import diff, inspect, newest_checkpoint, quick_verify_checkpoint, seal, stats, verify
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.comparison import Change, Comparison, FileChange, TensorChange, Tensors, ValueChange
+    from ckpt_rules.dict_checkpoint import DictCheckpoint, Newest
+    from ckpt_rules.dictionaries import dictionary, dictionary_or_empty, inside, options, sound_counts, updates_of
     from ckpt_rules.errors import (
         CheckpointInvalid,
         CkptRulesError,
@@ -161,7 +165,7 @@ if TYPE_CHECKING:
     from ckpt_rules.finding import Finding, Place, Problem, Severity
     from ckpt_rules.hookspecs import hookimpl
     from ckpt_rules.inspection import Inspection
-    from ckpt_rules.layout import Layout, Requirement
+    from ckpt_rules.layout import TO_RESUME_OR_LOAD, Layout, Requirement
     from ckpt_rules.neighbours import Siblings, names_beside, sibling, siblings, written_at
     from ckpt_rules.odd_names import hollow_saves
     from ckpt_rules.readers.ocdbt.zstd_frame import zstd_frame
@@ -181,6 +185,7 @@ __all__ = [
     "HALF_DTYPES",
     "SEAL_NAME",
     "SIGNATURE_NAME",
+    "TO_RESUME_OR_LOAD",
     "Archive",
     "ArchiveEntry",
     "Block",
@@ -196,6 +201,7 @@ __all__ = [
     "Content",
     "Contradiction",
     "DataLoaders",
+    "DictCheckpoint",
     "Digest",
     "DistributedMetadata",
     "Entry",
@@ -218,6 +224,7 @@ __all__ = [
     "Measure",
     "Measured",
     "ModelConfig",
+    "Newest",
     "OcdbtDatabase",
     "Opaque",
     "OptimizerState",
@@ -280,12 +287,15 @@ __all__ = [
     "__version__",
     "calls_something",
     "counter_faults",
+    "dictionary",
+    "dictionary_or_empty",
     "diff",
     "expected_format",
     "find_weights",
     "flatten",
     "hollow_saves",
     "hookimpl",
+    "inside",
     "inspect",
     "is_almost",
     "is_bookkeeping",
@@ -294,6 +304,7 @@ __all__ = [
     "misspelling_of",
     "names_beside",
     "newest_checkpoint",
+    "options",
     "own_name",
     "plain",
     "quick_verify_checkpoint",
@@ -302,8 +313,10 @@ __all__ = [
     "seal",
     "sibling",
     "siblings",
+    "sound_counts",
     "state_dicts",
     "stats",
+    "updates_of",
     "verify",
     "weights_in",
     "weights_of_components",

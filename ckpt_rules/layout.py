@@ -36,6 +36,10 @@ ANY = "any"
 """The name by which a user asks that the files alone be judged, whatever layout they have."""
 
 
+TO_RESUME_OR_LOAD = frozenset({"resume", "load"})
+"""The purposes of a file without which not even the weights can be loaded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """A file that the layout can't resume without.

@@ -9,15 +9,18 @@ from typing import ClassVar
 from ckpt_rules import (
     Checkpoint,
     Contradiction,
+    DictCheckpoint,
     FactUnavailable,
     Field,
+    Newest,
     Progress,
     ResumePlan,
     SchedulerState,
     TrainingState,
+    inside,
     is_count,
+    options,
 )
-from ckpt_rules_one_file.dialect import Dialect, inside, options
 
 _ACCUMULATED = re.compile(r"\baccumulative_counts=(\d+)")
 _BY_EPOCHS = re.compile(r"\btrain_cfg = dict\([^()]*(?:\bby_epoch=True\b|\btype='EpochBasedTrainLoop')")
@@ -26,26 +29,26 @@ _NO_SCALER = "the configuration says AmpOptimWrapper, and without it the loss sc
 _BY_ITERATIONS = re.compile(r"iter_\d+\.pth")
 
 
-class MMEngine(Dialect):
+class MMEngine(DictCheckpoint):
     """Loops by epochs and by iterations; the latter leave the epoch at 0."""
 
     name = "mmengine"
     title = "mmengine checkpoint"
-    signs = ("meta", "message_hub")
-    names = re.compile(r"(?:epoch|iter)_\d+\.pth")
-    pointer = "last_checkpoint"
-    without_target = "mmengine stops, for it can't load what the file names"
-    of_a_run = re.compile(r"(?:epoch|iter)_\d+\.pth|\d{8}_\d{6}")
-    without_pointer = (
-        "mmengine with --resume and no file named finds no save, and starts from scratch with one line in the log"
+    keys = ("meta", "message_hub")
+    file_names = re.compile(r"(?:epoch|iter)_\d+\.pth")
+    newest = Newest(
+        "last_checkpoint",
+        without_target="mmengine stops, for it can't load what the file names",
+        without_pointer="mmengine with --resume and no file named finds no save, and starts from scratch with one line in the log",
+        of_a_run=re.compile(r"(?:epoch|iter)_\d+\.pth|\d{8}_\d{6}"),
     )
     weight_keys = ("state_dict",)
-    counters: ClassVar = (("epoch", "meta.epoch"), ("global_step", "meta.iter"))
+    counters: ClassVar = {"epoch": "meta.epoch", "global_step": "meta.iter"}
     named = (
         (re.compile(r"epoch_(\d{1,18})\.pth"), "meta.epoch"),
         (re.compile(r"iter_(\d{1,18})\.pth"), "meta.iter"),
     )
-    expected = (
+    fields = (
         Field(
             "weights",
             ("state_dict",),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
-from ckpt_rules import Checkpoint, Contradiction, Field, Progress, ResumePlan
-from ckpt_rules_one_file.dialect import Dialect, options
+from ckpt_rules import Checkpoint, Contradiction, DictCheckpoint, Field, Progress, ResumePlan, options
 
 _RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\..+")
 _NO_SCALER = "the arguments say amp in float16, and without it the loss scale starts again from 65,536"
@@ -14,18 +14,18 @@ _COUNTED_FROM_NEXT = 2
 """Version since which `epoch` is the epoch that was trained, not the one to come."""
 
 
-class Timm(Dialect):
+class Timm(DictCheckpoint):
     """The learning rate follows from the epoch, so no scheduler is kept."""
 
     name = "timm"
     title = "timm checkpoint"
-    signs = ("epoch", "arch", "state_dict", "version")
-    names = re.compile(r"(?:last|model_best|checkpoint-\d+|recovery-\d+-\d+|milestone-\d+)\.pth\.tar")
-    newest = "last.pth.tar"
+    keys = ("epoch", "arch", "state_dict", "version")
+    file_names = re.compile(r"(?:last|model_best|checkpoint-\d+|recovery-\d+-\d+|milestone-\d+)\.pth\.tar")
+    usual = "last.pth.tar"
     weight_keys = ("state_dict",)
-    counters = (("epoch", "epoch"), ("total_epochs", "args.epochs"))
+    counters: ClassVar = {"epoch": "epoch", "total_epochs": "args.epochs"}
     named = ((re.compile(r"(?:checkpoint-(?=\d+\.)|recovery-)(\d{1,18})(?:-\d+)?\.pth\.tar"), "epoch"),)
-    expected = (
+    fields = (
         Field("weights", ("state_dict",), "error", "timm stops, for it takes the whole dictionary for weights"),
         Field("optimizer", ("optimizer",), "error", "timm goes on with a new optimizer, without a word"),
         Field("scaler", ("amp_scaler",)),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
+    DictCheckpoint,
     FactUnavailable,
     Field,
     Opaque,
@@ -16,8 +18,8 @@ from ckpt_rules import (
     TrainingState,
     WeightFile,
     Weights,
+    options,
 )
-from ckpt_rules_one_file.dialect import Dialect, options
 
 _STRIPPED = -1
 _DEEPEST = 32
@@ -28,18 +30,18 @@ _NO_SCALER = (
 )
 
 
-class Ultralytics(Dialect):
+class Ultralytics(DictCheckpoint):
     """After training, optimizer and counters are stripped from both files."""
 
     name = "ultralytics"
     title = "ultralytics checkpoint"
-    signs = ("train_args", "epoch", "model")
-    names = re.compile(r"(?:last|best|epoch\d+)\.pt")
-    newest = "last.pt"
+    keys = ("train_args", "epoch", "model")
+    file_names = re.compile(r"(?:last|best|epoch\d+)\.pt")
+    usual = "last.pt"
     weight_keys = ()
-    counters = (("epoch", "epoch"), ("total_epochs", "train_args.epochs"))
+    counters: ClassVar = {"epoch": "epoch", "total_epochs": "train_args.epochs"}
     named = ((re.compile(r"epoch(\d{1,18})\.pt"), "epoch"),)
-    expected = (
+    fields = (
         Field("optimizer", ("optimizer",), "error", "ultralytics goes on with a new optimizer, without a word"),
         Field("scaler", ("scaler",)),
         Field("epoch", ("epoch",), "error", "ultralytics takes it for the end of training, and resumes nothing"),
