@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
@@ -20,6 +20,7 @@ from ckpt_rules import (
     Signature,
     Tells,
     Weights,
+    own_name,
     weights_of_components,
 )
 from ckpt_rules_accelerate.layout import Accelerate, components
@@ -28,7 +29,6 @@ _INDEX = "model_index.json"
 _MODEL = "diffusion_pytorch_model"
 _ADAPTERS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin", "pytorch_custom_diffusion_weights.bin")
 _TEXTS = frozenset({".json", ".md", ".txt"})
-_BOTH = frozenset({"resume", "load"})
 _STEP = re.compile(r"checkpoint-(\d{1,12})")
 _SCHEDULER = "scheduler/scheduler_config.json"
 
@@ -72,7 +72,7 @@ class DiffusersTraining(Accelerate):
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The number in the directory's name."""
-        match = _STEP.fullmatch(_own_name(checkpoint))
+        match = _STEP.fullmatch(own_name(checkpoint))
         return (Recorded("global_step", int(match[1]), ".", "the directory's name"),) if match else ()
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
@@ -105,11 +105,13 @@ class Pipeline(Layout):
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A directory for each component that model_index.json names, and what each is built from."""
         why = "model_index.json names this component"
-        named = [Requirement((f"{folder}/*",), why, purposes=_BOTH) for folder in named_components(checkpoint)]
+        named = [
+            Requirement((f"{folder}/*",), why, purposes=TO_RESUME_OR_LOAD) for folder in named_components(checkpoint)
+        ]
         index = Requirement(
             (_INDEX,),
             "without it diffusers does not know which pipeline and which components these are",
-            purposes=_BOTH,
+            purposes=TO_RESUME_OR_LOAD,
         )
         return (index, *named, *_component_requirements(checkpoint))
 
@@ -130,12 +132,12 @@ def _component_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
     """from_pretrained of a component stops without its configuration, and without its weights."""
     for folder in components(checkpoint):
         why = f"the component {folder} can't be built without it"
-        yield Requirement((f"{folder}/config.json",), why, purposes=_BOTH)
+        yield Requirement((f"{folder}/config.json",), why, purposes=TO_RESUME_OR_LOAD)
         inside = [e for e in checkpoint.listing.files() if e.parent == folder and e.suffix not in _TEXTS]
         indexes = (f"{folder}/{_MODEL}.{suffix}.index.json" for suffix in ("safetensors", "bin"))
         if all(e.name.startswith(f"{_MODEL}-") for e in inside) and not any(map(checkpoint.listing.has_file, indexes)):
             names = (f"{folder}/{_MODEL}.safetensors", f"{folder}/{_MODEL}.bin")
-            yield Requirement(names, f"the component {folder} is loaded from it", purposes=_BOTH)
+            yield Requirement(names, f"the component {folder} is loaded from it", purposes=TO_RESUME_OR_LOAD)
 
 
 def named_components(checkpoint: Checkpoint) -> list[str]:
@@ -153,7 +155,3 @@ def named_components(checkpoint: Checkpoint) -> list[str]:
         and all(isinstance(v, str) for v in value)
         and "/" not in str(name)
     ]
-
-
-def _own_name(checkpoint: Checkpoint) -> str:
-    return os.path.basename(os.path.abspath(checkpoint.path))

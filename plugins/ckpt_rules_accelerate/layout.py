@@ -36,6 +36,7 @@ from ckpt_rules import (
     TrainingState,
     WeightFile,
     Weights,
+    dictionary,
     find_weights,
     flatten,
     is_count,
@@ -126,9 +127,7 @@ class Accelerate(Layout):
         if not paths:
             raise FactUnavailable("there are no random_states_0.pkl")
         path = paths[min(paths)]
-        values = checkpoint.contents(path)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
+        values = dictionary(checkpoint, path)
         return TrainingState(path, values, (Field("rng", ("random_state", "numpy_random_seed", "torch_manual_seed")),))
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:

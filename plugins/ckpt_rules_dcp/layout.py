@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     DataLoaders,
     FactUnavailable,
@@ -47,7 +48,6 @@ _WHY_OF_RANK = (
     "each rank writes its own last where ranks save without talking to each other, so this rank never finished, and can load "
     "nothing"
 )
-_BOTH = frozenset({"resume", "load"})
 _WHY = "it is written last, so this save never finished, and nothing can be loaded without it; a copy with `cp *` leaves it out"
 
 
@@ -83,9 +83,9 @@ class Distributed(Layout):
         of_ranks = () if checkpoint.listing.get(METADATA) else checkpoint.fact(_ranks_alone)
         if not of_ranks:
             elsewhere = why_elsewhere(checkpoint, METADATA)
-            return (Requirement((METADATA,), _WHY, commits=True, purposes=_BOTH, elsewhere=elsewhere),)
+            return (Requirement((METADATA,), _WHY, commits=True, purposes=TO_RESUME_OR_LOAD, elsewhere=elsewhere),)
         names = (f"__{rank}{METADATA}" for rank in of_ranks)
-        return tuple(Requirement((name,), _WHY_OF_RANK, commits=True, purposes=_BOTH) for name in names)
+        return tuple(Requirement((name,), _WHY_OF_RANK, commits=True, purposes=TO_RESUME_OR_LOAD) for name in names)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model's tensors at their full shapes."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from ckpt_rules import (
     DTYPE_BITS,
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
@@ -42,14 +43,17 @@ class DistributedSafetensors(Layout):
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A file of each rank below the highest."""
         matches = [m for p in _files(checkpoint) if (m := _SHARD.fullmatch(p))]
-        both = frozenset({"resume", "load"})
         why = "the tensors of the others are pieces, of which it holds the rest"
         if not matches:
-            return (Requirement(("shard-00001-model-00001-of-*.safetensors",), "it holds the weights", purposes=both),)
+            return (
+                Requirement(
+                    ("shard-00001-model-00001-of-*.safetensors",), "it holds the weights", purposes=TO_RESUME_OR_LOAD
+                ),
+            )
         numbers = {int(m[1]) for m in matches}
         absent = sorted(set(range(1, max(numbers) + 1)) - numbers)
         tail = f"-model-{matches[0][2]}-of-{matches[0][3]}.safetensors"
-        return tuple(Requirement((f"shard-{n:05d}{tail}",), why, purposes=both) for n in absent)
+        return tuple(Requirement((f"shard-{n:05d}{tail}",), why, purposes=TO_RESUME_OR_LOAD) for n in absent)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Every tensor once, as large as its pieces reach."""

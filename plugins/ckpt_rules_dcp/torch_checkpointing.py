@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
     FactUnavailable,
@@ -28,6 +29,8 @@ from ckpt_rules import (
     TrainingState,
     WeightFile,
     Weights,
+    dictionary,
+    dictionary_or_empty,
     is_count,
     plain,
     state_dicts,
@@ -70,9 +73,10 @@ class TorchCheckpointing(Layout):
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Model, optimizer and progress; all that torchtitan keeps where it wrote this; metadata of what is sharded."""
         found = _items(checkpoint)
-        both = frozenset({"resume", "load"})
         needed = [
-            Requirement((f"{item}_0.pt",), _STOPS, purposes=both if item == "model" else frozenset({"resume"}))
+            Requirement(
+                (f"{item}_0.pt",), _STOPS, purposes=TO_RESUME_OR_LOAD if item == "model" else frozenset({"resume"})
+            )
             for item in _needed(checkpoint)
             if item not in found
         ]
@@ -83,7 +87,7 @@ class TorchCheckpointing(Layout):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of the first rank: all of them, or its shards, of which the full shapes are on record."""
         path = "model_0.pt"
-        values = _contents(checkpoint, path)
+        values = dictionary(checkpoint, path)
         file = checkpoint.torch_file(path)
         sharded = {str(k): t for k, v in values.items() if (t := _whole(v))}
         if sharded:
@@ -100,18 +104,18 @@ class TorchCheckpointing(Layout):
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The progress of the first rank; the others' are compared with it."""
         fields = (Field("global_step", ("step",), "error", "torchtitan stops with KeyError: 'step'"),)
-        return TrainingState(_PROGRESS, _contents(checkpoint, _PROGRESS), fields)
+        return TrainingState(_PROGRESS, dictionary(checkpoint, _PROGRESS), fields)
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """That of the first rank, put together from its entries."""
         path = "optimizer_0.pt"
-        return state_dicts.optimizer(_folded(_contents(checkpoint, path)), path, "")
+        return state_dicts.optimizer(_folded(dictionary(checkpoint, path)), path, "")
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """That of the first rank; where the optimizer lies flat, its groups are no longer told apart, and their rates not compared."""
         path = "lr_scheduler_0.pt"
-        values = _contents(checkpoint, path)
-        if "param_groups" not in _values(checkpoint, "optimizer_0.pt"):
+        values = dictionary(checkpoint, path)
+        if "param_groups" not in dictionary_or_empty(checkpoint, "optimizer_0.pt"):
             values = {key: value for key, value in values.items() if key not in _OF_EACH_GROUP}
         return state_dicts.scheduler(values, path, "")
 
@@ -170,28 +174,15 @@ def _needed(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _is_of_torchtitan(checkpoint: Checkpoint) -> bool:
-    return "ntokens_seen" in _values(checkpoint, _PROGRESS)
+    return "ntokens_seen" in dictionary_or_empty(checkpoint, _PROGRESS)
 
 
 def _is_sharded(checkpoint: Checkpoint) -> bool:
     return any(
-        _whole(value) for path in ("model_0.pt", "optimizer_0.pt") for value in _values(checkpoint, path).values()
+        _whole(value)
+        for path in ("model_0.pt", "optimizer_0.pt")
+        for value in dictionary_or_empty(checkpoint, path).values()
     )
-
-
-def _contents(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
-    values = checkpoint.contents(path)
-    if not isinstance(values, Mapping):
-        raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
-    return values
-
-
-def _values(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
-    """The same, and nothing where it can't be had: other rules report that."""
-    try:
-        return _contents(checkpoint, path)
-    except FactUnavailable:
-        return {}
 
 
 def _whole(value: object) -> TensorInfo | None:
@@ -213,12 +204,12 @@ def _folded(values: Mapping[object, object]) -> object:
 
 def _data_ranks(checkpoint: Checkpoint) -> int:
     """Ranks that share the data, of which there can't be more than ranks; 0 where nothing says so."""
-    value = _values(checkpoint, "dataloader_0.pt").get("world_size")
+    value = dictionary_or_empty(checkpoint, "dataloader_0.pt").get("world_size")
     return int(value) if is_count(value) and value < 10**6 else 0
 
 
 def _step_of(checkpoint: Checkpoint, path: str) -> Recorded | None:
-    value = plain(_values(checkpoint, path).get("step"))
+    value = plain(dictionary_or_empty(checkpoint, path).get("step"))
     return Recorded("step", value, path, "step") if is_count(value) else None
 
 
@@ -236,10 +227,10 @@ def _differing(checkpoint: Checkpoint) -> Iterator[Contradiction]:
 
 def _updates(checkpoint: Checkpoint, path: str) -> int | None:
     """The most that any parameter has counted."""
-    steps = (plain(v) for k, v in _values(checkpoint, path).items() if str(k).endswith(".step"))
+    steps = (plain(v) for k, v in dictionary_or_empty(checkpoint, path).items() if str(k).endswith(".step"))
     return max((int(step) for step in steps if is_count(step)), default=None)
 
 
 def _last_epoch(checkpoint: Checkpoint, path: str) -> int | None:
-    value = plain(_values(checkpoint, path).get("last_epoch"))
+    value = plain(dictionary_or_empty(checkpoint, path).get("last_epoch"))
     return int(value) if is_count(value) else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
@@ -20,6 +20,7 @@ from ckpt_rules import (
     Sign,
     Signature,
     Weights,
+    own_name,
     saves_among,
 )
 from ckpt_rules_jax import aggregate
@@ -40,7 +41,6 @@ _STEP, _MOST_SIBLINGS = re.compile(r"(?:.*_)?\d{1,18}"), 100
 _SHARDING = "_sharding"
 _SPREAD = "a restore that does not say how arrays are to be spread over devices fails without it"
 MANIFEST, PARTS = "manifest.ocdbt", "ocdbt.process_"
-_BOTH = frozenset({"resume", "load"})
 
 
 def _steps_below(checkpoint: Checkpoint) -> list[str]:
@@ -68,18 +68,20 @@ class Orbax(Layout):
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The marker, which is written when all else is; the items that it names; and what each can't be read without."""
         marker = "it is written when a save is finalised; without it Orbax takes the directory for an unfinished one"
-        found = [Requirement((_STEP_MARKER, _COMMITTED), marker, commits=True, purposes=_BOTH)]
+        found = [Requirement((_STEP_MARKER, _COMMITTED), marker, commits=True, purposes=TO_RESUME_OR_LOAD)]
         folders = item_folders(checkpoint)
         for folder in folders:
             why = f"the item {folder or 'at the top'} can't be restored without it"
             tree = (f"{above(folder)}{_ITEM_MARKER}", f"{above(folder)}{aggregate.FILE}")
-            found.append(Requirement(tree, why, purposes=_BOTH))
-            found.append(Requirement((f"{above(folder)}{MANIFEST}",), why, purposes=_BOTH))
-            found.append(Requirement((f"{above(folder)}d/*",), f"{why}: it holds the arrays", purposes=_BOTH))
+            found.append(Requirement(tree, why, purposes=TO_RESUME_OR_LOAD))
+            found.append(Requirement((f"{above(folder)}{MANIFEST}",), why, purposes=TO_RESUME_OR_LOAD))
+            found.append(
+                Requirement((f"{above(folder)}d/*",), f"{why}: it holds the arrays", purposes=TO_RESUME_OR_LOAD)
+            )
         items = named_items(checkpoint)
         named = sorted(items.keys() - folders)
-        found += [Requirement((f"{name}/{items[name]}",), _NAMED, purposes=_BOTH) for name in named]
-        found += [Requirement((path,), _DESCRIBES, purposes=_BOTH) for path in _of_zarr(checkpoint)]
+        found += [Requirement((f"{name}/{items[name]}",), _NAMED, purposes=TO_RESUME_OR_LOAD) for name in named]
+        found += [Requirement((path,), _DESCRIBES, purposes=TO_RESUME_OR_LOAD) for path in _of_zarr(checkpoint)]
         found += _shardings(checkpoint, {*folders, *zarr_folders(checkpoint)})
         return (*found, *_commits(checkpoint, {"", *folders, *named}), *_commit_of_siblings(checkpoint))
 
@@ -93,7 +95,7 @@ class Orbax(Layout):
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The step is the directory's name."""
-        name = os.path.basename(os.path.abspath(checkpoint.path))
+        name = own_name(checkpoint)
         digits = name.rpartition("_")[2]
         return (Recorded("global_step", int(digits[:18]), ".", "the directory's name"),) if digits.isdecimal() else ()
 
@@ -120,7 +122,7 @@ def _commits(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
     listing = checkpoint.listing
     if listing.get(_STEP_MARKER) is None or listing.has_file(_OF_V1) or not any(map(listing.has_file, paths)):
         return []
-    return [Requirement((path,), _UNCOMMITTED, Severity.INFO, purposes=_BOTH) for path in paths]
+    return [Requirement((path,), _UNCOMMITTED, Severity.INFO, purposes=TO_RESUME_OR_LOAD) for path in paths]
 
 
 def _commit_of_siblings(checkpoint: Checkpoint) -> Iterator[Requirement]:
@@ -128,7 +130,7 @@ def _commit_of_siblings(checkpoint: Checkpoint) -> Iterator[Requirement]:
     listing = checkpoint.listing
     others = (f"{name}/{_COMMITTED}" for name in islice(listing.siblings, _MOST_SIBLINGS) if _STEP.fullmatch(name))
     if not listing.files(_COMMITTED) and any(checkpoint.beside(path) is not None for path in others):
-        yield Requirement((_COMMITTED,), _NEVER_COMMITTED, commits=True, purposes=_BOTH)
+        yield Requirement((_COMMITTED,), _NEVER_COMMITTED, commits=True, purposes=TO_RESUME_OR_LOAD)
 
 
 def _shardings(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
@@ -138,7 +140,9 @@ def _shardings(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
         leaves = tree_of(checkpoint, folder).get("tree_metadata")
         values = [_of(leaf, "value_metadata") for leaf in leaves.values()] if isinstance(leaves, Mapping) else []
         if any(_of(value, "value_type") == "jax.Array" for value in values):
-            found.append(Requirement((f"{above(folder)}{_SHARDING}",), _SPREAD, Severity.INFO, purposes=_BOTH))
+            found.append(
+                Requirement((f"{above(folder)}{_SHARDING}",), _SPREAD, Severity.INFO, purposes=TO_RESUME_OR_LOAD)
+            )
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
     FactUnavailable,
@@ -16,11 +17,12 @@ from ckpt_rules import (
     Sign,
     Signature,
     TrainingState,
+    dictionary,
 )
 from ckpt_rules_deepspeed.files import LIGHTNING_TAG, find_saved
 from ckpt_rules_deepspeed.layout import DeepSpeed
 from ckpt_rules_deepspeed.progress import contradictions_in
-from ckpt_rules_deepspeed.states import counted, dictionary, part, readable, zero_stage
+from ckpt_rules_deepspeed.states import counted, part, readable, zero_stage
 from ckpt_rules_lightning.common import NAME, VERSION, LightningState, keys_in, read_state
 from ckpt_rules_lightning.loops import read_loops
 
@@ -73,7 +75,7 @@ class LightningDeepSpeed(LightningState, DeepSpeed):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """DeepSpeed's, and `latest`, for Lightning names no tag."""
-        latest = Requirement((_LATEST,), _NO_LATEST, commits=True, purposes=frozenset({"resume", "load"}))
+        latest = Requirement((_LATEST,), _NO_LATEST, commits=True, purposes=TO_RESUME_OR_LOAD)
         return (latest, *DeepSpeed.requirements(self, checkpoint))
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:

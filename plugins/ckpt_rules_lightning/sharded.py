@@ -6,6 +6,7 @@ import re
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Field,
@@ -30,7 +31,6 @@ from ckpt_rules_lightning.loops import read_loops
 
 META = "meta.pt"
 _ENTRY = re.compile(r"optimizer_(\d{1,3})\..+")
-_BOTH = frozenset({"resume", "load"})
 _NO_META = (
     "Lightning writes it last, so this save never finished; by it alone it tells such a directory, and stops with 'does not point "
     "to a valid checkpoint'"
@@ -68,8 +68,8 @@ class LightningSharded(LightningState):
         """`meta.pt`, which is written last; `.metadata` names the files of data that there must be."""
         elsewhere = why_elsewhere(checkpoint, METADATA)
         return (
-            Requirement((META,), _NO_META, commits=True, purposes=_BOTH, elsewhere=elsewhere),
-            Requirement((METADATA,), _NO_METADATA, purposes=_BOTH, elsewhere=elsewhere),
+            Requirement((META,), _NO_META, commits=True, purposes=TO_RESUME_OR_LOAD, elsewhere=elsewhere),
+            Requirement((METADATA,), _NO_METADATA, purposes=TO_RESUME_OR_LOAD, elsewhere=elsewhere),
         )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:

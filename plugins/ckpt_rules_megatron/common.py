@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
@@ -13,12 +12,13 @@ from ckpt_rules import (
     EntryKind,
     FactUnavailable,
     Layout,
-    Opaque,
     Pointer,
     Progress,
     Recorded,
     ResumePlan,
     is_count,
+    options,
+    own_name,
     plain,
 )
 from ckpt_rules_megatron import loaders
@@ -65,9 +65,7 @@ class Megatron(Layout):
 
 def arguments(values: Mapping[object, object]) -> Mapping[object, object]:
     """The run's arguments, pickled as a Namespace or saved as a dictionary."""
-    args = values.get("args")
-    state = args.state if isinstance(args, Opaque) else args
-    return state if isinstance(state, Mapping) else {}
+    return options(values.get("args"))
 
 
 def is_begun(values: Mapping[object, object]) -> bool:
@@ -150,7 +148,7 @@ def _has_scaler(value: object, depth: int) -> bool:
 
 def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
     """The tracker beside the save, from which Megatron knows what to load."""
-    here = os.path.basename(os.path.abspath(checkpoint.path))
+    here = own_name(checkpoint)
     own = NAME.fullmatch(here)
     if own is None:
         return ()

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from ckpt_rules import (
     DTYPE_BITS,
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Field,
@@ -95,13 +96,15 @@ class MegatronDistributed(common.Megatron):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """metadata.json commits the save; DCP's own metadata and the arguments lie beside it."""
-        folder, both = folder_of(checkpoint), frozenset({"resume", "load"})
+        folder = folder_of(checkpoint)
         marker = "it is written last; without it Megatron takes the directory for no distributed checkpoint"
         holds = "it holds the iteration, the arguments and the state of the scheduler"
         return (
-            Requirement((f"{folder}{MARKER}",), marker, commits=True, purposes=both),
+            Requirement((f"{folder}{MARKER}",), marker, commits=True, purposes=TO_RESUME_OR_LOAD),
             Requirement(
-                (f"{folder}{METADATA}",), "without it nothing in the .distcp files can be found", purposes=both
+                (f"{folder}{METADATA}",),
+                "without it nothing in the .distcp files can be found",
+                purposes=TO_RESUME_OR_LOAD,
             ),
             *((Requirement((f"{folder}{COMMON}",), holds),) if checkpoint.fact(needs_common_file) else ()),
         )

@@ -16,6 +16,7 @@ from ckpt_rules import (
     Sign,
     Signature,
     TrainingState,
+    dictionary_or_empty,
     is_count,
     plain,
 )
@@ -79,8 +80,4 @@ class MegatronFsdp(Distributed):
 
 def _counter(checkpoint: Checkpoint, name: str) -> object:
     """A counter, which Bridge keeps as a tensor; None where it is not there or can't be read."""
-    try:
-        values = checkpoint.contents(TRAIN_STATE)
-    except FactUnavailable:
-        return None
-    return plain(values.get(name)) if isinstance(values, dict) else None
+    return plain(dictionary_or_empty(checkpoint, TRAIN_STATE).get(name))

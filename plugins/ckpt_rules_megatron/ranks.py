@@ -9,6 +9,7 @@ from itertools import product
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Field,
@@ -24,6 +25,8 @@ from ckpt_rules import (
     TensorInfo,
     TrainingState,
     Weights,
+    dictionary,
+    dictionary_or_empty,
     plain,
     state_dicts,
     weights_in,
@@ -65,9 +68,11 @@ class MegatronRanks(common.Megatron):
         sides = ([n for rank in found if (n := rank[i]) is not None] for i in range(3))
         grid = product(*(range(max(numbers) + 1) if numbers else [None] for numbers in sides))
         why = "each rank loads its own file, and the others wait for it"
-        both = frozenset({"resume", "load"})
         missing = [_path(rank) for rank in grid if rank not in found]
-        return (*(Requirement((path,), why, purposes=both) for path in missing), *_optimizers(checkpoint, found))
+        return (
+            *(Requirement((path,), why, purposes=TO_RESUME_OR_LOAD) for path in missing),
+            *_optimizers(checkpoint, found),
+        )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of the first rank: its share of the model."""
@@ -76,16 +81,14 @@ class MegatronRanks(common.Megatron):
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The dictionary of the first rank."""
         path = _first(checkpoint)
-        values = checkpoint.contents(path)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
+        values = dictionary(checkpoint, path)
         begun = tuple(_OPTIMIZER_FIELD if f.name == "optimizer" else f for f in _FIELDS)
         return TrainingState(path, values, begun if common.is_begun(values) else _FIELDS)
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """That of the first rank, bare or beside its float32 copies; a distributed one is in flat pieces elsewhere."""
         path = _first(checkpoint)
-        value = contents(checkpoint, path).get("optimizer")
+        value = dictionary_or_empty(checkpoint, path).get("optimizer")
         inside = value.get("optimizer") if isinstance(value, Mapping) else None
         if isinstance(value, list) and len(value) > 1:
             raise FactUnavailable("several optimizers are chained, each of some of the parameters")
@@ -98,7 +101,7 @@ class MegatronRanks(common.Megatron):
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """Kept by the optimizer, where it trains in fp16."""
         path = _first(checkpoint)
-        value = contents(checkpoint, path).get("optimizer")
+        value = dictionary_or_empty(checkpoint, path).get("optimizer")
         scaler = value.get("grad_scaler") if isinstance(value, Mapping) else None
         if not isinstance(scaler, Mapping) or "scale" not in scaler:
             raise FactUnavailable("the optimizer keeps no gradient scaler")
@@ -112,7 +115,7 @@ class MegatronRanks(common.Megatron):
         """The iteration that each file records."""
         steps = []
         for path in rank_files(checkpoint).values():
-            values = contents(checkpoint, path)
+            values = dictionary_or_empty(checkpoint, path)
             if values.get("iteration") is not None:
                 steps.append(Recorded("step", values["iteration"], path, "iteration"))
         return Ranks(steps=tuple(steps))
@@ -138,7 +141,7 @@ def _optimizers(checkpoint: Checkpoint, found: Mapping[Rank, str]) -> Iterator[R
     Left out are ranks of experts, of which some have no optimizer.
     """
     paths = {rank: path.replace(_FILE, _OPTIMIZER) for rank, path in found.items()}
-    values = contents(checkpoint, next(iter(found.values()))) if found else {}
+    values = dictionary_or_empty(checkpoint, next(iter(found.values()))) if found else {}
     args = common.arguments(values)
     asked = args.get("use_distributed_optimizer") is True and args.get("ckpt_format", "torch") == "torch"
     if (asked and "optimizer" in values) or any(checkpoint.listing.has_file(path) for path in paths.values()):
@@ -153,15 +156,6 @@ def rank_files(checkpoint: Checkpoint) -> dict[Rank, str]:
             tensor, pipeline, expert = (None if n is None else int(n) for n in match.groups())
             found[tensor, pipeline, expert] = entry.path
     return found
-
-
-def contents(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
-    """The dictionary in a rank's file; empty where it can't be read, which other rules report."""
-    try:
-        values = checkpoint.contents(path)
-    except FactUnavailable:
-        return {}
-    return values if isinstance(values, Mapping) else {}
 
 
 def _first(checkpoint: Checkpoint) -> str:

@@ -6,6 +6,7 @@ import re
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
@@ -39,10 +40,11 @@ class LlamaOriginal(Layout):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """params.json."""
-        both = frozenset({"resume", "load"})
         return (
             Requirement(
-                (_PARAMS,), "it holds the sizes of the model, without which no loader can build it", purposes=both
+                (_PARAMS,),
+                "it holds the sizes of the model, without which no loader can build it",
+                purposes=TO_RESUME_OR_LOAD,
             ),
         )
 

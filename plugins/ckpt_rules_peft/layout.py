@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
@@ -75,7 +76,7 @@ class PeftAdapter(Layout):
             Requirement(
                 (CONFIG,),
                 "without it PEFT does not know which modules the adapter changes, and refuses to load it",
-                purposes=frozenset({"resume", "load"}),
+                purposes=TO_RESUME_OR_LOAD,
             ),
         )
 

@@ -25,6 +25,7 @@ from ckpt_rules import (
     TrainingState,
     Weights,
     find_weights,
+    options,
     saves_among,
     state_dicts,
     weights_in,
@@ -184,7 +185,7 @@ class PlainTorch(Layout):
             return state_dicts.config_file(checkpoint.json("config.json"))
         state = checkpoint.state
         for name in names.MODEL_CONFIGS:
-            values = shapes.options(state.values.get(name))
+            values = options(state.values.get(name))
             if values:
                 return ModelConfig(state.path, name, {k: v for k, v in values.items() if isinstance(k, str)})
         raise FactUnavailable("there is no model configuration: neither config.json nor an entry of the training state")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
     FactUnavailable,
@@ -20,6 +19,7 @@ from ckpt_rules import (
     WeightFile,
     Weights,
     counter_faults,
+    dictionary,
     find_weights,
     flatten,
     is_count,
@@ -58,17 +58,19 @@ class Torchtune(Layout):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The recipe state, and the newest epoch's weights or adapter."""
-        both = frozenset({"resume", "load"})
         state = Requirement((STATE,), _WHY_STATE)
         found = epochs.folders(checkpoint)
         if not found:
-            return (state, Requirement(("epoch_0/model-00001-of-00001.safetensors",), _WHY_WEIGHTS, purposes=both))
+            return (
+                state,
+                Requirement(("epoch_0/model-00001-of-00001.safetensors",), _WHY_WEIGHTS, purposes=TO_RESUME_OR_LOAD),
+            )
         newest = found[max(found)]
         if epochs.has_adapters(checkpoint):
-            return (state, Requirement((f"{newest}/{ADAPTER}",), _WHY_ADAPTER, purposes=both))
+            return (state, Requirement((f"{newest}/{ADAPTER}",), _WHY_ADAPTER, purposes=TO_RESUME_OR_LOAD))
         usual = f"{newest}/model-00001-of-00001.safetensors"
         there = epochs.shards(checkpoint, newest)
-        return (state, Requirement((*there, usual) if there else (usual,), _WHY_WEIGHTS, purposes=both))
+        return (state, Requirement((*there, usual) if there else (usual,), _WHY_WEIGHTS, purposes=TO_RESUME_OR_LOAD))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of the newest epoch; of an adapter's run the adapter, for a resume takes the rest from the base model."""
@@ -93,9 +95,7 @@ class Torchtune(Layout):
 
         The LoRA recipes hand all parameters to the optimizer, the frozen ones too, which have no state and are left out.
         """
-        values = checkpoint.contents(STATE)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
+        values = dictionary(checkpoint, STATE)
         one = epochs.one_optimizer(values.get("optimizer"))
         if epochs.has_adapters(checkpoint):
             one = epochs.trained_only(one or values.get("optimizer"))

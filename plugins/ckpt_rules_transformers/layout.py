@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
     FactUnavailable,
@@ -30,6 +31,7 @@ from ckpt_rules import (
     TensorInfo,
     TrainingState,
     Weights,
+    dictionary,
     find_weights,
     own_name,
     state_dicts,
@@ -53,7 +55,6 @@ _SHARD = re.compile(r"(?:model|pytorch_model)-\d{5}-of-\d{5}\.(?:safetensors|bin
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _HEAD_NBYTES = 24
-_BOTH = frozenset({"resume", "load"})
 _KEYS = frozenset(
     {
         "global_step", "log_history", "max_steps", "num_train_epochs", "is_world_process_zero", "is_local_process_zero",
@@ -145,9 +146,7 @@ class TransformersTrainer(Layout):
         """trainer_state.json."""
         if checkpoint.listing.get(STATE) is None:
             raise FactUnavailable(f"there is no {STATE}")
-        values = checkpoint.contents(STATE)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
+        values = dictionary(checkpoint, STATE)
         run = arguments(checkpoint)
         fp16 = (
             run.is_on("fp16")
@@ -308,10 +307,10 @@ def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:
     for folder in folders:
         if any(_has(checkpoint, inside(folder, name)) for name in WEIGHTS):
             why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
-            yield Requirement((inside(folder, CONFIG),), why, purposes=_BOTH)
+            yield Requirement((inside(folder, CONFIG),), why, purposes=TO_RESUME_OR_LOAD)
         elif folder:
             why = "without it the Trainer passes over this adapter, which starts anew without a word"
-            yield Requirement(tuple(inside(folder, name) for name in WEIGHTS), why, purposes=_BOTH)
+            yield Requirement(tuple(inside(folder, name) for name in WEIGHTS), why, purposes=TO_RESUME_OR_LOAD)
     if not folders and not modules(checkpoint):
         why = "without it from_pretrained does not know which model the weights belong to"
         yield Requirement(("config.json",), why, purposes=frozenset({"load"}))
@@ -327,7 +326,7 @@ def _findable(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
     if shards:
         stem = _WHOLE[0] if shards[0].name.endswith(".safetensors") else _WHOLE[1]
         why = 'the Trainer finds shards by it alone, and stops with "Can\'t find a valid checkpoint"'
-        return (Requirement((f"{stem}.index.json",), why, purposes=_BOTH),)
+        return (Requirement((f"{stem}.index.json",), why, purposes=TO_RESUME_OR_LOAD),)
     elsewhere = any(listing.has_file(f"{name}.index.json") for name in _WHOLE)
     if elsewhere or modules(checkpoint) or checkpoint.fact(adapters) or checkpoint.fact(zero_saves):
         return ()
@@ -336,7 +335,7 @@ def _findable(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
     except (FactUnavailable, IndexError):
         return ()  # weights/missing reports it
     why = f'the Trainer does not look for {other}, and stops with "Can\'t find a valid checkpoint"'
-    return (Requirement(_WHOLE, why, purposes=_BOTH),)
+    return (Requirement(_WHOLE, why, purposes=TO_RESUME_OR_LOAD),)
 
 
 def _has(checkpoint: Checkpoint, path: str) -> bool:

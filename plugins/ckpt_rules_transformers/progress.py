@@ -16,8 +16,9 @@ from ckpt_rules import (
     Progress,
     Recorded,
     ResumePlan,
-    counter_faults,
     is_count,
+    sound_counts,
+    updates_of,
 )
 from ckpt_rules_peft.layout import adapters, configuration
 from ckpt_rules_peft.resumed import starts_anew
@@ -55,11 +56,7 @@ def read_recorded(checkpoint: Checkpoint) -> tuple[Recorded, ...]:
 
 def read_progress(checkpoint: Checkpoint) -> Progress:
     """How far training got; FactUnavailable where the global step is absent or impossible."""
-    faults = counter_faults(checkpoint.recorded, _updates(checkpoint))
-    if faults:
-        counter, _ = faults[0]
-        reason = f"{counter.key} in {counter.path} makes no sense"
-        raise FactUnavailable(reason, path=counter.path, blocked=True)
+    sound_counts(checkpoint.recorded, updates_of(checkpoint))
     values, run = checkpoint.state.values, arguments(checkpoint)
     step = values.get("global_step")
     if not is_count(step):
@@ -211,10 +208,3 @@ def _with_encoder(checkpoint: Checkpoint, plan: ResumePlan, planned: object) -> 
             plan, sentence=f"{plan.sentence}; the prompt encoder starts anew, for PEFT saves only what it gave"
         )
     return plan
-
-
-def _updates(checkpoint: Checkpoint) -> int | None:
-    try:
-        return checkpoint.optimizer.updates
-    except FactUnavailable:
-        return None
