@@ -62,9 +62,9 @@ class DictCheckpoint(Layout):
     """
 
     one_file = True
-    keys: ClassVar[tuple[str, ...]]
+    keys: ClassVar[tuple[str, ...]] = ()
     file_names: ClassVar[re.Pattern[str]] = _NOTHING
-    fields: ClassVar[tuple[Field, ...]]
+    fields: ClassVar[tuple[Field, ...]] = ()
     weight_keys: ClassVar[tuple[str, ...]] = ()
     counters: ClassVar[Mapping[Counter, str]] = {}
     named: ClassVar[tuple[tuple[re.Pattern[str], str], ...]] = ()
@@ -72,7 +72,9 @@ class DictCheckpoint(Layout):
     newest: ClassVar[Newest | None] = None
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the keys of its dictionary; a file that can't be read, by its name."""
+        """By `signatures` where there are any; else by the keys of its dictionary, a file that can't be read by its name."""
+        if self.signatures:
+            return super().recognise(checkpoint)
         by_keys = Signature(must=(Sign(self._own_keys, most=len(self.keys)),))
         by_name = Signature(must=(Sign(self._unreadable, Tells.NAME),))
         return by_keys.match(checkpoint) or by_name.match(checkpoint)

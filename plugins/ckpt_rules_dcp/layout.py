@@ -151,12 +151,12 @@ class Distributed(Layout):
         done = updates if step is None else step
         if done is None:
             raise FactUnavailable("neither a step nor an optimizer's counter is recorded")
-        sentence = f"training continues after step {done:,}; where the data go on is up to the script's own data loader"
+        where = "; where the data go on is up to the script's own data loader"
         return Progress(
             global_step=step,
             expected_updates=step,
             exact=bool(recorded) and recorded[0].key.startswith("train_state."),
-            plan=ResumePlan(sentence, from_update=done),
+            plan=ResumePlan(from_update=done, unit="step", also=where),
         )
 
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:

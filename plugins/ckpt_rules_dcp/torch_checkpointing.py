@@ -133,15 +133,10 @@ class TorchCheckpointing(Layout):
         if not is_count(recorded[0].value):
             raise FactUnavailable(f"step in {_PROGRESS} makes no sense", path=_PROGRESS, blocked=True)
         step = int(recorded[0].value)
-        where = (
-            "where its data loader was"
-            if "dataloader" in _items(checkpoint)
-            else "where the script's own data loader says"
-        )
-        sentence = f"training continues after step {step:,}, with the data {where}"
-        exact = _is_of_torchtitan(checkpoint)
-        plan = ResumePlan(sentence, from_update=step)
-        return Progress(global_step=step, expected_updates=step, exact=exact, plan=plan)
+        own = "dataloader" in _items(checkpoint)
+        where = "where its data loader was" if own else "where the script's own data loader says"
+        plan = ResumePlan(from_update=step, unit="step", also=f", with the data {where}")
+        return Progress(global_step=step, expected_updates=step, exact=_is_of_torchtitan(checkpoint), plan=plan)
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """What other ranks' optimizers and schedules have counted, against the first one's."""

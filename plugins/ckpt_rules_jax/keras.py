@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -19,6 +18,7 @@ from ckpt_rules import (
     Tells,
     Weights,
     is_count,
+    options,
 )
 
 _METADATA = "training_metadata.json"
@@ -52,18 +52,14 @@ class Keras(Layout):
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """By training_metadata.json of BackupAndRestore, which counts from 0; a resume reads the epoch, and not the batch."""
-        values = checkpoint.contents(_METADATA) if checkpoint.listing.has_file(_METADATA) else None
-        epoch = values.get("epoch") if isinstance(values, Mapping) else None
-        batch = values.get("batch") if isinstance(values, Mapping) else None
+        values = options(checkpoint.contents(_METADATA)) if checkpoint.listing.has_file(_METADATA) else {}
+        epoch, batch = values.get("epoch"), values.get("batch")
         if not is_count(epoch):
             raise FactUnavailable("a Keras file records no epoch")
         step = int(batch) + 1 if is_count(batch) and batch else 0
-        sentence = f"training starts epoch {int(epoch) + 1:,} at its first batch"
-        if step:
-            sentence += f", for BackupAndRestore does not pass over the {step:,} that were trained"
-        return Progress(
-            epoch=int(epoch) + bool(step), step=step, complete=not step, plan=ResumePlan(sentence, int(epoch) + 1)
-        )
+        again = f", for BackupAndRestore does not pass over the {step:,} that were trained" if step else ""
+        plan = ResumePlan(epoch=int(epoch) + 1, also=again)
+        return Progress(epoch=int(epoch) + bool(step), step=step, complete=not step, plan=plan)
 
 
 def keras_files(checkpoint: Checkpoint) -> list[Entry]:

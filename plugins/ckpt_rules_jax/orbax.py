@@ -105,10 +105,8 @@ class Orbax(Layout):
         if not recorded:
             raise FactUnavailable("the directory's name holds no step, and nothing else records it")
         step = int(str(recorded[0].value))
-        return Progress(
-            global_step=step,
-            plan=ResumePlan(f"training continues after step {step:,}, by the directory's name", from_update=step),
-        )
+        plan = ResumePlan(from_update=step, unit="step", also=", by the directory's name")
+        return Progress(global_step=step, plan=plan)
 
 
 def above(folder: str) -> str:

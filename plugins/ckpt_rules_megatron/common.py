@@ -90,15 +90,18 @@ def progress(values: Mapping[object, object]) -> Progress:
     step, args = values.get("iteration"), arguments(values)
     done = int(step) if is_count(step) else 0
     samples, planned = args.get("consumed_train_samples"), args.get("train_iters")
-    where = f", after {int(samples):,} samples" if is_count(samples) else ""
     return Progress(
         global_step=done,
         expected_updates=None if counts_rollouts(args) else done,
         planned_updates=int(planned) if is_count(planned) and planned else None,
-        plan=ResumePlan(
-            f"training continues at iteration {done + 1:,}{where}; Megatron keeps no epochs", from_update=done
-        ),
+        plan=plan_after(done, samples),
     )
+
+
+def plan_after(done: int, samples: object) -> ResumePlan:
+    """After so many iterations, and samples where they are recorded."""
+    where = f", after {int(samples):,} samples" if is_count(samples) else ""
+    return ResumePlan(from_update=done, unit="iteration", also=f"{where}; Megatron keeps no epochs")
 
 
 def contradictions(values: Mapping[object, object], path: str) -> tuple[Contradiction, ...]:

@@ -12,7 +12,6 @@ from ckpt_rules import (
     Progress,
     Recorded,
     Requirement,
-    ResumePlan,
     Sign,
     Signature,
     TrainingState,
@@ -69,9 +68,7 @@ class MegatronFsdp(Distributed):
         if not is_count(step):
             raise FactUnavailable(f"{TRAIN_STATE} holds no step", path=TRAIN_STATE, blocked=True)
         done = int(step)
-        where = f", after {int(samples):,} samples" if is_count(samples) else ""
-        sentence = f"training continues at iteration {done + 1:,}{where}; Megatron keeps no epochs"
-        return Progress(global_step=done, expected_updates=done, plan=ResumePlan(sentence, from_update=done))
+        return Progress(global_step=done, expected_updates=done, plan=common.plan_after(done, samples))
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The tracker beside `iter_N`."""

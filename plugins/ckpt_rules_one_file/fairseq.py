@@ -41,12 +41,6 @@ class Fairseq(DictCheckpoint):
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """In batches of the epoch under way, and in updates."""
         epoch, step, updates = counts.get("epoch"), counts.get("step", 0), counts.get("global_step")
-        where = f"epoch {epoch or 1:,}"
-        sentence = f"{where} goes on after batch {step:,}" if step else f"training starts {where} at its first batch"
-        return Progress(
-            epoch=epoch,
-            step=step,
-            global_step=updates,
-            expected_updates=updates,
-            plan=ResumePlan(sentence, epoch, step, None, updates),
-        )
+        within = f"epoch {epoch or 1:,} goes on after batch {step:,}" if step else ""
+        plan = ResumePlan(within, epoch or 1, step, from_update=updates)
+        return Progress(epoch=epoch, step=step, global_step=updates, expected_updates=updates, plan=plan)

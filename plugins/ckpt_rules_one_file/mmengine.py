@@ -87,7 +87,6 @@ class MMEngine(DictCheckpoint):
         updates = None if done is None else done // size
         by_epochs = bool(epoch or _BY_EPOCHS.search(settings))
         within = by_epochs and bool(_BY_ITERATIONS.fullmatch(checkpoint.state.path))
-        sentence = _sentence(epoch, done or 0, by_epochs=by_epochs, within=within)
         return Progress(
             epoch=epoch + 1 if within else epoch or None,
             step=0 if epoch and not within else None,
@@ -95,7 +94,7 @@ class MMEngine(DictCheckpoint):
             accumulation=size,
             expected_updates=updates,
             complete=by_epochs and not within,
-            plan=ResumePlan(sentence, epoch + 1 if by_epochs else None, from_update=updates),
+            plan=_plan(epoch if by_epochs else None, done or 0, updates, within=within),
         )
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
@@ -103,15 +102,13 @@ class MMEngine(DictCheckpoint):
         return (*super().contradictions(checkpoint), *_against_meta(checkpoint))
 
 
-def _sentence(epoch: int, done: int, *, by_epochs: bool, within: bool) -> str:
+def _plan(epoch: int | None, done: int, updates: int | None, *, within: bool) -> ResumePlan:
     """What a resume does: a loop over epochs knows no place within one, whatever the interval of its saves."""
-    counted = f"and counts from iteration {done:,}"
-    if within:
-        again = "what was trained of it before the save is trained again"
-        return f"training starts epoch {epoch + 1:,} at its first batch, {counted}: {again}"
-    if by_epochs:
-        return f"training starts epoch {epoch + 1:,} at its first batch, {counted}"
-    return f"training goes on after iteration {done:,}; by iterations, it draws as many batches and drops them"
+    if epoch is None:
+        sentence = f"training goes on after iteration {done:,}; by iterations, it draws as many batches and drops them"
+        return ResumePlan(sentence, from_update=updates)
+    again = ": what was trained of it before the save is trained again" if within else ""
+    return ResumePlan(epoch=epoch + 1, from_update=updates, also=f", and counts from iteration {done:,}{again}")
 
 
 def _against_meta(checkpoint: Checkpoint) -> Iterator[Contradiction]:

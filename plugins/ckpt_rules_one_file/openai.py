@@ -72,8 +72,10 @@ class OpenAIDiffusion(Layout):
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """By the name of the newest files."""
         step = int(str(checkpoint.recorded[0].value))
-        sentence = f"training continues after step {step:,}, by the name of the file that --resume_checkpoint names; data are drawn anew"
-        return Progress(global_step=step, expected_updates=step, plan=ResumePlan(sentence, from_update=step))
+        by = ", by the name of the file that --resume_checkpoint names; data are drawn anew"
+        return Progress(
+            global_step=step, expected_updates=step, plan=ResumePlan(from_update=step, unit="step", also=by)
+        )
 
 
 _WHY = {

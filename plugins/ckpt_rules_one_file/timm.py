@@ -49,23 +49,16 @@ class Timm(DictCheckpoint):
         if "epoch" not in counts:
             return Progress()
         first = counts["epoch"] + (1 if _counts_what_was_trained(checkpoint) else 0)
-        recovery = _RECOVERY.fullmatch(checkpoint.state.path)
+        planned, recovery = counts.get("total_epochs"), _RECOVERY.fullmatch(checkpoint.state.path)
         if recovery:
             batch = int(recovery[2])
             sentence = (
                 f"the file was written at batch {batch:,} of epoch {first:,}, and training starts epoch {first + 1:,}: what "
                 f"was left of epoch {first:,} is not trained"
             )
-            plan = ResumePlan(sentence, first + 1)
-            return Progress(epoch=first, step=batch, planned_epochs=counts.get("total_epochs"), plan=plan)
-        sentence = f"epoch {first:,} is complete; training starts epoch {first + 1:,} at its first batch"
-        return Progress(
-            epoch=first,
-            step=0,
-            complete=True,
-            planned_epochs=counts.get("total_epochs"),
-            plan=ResumePlan(sentence, first + 1),
-        )
+            return Progress(epoch=first, step=batch, planned_epochs=planned, plan=ResumePlan(sentence, first + 1))
+        plan = ResumePlan(epoch=first + 1, after_epoch=True)
+        return Progress(epoch=first, step=0, complete=True, planned_epochs=planned, plan=plan)
 
 
 def _counts_what_was_trained(checkpoint: Checkpoint) -> bool:

@@ -78,16 +78,11 @@ class Ultralytics(DictCheckpoint):
         if "epoch" not in counts:
             return Progress()
         epoch, planned = counts["epoch"] + 1, counts.get("total_epochs")
-        sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
+        plan = ResumePlan(epoch=epoch + 1, after_epoch=True)
         if planned and epoch >= planned:
             sentence = f"epoch {epoch:,} of {planned:,} is complete; ultralytics stops, for nothing is left to train"
-        return Progress(
-            epoch=epoch,
-            step=0,
-            complete=True,
-            planned_epochs=planned,
-            plan=ResumePlan(sentence, epoch + 1),
-        )
+            plan = ResumePlan(sentence, epoch + 1)
+        return Progress(epoch=epoch, step=0, complete=True, planned_epochs=planned, plan=plan)
 
     def stripped(self, checkpoint: Checkpoint) -> str:
         """The path of a file that was stripped; FactUnavailable where there is none."""

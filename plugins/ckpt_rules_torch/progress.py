@@ -83,7 +83,7 @@ def _plan(progress: Progress, updates: int | None) -> ResumePlan | None:
     if done is None:
         return None
     beside = f"; epoch {progress.epoch:,} is recorded, but not how far it is" if progress.epoch is not None else ""
-    return ResumePlan(f"training continues at optimizer update {done + 1:,}{beside}", from_update=done)
+    return ResumePlan(from_update=done, unit="optimizer update", also=beside)
 
 
 def _end(progress: Progress) -> str:
@@ -95,8 +95,7 @@ def _end(progress: Progress) -> str:
 def _plan_by_epoch(progress: Progress, done: int | None) -> ResumePlan:
     epoch, step, total = progress.epoch or 1, progress.step or 0, progress.total_batches or 0
     if progress.complete:
-        sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
-        return ResumePlan(sentence, epoch + 1, 0, total, done)
+        return ResumePlan(epoch=epoch + 1, after_epoch=True, trained=total, from_update=done)
     if step == 0:
         return ResumePlan("training starts from the beginning, with epoch 1", 1, 0, total, done)
     skipped = f"batches 0 to {step - 1:,} are skipped" if step > 1 else "batch 0 is skipped"

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
 from ckpt_rules import (
     TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
+    DictCheckpoint,
     FactUnavailable,
     Field,
-    Layout,
     ModelConfig,
     Progress,
-    Recorded,
     Requirement,
     Sign,
     Signature,
     TrainingState,
     WeightFile,
     Weights,
-    counter_faults,
-    dictionary,
     find_weights,
     flatten,
-    is_count,
     state_dicts,
 )
 from ckpt_rules_torchtune import epochs
@@ -40,21 +40,27 @@ _FIELDS = (
     Field("total_epochs", ("total_epochs",), "error", "torchtune stops with KeyError: 'total_epochs'"),
     Field("seed", ("seed",), "error", "torchtune stops with KeyError: 'seed'"),
 )
-_COUNTERS = (("epoch", "epochs_run"), ("total_epochs", "total_epochs"))
 
 
 _EPOCH = Sign(lambda checkpoint: [f"{epochs.newest(checkpoint)}/"])
 
 
-class Torchtune(Layout):
+class Torchtune(DictCheckpoint):
     """`epoch_E/` with a model as the hub has it, and `recipe_state/recipe_state.pt`."""
 
     name = "torchtune"
     title = "torchtune output directory"
+    one_file: ClassVar[bool] = False
+    counters: ClassVar = {"epoch": "epochs_run", "total_epochs": "total_epochs"}
+    fields = _FIELDS
     signatures = (
         Signature(must=(Sign.file(STATE),), may=(Sign.file(SETTINGS), _EPOCH)),
         Signature(must=(Sign.file(SETTINGS), _EPOCH)),
     )
+
+    def path(self, checkpoint: Checkpoint) -> str:
+        """The recipe state, whatever else is there."""
+        return STATE
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The recipe state, and the newest epoch's weights or adapter."""
@@ -95,27 +101,18 @@ class Torchtune(Layout):
 
         The LoRA recipes hand all parameters to the optimizer, the frozen ones too, which have no state and are left out.
         """
-        values = dictionary(checkpoint, STATE)
+        state = super().state(checkpoint)
+        values = state.values
         one = epochs.one_optimizer(values.get("optimizer"))
         if epochs.has_adapters(checkpoint):
             one = epochs.trained_only(one or values.get("optimizer"))
-        return TrainingState(STATE, {**values, "optimizer": one} if one else values, _FIELDS)
+        return replace(state, values={**values, "optimizer": one}) if one else state
 
-    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
-        """Epochs that are trained, and how many shall be."""
-        values = checkpoint.state.values
-        return tuple(Recorded(name, values[key], STATE, key) for name, key in _COUNTERS if values.get(key) is not None)
-
-    def progress(self, checkpoint: Checkpoint) -> Progress:
+    def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """In whole epochs: torchtune saves at the end of each."""
-        recorded = checkpoint.recorded
-        faults = counter_faults(recorded, None)
-        if faults:
-            raise FactUnavailable(f"{faults[0][0].key} makes no sense", path=STATE, blocked=True)
-        counts = {r.key: int(r.value) for r in recorded if is_count(r.value)}
-        if "epochs_run" not in counts:
+        if "epoch" not in counts:
             raise FactUnavailable("no progress is recorded")
-        return epochs.standing(checkpoint, counts["epochs_run"], counts.get("total_epochs"))
+        return epochs.standing(checkpoint, counts["epoch"], counts.get("total_epochs"))
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """Weights and recipe state of different epochs."""
