@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ckpt_rules.api": ("diff", "inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
+    "ckpt_rules.backend": ("Backend",),
     "ckpt_rules.checkpoint": ("Checkpoint",),
     "ckpt_rules.comparison": ("Change", "Comparison", "FileChange", "TensorChange", "Tensors", "ValueChange"),
     "ckpt_rules.dict_checkpoint": ("DictCheckpoint", "Newest"),
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ckpt_rules.api import diff, inspect, newest_checkpoint, quick_verify_checkpoint, seal, stats, verify
+    from ckpt_rules.backend import Backend
     from ckpt_rules.checkpoint import Checkpoint
     from ckpt_rules.comparison import Change, Comparison, FileChange, TensorChange, Tensors, ValueChange
     from ckpt_rules.dict_checkpoint import DictCheckpoint, Newest
@@ -188,6 +190,7 @@ __all__ = [
     "TO_RESUME_OR_LOAD",
     "Archive",
     "ArchiveEntry",
+    "Backend",
     "Block",
     "BytesRead",
     "Cast",

@@ -36,8 +36,8 @@ from ckpt_rules import (
     own_name,
     state_dicts,
 )
-from ckpt_rules_accelerate import fsdp, zero
-from ckpt_rules_deepspeed.masters import masters_of
+from ckpt_rules_accelerate.fsdp import Fsdp
+from ckpt_rules_accelerate.zero import Zero
 from ckpt_rules_deepspeed.pointers import pointers_of
 from ckpt_rules_peft.encoders import behind
 from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, inside
@@ -46,7 +46,7 @@ from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
 from ckpt_rules_transformers.arguments import arguments
 from ckpt_rules_transformers.modules import module_requirements, modules, weights_of_modules
 from ckpt_rules_transformers.sharded import SCHEDULER as _SCHEDULER
-from ckpt_rules_transformers.sharded import STATE, fsdp_parts, is_sharded, requirements_of_sharded, zero_saves
+from ckpt_rules_transformers.sharded import STATE, backend, fsdp_parts, is_sharded, requirements_of_sharded, zero_saves
 
 _OPTIMIZER, _SCALER = "optimizer.pt", "scaler.pt"
 _RNG = re.compile(r"rng_state(?:_(\d{1,6}))?\.pth")
@@ -129,16 +129,17 @@ class TransformersTrainer(Layout):
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """At the top, and in the modules of a sentence-transformers model; FSDP's, which a resume takes before all others."""
-        if checkpoint.fact(fsdp_parts).models and not _has(checkpoint, CONFIG):
-            return fsdp.weights_of(checkpoint)
+        keeper, is_adapter = checkpoint.fact(backend), _has(checkpoint, CONFIG)
+        if isinstance(keeper, Fsdp) and not is_adapter and (whole := keeper.weights(checkpoint)):
+            return whole
         try:
             found = weights_of_modules(checkpoint, filter(None, checkpoint.fact(adapters)))
             return replace(found, behind=_trained_only(checkpoint, found))
         except FactUnavailable as absent:
             if absent.blocked:
                 raise
-            if saves := checkpoint.fact(zero_saves):
-                return zero.weights_of_all(checkpoint, saves)
+            if isinstance(keeper, Zero):
+                return keeper.weights(checkpoint)
             adapter = next((inside(folder, WEIGHTS[0]) for folder in checkpoint.fact(adapters)), None)
             raise FactUnavailable(absent.reason, path=adapter or "model.safetensors") from None
 
@@ -177,21 +178,18 @@ class TransformersTrainer(Layout):
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
         """The one, or its pieces on each rank."""
-        if saves := checkpoint.fact(zero_saves):
-            return zero.optimizers_of_all(checkpoint, saves)
-        return fsdp.optimizers_of(checkpoint) if is_sharded(checkpoint) else (checkpoint.optimizer,)
+        return checkpoint.fact(backend).optimizers(checkpoint) or (checkpoint.optimizer,)
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """scheduler.pt, or the scheduler that DeepSpeed keeps."""
-        saves = checkpoint.fact(zero_saves)
-        if saves and not _has(checkpoint, _SCHEDULER):
-            return zero.scheduler_in(checkpoint, saves)
+        if not _has(checkpoint, _SCHEDULER) and (found := checkpoint.fact(backend).scheduler(checkpoint)):
+            return found
         return state_dicts.scheduler(_contents(checkpoint, _SCHEDULER), _SCHEDULER, "", alone=True)
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""
-        if saves := checkpoint.fact(zero_saves):
-            return zero.scaler_in(checkpoint, saves)
+        if found := checkpoint.fact(backend).scaler(checkpoint):
+            return found
         return state_dicts.scaler(_contents(checkpoint, _SCALER), _SCALER, "")
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
@@ -217,7 +215,7 @@ class TransformersTrainer(Layout):
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """One file of random-number state for each rank, or with `save_on_each_node` for those of one node."""
         found, size = _rng_files(checkpoint), arguments(checkpoint).world_size
-        saves, count = checkpoint.fact(zero_saves), _processes(checkpoint, found)
+        count = _processes(checkpoint, found)
         if count == 1 and not found and not is_sharded(checkpoint):
             raise FactUnavailable("one process wrote all of it")
         own_ranks = arguments(checkpoint).ranks_of_node(found) or range(count)
@@ -231,17 +229,13 @@ class TransformersTrainer(Layout):
             first=own_ranks.start,
         )
         own = (family,) if found or count > 1 else ()  # one process calls it rng_state.pth
-        if saves:
-            return zero.ranks_with(checkpoint, saves, own)
         sizes = (Recorded("world_size", size, ARGUMENTS, "distributed_state.num_processes"),) if size else ()
-        pieces = fsdp.families_of(checkpoint, size or 0)
-        return Ranks(sizes, (*own, *pieces), tuple(fsdp.steps_of(checkpoint)))
+        return checkpoint.fact(backend).ranks(checkpoint, own, sizes, size or 0)
 
     def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
         """Those that DeepSpeed keeps in its partitions."""
-        if saves := checkpoint.fact(zero_saves):
-            return tuple(master for saved in saves for master in masters_of(checkpoint, saved))
-        return super().masters(checkpoint)
+        found = checkpoint.fact(backend).masters(checkpoint)
+        return super().masters(checkpoint) if found is None else found
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The best checkpoint, and DeepSpeed's `latest`."""
@@ -287,8 +281,7 @@ def _best(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
 
 def _processes(checkpoint: Checkpoint, found: Mapping[int, str]) -> int:
     """How many processes trained: by the arguments; else the least that can have written what is there."""
-    saves = checkpoint.fact(zero_saves)
-    least = zero.processes(checkpoint, saves) if saves else fsdp.ranks_at_least(checkpoint)
+    least = checkpoint.fact(backend).processes(checkpoint)
     return arguments(checkpoint).world_size or max(least, *(rank + 1 for rank in found), 1)
 
 
