@@ -11,10 +11,13 @@ Names are imported when first used, so that `import ckpt_rules` costs a millisec
 # Type checkers and editors read __init__.pyi, which `make docs` writes from this table.
 _HOMES = {
     "ckpt_rules.api": ("diff", "inspect", "newest_checkpoint", "quick_verify_checkpoint", "seal", "stats", "verify"),
+    "ckpt_rules.backend": ("Backend",),
     "ckpt_rules.checkpoint": ("Checkpoint",),
     "ckpt_rules.comparison": ("Change", "Comparison", "FileChange", "TensorChange", "Tensors", "ValueChange"),
     "ckpt_rules.conventions.distributed": ("rank_of_metadata", "rank_of_shard"),
     "ckpt_rules.conventions.saves": ("saves_among",),
+    "ckpt_rules.dict_checkpoint": ("DictCheckpoint", "Newest"),
+    "ckpt_rules.dictionaries": ("dictionary", "dictionary_or_empty", "inside", "options", "sound_counts", "updates_of"),
     "ckpt_rules.errors": (
         "CheckpointInvalid", "CkptRulesError", "FactUnavailable", "PluginError", "RulesetError", "UsageError",
     ),
@@ -60,7 +63,7 @@ _HOMES = {
     ),
     "ckpt_rules.layout": ("Layout", "missing_requirements"),
     "ckpt_rules.opening": ("checkpoint_at",),
-    "ckpt_rules.traits": ("LayoutTraits", "Match", "Requirement"),
+    "ckpt_rules.traits": ("TO_RESUME_OR_LOAD", "LayoutTraits", "Match", "Requirement"),
     "ckpt_rules.odd_names": ("hollow_saves",),
     "ckpt_rules.readers.sniff": ("expected_format",),
     "ckpt_rules.readers.pickle.unmarked": ("calls_something", "looks_loadable"),
@@ -70,6 +73,7 @@ _HOMES = {
     "ckpt_rules.neighbours": ("Siblings", "names_beside", "sibling", "siblings", "written_at"),
     "ckpt_rules.tensor_stats.model": ("CheckpointStats", "TensorStats"),
     "ckpt_rules.version": ("__version__",),
+    "ckpt_rules.signature": ("Sign", "Signature", "Tells", "own_name"),
     "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -8,6 +8,7 @@ from ckpt_rules.api import quick_verify_checkpoint as quick_verify_checkpoint
 from ckpt_rules.api import seal as seal
 from ckpt_rules.api import stats as stats
 from ckpt_rules.api import verify as verify
+from ckpt_rules.backend import Backend as Backend
 from ckpt_rules.checkpoint import Checkpoint as Checkpoint
 from ckpt_rules.comparison import Change as Change
 from ckpt_rules.comparison import Comparison as Comparison
@@ -24,6 +25,14 @@ from ckpt_rules.deep.facts import measured_weights as measured_weights
 from ckpt_rules.deep.facts import read_all as read_all
 from ckpt_rules.deep.facts import unread_files as unread_files
 from ckpt_rules.deep.facts import weight_names as weight_names
+from ckpt_rules.dict_checkpoint import DictCheckpoint as DictCheckpoint
+from ckpt_rules.dict_checkpoint import Newest as Newest
+from ckpt_rules.dictionaries import dictionary as dictionary
+from ckpt_rules.dictionaries import dictionary_or_empty as dictionary_or_empty
+from ckpt_rules.dictionaries import inside as inside
+from ckpt_rules.dictionaries import options as options
+from ckpt_rules.dictionaries import sound_counts as sound_counts
+from ckpt_rules.dictionaries import updates_of as updates_of
 from ckpt_rules.errors import CheckpointInvalid as CheckpointInvalid
 from ckpt_rules.errors import CkptRulesError as CkptRulesError
 from ckpt_rules.errors import FactUnavailable as FactUnavailable
@@ -151,8 +160,13 @@ from ckpt_rules.report import Status as Status
 from ckpt_rules.report import Verdict as Verdict
 from ckpt_rules.rule import Reads as Reads
 from ckpt_rules.rule import Rule as Rule
+from ckpt_rules.signature import Sign as Sign
+from ckpt_rules.signature import Signature as Signature
+from ckpt_rules.signature import Tells as Tells
+from ckpt_rules.signature import own_name as own_name
 from ckpt_rules.tensor_stats.model import CheckpointStats as CheckpointStats
 from ckpt_rules.tensor_stats.model import TensorStats as TensorStats
+from ckpt_rules.traits import TO_RESUME_OR_LOAD as TO_RESUME_OR_LOAD
 from ckpt_rules.traits import LayoutTraits as LayoutTraits
 from ckpt_rules.traits import Match as Match
 from ckpt_rules.traits import Requirement as Requirement

@@ -27,6 +27,7 @@ from ckpt_rules.facts.training import (
 from ckpt_rules.facts.values import Master
 from ckpt_rules.known_facts import KNOWN
 from ckpt_rules.readers import state_dicts
+from ckpt_rules.signature import Signature, best
 from ckpt_rules.traits import ANY, LayoutTraits, Match, Requirement
 from ckpt_rules.weights import find_weights
 
@@ -44,6 +45,9 @@ class Layout(LayoutTraits):
     """
 
     answers: ClassVar[Mapping[Fact[Any], Callable[[Checkpoint], Any]]] = {}
+
+    signatures: ClassVar[tuple[Signature, ...]] = ()
+    """What such a directory is recognised by; the one that fits best counts. Those that open no file come first."""
 
     def answer(self, fact: Fact[T], checkpoint: Checkpoint) -> T:
         """What the layout, or else the fact itself, says of a checkpoint; FactUnavailable where neither has an answer."""
@@ -68,8 +72,14 @@ class Layout(LayoutTraits):
         )
 
     def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """Say how well the directory fits, or None. Prefer the listing; open a file only where names don't settle it."""
-        raise NotImplementedError
+        """How well the directory fits: the best of `signatures`. Overridden where no table can say it."""
+        return best(self.signatures, checkpoint)
+
+    @property
+    def ceiling(self) -> int:
+        """The highest score that `recognise` can give: it need not be asked where another layout has a higher one."""
+        by_table = type(self).recognise is Layout.recognise
+        return max((signature.ceiling for signature in self.signatures), default=0) if by_table else 100
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Files that a resume needs, in the order a user should look at them."""

@@ -52,7 +52,14 @@ def open_checkpoint(
         checkpoint = Checkpoint(OneFile(checkpoint.path, limits), limits, PlainFiles())
     if checkpoint.files.root.kind is RootKind.DIRECTORY:
         layouts = tuple(each for each in plugins.layouts if each.one_file or not one_file)
-        matches = [(_asked(each, checkpoint, plugins, timeout, notices), each) for each in layouts]
+        matches: list[tuple[Match | None, Layout]] = []
+        highest = 0
+        for each in sorted(layouts, key=lambda each: -each.ceiling):
+            if highest > each.ceiling and layout is None:
+                continue  # it may open many files, to no effect
+            match = _asked(each, checkpoint, plugins, timeout, notices)
+            highest = max(highest, match.score if match else 0)
+            matches.append((match, each))
         _choose(checkpoint, matches, layout, plugins, notices)
     return checkpoint, notices
 

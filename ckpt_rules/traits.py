@@ -28,6 +28,10 @@ class Match:
     signs: tuple[str, ...]
 
 
+TO_RESUME_OR_LOAD = frozenset({"resume", "load"})
+"""The purposes of a file without which not even the weights can be loaded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """A file that the layout can't resume without.
@@ -104,6 +108,11 @@ class LayoutTraits:
     def recognise(self, checkpoint: Any) -> Match | None:
         """How well a directory fits, or None."""
         raise NotImplementedError
+
+    @property
+    def ceiling(self) -> int:
+        """The highest score that `recognise` can give."""
+        return 100
 
     def nothing_to_resume(self, checkpoint: Any) -> str | None:
         """Why such a directory never held a training state, one sentence without a full stop; None where it may hold one."""

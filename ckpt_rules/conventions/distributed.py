@@ -11,7 +11,7 @@ METADATA = ".metadata"
 """Says what a save holds, and where; rank 0 writes it last."""
 
 _METADATA_OF_RANK = re.compile(r"__(\d{1,6})\.metadata")
-_SHARD = re.compile(r"__(\d{1,6})_\d{1,6}\.distcp")
+SHARD_OF_RANK = re.compile(r"__(\d{1,6})_\d{1,6}\.distcp")
 
 
 def rank_of_metadata(name: str) -> int | None:
@@ -22,5 +22,5 @@ def rank_of_metadata(name: str) -> int | None:
 
 def rank_of_shard(name: str) -> int | None:
     """R of `__R_K.distcp`, the K-th file of rank R; None of other names."""
-    match = _SHARD.fullmatch(name)
+    match = SHARD_OF_RANK.fullmatch(name)
     return int(match[1]) if match else None

@@ -254,18 +254,53 @@ class Contradiction:
 class ResumePlan:
     """Where training starts again.
 
+    sentence:      the same in words, without a full stop; made from the numbers where it is not given
     epoch:         the 1-based epoch that starts or goes on; None where the checkpoint counts no epochs
     skipped:       batches of that epoch that are passed over, counted from its first
     trained:       batches of that epoch that remain, or None where its length is not recorded
     from_update:   optimizer updates already made, or None
-    sentence:      the same in words, without a full stop
+
+    What follows is for the sentence alone:
+
+    after_epoch:   whether the epoch before was trained to its end
+    unit:          what `from_update` counts in the trainer's words: `update`, `iteration`; for a `step` nothing is said of the next
+    planned:       of how many
+    also:          what follows the usual words, from its comma or semicolon on
+
+    >>> ResumePlan(epoch=3, after_epoch=True).sentence
+    'epoch 2 is complete; training starts epoch 3 at its first batch'
+    >>> ResumePlan(from_update=20, unit="update", planned=40).sentence
+    'training continues at update 21 of 40'
     """
 
-    sentence: str
+    sentence: str = ""
     epoch: int | None = None
     skipped: int = 0
     trained: int | None = None
     from_update: int | None = None
+    after_epoch: bool = field(default=False, repr=False, compare=False)
+    unit: str = field(default="", repr=False, compare=False)
+    planned: int | None = field(default=None, repr=False, compare=False)
+    also: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.sentence:
+            object.__setattr__(self, "sentence", f"{self._by_count() or self._by_epoch()}{self.also}")
+
+    def _by_count(self) -> str:
+        if not self.unit or self.from_update is None:
+            return ""
+        if self.unit == "step":
+            return f"training continues after step {self.from_update:,}"
+        of = f" of {self.planned:,}" if self.planned else ""
+        epoch = "" if self.epoch is None or self.skipped else f", with epoch {self.epoch:,} at its first batch"
+        return f"training continues at {self.unit} {self.from_update + 1:,}{of}{epoch}"
+
+    def _by_epoch(self) -> str:
+        if self.epoch is None:
+            return "nothing says where training starts"
+        before = f"epoch {self.epoch - 1:,} is complete; " if self.after_epoch else ""
+        return f"{before}training starts epoch {self.epoch:,} at its first batch"
 
 
 @dataclass(frozen=True, slots=True)

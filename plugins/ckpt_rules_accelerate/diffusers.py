@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     Progress,
     Recorded,
     Requirement,
     ResumePlan,
+    Sign,
+    Signature,
+    Tells,
     Weights,
     conventions,
+    own_name,
     weights_of_components,
 )
 from ckpt_rules_accelerate.layout import Accelerate, components
@@ -27,13 +30,15 @@ _INDEX = "model_index.json"
 _MODEL = "diffusion_pytorch_model"
 _ADAPTERS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin", "pytorch_custom_diffusion_weights.bin")
 _TEXTS = frozenset({".json", ".md", ".txt"})
-_BOTH = frozenset({"resume", "load"})
-_OF_ACCELERATE = (
-    conventions.state_files.ACCELERATE_OPTIMIZER, conventions.state_files.ACCELERATE_SCHEDULER, "random_states_0.pkl",
-)  # fmt: skip
 _STEP = re.compile(r"checkpoint-(\d{1,12})")
 _SCHEDULER = "scheduler/scheduler_config.json"
-_CERTAIN, _PIPELINE, _LIKELY = 92, 85, 50
+
+
+def _folders(checkpoint: Checkpoint) -> list[str]:
+    return [f"{folder}/" for folder in components(checkpoint)]
+
+
+_COMPONENTS = Sign(_folders, Tells.MODEL, most=9)
 
 
 class DiffusersTraining(Accelerate):
@@ -41,15 +46,16 @@ class DiffusersTraining(Accelerate):
 
     name = "diffusers-training"
     title = "diffusers training checkpoint"
+    signatures = (
+        Signature(
+            must=(
+                Sign(lambda checkpoint: [*_folders(checkpoint), *_adapters(checkpoint)], Tells.MODEL, most=9),
+                Sign.file("optimizer.bin", "scheduler.bin", "random_states_0.pkl", tells=Tells.SHARED, most=3),
+            ),
+            extends=Accelerate.signatures,
+        ),
+    )
     numbered_by_save: ClassVar[bool] = False
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By component directories, or an adapter, beside Accelerate's files."""
-        if checkpoint.listing.get(conventions.state_files.TRAINER_STATE) is not None:
-            return None
-        parts = (*(f"{f}/" for f in components(checkpoint)), *_adapters(checkpoint))
-        own = [n for n in _OF_ACCELERATE if checkpoint.listing.get(n)]
-        return Match(_CERTAIN, (*parts, *own)) if parts and own else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Accelerate's own, and what each component is built and filled from."""
@@ -67,7 +73,7 @@ class DiffusersTraining(Accelerate):
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The number in the directory's name."""
-        match = _STEP.fullmatch(_own_name(checkpoint))
+        match = _STEP.fullmatch(own_name(checkpoint))
         return (Recorded("global_step", int(match[1]), ".", "the directory's name"),) if match else ()
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
@@ -90,27 +96,23 @@ class Pipeline(Layout):
 
     name = "diffusers-pipeline"
     title = "diffusers pipeline"
+    signatures = (
+        Signature(must=(Sign.file(_INDEX, tells=Tells.MODEL),)),
+        Signature(must=(_COMPONENTS, Sign.file(_SCHEDULER, tells=Tells.MODEL))),
+    )
     resumable: ClassVar[bool] = False
     holds: ClassVar[str] = "a pipeline"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By model_index.json; without it by component directories beside that of a scheduler's configuration."""
-        listing = checkpoint.listing
-        if listing.get(_INDEX) is not None:
-            return Match(_PIPELINE, (_INDEX,))
-        folders = components(checkpoint)
-        return (
-            Match(_LIKELY, (*(f"{f}/" for f in folders), _SCHEDULER)) if folders and listing.get(_SCHEDULER) else None
-        )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A directory for each component that model_index.json names, and what each is built from."""
         why = "model_index.json names this component"
-        named = [Requirement((f"{folder}/*",), why, purposes=_BOTH) for folder in named_components(checkpoint)]
+        named = [
+            Requirement((f"{folder}/*",), why, purposes=TO_RESUME_OR_LOAD) for folder in named_components(checkpoint)
+        ]
         index = Requirement(
             (_INDEX,),
             "without it diffusers does not know which pipeline and which components these are",
-            purposes=_BOTH,
+            purposes=TO_RESUME_OR_LOAD,
         )
         return (index, *named, *_component_requirements(checkpoint))
 
@@ -131,12 +133,12 @@ def _component_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
     """from_pretrained of a component stops without its configuration, and without its weights."""
     for folder in components(checkpoint):
         why = f"the component {folder} can't be built without it"
-        yield Requirement((f"{folder}/config.json",), why, purposes=_BOTH)
+        yield Requirement((f"{folder}/config.json",), why, purposes=TO_RESUME_OR_LOAD)
         inside = [e for e in checkpoint.listing.files() if e.parent == folder and e.suffix not in _TEXTS]
         indexes = (f"{folder}/{_MODEL}.{suffix}.index.json" for suffix in ("safetensors", "bin"))
         if all(e.name.startswith(f"{_MODEL}-") for e in inside) and not any(map(checkpoint.listing.has_file, indexes)):
             names = tuple(f"{folder}/{name}" for name in conventions.weight_files.DIFFUSERS)
-            yield Requirement(names, f"the component {folder} is loaded from it", purposes=_BOTH)
+            yield Requirement(names, f"the component {folder} is loaded from it", purposes=TO_RESUME_OR_LOAD)
 
 
 def named_components(checkpoint: Checkpoint) -> list[str]:
@@ -154,7 +156,3 @@ def named_components(checkpoint: Checkpoint) -> list[str]:
         and all(isinstance(v, str) for v in value)
         and "/" not in str(name)
     ]
-
-
-def _own_name(checkpoint: Checkpoint) -> str:
-    return os.path.basename(os.path.abspath(checkpoint.path))

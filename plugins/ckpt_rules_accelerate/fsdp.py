@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from ckpt_rules import (
     DTYPE_BITS,
+    Backend,
     Checkpoint,
     EntryKind,
     FactUnavailable,
     Opaque,
     OptimizerState,
     RankFiles,
+    Ranks,
     Recorded,
     TensorInfo,
     WeightFile,
@@ -124,16 +126,43 @@ def uncommitted(checkpoint: Checkpoint, parts: Parts) -> list[tuple[str, str]]:
     return [(kind, path) for kind, path in marks if checkpoint.listing.get(path) is None]
 
 
-def weights_of(checkpoint: Checkpoint) -> Weights:
-    """Every model at its full shapes; the tensors of any but the first are led by the name of its file."""
-    files: list[WeightFile] = []
-    for number, part in sorted(checkpoint.fact(find_parts).models.items()):
-        file = _weights(checkpoint, part)
-        lead = f"pytorch_model_fsdp_{number}." if files else ""
-        files.append(replace(file, tensors={f"{lead}{name}": t for name, t in file.tensors.items()}))
-    if not files:
-        raise FactUnavailable("there are no model weights")
-    return Weights(tuple(files))
+@dataclass(frozen=True, slots=True)
+class Fsdp(Backend):
+    """Models and optimizers that FSDP saved; nothing where it took no part."""
+
+    parts: Parts
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.parts.models or self.parts.optimizers)
+
+    def weights(self, checkpoint: Checkpoint) -> Weights | None:
+        """Every model at its full shapes; the tensors of any but the first are led by the name of its file."""
+        files: list[WeightFile] = []
+        for number, part in sorted(self.parts.models.items()):
+            file = _weights(checkpoint, part)
+            lead = f"pytorch_model_fsdp_{number}." if files else ""
+            files.append(replace(file, tensors={f"{lead}{name}": t for name, t in file.tensors.items()}))
+        return Weights(tuple(files)) if files else None
+
+    def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
+        """Every optimizer; one that was saved in pieces, as each rank has it."""
+        parts = sorted(self.parts.optimizers.items())
+        found = tuple(_optimizer(checkpoint, path) for _, part in parts for path in part.paths)
+        if not found:
+            raise FactUnavailable("there is no optimizer")
+        return found
+
+    def processes(self, checkpoint: Checkpoint) -> int:
+        """One more than the highest rank that wrote a file; a rank that had nothing to write left none."""
+        both = (self.parts.models, self.parts.optimizers)
+        return max((rank for own in both for p in own.values() for rank in _ranks(checkpoint, p)), default=-1) + 1
+
+    def ranks(
+        self, checkpoint: Checkpoint, own: tuple[RankFiles, ...], sizes: tuple[Recorded, ...], count: int
+    ) -> Ranks:
+        """The files of which each rank wrote one, and the updates that each records."""
+        return Ranks(sizes, (*own, *_families(self.parts, count)), tuple(_all_steps(checkpoint, self.parts)))
 
 
 def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
@@ -168,15 +197,6 @@ def _whole(value: object) -> object:
     return value
 
 
-def optimizers_of(checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
-    """Every optimizer; one that was saved in pieces, as each rank has it."""
-    parts = checkpoint.fact(find_parts).optimizers
-    found = tuple(_optimizer(checkpoint, path) for _, part in sorted(parts.items()) for path in part.paths)
-    if not found:
-        raise FactUnavailable("there is no optimizer")
-    return found
-
-
 def _optimizer(checkpoint: Checkpoint, path: str) -> OptimizerState:
     if path.endswith(METADATA):
         _committed(checkpoint, path)
@@ -185,42 +205,11 @@ def _optimizer(checkpoint: Checkpoint, path: str) -> OptimizerState:
     return state_dicts.optimizer(_whole(checkpoint.files.contents(path)), path, "")
 
 
-def families_of(checkpoint: Checkpoint, ranks: int) -> Iterator[RankFiles]:
-    """The files of which each rank wrote one.
-
-    ranks: how many there were by what other files say; 0 where nothing says it
-    """
-    parts = checkpoint.fact(find_parts)
-    pieces = [(_MODEL_STOPS, "the piece of the model", p.ranks) for p in parts.models.values()]
-    pieces += [(_OPTIMIZER_STOPS, "the piece of the optimizer", p.ranks) for p in parts.optimizers.values()]
-    count = max([ranks, *(max(paths) + 1 for *_, paths in pieces if paths)])
-    for why, what, paths in pieces:
-        if paths:
-            template = re.sub(r"_rank\d+\.bin$", "_rank{}.bin", next(iter(paths.values())))
-            yield RankFiles(what, template, paths, why, expected=count)
-
-
-def ranks_at_least(checkpoint: Checkpoint) -> int:
-    """One more than the highest rank that wrote a file; a rank that had nothing to write left none."""
-    parts = checkpoint.fact(find_parts)
-    found = [rank for own in (parts.models, parts.optimizers) for p in own.values() for rank in _ranks(checkpoint, p)]
-    return max(found, default=-1) + 1
-
-
 def _ranks(checkpoint: Checkpoint, part: Part) -> Iterator[int]:
     yield from part.ranks
     if part.folder and checkpoint.listing.get(part.paths[0]) is not None:
         names = {item.path.rpartition("/")[2] for item in checkpoint.files.distributed(part.paths[0]).items}
         yield from (rank for name in names if (rank := rank_of_shard(name)) is not None)
-
-
-def steps_of(checkpoint: Checkpoint) -> Iterator[Recorded]:
-    """The updates that each file records, the most that any of its parameters has had."""
-    for part in checkpoint.fact(find_parts).optimizers.values():
-        try:
-            yield from _steps(checkpoint, part)
-        except FactUnavailable:
-            continue  # rules about damaged files report it
 
 
 def _steps(checkpoint: Checkpoint, part: Part) -> Iterator[Recorded]:
@@ -235,3 +224,26 @@ def _steps(checkpoint: Checkpoint, part: Part) -> Iterator[Recorded]:
         path = small.paths[name]
         most[path] = max(most.get(path, (-1, "")), (step, name))
     yield from (Recorded("step", step, path, name) for path, (step, name) in sorted(most.items()))
+
+
+def _families(parts: Parts, ranks: int) -> Iterator[RankFiles]:
+    """The files of which each rank wrote one.
+
+    ranks: how many there were by what other files say; 0 where nothing says it
+    """
+    pieces = [(_MODEL_STOPS, "the piece of the model", p.ranks) for p in parts.models.values()]
+    pieces += [(_OPTIMIZER_STOPS, "the piece of the optimizer", p.ranks) for p in parts.optimizers.values()]
+    count = max([ranks, *(max(paths) + 1 for *_, paths in pieces if paths)])
+    for why, what, paths in pieces:
+        if paths:
+            template = re.sub(r"_rank\d+\.bin$", "_rank{}.bin", next(iter(paths.values())))
+            yield RankFiles(what, template, paths, why, expected=count)
+
+
+def _all_steps(checkpoint: Checkpoint, parts: Parts) -> Iterator[Recorded]:
+    """The updates that each file records, the most that any of its parameters has had."""
+    for part in parts.optimizers.values():
+        try:
+            yield from _steps(checkpoint, part)
+        except FactUnavailable:
+            continue  # rules about damaged files report it

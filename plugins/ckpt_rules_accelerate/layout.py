@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
+    Backend,
     Checkpoint,
     Contradiction,
     DataLoaders,
@@ -16,7 +17,6 @@ from ckpt_rules import (
     Field,
     Layout,
     Master,
-    Match,
     ModelConfig,
     OptimizerState,
     Pointer,
@@ -30,31 +30,47 @@ from ckpt_rules import (
     ScalerState,
     SchedulerState,
     Severity,
+    Sign,
+    Signature,
+    Tells,
     TensorInfo,
     TrainingState,
     WeightFile,
     Weights,
+    dictionary,
     find_weights,
     flatten,
     is_count,
     plain,
     state_dicts,
 )
-from ckpt_rules_accelerate import fsdp, zero
+from ckpt_rules_accelerate.fsdp import Fsdp, find_parts
 from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbered, numbers_of, only, random_states
 from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
 from ckpt_rules_accelerate.registered import counts_in, no_counts_in, scheduler_in
 from ckpt_rules_accelerate.simpletuner import data_positions
-from ckpt_rules_deepspeed.public import masters_of
+from ckpt_rules_accelerate.zero import Zero
+from ckpt_rules_deepspeed.public import DeepSpeed
 
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
 _OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
 _FIRST = {"custom_checkpoint": 0}
 _GENERATORS = {"random_state": "python", "numpy_random_seed": "numpy", "torch_manual_seed": "torch"}
 _HEAD_NBYTES = 24
-_CERTAIN, _LIKELY, _CERTAIN_OF_ZERO = 88, 72, 96
-_TRAINERS = ("trainer_state.json", "scheduler.pt")
 _USUAL_MODELS = ("model.safetensors", "pytorch_model.bin")
+
+
+def _zero_folders(checkpoint: Checkpoint) -> list[str]:
+    """Where DeepSpeed's files lie; `latest`, where it alone is left of them."""
+    saves = checkpoint.fact(zero_saves)
+    return [saved.folder for saved in saves if saved.signs] or ["latest"] * bool(saves)
+
+
+_RANDOM = Sign.file(RANDOM)
+_PARTS = (
+    *(Sign.file(name, tells=Tells.SHARED) for name in sorted(_OWN_NAMES)),
+    Sign.file(_FULL_SHARDED, tells=Tells.SHARED, most=9),
+)
 
 
 class Accelerate(Layout):
@@ -62,26 +78,24 @@ class Accelerate(Layout):
 
     name = "accelerate"
     title = "Accelerate save_state directory"
+    signatures: ClassVar[tuple[Signature, ...]] = (
+        Signature(
+            must=(Sign(_zero_folders, most=9),),
+            may=(_RANDOM,),
+            extends=DeepSpeed.signatures,
+        ),
+        Signature(must=(_RANDOM,), may=_PARTS),
+        Signature(may=_PARTS, least=2),
+    )
     numbered_by_save: ClassVar[bool] = True
     own_loader: ClassVar[tuple[str, ...]] = (
         "random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin", "*.distcp", ".metadata", "*/*model_states.pt",
         "*/*optim_states.pt", "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
     )  # fmt: skip
 
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the random states of any rank, or by optimizer.bin and another file that only Accelerate names so."""
-        names = _tops(checkpoint)
-        if not names.isdisjoint(_TRAINERS) or components(checkpoint):
-            return None
-        if saves := checkpoint.fact(zero_saves):
-            return Match(
-                _CERTAIN_OF_ZERO, (*(s.folder for s in saves if s.signs), *sorted(filter(RANDOM.fullmatch, names))[:1])
-            )
-        return _match(names)
-
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Model and optimizer always; a scheduler where the optimizer shows that it had one; no holes in numbered files."""
-        if _is_sharded(checkpoint):
+        if checkpoint.fact(backend):
             found = [*sharded_requirements(checkpoint, model_elsewhere=bool(components(checkpoint)))]
         else:
             names = ("pytorch_model_fsdp.bin",) if _is_by_name(checkpoint) else _USUAL_MODELS
@@ -94,10 +108,8 @@ class Accelerate(Layout):
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Every prepared model: model.safetensors, model_1.safetensors, …; FSDP's and DeepSpeed's lie in directories."""
-        if saves := checkpoint.fact(zero_saves):
-            return zero.weights_of_all(checkpoint, saves)
-        if checkpoint.fact(fsdp.find_parts).models:
-            return fsdp.weights_of(checkpoint)
+        if found := checkpoint.fact(backend).weights(checkpoint):
+            return found
         paths = numbered(checkpoint, "model") or numbered(checkpoint, "pytorch_model")
         if len(paths) < 2:
             return find_weights(checkpoint)
@@ -114,15 +126,13 @@ class Accelerate(Layout):
         if not paths:
             raise FactUnavailable("there are no random_states_0.pkl")
         path = paths[min(paths)]
-        values = checkpoint.files.contents(path)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
+        values = dictionary(checkpoint, path)
         return TrainingState(path, values, (Field("rng", ("random_state", "numpy_random_seed", "torch_manual_seed")),))
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """The only optimizer, as the first rank has it; FactUnavailable where there are none or several."""
-        if _is_sharded(checkpoint):
-            parts, saves = checkpoint.fact(fsdp.find_parts).optimizers, checkpoint.fact(zero_saves)
+        if checkpoint.fact(backend):
+            parts, saves = checkpoint.fact(find_parts).optimizers, checkpoint.fact(zero_saves)
             if len(parts) + len(saves) > 1:
                 raise FactUnavailable(f"there are {len(parts) + len(saves):,} optimizers, which are not told apart")
             return checkpoint.optimizers[0]
@@ -131,10 +141,8 @@ class Accelerate(Layout):
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
         """Each prepared optimizer; those that are kept in pieces, of each rank."""
-        if saves := checkpoint.fact(zero_saves):
-            return zero.optimizers_of_all(checkpoint, saves)
-        if _is_sharded(checkpoint):
-            return fsdp.optimizers_of(checkpoint)
+        if found := checkpoint.fact(backend).optimizers(checkpoint):
+            return found
         paths = numbered(checkpoint, "optimizer")
         if len(paths) < 2:
             return (checkpoint.optimizer,)
@@ -142,9 +150,9 @@ class Accelerate(Layout):
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """The only scheduler, which DeepSpeed may keep; FactUnavailable where there are none or several."""
-        saves = checkpoint.fact(zero_saves)
-        if saves and not numbered(checkpoint, "scheduler"):
-            return zero.scheduler_in(checkpoint, saves)
+        own = numbered(checkpoint, "scheduler")
+        if not own and (found := checkpoint.fact(backend).scheduler(checkpoint)):
+            return found
         path = only(checkpoint, "scheduler")
         return scheduler_in(checkpoint, path, numbered(checkpoint, "custom_checkpoint"))
 
@@ -158,8 +166,8 @@ class Accelerate(Layout):
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""
-        if saves := checkpoint.fact(zero_saves):
-            return zero.scaler_in(checkpoint, saves)
+        if found := checkpoint.fact(backend).scaler(checkpoint):
+            return found
         if checkpoint.listing.get("scaler.pt") is None:
             raise FactUnavailable("there is no scaler.pt")
         return state_dicts.scaler(checkpoint.files.contents("scaler.pt"), "scaler.pt", "")
@@ -180,7 +188,7 @@ class Accelerate(Layout):
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """What DeepSpeed counts; Accelerate itself keeps no epoch and no global step."""
-        counted = zero.counters(checkpoint, checkpoint.fact(zero_saves))
+        counted = checkpoint.fact(backend).counted(checkpoint)
         return (Recorded("global_step", counted[1], counted[0], "global_steps"),) if counted else ()
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
@@ -193,22 +201,21 @@ class Accelerate(Layout):
             data = f"{_position(checkpoint)}; it starts no epoch: the script must"
         plan = ResumePlan(f"load_state restores what {done} made; {data}", from_update=updates)
         known = Progress(notes=tuple(counts_in(checkpoint, numbered(checkpoint, "custom_checkpoint"))), plan=plan)
-        if steps := zero.counters(checkpoint, checkpoint.fact(zero_saves)):
+        if steps := checkpoint.fact(backend).counted(checkpoint):
             return replace(known, global_step=steps[1], expected_updates=steps[1] - steps[2], exact=True)
         return known
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """Of DeepSpeed's counters; and what a script registered as a counter and is none."""
         return (
-            *zero.contradictions_in_all(checkpoint, checkpoint.fact(zero_saves)),
+            *checkpoint.fact(backend).contradictions(checkpoint),
             *no_counts_in(checkpoint, numbered(checkpoint, "custom_checkpoint")),
         )
 
     def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
         """Those that DeepSpeed keeps in its partitions."""
-        if saves := checkpoint.fact(zero_saves):
-            return tuple(master for saved in saves for master in masters_of(checkpoint, saved))
-        return super().masters(checkpoint)
+        found = checkpoint.fact(backend).masters(checkpoint)
+        return super().masters(checkpoint) if found is None else found
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """DeepSpeed's `latest`, which load_state does not read."""
@@ -233,9 +240,8 @@ class Accelerate(Layout):
 
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """One file of random states for each rank; and the pieces that FSDP or DeepSpeed wrote for each."""
-        saves, found = checkpoint.fact(zero_saves), random_states(checkpoint)
-        least = zero.processes(checkpoint, saves) if saves else fsdp.ranks_at_least(checkpoint)
-        count = max([least, *(rank + 1 for rank in found), 1])
+        keeper, found = checkpoint.fact(backend), random_states(checkpoint)
+        count = max([keeper.processes(checkpoint), *(rank + 1 for rank in found), 1])
         family = RankFiles(
             "the random-number state",
             "random_states_{}.pkl",
@@ -245,15 +251,12 @@ class Accelerate(Layout):
             expected=count,
             first=first_of_node(found),
         )
-        own = (family, *data_positions(checkpoint, count))
-        if saves:
-            return zero.ranks_with(checkpoint, saves, own)
-        return Ranks((), (*own, *fsdp.families_of(checkpoint, count)), tuple(fsdp.steps_of(checkpoint)))
+        return keeper.ranks(checkpoint, (family, *data_positions(checkpoint, count)), (), count)
 
     def has_model(self, checkpoint: Checkpoint) -> bool:
         """Whether load_state finds weights, or a hook of the script loads them."""
         named = numbered(checkpoint, "model") or numbered(checkpoint, "pytorch_model")
-        return bool(named) or _is_sharded(checkpoint)
+        return bool(named) or bool(checkpoint.fact(backend))
 
 
 _NO_SCHEDULER = (
@@ -280,25 +283,10 @@ def _is_of_diffusers(checkpoint: Checkpoint, path: str) -> bool:
     return isinstance(values, Mapping) and "_diffusers_version" in values
 
 
-def _match(names: set[str]) -> Match | None:
-    random = sorted(n for n in names if RANDOM.fullmatch(n))
-    signs = [
-        *random[:1],
-        *sorted(n for n in names if n in _OWN_NAMES),
-    ]
-    signs += sorted(n for n in names if _FULL_SHARDED.fullmatch(n))
-    if random and len(signs) > 1:
-        return Match(_CERTAIN, tuple(signs))
-    return Match(_LIKELY, tuple(signs)) if random or len(signs) > 1 else None
-
-
-def _tops(checkpoint: Checkpoint) -> set[str]:
-    return {e.path.partition("/")[0] for e in checkpoint.listing}
-
-
-def _is_sharded(checkpoint: Checkpoint) -> bool:
-    """Whether FSDP or DeepSpeed keeps weights and optimizer in directories or files of its own."""
-    return checkpoint.fact(fsdp.find_parts).are_any or bool(checkpoint.fact(zero_saves))
+def backend(checkpoint: Checkpoint) -> Backend:
+    """FSDP or DeepSpeed, where it keeps weights and optimizer in directories or files of its own."""
+    saves, parts = checkpoint.fact(zero_saves), checkpoint.fact(find_parts)
+    return Zero(saves) if saves else Fsdp(parts) if parts.are_any else Backend()
 
 
 def _rng(checkpoint: Checkpoint, value: object, path: str) -> RngState:
@@ -329,8 +317,8 @@ def _was_scheduled(checkpoint: Checkpoint) -> bool:
         optimizers = checkpoint.optimizers
     except FactUnavailable:
         return False
-    saves = checkpoint.fact(zero_saves)
-    if saves and zero.steps_scheduler(checkpoint, saves) is not False:
+    keeper = checkpoint.fact(backend)
+    if isinstance(keeper, Zero) and keeper.steps_scheduler(checkpoint) is not False:
         return False
     if any(_is_scheduler(checkpoint, path) for path in numbered(checkpoint, "custom_checkpoint")):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, Requirement, conventions
+from ckpt_rules import TO_RESUME_OR_LOAD, Checkpoint, Requirement, conventions
 from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
 from ckpt_rules_dcp.public import why_elsewhere
 from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_inside
@@ -17,7 +17,6 @@ SHARDED = (
 """Globs of what FSDP and DeepSpeed load without torch's restraint."""
 
 _TAG = re.compile(r"pytorch_model(?:_(\d{1,3}))?")
-_BOTH = frozenset({"resume", "load"})
 _ABSENT = "without it load_state can't load the {} of FSDP, and stops"
 _UNFINISHED = (
     "it is written last, so the {} was never saved as a whole, and load_state stops with CheckpointException; a copy with "
@@ -59,4 +58,4 @@ def _of_fsdp(checkpoint: Checkpoint, parts: Parts, model_elsewhere: bool) -> Ite
 
 def purposes_of(kind: str) -> frozenset[str]:
     """What a model, or an optimizer, is needed for."""
-    return _BOTH if kind == "model" else frozenset({"resume"})
+    return TO_RESUME_OR_LOAD if kind == "model" else frozenset({"resume"})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from ckpt_rules_accelerate import fsdp, zero
-from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
+from ckpt_rules_accelerate.fsdp import Fsdp, Parts, find_parts, first_paths, missing_parts, uncommitted
 from ckpt_rules_accelerate.needs import SHARDED, purposes_of
+from ckpt_rules_accelerate.zero import Zero
 
 __all__ = [
     "SHARDED",
+    "Fsdp",
     "Parts",
+    "Zero",
     "find_parts",
     "first_paths",
     "fsdp",

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     DataLoaders,
     FactUnavailable,
     Field,
     Layout,
     LoaderState,
-    Match,
     OptimizerState,
     Progress,
     Ranks,
@@ -24,13 +24,15 @@ from ckpt_rules import (
     ScalerState,
     SchedulerState,
     Severity,
+    Sign,
+    Signature,
     TrainingState,
     WeightFile,
     Weights,
+    conventions,
     is_count,
     plain,
     rank_of_metadata,
-    rank_of_shard,
     state_dicts,
 )
 from ckpt_rules_dcp import saved
@@ -40,7 +42,6 @@ from ckpt_rules_dcp.saved import METADATA, Small
 
 LOADER = re.compile(r"dataloader\.dp_rank_(\d{1,6})")
 WORLD = "dataloader.world_size"
-_CERTAIN, _LIKELY, _FAIR = 90, 80, 60
 _MOST_RANKS = 4_096
 _OWN_SUFFIXES = (".distcp", ".metadata")
 _REST_OF_STATE = re.compile(r"(?:lr_)?schedulers?\.|train_state\.|dataloader\.")
@@ -49,8 +50,22 @@ _WHY_OF_RANK = (
     "each rank writes its own last where ranks save without talking to each other, so this rank never finished, and can load "
     "nothing"
 )
-_BOTH = frozenset({"resume", "load"})
 _WHY = "it is written last, so this save never finished, and nothing can be loaded without it; a copy with `cp *` leaves it out"
+
+
+def _metadata_files(checkpoint: Checkpoint) -> list[str]:
+    """`.metadata`, or that of each rank."""
+    if checkpoint.listing.get(METADATA) is not None:
+        return [METADATA]
+    return [e.path for e in checkpoint.listing if rank_of_metadata(e.path) is not None]
+
+
+def _readable(checkpoint: Checkpoint) -> list[str]:
+    found = _metadata_files(checkpoint)
+    return found if found and checkpoint.files.distributed().problem is None else []
+
+
+_METADATA = Sign(_metadata_files)
 
 
 class Distributed(Layout):
@@ -58,29 +73,21 @@ class Distributed(Layout):
 
     name = "torch-distributed"
     title = "torch.distributed.checkpoint directory"
+    signatures: ClassVar[tuple[Signature, ...]] = (
+        Signature(must=(_METADATA, Sign.file(conventions.distributed.SHARD_OF_RANK, most=2))),
+        Signature(must=(Sign.file(conventions.distributed.SHARD_OF_RANK, most=3),)),
+        Signature(must=(Sign(_readable),)),
+    )
     own_loader: ClassVar[tuple[str, ...]] = ("*.distcp", METADATA, f"__*{METADATA}")
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By either kind of file at the top."""
-        tops = [e.path for e in checkpoint.listing if "/" not in e.path]
-        files = sorted(p for p in tops if rank_of_shard(p) is not None)
-        metadata = [METADATA] if METADATA in tops else [p for p in tops if rank_of_metadata(p) is not None]
-        if metadata and files:
-            return Match(_CERTAIN, (metadata[0], *files[:2]))
-        if files:
-            return Match(_LIKELY, tuple(files[:3]))
-        if metadata and checkpoint.files.distributed().problem is None:
-            return Match(_FAIR, (metadata[0],))
-        return None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """`.metadata`, or that of each rank; which files there must be, it says itself."""
         of_ranks = () if checkpoint.listing.get(METADATA) else checkpoint.fact(_ranks_alone)
         if not of_ranks:
             elsewhere = why_elsewhere(checkpoint, METADATA)
-            return (Requirement((METADATA,), _WHY, commits=True, purposes=_BOTH, elsewhere=elsewhere),)
+            return (Requirement((METADATA,), _WHY, commits=True, purposes=TO_RESUME_OR_LOAD, elsewhere=elsewhere),)
         names = (f"__{rank}{METADATA}" for rank in of_ranks)
-        return tuple(Requirement((name,), _WHY_OF_RANK, commits=True, purposes=_BOTH) for name in names)
+        return tuple(Requirement((name,), _WHY_OF_RANK, commits=True, purposes=TO_RESUME_OR_LOAD) for name in names)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model's tensors at their full shapes."""
@@ -146,12 +153,12 @@ class Distributed(Layout):
         done = updates if step is None else step
         if done is None:
             raise FactUnavailable("neither a step nor an optimizer's counter is recorded")
-        sentence = f"training continues after step {done:,}; where the data go on is up to the script's own data loader"
+        where = "; where the data go on is up to the script's own data loader"
         return Progress(
             global_step=step,
             expected_updates=step,
             exact=bool(recorded) and recorded[0].key.startswith("train_state."),
-            plan=ResumePlan(sentence, from_update=done),
+            plan=ResumePlan(from_update=done, unit="step", also=where),
         )
 
     def dataloaders(self, checkpoint: Checkpoint) -> DataLoaders:

@@ -9,12 +9,15 @@ from typing import ClassVar
 
 from ckpt_rules import (
     DTYPE_BITS,
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     Requirement,
     SafetensorsFile,
+    Sign,
+    Signature,
+    Tells,
     TensorInfo,
     WeightFile,
     Weights,
@@ -22,7 +25,10 @@ from ckpt_rules import (
 
 _SHARD = re.compile(r"shard-(\d{5})-model-(\d{5})-of-(\d{5})\.safetensors")
 _INFO = "DCP_SHARDING_INFO"
-_SCORE = 70
+
+
+def _files(checkpoint: Checkpoint) -> list[str]:
+    return [e.path for e in checkpoint.files.of_format("safetensors") if _SHARD.fullmatch(e.path)]
 
 
 class DistributedSafetensors(Layout):
@@ -30,25 +36,24 @@ class DistributedSafetensors(Layout):
 
     name = "torch-distributed-safetensors"
     title = "safetensors of torch.distributed.checkpoint"
+    signatures = (Signature(must=(Sign(_files, Tells.MODEL, most=3),)),)
     resumable: ClassVar[bool] = False
     holds: ClassVar[str] = "weights"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the names of the files."""
-        names = _files(checkpoint)
-        return Match(_SCORE, tuple(names[:3])) if names else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A file of each rank below the highest."""
         matches = [m for p in _files(checkpoint) if (m := _SHARD.fullmatch(p))]
-        both = frozenset({"resume", "load"})
         why = "the tensors of the others are pieces, of which it holds the rest"
         if not matches:
-            return (Requirement(("shard-00001-model-00001-of-*.safetensors",), "it holds the weights", purposes=both),)
+            return (
+                Requirement(
+                    ("shard-00001-model-00001-of-*.safetensors",), "it holds the weights", purposes=TO_RESUME_OR_LOAD
+                ),
+            )
         numbers = {int(m[1]) for m in matches}
         absent = sorted(set(range(1, max(numbers) + 1)) - numbers)
         tail = f"-model-{matches[0][2]}-of-{matches[0][3]}.safetensors"
-        return tuple(Requirement((f"shard-{n:05d}{tail}",), why, purposes=both) for n in absent)
+        return tuple(Requirement((f"shard-{n:05d}{tail}",), why, purposes=TO_RESUME_OR_LOAD) for n in absent)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Every tensor once, as large as its pieces reach."""
@@ -64,10 +69,6 @@ class DistributedSafetensors(Layout):
         if not paths:
             raise FactUnavailable("there are no model weights")
         return Weights((WeightFile(paths[0], "safetensors", whole, problems=tuple(problems)),))
-
-
-def _files(checkpoint: Checkpoint) -> list[str]:
-    return [e.path for e in checkpoint.files.of_format("safetensors") if _SHARD.fullmatch(e.path)]
 
 
 def _offsets(file: SafetensorsFile) -> dict[str, tuple[int, ...]]:

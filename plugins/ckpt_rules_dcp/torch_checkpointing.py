@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
     FactUnavailable,
     Field,
     Layout,
-    Match,
     ModelConfig,
     Opaque,
     OptimizerState,
@@ -23,10 +23,14 @@ from ckpt_rules import (
     ResumePlan,
     SchedulerState,
     Severity,
+    Sign,
+    Signature,
     TensorInfo,
     TrainingState,
     WeightFile,
     Weights,
+    dictionary,
+    dictionary_or_empty,
     is_count,
     plain,
     state_dicts,
@@ -42,7 +46,9 @@ _ITEMS = {
     "train_state": "the progress",
 }
 _FILE = re.compile(rf"({'|'.join(_ITEMS)})_(\d{{1,6}})\.pt")
-_CERTAIN, _LIKELY, _FEWEST = 88, 72, 2
+_KIND = {item: Sign.file(re.compile(rf"{item}_\d{{1,6}}\.pt")) for item in _ITEMS}
+_REST = tuple(sign for item, sign in _KIND.items() if item != "train_state")
+_FIRST_RANK, _MAP = Sign.file(re.compile(rf"(?:{'|'.join(_ITEMS)})_0+\.pt")), Sign.file(_METADATA)
 _COMPARED = 16
 """Ranks whose counters are compared with the first one's."""
 
@@ -59,23 +65,18 @@ class TorchCheckpointing(Layout):
 
     name = "torch-checkpointing"
     title = "torch_checkpointing directory"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the metadata or the progress beside another item; many scripts number models and optimizers by epochs."""
-        found = _items(checkpoint)
-        metadata = checkpoint.listing.has_file(_METADATA)
-        told = metadata + ("train_state" in found)
-        if not told or len(found) + metadata < _FEWEST or not any(0 in files for files in found.values()):
-            return None
-        signs = tuple(files[min(files)] for files in found.values())
-        return Match(_CERTAIN if len(found) + metadata > 2 else _LIKELY, (*signs, *((_METADATA,) if metadata else ())))
+    signatures = (
+        Signature(must=(_FIRST_RANK, _KIND["train_state"]), may=(*_REST, _MAP), least=1),
+        Signature(must=(_FIRST_RANK, _MAP), may=tuple(_KIND.values()), least=1),
+    )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Model, optimizer and progress; all that torchtitan keeps where it wrote this; metadata of what is sharded."""
         found = _items(checkpoint)
-        both = frozenset({"resume", "load"})
         needed = [
-            Requirement((f"{item}_0.pt",), _STOPS, purposes=both if item == "model" else frozenset({"resume"}))
+            Requirement(
+                (f"{item}_0.pt",), _STOPS, purposes=TO_RESUME_OR_LOAD if item == "model" else frozenset({"resume"})
+            )
             for item in _needed(checkpoint)
             if item not in found
         ]
@@ -86,7 +87,7 @@ class TorchCheckpointing(Layout):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of the first rank: all of them, or its shards, of which the full shapes are on record."""
         path = "model_0.pt"
-        values = _contents(checkpoint, path)
+        values = dictionary(checkpoint, path)
         file = checkpoint.files.torch_file(path)
         sharded = {str(k): t for k, v in values.items() if (t := _whole(v))}
         if sharded:
@@ -103,18 +104,18 @@ class TorchCheckpointing(Layout):
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The progress of the first rank; the others' are compared with it."""
         fields = (Field("global_step", ("step",), Severity.ERROR, "torchtitan stops with KeyError: 'step'"),)
-        return TrainingState(_PROGRESS, _contents(checkpoint, _PROGRESS), fields)
+        return TrainingState(_PROGRESS, dictionary(checkpoint, _PROGRESS), fields)
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """That of the first rank, put together from its entries."""
         path = "optimizer_0.pt"
-        return state_dicts.optimizer(_folded(_contents(checkpoint, path)), path, "")
+        return state_dicts.optimizer(_folded(dictionary(checkpoint, path)), path, "")
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """That of the first rank; where the optimizer lies flat, its groups are no longer told apart, and their rates not compared."""
         path = "lr_scheduler_0.pt"
-        values = _contents(checkpoint, path)
-        if "param_groups" not in _values(checkpoint, "optimizer_0.pt"):
+        values = dictionary(checkpoint, path)
+        if "param_groups" not in dictionary_or_empty(checkpoint, "optimizer_0.pt"):
             values = {key: value for key, value in values.items() if key not in _OF_EACH_GROUP}
         return state_dicts.scheduler(values, path, "")
 
@@ -132,15 +133,10 @@ class TorchCheckpointing(Layout):
         if not is_count(recorded[0].value):
             raise FactUnavailable(f"step in {_PROGRESS} makes no sense", path=_PROGRESS, blocked=True)
         step = int(recorded[0].value)
-        where = (
-            "where its data loader was"
-            if "dataloader" in _items(checkpoint)
-            else "where the script's own data loader says"
-        )
-        sentence = f"training continues after step {step:,}, with the data {where}"
-        exact = _is_of_torchtitan(checkpoint)
-        plan = ResumePlan(sentence, from_update=step)
-        return Progress(global_step=step, expected_updates=step, exact=exact, plan=plan)
+        own = "dataloader" in _items(checkpoint)
+        where = "where its data loader was" if own else "where the script's own data loader says"
+        plan = ResumePlan(from_update=step, unit="step", also=f", with the data {where}")
+        return Progress(global_step=step, expected_updates=step, exact=_is_of_torchtitan(checkpoint), plan=plan)
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """What other ranks' optimizers and schedules have counted, against the first one's."""
@@ -173,28 +169,15 @@ def _needed(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _is_of_torchtitan(checkpoint: Checkpoint) -> bool:
-    return "ntokens_seen" in _values(checkpoint, _PROGRESS)
+    return "ntokens_seen" in dictionary_or_empty(checkpoint, _PROGRESS)
 
 
 def _is_sharded(checkpoint: Checkpoint) -> bool:
     return any(
-        _whole(value) for path in ("model_0.pt", "optimizer_0.pt") for value in _values(checkpoint, path).values()
+        _whole(value)
+        for path in ("model_0.pt", "optimizer_0.pt")
+        for value in dictionary_or_empty(checkpoint, path).values()
     )
-
-
-def _contents(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
-    values = checkpoint.files.contents(path)
-    if not isinstance(values, Mapping):
-        raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
-    return values
-
-
-def _values(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
-    """The same, and nothing where it can't be had: other rules report that."""
-    try:
-        return _contents(checkpoint, path)
-    except FactUnavailable:
-        return {}
 
 
 def _whole(value: object) -> TensorInfo | None:
@@ -216,12 +199,12 @@ def _folded(values: Mapping[object, object]) -> object:
 
 def _data_ranks(checkpoint: Checkpoint) -> int:
     """Ranks that share the data, of which there can't be more than ranks; 0 where nothing says so."""
-    value = _values(checkpoint, "dataloader_0.pt").get("world_size")
+    value = dictionary_or_empty(checkpoint, "dataloader_0.pt").get("world_size")
     return int(value) if is_count(value) and value < 10**6 else 0
 
 
 def _step_of(checkpoint: Checkpoint, path: str) -> Recorded | None:
-    value = plain(_values(checkpoint, path).get("step"))
+    value = plain(dictionary_or_empty(checkpoint, path).get("step"))
     return Recorded("step", value, path, "step") if is_count(value) else None
 
 
@@ -239,10 +222,10 @@ def _differing(checkpoint: Checkpoint) -> Iterator[Contradiction]:
 
 def _updates(checkpoint: Checkpoint, path: str) -> int | None:
     """The most that any parameter has counted."""
-    steps = (plain(v) for k, v in _values(checkpoint, path).items() if str(k).endswith(".step"))
+    steps = (plain(v) for k, v in dictionary_or_empty(checkpoint, path).items() if str(k).endswith(".step"))
     return max((int(step) for step in steps if is_count(step)), default=None)
 
 
 def _last_epoch(checkpoint: Checkpoint, path: str) -> int | None:
-    value = plain(_values(checkpoint, path).get("last_epoch"))
+    value = plain(dictionary_or_empty(checkpoint, path).get("last_epoch"))
     return int(value) if is_count(value) else None

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, TensorInfo
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, TensorInfo, dictionary
 from ckpt_rules_deepspeed.files import Saved, find_saved, saves_inside
-from ckpt_rules_deepspeed.states import OPTIMIZER, copies_of, dictionary, flat_groups, part, partition_count
+from ckpt_rules_deepspeed.states import OPTIMIZER, copies_of, flat_groups, part, partition_count
 from ckpt_rules_deepspeed.weights import parameter_groups, parameters
 
 _ALIGNMENT = 2

@@ -12,7 +12,6 @@ from ckpt_rules import (
     Field,
     Layout,
     Master,
-    Match,
     OptimizerState,
     Pointer,
     Progress,
@@ -23,6 +22,8 @@ from ckpt_rules import (
     ScalerState,
     SchedulerState,
     Severity,
+    Sign,
+    Signature,
     TrainingState,
     Weights,
     state_dicts,
@@ -36,20 +37,16 @@ from ckpt_rules_deepspeed.requirements import requirements_of
 from ckpt_rules_deepspeed.states import OPTIMIZER, loss_scaler, model_state, optimizers, part, readable, zero_stage
 from ckpt_rules_deepspeed.weights import weights_of
 
-_SEVERAL, _ONE = 95, 90
-
 
 class DeepSpeed(Layout):
     """A tag's directory, `global_step500/` as a rule, by `save_checkpoint`."""
 
     name = "deepspeed"
     title = "DeepSpeed checkpoint"
+    signatures: ClassVar[tuple[Signature, ...]] = (
+        Signature(must=(Sign(lambda checkpoint: checkpoint.fact(find_saved).signs, most=9),)),
+    )
     own_loader: ClassVar[tuple[str, ...]] = ("*model_states.pt", "*optim_states.pt", "zero/*.pt")
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By files of model or optimizer states, whatever the directory's name is."""
-        signs = checkpoint.fact(find_saved).signs
-        return Match(_SEVERAL if len(signs) > 1 else _ONE, signs) if signs else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Model states always; partitions of the optimizer where ZeRO has any; each part that other parameters have."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Block, Checkpoint, FactUnavailable, Master, TensorInfo, flatten
+from ckpt_rules import Block, Checkpoint, FactUnavailable, Master, TensorInfo, dictionary, flatten
 from ckpt_rules_deepspeed.files import Saved
-from ckpt_rules_deepspeed.states import OPTIMIZER, copies_of, dictionary, flat_groups, part, partition_count
+from ckpt_rules_deepspeed.states import OPTIMIZER, copies_of, flat_groups, part, partition_count
 
 _OTHER_ORDER = "use_data_before_expert_parallelism"
 _NBYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

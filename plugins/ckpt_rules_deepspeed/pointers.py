@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, EntryKind, Pointer, Severity, conventions, saves_among
+from ckpt_rules import Checkpoint, EntryKind, Pointer, Severity, conventions, own_name, saves_among
 from ckpt_rules_deepspeed.files import Saved, saves_inside
 
 _COMMON_TAG = re.compile(r"global_step\d+")
@@ -21,7 +20,7 @@ def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:
     name = conventions.pointers.DEEPSPEED_UNIVERSAL if saved.universal else conventions.pointers.DEEPSPEED
     above = "" if saved.folder else "../"
     tag = checkpoint.files.small_text(f"{above}{name}")
-    here = os.path.basename(os.path.abspath(checkpoint.path))
+    here = own_name(checkpoint)
     if fault := checkpoint.files.small_text_fault(f"{above}{name}"):
         return (Pointer(f"{above}{name}", "", exists=False, why=_why_unread(fault), fault=fault),)
     if tag is None and not _is_missed(checkpoint, name, above, here):

@@ -11,7 +11,6 @@ from ckpt_rules_deepspeed.ranks import ranks_of
 from ckpt_rules_deepspeed.requirements import requirements_of
 from ckpt_rules_deepspeed.states import (
     counted,
-    dictionary,
     loss_scaler,
     model_state,
     optimizers,
@@ -27,7 +26,6 @@ __all__ = [
     "Saved",
     "contradictions_in",
     "counted",
-    "dictionary",
     "find_saved",
     "loss_scaler",
     "masters_of",

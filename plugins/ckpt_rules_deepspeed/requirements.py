@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import Checkpoint, FactUnavailable, Requirement
+from ckpt_rules import TO_RESUME_OR_LOAD, Checkpoint, FactUnavailable, Requirement
 from ckpt_rules_deepspeed.files import UNIVERSAL_STATE, Saved
 from ckpt_rules_deepspeed.states import model_state, readable, zero_stage
 from ckpt_rules_deepspeed.weights import parameters
@@ -24,7 +24,7 @@ def requirements_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Requirement, 
     found: list[Requirement] = []
     if not saved.models:
         names = tuple(f"{saved.folder}{name}" for name in _MODEL_NAMES)
-        found.append(Requirement(names, _NO_MODEL, purposes=frozenset({"resume", "load"})))
+        found.append(Requirement(names, _NO_MODEL, purposes=TO_RESUME_OR_LOAD))
     if not saved.optimizer_parts and not saved.universal and _is_partitioned(checkpoint, saved):
         name = f"{saved.folder}zero_pp_rank_0_mp_rank_00_optim_states.pt"
         found.append(Requirement((name, f"{saved.folder}*optim_states.pt"), _NO_OPTIMIZER))
@@ -47,7 +47,7 @@ def _layers(checkpoint: Checkpoint, saved: Saved) -> Iterator[Requirement]:
     recorded = {int(layer) for layer, _, _ in (name.partition(".") for name in names) if _NUMBER.fullmatch(layer)}
     for layer in sorted(recorded - there):
         name = f"{saved.folder}layer_{layer:02d}-model_states.pt"
-        yield Requirement((name,), _NO_LAYER, purposes=frozenset({"resume", "load"}))
+        yield Requirement((name,), _NO_LAYER, purposes=TO_RESUME_OR_LOAD)
 
 
 def _universal(checkpoint: Checkpoint, saved: Saved) -> tuple[Requirement, ...]:

@@ -12,6 +12,7 @@ from ckpt_rules import (
     OptimizerState,
     ParamState,
     TensorInfo,
+    dictionary,
     is_count,
     plain,
     state_dicts,
@@ -28,14 +29,6 @@ def model_state(checkpoint: Checkpoint, saved: Saved) -> tuple[str, Mapping[obje
         raise FactUnavailable("there are no mp_rank_00_model_states.pt")
     path = saved.models[0]
     return path, dictionary(checkpoint, path)
-
-
-def dictionary(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
-    """The dictionary that a file holds."""
-    values = checkpoint.files.contents(path)
-    if not isinstance(values, Mapping):
-        raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
-    return values
 
 
 def readable(

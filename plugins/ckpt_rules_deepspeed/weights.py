@@ -12,10 +12,11 @@ from ckpt_rules import (
     TensorInfo,
     WeightFile,
     Weights,
+    dictionary,
     flatten,
 )
 from ckpt_rules_deepspeed.files import Saved
-from ckpt_rules_deepspeed.states import dictionary, part, readable
+from ckpt_rules_deepspeed.states import part, readable
 
 _FLOAT32_NBYTES = 4
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from ckpt_rules import (
@@ -10,17 +9,19 @@ from ckpt_rules import (
     Entry,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     Progress,
     Requirement,
     ResumePlan,
+    Sign,
+    Signature,
+    Tells,
     Weights,
     is_count,
+    options,
 )
 
 _METADATA = "training_metadata.json"
-_SCORE = 80
 
 
 class Keras(Layout):
@@ -28,15 +29,13 @@ class Keras(Layout):
 
     name = "keras"
     title = "Keras file"
+    signatures = (
+        Signature(
+            must=(Sign(lambda checkpoint: [e.path for e in keras_files(checkpoint)], most=2),),
+            may=(Sign.file(_METADATA, tells=Tells.SHARED),),
+        ),
+    )
     one_file: ClassVar[bool] = True
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the names of files at the top."""
-        names = [e.path for e in keras_files(checkpoint)]
-        if not names:
-            return None
-        beside = (_METADATA,) if checkpoint.listing.has_file(_METADATA) else ()
-        return Match(_SCORE, (*names[:2], *beside))
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """BackupAndRestore stops at a training_metadata.json that it can't parse, and does without one."""
@@ -53,18 +52,14 @@ class Keras(Layout):
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """By training_metadata.json of BackupAndRestore, which counts from 0; a resume reads the epoch, and not the batch."""
-        values = checkpoint.files.contents(_METADATA) if checkpoint.listing.has_file(_METADATA) else None
-        epoch = values.get("epoch") if isinstance(values, Mapping) else None
-        batch = values.get("batch") if isinstance(values, Mapping) else None
+        values = options(checkpoint.files.contents(_METADATA)) if checkpoint.listing.has_file(_METADATA) else {}
+        epoch, batch = values.get("epoch"), values.get("batch")
         if not is_count(epoch):
             raise FactUnavailable("a Keras file records no epoch")
         step = int(batch) + 1 if is_count(batch) and batch else 0
-        sentence = f"training starts epoch {int(epoch) + 1:,} at its first batch"
-        if step:
-            sentence += f", for BackupAndRestore does not pass over the {step:,} that were trained"
-        return Progress(
-            epoch=int(epoch) + bool(step), step=step, complete=not step, plan=ResumePlan(sentence, int(epoch) + 1)
-        )
+        again = f", for BackupAndRestore does not pass over the {step:,} that were trained" if step else ""
+        plan = ResumePlan(epoch=int(epoch) + 1, also=again)
+        return Progress(epoch=int(epoch) + bool(step), step=step, complete=not step, plan=plan)
 
 
 def keras_files(checkpoint: Checkpoint) -> list[Entry]:

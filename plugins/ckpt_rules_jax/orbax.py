@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     Progress,
     Recorded,
     Requirement,
     ResumePlan,
     Severity,
+    Sign,
+    Signature,
     Weights,
+    own_name,
     saves_among,
 )
 from ckpt_rules_jax import aggregate
@@ -39,8 +41,17 @@ _STEP, _MOST_SIBLINGS = re.compile(r"(?:.*_)?\d{1,18}"), 100
 _SHARDING = "_sharding"
 _SPREAD = "a restore that does not say how arrays are to be spread over devices fails without it"
 MANIFEST, PARTS = "manifest.ocdbt", "ocdbt.process_"
-_CERTAIN, _LIKELY = 92, 70
-_BOTH = frozenset({"resume", "load"})
+
+
+def _steps_below(checkpoint: Checkpoint) -> list[str]:
+    """The steps of a run, each of a single item."""
+    items = item_folders(checkpoint)
+    return items if set(items) == set(saves_among(items)) else []
+
+
+_ITEM, _COMMIT = Sign.file(_ITEM_MARKER), Sign.file(_COMMITTED)
+_MANIFESTS = Sign(lambda checkpoint: [f"{folder or '.'}/{MANIFEST}" for folder in item_folders(checkpoint)], most=2)
+_RUN = Sign(_steps_below)
 
 
 class Orbax(Layout):
@@ -48,34 +59,29 @@ class Orbax(Layout):
 
     name = "orbax"
     title = "Orbax checkpoint"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the marker of a step, or by what an item's directory holds."""
-        listing = checkpoint.listing
-        items = item_folders(checkpoint)
-        if listing.get(_STEP_MARKER) is None and items and set(items) == set(saves_among(items)):
-            return None  # steps of a run, each of a single item
-        signs = [n for n in (_STEP_MARKER, _ITEM_MARKER, _COMMITTED) if listing.get(n) is not None]
-        signs += [f"{folder or '.'}/{MANIFEST}" for folder in items[:2]]
-        if not signs or signs == [_COMMITTED]:
-            return None
-        return Match(_CERTAIN if listing.get(_STEP_MARKER) or len(signs) > 1 else _LIKELY, tuple(signs))
+    signatures = (
+        Signature(must=(Sign.file(_STEP_MARKER),), may=(_ITEM, _COMMIT, _MANIFESTS)),
+        Signature(must=(_ITEM,), may=(_COMMIT, _MANIFESTS), never=(_RUN,)),
+        Signature(must=(_MANIFESTS,), may=(_COMMIT,), never=(_RUN,)),
+    )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The marker, which is written when all else is; the items that it names; and what each can't be read without."""
         marker = "it is written when a save is finalised; without it Orbax takes the directory for an unfinished one"
-        found = [Requirement((_STEP_MARKER, _COMMITTED), marker, commits=True, purposes=_BOTH)]
+        found = [Requirement((_STEP_MARKER, _COMMITTED), marker, commits=True, purposes=TO_RESUME_OR_LOAD)]
         folders = item_folders(checkpoint)
         for folder in folders:
             why = f"the item {folder or 'at the top'} can't be restored without it"
             tree = (f"{above(folder)}{_ITEM_MARKER}", f"{above(folder)}{aggregate.FILE}")
-            found.append(Requirement(tree, why, purposes=_BOTH))
-            found.append(Requirement((f"{above(folder)}{MANIFEST}",), why, purposes=_BOTH))
-            found.append(Requirement((f"{above(folder)}d/*",), f"{why}: it holds the arrays", purposes=_BOTH))
+            found.append(Requirement(tree, why, purposes=TO_RESUME_OR_LOAD))
+            found.append(Requirement((f"{above(folder)}{MANIFEST}",), why, purposes=TO_RESUME_OR_LOAD))
+            found.append(
+                Requirement((f"{above(folder)}d/*",), f"{why}: it holds the arrays", purposes=TO_RESUME_OR_LOAD)
+            )
         items = named_items(checkpoint)
         named = sorted(items.keys() - folders)
-        found += [Requirement((f"{name}/{items[name]}",), _NAMED, purposes=_BOTH) for name in named]
-        found += [Requirement((path,), _DESCRIBES, purposes=_BOTH) for path in _of_zarr(checkpoint)]
+        found += [Requirement((f"{name}/{items[name]}",), _NAMED, purposes=TO_RESUME_OR_LOAD) for name in named]
+        found += [Requirement((path,), _DESCRIBES, purposes=TO_RESUME_OR_LOAD) for path in _of_zarr(checkpoint)]
         found += _shardings(checkpoint, {*folders, *zarr_folders(checkpoint)})
         return (*found, *_commits(checkpoint, {"", *folders, *named}), *_commit_of_siblings(checkpoint))
 
@@ -89,7 +95,7 @@ class Orbax(Layout):
 
     def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
         """The step is the directory's name."""
-        name = os.path.basename(os.path.abspath(checkpoint.path))
+        name = own_name(checkpoint)
         digits = name.rpartition("_")[2]
         return (Recorded("global_step", int(digits[:18]), ".", "the directory's name"),) if digits.isdecimal() else ()
 
@@ -99,10 +105,8 @@ class Orbax(Layout):
         if not recorded:
             raise FactUnavailable("the directory's name holds no step, and nothing else records it")
         step = int(str(recorded[0].value))
-        return Progress(
-            global_step=step,
-            plan=ResumePlan(f"training continues after step {step:,}, by the directory's name", from_update=step),
-        )
+        plan = ResumePlan(from_update=step, unit="step", also=", by the directory's name")
+        return Progress(global_step=step, plan=plan)
 
 
 def above(folder: str) -> str:
@@ -116,7 +120,7 @@ def _commits(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
     listing = checkpoint.listing
     if listing.get(_STEP_MARKER) is None or listing.has_file(_OF_V1) or not any(map(listing.has_file, paths)):
         return []
-    return [Requirement((path,), _UNCOMMITTED, Severity.INFO, purposes=_BOTH) for path in paths]
+    return [Requirement((path,), _UNCOMMITTED, Severity.INFO, purposes=TO_RESUME_OR_LOAD) for path in paths]
 
 
 def _commit_of_siblings(checkpoint: Checkpoint) -> Iterator[Requirement]:
@@ -124,7 +128,7 @@ def _commit_of_siblings(checkpoint: Checkpoint) -> Iterator[Requirement]:
     listing = checkpoint.listing
     others = (f"{name}/{_COMMITTED}" for name in islice(listing.siblings, _MOST_SIBLINGS) if _STEP.fullmatch(name))
     if not listing.files(_COMMITTED) and any(checkpoint.files.sibling(path) is not None for path in others):
-        yield Requirement((_COMMITTED,), _NEVER_COMMITTED, commits=True, purposes=_BOTH)
+        yield Requirement((_COMMITTED,), _NEVER_COMMITTED, commits=True, purposes=TO_RESUME_OR_LOAD)
 
 
 def _shardings(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
@@ -134,7 +138,9 @@ def _shardings(checkpoint: Checkpoint, folders: set[str]) -> list[Requirement]:
         leaves = tree_of(checkpoint, folder).get("tree_metadata")
         values = [_of(leaf, "value_metadata") for leaf in leaves.values()] if isinstance(leaves, Mapping) else []
         if any(_of(value, "value_type") == "jax.Array" for value in values):
-            found.append(Requirement((f"{above(folder)}{_SHARDING}",), _SPREAD, Severity.INFO, purposes=_BOTH))
+            found.append(
+                Requirement((f"{above(folder)}{_SHARDING}",), _SPREAD, Severity.INFO, purposes=TO_RESUME_OR_LOAD)
+            )
     return found
 
 

@@ -21,6 +21,7 @@ from ckpt_rules import (
     SchedulerState,
     Severity,
     TrainingState,
+    dictionary,
     is_count,
     state_dicts,
 )
@@ -139,9 +140,7 @@ def _recorded(state: TrainingState, loops: Loops | None) -> Iterator[Recorded]:
 
 def read_state(checkpoint: Checkpoint, path: str, *fields: Field) -> TrainingState:
     """The dictionary in a file, of which some fields are expected beside those that Lightning always keeps."""
-    values = checkpoint.files.contents(path)
-    if not isinstance(values, Mapping):
-        raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
+    values = dictionary(checkpoint, path)
     return TrainingState(path, values, (*fields, *FIELDS))
 
 

@@ -6,24 +6,26 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
     FactUnavailable,
     Field,
-    Match,
     Progress,
     Requirement,
     ScalerState,
     Severity,
+    Sign,
+    Signature,
     TrainingState,
     conventions,
+    dictionary,
 )
 from ckpt_rules_deepspeed.public import (
     LIGHTNING_TAG,
     DeepSpeed,
     contradictions_in,
     counted,
-    dictionary,
     find_saved,
     part,
     readable,
@@ -32,7 +34,6 @@ from ckpt_rules_deepspeed.public import (
 from ckpt_rules_lightning.common import NAME, VERSION, LightningState, keys_in, read_state
 from ckpt_rules_lightning.loops import read_loops
 
-_CERTAIN, _BY_NAME = 97, 96
 _LATEST = conventions.pointers.DEEPSPEED
 _NO_LATEST = (
     "DeepSpeed writes it last, so this save may never have finished; without it load_checkpoint finds nothing, and Lightning stops "
@@ -44,28 +45,45 @@ _COUNTERS = (
 )
 
 
+def _signs(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """DeepSpeed's files under Lightning's tag."""
+    saved = checkpoint.fact(find_saved)
+    return saved.signs if saved.folder == f"{LIGHTNING_TAG}/" else ()
+
+
+def _readable(checkpoint: Checkpoint) -> list[str]:
+    return [path for path, _ in readable(checkpoint, checkpoint.fact(find_saved).models[:1])]
+
+
+def _own_keys(checkpoint: Checkpoint) -> list[str]:
+    """Lightning's keys in the model states of the first rank."""
+    for path, values in readable(checkpoint, checkpoint.fact(find_saved).models[:1]):
+        found = keys_in(values)
+        return [f"'{key}' in {path}" for key in found] if {VERSION, "loops"} & set(found) else []
+    return []
+
+
+_SAVED = Sign(_signs, most=9)
+
+
 class LightningDeepSpeed(LightningState, DeepSpeed):
     """`checkpoint/` with the files of each rank, and `latest`."""
 
     name = "lightning-deepspeed"
     title = "PyTorch Lightning checkpoint by DeepSpeed"
+    signatures = (
+        Signature(must=(Sign(_own_keys, most=2), _SAVED), extends=DeepSpeed.signatures),
+        Signature(
+            must=(_SAVED, Sign.named(NAME)),
+            never=(Sign(_readable),),
+            extends=DeepSpeed.signatures,
+        ),
+    )
     own_loader: ClassVar[tuple[str, ...]] = DeepSpeed.own_loader
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By Lightning's keys in the model states; where those can't be read, by the names of both directories."""
-        saved = checkpoint.fact(find_saved)
-        if saved.folder != f"{LIGHTNING_TAG}/":
-            return None
-        for path, values in readable(checkpoint, saved.models[:1]):
-            keys = keys_in(values)
-            own = VERSION in keys or "loops" in keys
-            return Match(_CERTAIN, (*(f"'{key}' in {path}" for key in keys[:2]), *saved.signs)) if own else None
-        name = checkpoint.path.rstrip("/").rpartition("/")[2]
-        return Match(_BY_NAME, (*saved.signs, f"the name {name}")) if NAME.fullmatch(name) else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """DeepSpeed's, and `latest`, for Lightning names no tag."""
-        latest = Requirement((_LATEST,), _NO_LATEST, commits=True, purposes=frozenset({"resume", "load"}))
+        latest = Requirement((_LATEST,), _NO_LATEST, commits=True, purposes=TO_RESUME_OR_LOAD)
         return (latest, *DeepSpeed.requirements(self, checkpoint))
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:

@@ -11,9 +11,11 @@ from ckpt_rules import (
     EntryKind,
     FactUnavailable,
     Field,
-    Match,
     OptimizerState,
     Severity,
+    Sign,
+    Signature,
+    Tells,
     TrainingState,
     Weights,
     state_dicts,
@@ -22,11 +24,31 @@ from ckpt_rules import (
 from ckpt_rules_lightning.common import NAME, ONLY_WEIGHTS, VERSION, LightningState, keys_in, read_state
 from ckpt_rules_lightning.loops import read_loops
 
-_CERTAIN, _LIKELY, _BY_NAME = 93, 75, 40
 _FIELDS = (
     Field("weights", ("state_dict",), Severity.ERROR, "Lightning stops with KeyError: 'state_dict'"),
     Field("optimizer", ("optimizer_states",), Severity.ERROR, ONLY_WEIGHTS.format("optimizer")),
 )
+
+
+def _own_keys(checkpoint: Checkpoint) -> list[str]:
+    """Lightning's keys in its file, where there are enough of them."""
+    path = _path(checkpoint)
+    values = checkpoint.files.contents(path)
+    found = keys_in(values)
+    own = VERSION in found or ("loops" in found and len(found) > 2)
+    return [f"'{key}' in {path}" for key in found] if own else []
+
+
+def _unreadable(checkpoint: Checkpoint) -> list[str]:
+    """A file that is called like Lightning's, and holds nothing that can be read."""
+    file = checkpoint.fact(_only_file)
+    if file is None or not NAME.fullmatch(file.name):
+        return []
+    try:
+        values = checkpoint.files.contents(file.path)
+    except FactUnavailable:
+        return [file.path]
+    return [] if isinstance(values, Mapping) and values else [file.path]
 
 
 class Lightning(LightningState):
@@ -34,23 +56,11 @@ class Lightning(LightningState):
 
     name = "lightning"
     title = "PyTorch Lightning checkpoint"
+    signatures = (
+        Signature(must=(Sign(_own_keys, most=4),)),
+        Signature(must=(Sign(_unreadable, Tells.NAME),)),
+    )
     one_file: ClassVar[bool] = True
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the keys of the only file that can be meant; a damaged one by its name."""
-        file = checkpoint.fact(_only_file)
-        if file is None:
-            return None
-        try:
-            values = checkpoint.files.contents(file.path)
-        except FactUnavailable:
-            return Match(_BY_NAME, (file.path,)) if NAME.fullmatch(file.name) else None
-        if not isinstance(values, Mapping) or not values:
-            return Match(_BY_NAME, (file.path,)) if NAME.fullmatch(file.name) else None
-        found = tuple(f"'{key}' in {file.path}" for key in keys_in(values))
-        if VERSION in values:
-            return Match(_CERTAIN, found[:4])
-        return Match(_LIKELY, found[:4]) if len(found) > 2 and "loops" in values else None
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """`state_dict`; where WeightAveraging puts the average there, the weights that are trained, beside it."""

@@ -59,18 +59,18 @@ def _accumulation(batches: int, updates: int, epochs: int) -> int:
 
 def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) -> ResumePlan:
     if loops.epoch_complete:
-        sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
+        also = ""
         if loops.loaders and loops.batches["completed"] < loops.batches["ready"]:
             # Saved within the last batch, the loader is at its end and not yet at the next beginning.
-            sentence += ", but with what its data loader still has to give after this epoch, which may be nothing"
+            also = ", but with what its data loader still has to give after this epoch, which may be nothing"
         elif loops.epochs["processed"] == loops.epochs["ready"] and not loops.loaders:
             # Written at the end of the epoch, and not in its last batch.
-            sentence += "; with max_steps, Lightning 2.6.6 first trains one batch more of the complete one"
-        return ResumePlan(sentence, epoch + 1, 0, total, steps)
+            also = "; with max_steps, Lightning 2.6.6 first trains one batch more of the complete one"
+        return ResumePlan(epoch=epoch + 1, after_epoch=True, trained=total, from_update=steps, also=also)
     if loops.ended:
         return _after_the_end(loops, epoch, step, total, steps)
     if step == 0:
-        return ResumePlan(f"training starts epoch {epoch:,} at its first batch", epoch, 0, total, steps)
+        return ResumePlan(epoch=epoch, trained=total, from_update=steps)
     left = None if total is None else max(total - step, 0)
     of = "" if total is None else f" of {total:,}"
     if loops.loaders:

@@ -6,29 +6,30 @@ import re
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Field,
-    Match,
     OptimizerState,
     Ranks,
     Recorded,
     Requirement,
     Severity,
+    Sign,
+    Signature,
     TrainingState,
     WeightFile,
     Weights,
-    rank_of_shard,
+    conventions,
     state_dicts,
 )
-from ckpt_rules_dcp.public import METADATA, Small, saved, why_elsewhere
+from ckpt_rules_dcp.public import METADATA, Distributed, Small, saved, why_elsewhere
 from ckpt_rules_lightning.common import NAME, LightningState, keys_in, read_state
+from ckpt_rules_lightning.layout import Lightning
 from ckpt_rules_lightning.loops import read_loops
 
 META = "meta.pt"
-_CERTAIN, _UNFINISHED = 96, 92
 _ENTRY = re.compile(r"optimizer_(\d{1,3})\..+")
-_BOTH = frozenset({"resume", "load"})
 _NO_META = (
     "Lightning writes it last, so this save never finished; by it alone it tells such a directory, and stops with 'does not point "
     "to a valid checkpoint'"
@@ -37,34 +38,37 @@ _NO_METADATA = "nothing in the .distcp files can be found without it; a copy wit
 _NO_OPTIMIZER = "Lightning stops, for it loads the state of every optimizer from there"
 
 
+def _own_keys(checkpoint: Checkpoint) -> list[str]:
+    """Lightning's keys in `meta.pt`, which holds no weights."""
+    found = checkpoint.fact(_keys)
+    return [f"'{key}' in {META}" for key in found] if len(found) > 1 and "state_dict" not in found else []
+
+
+_FILES = (Sign.file(METADATA), Sign.file(conventions.distributed.SHARD_OF_RANK, most=2))
+_BUILT_ON = (*Distributed.signatures, *Lightning.signatures)
+
+
 class LightningSharded(LightningState):
     """`.metadata`, `__R_0.distcp` of every rank, and `meta.pt`."""
 
     name = "lightning-sharded"
     title = "PyTorch Lightning sharded checkpoint"
+    signatures = (
+        Signature(must=(Sign(_own_keys, most=2),), may=_FILES, extends=_BUILT_ON),
+        Signature(
+            must=(Sign.file(METADATA, conventions.distributed.SHARD_OF_RANK, most=3), Sign.named(NAME)),
+            never=(Sign(lambda checkpoint: checkpoint.fact(_keys)),),
+            extends=_BUILT_ON,
+        ),
+    )
     own_loader: ClassVar[tuple[str, ...]] = ("*.distcp", METADATA)
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By Lightning's keys in `meta.pt`; without it by files of torch.distributed.checkpoint in a directory named `*.ckpt`."""
-        listing = checkpoint.listing
-        shards = sorted(e.path for e in listing.files("*.distcp", top_only=True) if rank_of_shard(e.path) is not None)
-        signs = [*(n for n in (META, METADATA) if listing.get(n)), *shards[:2]]
-        name = checkpoint.path.rstrip("/").rpartition("/")[2]
-        keys = checkpoint.fact(_keys)
-        if META in signs and "state_dict" not in keys and len(keys) > 1:
-            return Match(_CERTAIN, (*(f"'{key}' in {META}" for key in keys[:2]), *signs[1:]))
-        distributed = bool(shards) or METADATA in signs
-        named = NAME.fullmatch(name) is not None
-        if distributed and named and (META not in signs or not keys):
-            return Match(_UNFINISHED, (*signs, f"the name {name}"))
-        return None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """`meta.pt`, which is written last; `.metadata` names the files of data that there must be."""
         elsewhere = why_elsewhere(checkpoint, METADATA)
         return (
-            Requirement((META,), _NO_META, commits=True, purposes=_BOTH, elsewhere=elsewhere),
-            Requirement((METADATA,), _NO_METADATA, purposes=_BOTH, elsewhere=elsewhere),
+            Requirement((META,), _NO_META, commits=True, purposes=TO_RESUME_OR_LOAD, elsewhere=elsewhere),
+            Requirement((METADATA,), _NO_METADATA, purposes=TO_RESUME_OR_LOAD, elsewhere=elsewhere),
         )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:

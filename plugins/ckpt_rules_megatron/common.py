@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
@@ -13,7 +12,6 @@ from ckpt_rules import (
     EntryKind,
     FactUnavailable,
     Layout,
-    Opaque,
     Pointer,
     Progress,
     Recorded,
@@ -21,6 +19,8 @@ from ckpt_rules import (
     Severity,
     conventions,
     is_count,
+    options,
+    own_name,
     plain,
 )
 from ckpt_rules_megatron import loaders
@@ -67,9 +67,7 @@ class Megatron(Layout):
 
 def arguments(values: Mapping[object, object]) -> Mapping[object, object]:
     """The run's arguments, pickled as a Namespace or saved as a dictionary."""
-    args = values.get("args")
-    state = args.state if isinstance(args, Opaque) else args
-    return state if isinstance(state, Mapping) else {}
+    return options(values.get("args"))
 
 
 def is_begun(values: Mapping[object, object]) -> bool:
@@ -94,15 +92,18 @@ def progress(values: Mapping[object, object]) -> Progress:
     step, args = values.get("iteration"), arguments(values)
     done = int(step) if is_count(step) else 0
     samples, planned = args.get("consumed_train_samples"), args.get("train_iters")
-    where = f", after {int(samples):,} samples" if is_count(samples) else ""
     return Progress(
         global_step=done,
         expected_updates=None if counts_rollouts(args) else done,
         planned_updates=int(planned) if is_count(planned) and planned else None,
-        plan=ResumePlan(
-            f"training continues at iteration {done + 1:,}{where}; Megatron keeps no epochs", from_update=done
-        ),
+        plan=plan_after(done, samples),
     )
+
+
+def plan_after(done: int, samples: object) -> ResumePlan:
+    """After so many iterations, and samples where they are recorded."""
+    where = f", after {int(samples):,} samples" if is_count(samples) else ""
+    return ResumePlan(from_update=done, unit="iteration", also=f"{where}; Megatron keeps no epochs")
 
 
 def contradictions(values: Mapping[object, object], path: str) -> tuple[Contradiction, ...]:
@@ -152,7 +153,7 @@ def _has_scaler(value: object, depth: int) -> bool:
 
 def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
     """The tracker beside the save, from which Megatron knows what to load."""
-    here = os.path.basename(os.path.abspath(checkpoint.path))
+    here = own_name(checkpoint)
     own = NAME.fullmatch(here)
     if own is None:
         return ()

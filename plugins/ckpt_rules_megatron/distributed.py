@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import ClassVar
 
 from ckpt_rules import (
     DTYPE_BITS,
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Field,
-    Match,
     OptimizerState,
     Requirement,
     RngState,
     ScalerState,
     SchedulerState,
     Severity,
+    Sign,
+    Signature,
     TensorInfo,
     TrainingState,
     WeightFile,
     Weights,
 )
+from ckpt_rules_dcp.public import Distributed
 from ckpt_rules_megatron import common
 from ckpt_rules_megatron.common_state import (
     COMMON,
@@ -37,11 +40,43 @@ from ckpt_rules_megatron.common_state import (
     sharded,
 )
 
-_CERTAIN, _LIKELY = 94, 91
 _STEP = Field(
     "global_step", ("iteration",), Severity.ERROR, "Megatron then counts from zero, and trains all data again"
 )
 _STOPS = "a resume stops at the missing key, or starts with empty moments where the run says that none are saved"
+
+
+def _there(checkpoint: Checkpoint, name: str) -> list[str]:
+    path = f"{folder_of(checkpoint)}{name}"
+    return [path] if checkpoint.listing.get(path) is not None else []
+
+
+def _data(checkpoint: Checkpoint) -> list[str]:
+    folder = folder_of(checkpoint)
+    there = any(e.path.startswith(folder) and e.suffix == ".distcp" for e in checkpoint.listing)
+    return [f"{folder}*.distcp"] if there else []
+
+
+def _context(checkpoint: Checkpoint) -> list[str]:
+    """NeMo's second directory."""
+    there = folder_of(checkpoint) and any(e.path.startswith("context/") for e in checkpoint.listing)
+    return ["context/"] if there else []
+
+
+def _names_backend(checkpoint: Checkpoint) -> list[str]:
+    """metadata.json, where it is Megatron's."""
+    found = _there(checkpoint, MARKER)
+    values = checkpoint.files.contents(found[0]) if found else None
+    return found if isinstance(values, Mapping) and "sharded_backend" in values else []
+
+
+_COMMON, _MARKER = Sign(partial(_there, name=COMMON)), Sign(partial(_there, name=MARKER))
+_BESIDE = (
+    Sign(partial(_there, name=METADATA)),
+    Sign(_data),
+    Sign(_context),
+    Sign.named(common.NAME, "the directory's name"),
+)
 
 
 class MegatronDistributed(common.Megatron):
@@ -49,35 +84,30 @@ class MegatronDistributed(common.Megatron):
 
     name = "megatron"
     title = "Megatron-core distributed checkpoint"
+    signatures = (
+        Signature(must=(_COMMON,), may=(_MARKER, *_BESIDE), least=1, extends=Distributed.signatures),
+        Signature(
+            must=(Sign(_names_backend),),
+            may=_BESIDE,
+            least=1,
+            extends=Distributed.signatures,
+        ),
+    )
     own_loader: ClassVar[tuple[str, ...]] = (COMMON, "*.distcp", METADATA, "*train_dataloader_dprank*.pt")
 
     refused: ClassVar[tuple[str, ...]] = ("torch.optim.*", "transformer_engine.*", "apex.*", "deepspeed.*")
 
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By common.pt beside DCP's files, or metadata.json that names a backend; NeMo's by its two directories as well."""
-        folder = folder_of(checkpoint)
-        listing = checkpoint.listing
-        signs = [f"{folder}{name}" for name in (COMMON, MARKER, METADATA) if listing.get(f"{folder}{name}")]
-        if any(e.path.startswith(folder) and e.suffix == ".distcp" for e in listing):
-            signs.append(f"{folder}*.distcp")
-        if folder and any(e.path.startswith("context/") for e in listing):
-            signs.append("context/")
-        own = f"{folder}{COMMON}" in signs or (f"{folder}{MARKER}" in signs and _names_backend(checkpoint, folder))
-        if own and common.NAME.fullmatch(os.path.basename(os.path.abspath(checkpoint.path))):
-            signs.append("the directory's name")
-        if not own or len(signs) < 2:
-            return None
-        return Match(_CERTAIN if len(signs) > 2 else _LIKELY, tuple(signs))
-
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """metadata.json commits the save; DCP's own metadata and the arguments lie beside it."""
-        folder, both = folder_of(checkpoint), frozenset({"resume", "load"})
+        folder = folder_of(checkpoint)
         marker = "it is written last; without it Megatron takes the directory for no distributed checkpoint"
         holds = "it holds the iteration, the arguments and the state of the scheduler"
         return (
-            Requirement((f"{folder}{MARKER}",), marker, commits=True, purposes=both),
+            Requirement((f"{folder}{MARKER}",), marker, commits=True, purposes=TO_RESUME_OR_LOAD),
             Requirement(
-                (f"{folder}{METADATA}",), "without it nothing in the .distcp files can be found", purposes=both
+                (f"{folder}{METADATA}",),
+                "without it nothing in the .distcp files can be found",
+                purposes=TO_RESUME_OR_LOAD,
             ),
             *((Requirement((f"{folder}{COMMON}",), holds),) if checkpoint.fact(needs_common_file) else ()),
         )
@@ -161,11 +191,3 @@ def _why_not_put_together(checkpoint: Checkpoint) -> str:
     if _moments(checkpoint):
         return "the optimizer's param_groups, with its rates and its count of steps, are missing, although its moments are there"
     return "there is no optimizer: neither its param_groups nor its moments"
-
-
-def _names_backend(checkpoint: Checkpoint, folder: str) -> bool:
-    try:
-        values = checkpoint.files.contents(f"{folder}{MARKER}")
-    except FactUnavailable:
-        return False
-    return isinstance(values, Mapping) and "sharded_backend" in values

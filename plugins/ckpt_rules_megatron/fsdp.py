@@ -8,14 +8,15 @@ from ckpt_rules import (
     Checkpoint,
     FactUnavailable,
     Field,
-    Match,
     Pointer,
     Progress,
     Recorded,
     Requirement,
-    ResumePlan,
     Severity,
+    Sign,
+    Signature,
     TrainingState,
+    dictionary_or_empty,
     is_count,
     plain,
 )
@@ -24,8 +25,10 @@ from ckpt_rules_megatron import common
 
 TRAIN_STATE, CONFIG = "train_state.pt", "run_config.yaml"
 _STEP = "step"
-_MORE = 2
 _STOPS = "a resume stops at the missing key, or starts with empty moments where the run says that none are saved"
+
+
+_DISTRIBUTED = Sign.fits(Distributed.signatures, most=3)
 
 
 class MegatronFsdp(Distributed):
@@ -33,14 +36,13 @@ class MegatronFsdp(Distributed):
 
     name = "megatron-fsdp"
     title = "Megatron-Bridge checkpoint of Megatron-FSDP"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By both of Bridge's files at the top, beside those of torch.distributed.checkpoint."""
-        found = super().recognise(checkpoint)
-        has = checkpoint.listing.has_file
-        if found is None or not (has(TRAIN_STATE) and has(CONFIG)) or has("common.pt") or has("metadata.json"):
-            return None
-        return Match(found.score + _MORE, (TRAIN_STATE, CONFIG, *found.signs))
+    signatures = (
+        Signature(
+            must=(Sign.file(TRAIN_STATE), Sign.file(CONFIG), _DISTRIBUTED),
+            never=(Sign.file("common.pt", "metadata.json"),),
+            extends=Distributed.signatures,
+        ),
+    )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """And the counters."""
@@ -67,9 +69,7 @@ class MegatronFsdp(Distributed):
         if not is_count(step):
             raise FactUnavailable(f"{TRAIN_STATE} holds no step", path=TRAIN_STATE, blocked=True)
         done = int(step)
-        where = f", after {int(samples):,} samples" if is_count(samples) else ""
-        sentence = f"training continues at iteration {done + 1:,}{where}; Megatron keeps no epochs"
-        return Progress(global_step=done, expected_updates=done, plan=ResumePlan(sentence, from_update=done))
+        return Progress(global_step=done, expected_updates=done, plan=common.plan_after(done, samples))
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The tracker beside `iter_N`."""
@@ -78,8 +78,4 @@ class MegatronFsdp(Distributed):
 
 def _counter(checkpoint: Checkpoint, name: str) -> object:
     """A counter, which Bridge keeps as a tensor; None where it is not there or can't be read."""
-    try:
-        values = checkpoint.files.contents(TRAIN_STATE)
-    except FactUnavailable:
-        return None
-    return plain(values.get(name)) if isinstance(values, dict) else None
+    return plain(dictionary_or_empty(checkpoint, TRAIN_STATE).get(name))

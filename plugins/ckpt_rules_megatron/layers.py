@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, TensorInfo, is_count
+from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, TensorInfo, dictionary_or_empty, is_count
 from ckpt_rules_megatron.common import arguments
-from ckpt_rules_megatron.ranks import contents, rank_files
+from ckpt_rules_megatron.ranks import rank_files
 from ckpt_rules_megatron.sharded_parts import wrong_layers
 
 _LAYER = re.compile(r"(?:.*\.)?layers\.(\d{1,5})\..+")
@@ -44,7 +44,7 @@ class LayerRange(Rule):
         held: dict[int, dict[str, int]] = defaultdict(dict)
         planned = None
         for (tensor, _, _), path in files.items():
-            values = contents(checkpoint, path)
+            values = dictionary_or_empty(checkpoint, path)
             layers = arguments(values).get("num_layers")
             planned = int(layers) if is_count(layers) else planned
             held[tensor or 0][path] = _layers(values)

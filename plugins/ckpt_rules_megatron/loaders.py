@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, DataLoaders, LoaderState, Recorded, names_beside
+from ckpt_rules import Checkpoint, DataLoaders, LoaderState, Recorded, names_beside, own_name
 
 _LOADER = re.compile(r"train_dataloader_dprank(\d{3,6})\.pt")
 _RANKS = "args.data_parallel_size"
@@ -27,7 +27,7 @@ def dataloaders(checkpoint: Checkpoint, arguments: Mapping[object, object], path
     world = None if size is None else Recorded("world_size", size, path, _RANKS)
     if states := tuple(_states((e.path, e.name) for e in checkpoint.listing.files("*.pt"))):
         return DataLoaders(states, world)
-    name = os.path.basename(os.path.abspath(checkpoint.path))
+    name = own_name(checkpoint)
     elsewhere = None
     for folder in _folders(checkpoint, arguments):
         saves = [save for save in names_beside(checkpoint, folder) if _SAVE.fullmatch(save)]

@@ -9,10 +9,10 @@ from itertools import product
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Field,
-    Match,
     ModelConfig,
     OptimizerState,
     Ranks,
@@ -20,9 +20,14 @@ from ckpt_rules import (
     Requirement,
     ScalerState,
     Severity,
+    Sign,
+    Signature,
+    Tells,
     TensorInfo,
     TrainingState,
     Weights,
+    dictionary,
+    dictionary_or_empty,
     plain,
     state_dicts,
     weights_in,
@@ -35,7 +40,6 @@ _NO_OPTIMIZER = (
 )
 _RANK = re.compile(r"mp_rank_(\d{2,3})(?:_(\d{3}))?(?:_(\d{3}))?/" + re.escape(_FILE))
 _DIRECTORY = re.compile(r"mp_rank_\d{2,3}(?:_\d{3}){0,2}")
-_CERTAIN, _LIKELY = 93, 75
 _FIELDS = (
     Field("global_step", ("iteration",), Severity.ERROR, "Megatron then counts from zero, and trains all data again"),
     Field("optimizer", ("optimizer",)),
@@ -53,16 +57,11 @@ class MegatronRanks(common.Megatron):
 
     name = "megatron-ranks"
     title = "Megatron-LM checkpoint of a file for each rank"
+    signatures = (
+        Signature(must=(Sign(lambda checkpoint: rank_files(checkpoint).values(), most=3),)),
+        Signature(must=(Sign.file(_DIRECTORY, tells=Tells.SHARED, most=3), Sign.named(common.NAME))),
+    )
     own_loader: ClassVar[tuple[str, ...]] = ("mp_rank_*",)
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the names of directories, and of the file in them."""
-        files = list(rank_files(checkpoint).values())
-        if files:
-            return Match(_CERTAIN, tuple(files[:3]))
-        named = [e.path for e in checkpoint.listing if _DIRECTORY.fullmatch(e.path)]
-        tracked = common.NAME.fullmatch(checkpoint.path.rstrip("/").rpartition("/")[2]) is not None
-        return Match(_LIKELY, tuple(named[:3])) if named and tracked else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """A file for every combination of tensor, pipeline and expert rank below the highest of each."""
@@ -70,9 +69,11 @@ class MegatronRanks(common.Megatron):
         sides = ([n for rank in found if (n := rank[i]) is not None] for i in range(3))
         grid = product(*(range(max(numbers) + 1) if numbers else [None] for numbers in sides))
         why = "each rank loads its own file, and the others wait for it"
-        both = frozenset({"resume", "load"})
         missing = [_path(rank) for rank in grid if rank not in found]
-        return (*(Requirement((path,), why, purposes=both) for path in missing), *_optimizers(checkpoint, found))
+        return (
+            *(Requirement((path,), why, purposes=TO_RESUME_OR_LOAD) for path in missing),
+            *_optimizers(checkpoint, found),
+        )
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of the first rank: its share of the model."""
@@ -81,16 +82,14 @@ class MegatronRanks(common.Megatron):
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The dictionary of the first rank."""
         path = _first(checkpoint)
-        values = checkpoint.files.contents(path)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
+        values = dictionary(checkpoint, path)
         begun = tuple(_OPTIMIZER_FIELD if f.name == "optimizer" else f for f in _FIELDS)
         return TrainingState(path, values, begun if common.is_begun(values) else _FIELDS)
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """That of the first rank, bare or beside its float32 copies; a distributed one is in flat pieces elsewhere."""
         path = _first(checkpoint)
-        value = contents(checkpoint, path).get("optimizer")
+        value = dictionary_or_empty(checkpoint, path).get("optimizer")
         inside = value.get("optimizer") if isinstance(value, Mapping) else None
         if isinstance(value, list) and len(value) > 1:
             raise FactUnavailable("several optimizers are chained, each of some of the parameters")
@@ -103,7 +102,7 @@ class MegatronRanks(common.Megatron):
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """Kept by the optimizer, where it trains in fp16."""
         path = _first(checkpoint)
-        value = contents(checkpoint, path).get("optimizer")
+        value = dictionary_or_empty(checkpoint, path).get("optimizer")
         scaler = value.get("grad_scaler") if isinstance(value, Mapping) else None
         if not isinstance(scaler, Mapping) or "scale" not in scaler:
             raise FactUnavailable("the optimizer keeps no gradient scaler")
@@ -117,7 +116,7 @@ class MegatronRanks(common.Megatron):
         """The iteration that each file records."""
         steps = []
         for path in rank_files(checkpoint).values():
-            values = contents(checkpoint, path)
+            values = dictionary_or_empty(checkpoint, path)
             if values.get("iteration") is not None:
                 steps.append(Recorded("step", values["iteration"], path, "iteration"))
         return Ranks(steps=tuple(steps))
@@ -143,7 +142,7 @@ def _optimizers(checkpoint: Checkpoint, found: Mapping[Rank, str]) -> Iterator[R
     Left out are ranks of experts, of which some have no optimizer.
     """
     paths = {rank: path.replace(_FILE, _OPTIMIZER) for rank, path in found.items()}
-    values = contents(checkpoint, next(iter(found.values()))) if found else {}
+    values = dictionary_or_empty(checkpoint, next(iter(found.values()))) if found else {}
     args = common.arguments(values)
     asked = args.get("use_distributed_optimizer") is True and args.get("ckpt_format", "torch") == "torch"
     if (asked and "optimizer" in values) or any(checkpoint.listing.has_file(path) for path in paths.values()):
@@ -158,15 +157,6 @@ def rank_files(checkpoint: Checkpoint) -> dict[Rank, str]:
             tensor, pipeline, expert = (None if n is None else int(n) for n in match.groups())
             found[tensor, pipeline, expert] = entry.path
     return found
-
-
-def contents(checkpoint: Checkpoint, path: str) -> Mapping[object, object]:
-    """The dictionary in a rank's file; empty where it can't be read, which other rules report."""
-    try:
-        values = checkpoint.files.contents(path)
-    except FactUnavailable:
-        return {}
-    return values if isinstance(values, Mapping) else {}
 
 
 def _first(checkpoint: Checkpoint) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
     Contradiction,
+    DictCheckpoint,
     Entry,
     Field,
+    Newest,
     Progress,
     Recorded,
     ResumePlan,
     Severity,
     TrainingState,
+    inside,
     is_count,
 )
-from ckpt_rules_one_file.dialect import Dialect, Values, inside
 
 _PARTS = frozenset({"optimizer", "scheduler", "iteration", "trainer"})
 _FEWEST = 2
@@ -31,23 +34,23 @@ _TRAINER = (
 """What belongs in the file of a DefaultTrainer, which saves itself as a whole."""
 
 
-class Detectron2(Dialect):
+class Detectron2(DictCheckpoint):
     """`model_0004999.pth` holds iteration 4,999, the last of 5,000."""
 
     name = "detectron2"
     title = "detectron2 checkpoint"
-    signs = ("model", "optimizer", "scheduler", "trainer", "iteration")
-    names = re.compile(r"model_(?:\d{7}|final)\.pth")
-    pointer = "last_checkpoint"
-    without_target = "detectron2 stops, for it asserts that the file is there"
-    of_a_run = re.compile(r"model_\d{7}\.pth|metrics\.json")
-    without_pointer = (
-        "detectron2 with --resume finds no save, and starts from the first weights with one line in the log"
+    keys = ("model", "optimizer", "scheduler", "trainer", "iteration")
+    file_names = re.compile(r"model_(?:\d{7}|final)\.pth")
+    newest = Newest(
+        "last_checkpoint",
+        without_target="detectron2 stops, for it asserts that the file is there",
+        without_pointer="detectron2 with --resume finds no save, and starts from the first weights with one line in the log",
+        of_a_run=re.compile(r"model_\d{7}\.pth|metrics\.json"),
     )
     weight_keys = ("model",)
-    counters = (("global_step", "iteration"),)
+    counters: ClassVar = {"global_step": "iteration"}
     named = ((re.compile(r"model_(\d{7})\.pth"), "iteration"),)
-    expected = (
+    fields = (
         Field("weights", ("model",), Severity.ERROR, "detectron2 stops with KeyError: 'model'"),
         Field(
             "optimizer",
@@ -60,9 +63,11 @@ class Detectron2(Dialect):
         Field("iteration", ("iteration",), Severity.ERROR, "detectron2 starts again at iteration 0, without a word"),
     )
 
-    def fits(self, file: Entry, values: Values) -> bool:
+    def fits(self, file: Entry, values: Mapping[object, object]) -> bool:
         """By the usual name, and weights beside two of four parts: others write these keys as well."""
-        return bool(self.names.fullmatch(file.name)) and "model" in values and len(_PARTS & values.keys()) >= _FEWEST
+        return (
+            bool(self.file_names.fullmatch(file.name)) and "model" in values and len(_PARTS & values.keys()) >= _FEWEST
+        )
 
     def state(self, checkpoint: Checkpoint) -> TrainingState:
         """The dictionary; what a trainer keeps inside of itself is found under the keys that lead to it."""

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
-from ckpt_rules import Checkpoint, Field, Progress, ResumePlan, Severity
-from ckpt_rules_one_file.dialect import Dialect
+from ckpt_rules import Checkpoint, DictCheckpoint, Field, Progress, ResumePlan, Severity
 
 _ITERATOR = "extra_state.train_iterator"
 
 
-class Fairseq(Dialect):
+class Fairseq(DictCheckpoint):
     """Epochs count from 1; at the end of one, the next is written, at 0."""
 
     name = "fairseq"
     title = "fairseq checkpoint"
-    signs = ("optimizer_history", "extra_state")
-    names = re.compile(r"checkpoint(?:_last|_best|\d+|_\d+_\d+)\.pt")
+    keys = ("optimizer_history", "extra_state")
+    file_names = re.compile(r"checkpoint(?:_last|_best|\d+|_\d+_\d+)\.pt")
     weight_keys = ("model",)
-    counters = (
-        ("epoch", f"{_ITERATOR}.epoch"),
-        ("step", f"{_ITERATOR}.iterations_in_epoch"),
-        ("global_step", "optimizer_history.-1.num_updates"),
-    )
+    counters: ClassVar = {
+        "epoch": f"{_ITERATOR}.epoch",
+        "step": f"{_ITERATOR}.iterations_in_epoch",
+        "global_step": "optimizer_history.-1.num_updates",
+    }
     named = ((re.compile(r"checkpoint_\d+_(\d{1,18})\.pt"), "optimizer_history.-1.num_updates"),)
-    expected = (
+    fields = (
         Field("weights", ("model",), Severity.ERROR, "fairseq stops with KeyError: 'model'"),
         Field(
             "optimizer",
@@ -41,12 +41,6 @@ class Fairseq(Dialect):
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """In batches of the epoch under way, and in updates."""
         epoch, step, updates = counts.get("epoch"), counts.get("step", 0), counts.get("global_step")
-        where = f"epoch {epoch or 1:,}"
-        sentence = f"{where} goes on after batch {step:,}" if step else f"training starts {where} at its first batch"
-        return Progress(
-            epoch=epoch,
-            step=step,
-            global_step=updates,
-            expected_updates=updates,
-            plan=ResumePlan(sentence, epoch, step, None, updates),
-        )
+        within = f"epoch {epoch or 1:,} goes on after batch {step:,}" if step else ""
+        plan = ResumePlan(within, epoch or 1, step, from_update=updates)
+        return Progress(epoch=epoch, step=step, global_step=updates, expected_updates=updates, plan=plan)

@@ -6,14 +6,17 @@ import re
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     RankFiles,
     Ranks,
     Requirement,
+    Sign,
+    Signature,
+    Tells,
     WeightFile,
     Weights,
     flatten,
@@ -21,7 +24,9 @@ from ckpt_rules import (
 
 _FILE = re.compile(r"consolidated\.(\d{2})\.pth")
 _PARAMS = "params.json"
-_CERTAIN, _LIKELY = 85, 60
+
+
+_SHARES = Sign(lambda checkpoint: sorted(_files(checkpoint).values()), Tells.MODEL, most=2)
 
 
 class LlamaOriginal(Layout):
@@ -29,22 +34,17 @@ class LlamaOriginal(Layout):
 
     name = "llama-original"
     title = "Llama's original files"
+    signatures = (Signature(must=(_SHARES,), may=(Sign.file(_PARAMS, tells=Tells.MODEL),)),)
     resumable: ClassVar[bool] = False
     holds: ClassVar[str] = "weights"
 
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the files' names, more surely beside params.json."""
-        names = sorted(_files(checkpoint).values())
-        params = checkpoint.listing.has_file(_PARAMS)
-        signs = (*names[:2], *((_PARAMS,) if params else ()))
-        return Match(_CERTAIN if params else _LIKELY, signs) if names else None
-
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """params.json."""
-        both = frozenset({"resume", "load"})
         return (
             Requirement(
-                (_PARAMS,), "it holds the sizes of the model, without which no loader can build it", purposes=both
+                (_PARAMS,),
+                "it holds the sizes of the model, without which no loader can build it",
+                purposes=TO_RESUME_OR_LOAD,
             ),
         )
 

@@ -9,16 +9,19 @@ from typing import ClassVar
 from ckpt_rules import (
     Checkpoint,
     Contradiction,
+    DictCheckpoint,
     FactUnavailable,
     Field,
+    Newest,
     Progress,
     ResumePlan,
     SchedulerState,
     Severity,
     TrainingState,
+    inside,
     is_count,
+    options,
 )
-from ckpt_rules_one_file.dialect import Dialect, inside, options
 
 _ACCUMULATED = re.compile(r"\baccumulative_counts=(\d+)")
 _BY_EPOCHS = re.compile(r"\btrain_cfg = dict\([^()]*(?:\bby_epoch=True\b|\btype='EpochBasedTrainLoop')")
@@ -27,26 +30,26 @@ _NO_SCALER = "the configuration says AmpOptimWrapper, and without it the loss sc
 _BY_ITERATIONS = re.compile(r"iter_\d+\.pth")
 
 
-class MMEngine(Dialect):
+class MMEngine(DictCheckpoint):
     """Loops by epochs and by iterations; the latter leave the epoch at 0."""
 
     name = "mmengine"
     title = "mmengine checkpoint"
-    signs = ("meta", "message_hub")
-    names = re.compile(r"(?:epoch|iter)_\d+\.pth")
-    pointer = "last_checkpoint"
-    without_target = "mmengine stops, for it can't load what the file names"
-    of_a_run = re.compile(r"(?:epoch|iter)_\d+\.pth|\d{8}_\d{6}")
-    without_pointer = (
-        "mmengine with --resume and no file named finds no save, and starts from scratch with one line in the log"
+    keys = ("meta", "message_hub")
+    file_names = re.compile(r"(?:epoch|iter)_\d+\.pth")
+    newest = Newest(
+        "last_checkpoint",
+        without_target="mmengine stops, for it can't load what the file names",
+        without_pointer="mmengine with --resume and no file named finds no save, and starts from scratch with one line in the log",
+        of_a_run=re.compile(r"(?:epoch|iter)_\d+\.pth|\d{8}_\d{6}"),
     )
     weight_keys = ("state_dict",)
-    counters: ClassVar = (("epoch", "meta.epoch"), ("global_step", "meta.iter"))
+    counters: ClassVar = {"epoch": "meta.epoch", "global_step": "meta.iter"}
     named = (
         (re.compile(r"epoch_(\d{1,18})\.pth"), "meta.epoch"),
         (re.compile(r"iter_(\d{1,18})\.pth"), "meta.iter"),
     )
-    expected = (
+    fields = (
         Field(
             "weights",
             ("state_dict",),
@@ -87,7 +90,6 @@ class MMEngine(Dialect):
         updates = None if done is None else done // size
         by_epochs = bool(epoch or _BY_EPOCHS.search(settings))
         within = by_epochs and bool(_BY_ITERATIONS.fullmatch(checkpoint.state.path))
-        sentence = _sentence(epoch, done or 0, by_epochs=by_epochs, within=within)
         return Progress(
             epoch=epoch + 1 if within else epoch or None,
             step=0 if epoch and not within else None,
@@ -95,7 +97,7 @@ class MMEngine(Dialect):
             accumulation=size,
             expected_updates=updates,
             complete=by_epochs and not within,
-            plan=ResumePlan(sentence, epoch + 1 if by_epochs else None, from_update=updates),
+            plan=_plan(epoch if by_epochs else None, done or 0, updates, within=within),
         )
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
@@ -103,15 +105,13 @@ class MMEngine(Dialect):
         return (*super().contradictions(checkpoint), *_against_meta(checkpoint))
 
 
-def _sentence(epoch: int, done: int, *, by_epochs: bool, within: bool) -> str:
+def _plan(epoch: int | None, done: int, updates: int | None, *, within: bool) -> ResumePlan:
     """What a resume does: a loop over epochs knows no place within one, whatever the interval of its saves."""
-    counted = f"and counts from iteration {done:,}"
-    if within:
-        again = "what was trained of it before the save is trained again"
-        return f"training starts epoch {epoch + 1:,} at its first batch, {counted}: {again}"
-    if by_epochs:
-        return f"training starts epoch {epoch + 1:,} at its first batch, {counted}"
-    return f"training goes on after iteration {done:,}; by iterations, it draws as many batches and drops them"
+    if epoch is None:
+        sentence = f"training goes on after iteration {done:,}; by iterations, it draws as many batches and drops them"
+        return ResumePlan(sentence, from_update=updates)
+    again = ": what was trained of it before the save is trained again" if within else ""
+    return ResumePlan(epoch=epoch + 1, from_update=updates, also=f", and counts from iteration {done:,}{again}")
 
 
 def _against_meta(checkpoint: Checkpoint) -> Iterator[Contradiction]:

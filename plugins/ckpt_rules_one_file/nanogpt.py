@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
-from ckpt_rules import Checkpoint, FactUnavailable, Field, ModelConfig, Progress, ResumePlan, Severity
-from ckpt_rules_one_file.dialect import Dialect, options
+from ckpt_rules import (
+    Checkpoint,
+    DictCheckpoint,
+    FactUnavailable,
+    Field,
+    ModelConfig,
+    Progress,
+    ResumePlan,
+    Severity,
+    options,
+)
 
 _NO_SCALER = "config says float16, of which nanoGPT keeps no scaler: the loss scale starts again from 65,536"
 
 
-class NanoGPT(Dialect):
+class NanoGPT(DictCheckpoint):
     """`iter_num` updates are done; neither scheduler, scaler nor generators are kept."""
 
     name = "nanogpt"
     title = "nanoGPT checkpoint"
-    signs = ("model_args", "iter_num")
-    names = re.compile(r"ckpt\.pt")
-    newest = "ckpt.pt"
+    keys = ("model_args", "iter_num")
+    file_names = re.compile(r"ckpt\.pt")
+    usual = "ckpt.pt"
     weight_keys = ("model",)
-    counters = (("global_step", "iter_num"), ("total_steps", "config.max_iters"))
-    expected = (
+    counters: ClassVar = {"global_step": "iter_num", "total_steps": "config.max_iters"}
+    fields = (
         Field("weights", ("model",), Severity.ERROR, "nanoGPT stops with KeyError: 'model'"),
         Field("optimizer", ("optimizer",), Severity.ERROR, "nanoGPT stops with KeyError: 'optimizer'"),
         Field("best_val_loss", ("best_val_loss",), Severity.ERROR, "nanoGPT stops with KeyError: 'best_val_loss'"),

@@ -8,12 +8,13 @@ from ckpt_rules import (
     Checkpoint,
     FactUnavailable,
     Layout,
-    Match,
     OptimizerState,
     Progress,
     Recorded,
     Requirement,
     ResumePlan,
+    Sign,
+    Signature,
     WeightFile,
     Weights,
     flatten,
@@ -21,7 +22,13 @@ from ckpt_rules import (
 )
 
 _FILE = re.compile(r"(?P<part>model|opt|ema_[\d.]+_)(?P<step>\d{6,})\.pt")
-_SCORE = 84
+
+
+def _newest_files(checkpoint: Checkpoint) -> list[str]:
+    """The newest step's, where a model and an optimizer, or moving averages, are there of any step."""
+    parts = _parts(checkpoint)
+    kinds = {part for found in parts.values() for part in found}
+    return sorted(parts[max(parts)].values()) if len(kinds) > 1 and kinds & {"model", "opt"} else []
 
 
 class OpenAIDiffusion(Layout):
@@ -29,15 +36,7 @@ class OpenAIDiffusion(Layout):
 
     name = "openai-diffusion"
     title = "checkpoint of OpenAI's diffusion scripts"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By a model and an optimizer, or moving averages, of any step."""
-        parts = _parts(checkpoint)
-        kinds = {part for found in parts.values() for part in found}
-        if ("model" not in kinds and "opt" not in kinds) or len(kinds) < 2:
-            return None
-        newest = parts[max(parts)]
-        return Match(_SCORE, tuple(sorted(newest.values())))
+    signatures = (Signature(must=(Sign(_newest_files, most=9),)),)
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Of the newest step all that other steps have."""
@@ -73,8 +72,10 @@ class OpenAIDiffusion(Layout):
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """By the name of the newest files."""
         step = int(str(checkpoint.recorded[0].value))
-        sentence = f"training continues after step {step:,}, by the name of the file that --resume_checkpoint names; data are drawn anew"
-        return Progress(global_step=step, expected_updates=step, plan=ResumePlan(sentence, from_update=step))
+        by = ", by the name of the file that --resume_checkpoint names; data are drawn anew"
+        return Progress(
+            global_step=step, expected_updates=step, plan=ResumePlan(from_update=step, unit="step", also=by)
+        )
 
 
 _WHY = {

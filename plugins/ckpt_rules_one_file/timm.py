@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
-from ckpt_rules import Checkpoint, Contradiction, Field, Progress, ResumePlan, Severity
-from ckpt_rules_one_file.dialect import Dialect, options
+from ckpt_rules import Checkpoint, Contradiction, DictCheckpoint, Field, Progress, ResumePlan, Severity, options
 
 _RECOVERY = re.compile(r"recovery-(\d+)-(\d+)\..+")
 _NO_SCALER = "the arguments say amp in float16, and without it the loss scale starts again from 65,536"
@@ -14,18 +14,18 @@ _COUNTED_FROM_NEXT = 2
 """Version since which `epoch` is the epoch that was trained, not the one to come."""
 
 
-class Timm(Dialect):
+class Timm(DictCheckpoint):
     """The learning rate follows from the epoch, so no scheduler is kept."""
 
     name = "timm"
     title = "timm checkpoint"
-    signs = ("epoch", "arch", "state_dict", "version")
-    names = re.compile(r"(?:last|model_best|checkpoint-\d+|recovery-\d+-\d+|milestone-\d+)\.pth\.tar")
-    newest = "last.pth.tar"
+    keys = ("epoch", "arch", "state_dict", "version")
+    file_names = re.compile(r"(?:last|model_best|checkpoint-\d+|recovery-\d+-\d+|milestone-\d+)\.pth\.tar")
+    usual = "last.pth.tar"
     weight_keys = ("state_dict",)
-    counters = (("epoch", "epoch"), ("total_epochs", "args.epochs"))
+    counters: ClassVar = {"epoch": "epoch", "total_epochs": "args.epochs"}
     named = ((re.compile(r"(?:checkpoint-(?=\d+\.)|recovery-)(\d{1,18})(?:-\d+)?\.pth\.tar"), "epoch"),)
-    expected = (
+    fields = (
         Field("weights", ("state_dict",), Severity.ERROR, "timm stops, for it takes the whole dictionary for weights"),
         Field("optimizer", ("optimizer",), Severity.ERROR, "timm goes on with a new optimizer, without a word"),
         Field("scaler", ("amp_scaler",)),
@@ -49,23 +49,16 @@ class Timm(Dialect):
         if "epoch" not in counts:
             return Progress()
         first = counts["epoch"] + (1 if _counts_what_was_trained(checkpoint) else 0)
-        recovery = _RECOVERY.fullmatch(checkpoint.state.path)
+        planned, recovery = counts.get("total_epochs"), _RECOVERY.fullmatch(checkpoint.state.path)
         if recovery:
             batch = int(recovery[2])
             sentence = (
                 f"the file was written at batch {batch:,} of epoch {first:,}, and training starts epoch {first + 1:,}: what "
                 f"was left of epoch {first:,} is not trained"
             )
-            plan = ResumePlan(sentence, first + 1)
-            return Progress(epoch=first, step=batch, planned_epochs=counts.get("total_epochs"), plan=plan)
-        sentence = f"epoch {first:,} is complete; training starts epoch {first + 1:,} at its first batch"
-        return Progress(
-            epoch=first,
-            step=0,
-            complete=True,
-            planned_epochs=counts.get("total_epochs"),
-            plan=ResumePlan(sentence, first + 1),
-        )
+            return Progress(epoch=first, step=batch, planned_epochs=planned, plan=ResumePlan(sentence, first + 1))
+        plan = ResumePlan(epoch=first + 1, after_epoch=True)
+        return Progress(epoch=first, step=0, complete=True, planned_epochs=planned, plan=plan)
 
 
 def _counts_what_was_trained(checkpoint: Checkpoint) -> bool:

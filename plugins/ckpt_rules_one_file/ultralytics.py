@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from ckpt_rules import (
     Checkpoint,
+    DictCheckpoint,
     FactUnavailable,
     Field,
     Opaque,
@@ -17,8 +19,8 @@ from ckpt_rules import (
     TrainingState,
     WeightFile,
     Weights,
+    options,
 )
-from ckpt_rules_one_file.dialect import Dialect, options
 
 _STRIPPED = -1
 _DEEPEST = 32
@@ -29,18 +31,18 @@ _NO_SCALER = (
 )
 
 
-class Ultralytics(Dialect):
+class Ultralytics(DictCheckpoint):
     """After training, optimizer and counters are stripped from both files."""
 
     name = "ultralytics"
     title = "ultralytics checkpoint"
-    signs = ("train_args", "epoch", "model")
-    names = re.compile(r"(?:last|best|epoch\d+)\.pt")
-    newest = "last.pt"
+    keys = ("train_args", "epoch", "model")
+    file_names = re.compile(r"(?:last|best|epoch\d+)\.pt")
+    usual = "last.pt"
     weight_keys = ()
-    counters = (("epoch", "epoch"), ("total_epochs", "train_args.epochs"))
+    counters: ClassVar = {"epoch": "epoch", "total_epochs": "train_args.epochs"}
     named = ((re.compile(r"epoch(\d{1,18})\.pt"), "epoch"),)
-    expected = (
+    fields = (
         Field("optimizer", ("optimizer",), Severity.ERROR, "ultralytics goes on with a new optimizer, without a word"),
         Field("scaler", ("scaler",)),
         Field("epoch", ("epoch",), Severity.ERROR, "ultralytics takes it for the end of training, and resumes nothing"),
@@ -81,16 +83,11 @@ class Ultralytics(Dialect):
         if "epoch" not in counts:
             return Progress()
         epoch, planned = counts["epoch"] + 1, counts.get("total_epochs")
-        sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
+        plan = ResumePlan(epoch=epoch + 1, after_epoch=True)
         if planned and epoch >= planned:
             sentence = f"epoch {epoch:,} of {planned:,} is complete; ultralytics stops, for nothing is left to train"
-        return Progress(
-            epoch=epoch,
-            step=0,
-            complete=True,
-            planned_epochs=planned,
-            plan=ResumePlan(sentence, epoch + 1),
-        )
+            plan = ResumePlan(sentence, epoch + 1)
+        return Progress(epoch=epoch, step=0, complete=True, planned_epochs=planned, plan=plan)
 
 
 def _tensors(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, TensorInfo]]:

@@ -6,11 +6,21 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from ckpt_rules import Checkpoint, FactUnavailable, Layout, Match, ModelConfig, Requirement, conventions
+from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
+    Checkpoint,
+    FactUnavailable,
+    Layout,
+    ModelConfig,
+    Requirement,
+    Sign,
+    Signature,
+    Tells,
+    conventions,
+)
 
 CONFIG, WEIGHTS = conventions.weight_files.ADAPTER_CONFIG, conventions.weight_files.ADAPTER
 
-_ADAPTER = 45
 _SAVE = re.compile(r"checkpoint-\d+")
 
 
@@ -43,20 +53,26 @@ def inside(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
+def _of_mlx(checkpoint: Checkpoint) -> list[str]:
+    """mlx-lm's configuration, whose weights are adapters.safetensors."""
+    return [CONFIG] if "fine_tune_type" in configuration(checkpoint, "") else []
+
+
+_CONFIG, _WEIGHTS = Sign.file(CONFIG, tells=Tells.MODEL), Sign.file(*WEIGHTS, tells=Tells.MODEL, most=2)
+
+
 class PeftAdapter(Layout):
     """`adapter_config.json` and `adapter_model.safetensors`."""
 
     name = "peft-adapter"
     title = "PEFT adapter"
+    signatures = (
+        Signature(must=(_CONFIG, _WEIGHTS)),
+        Signature(must=(_WEIGHTS,)),
+        Signature(must=(_CONFIG,), never=(Sign(_of_mlx),)),
+    )
     resumable: ClassVar[bool] = False
     holds: ClassVar[str] = "an adapter"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By either file; a trainer's own files beside them are stronger signs of that trainer."""
-        signs = tuple(name for name in (CONFIG, *WEIGHTS) if checkpoint.listing.get(name) is not None)
-        if signs == (CONFIG,) and "fine_tune_type" in configuration(checkpoint, ""):
-            return None  # mlx-lm's, whose weights are adapters.safetensors
-        return Match(_ADAPTER, signs) if signs else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Its configuration; the rules of weights ask for those."""
@@ -64,7 +80,7 @@ class PeftAdapter(Layout):
             Requirement(
                 (CONFIG,),
                 "without it PEFT does not know which modules the adapter changes, and refuses to load it",
-                purposes=frozenset({"resume", "load"}),
+                purposes=TO_RESUME_OR_LOAD,
             ),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ckpt_rules import Checkpoint, Recorded, TensorInfo, TrainingState, is_count, plain
+from ckpt_rules import Checkpoint, Recorded, TensorInfo, TrainingState, is_count, options, plain
 from ckpt_rules_torch import names, shapes
 from ckpt_rules_torch.state import configurations
 
@@ -23,9 +23,9 @@ def read_counters(checkpoint: Checkpoint) -> tuple[Recorded, ...]:
 def _candidates(checkpoint: Checkpoint, state: TrainingState) -> Iterator[Recorded]:
     yield from _in_group(state.values, state.path, "")
     for name in names.COUNTER_GROUPS:
-        yield from _in_group(shapes.options(state.values.get(name)), state.path, f"{name}.")
-    for options in configurations(checkpoint, state.values):
-        yield from _plans(options, state.path)
+        yield from _in_group(options(state.values.get(name)), state.path, f"{name}.")
+    for settings in configurations(checkpoint, state.values):
+        yield from _plans(settings, state.path)
 
 
 def _in_group(values: Values, path: str, prefix: str) -> Iterator[Recorded]:

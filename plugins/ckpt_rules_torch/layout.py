@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from ckpt_rules import (
     Checkpoint,
+    EntryKind,
     FactUnavailable,
     Layout,
-    Match,
     ModelConfig,
     OptimizerState,
     Progress,
@@ -19,9 +19,13 @@ from ckpt_rules import (
     RngState,
     ScalerState,
     SchedulerState,
+    Sign,
+    Signature,
+    Tells,
     TrainingState,
     Weights,
     find_weights,
+    options,
     saves_among,
     state_dicts,
     weights_in,
@@ -30,11 +34,55 @@ from ckpt_rules_torch import names, shapes
 from ckpt_rules_torch.counters import read_counters
 from ckpt_rules_torch.progress import read_progress
 from ckpt_rules_torch.state import read_state
-from ckpt_rules_torch.state_file import StateFile, find_state_file, has_several_states
+from ckpt_rules_torch.state_file import find_state_file, has_several_states
 
 T = TypeVar("T")
 
-_CERTAIN, _BY_CONTENT, _BY_NAME, _FAINT = 90, 80, 40, 5
+
+def _usual_state(checkpoint: Checkpoint) -> list[str]:
+    """The state file under the name that the convention has for it."""
+    file = None if checkpoint.files.is_one_file else checkpoint.fact(find_state_file)
+    return [file.path] if file and file.path in names.STATE_FILES else []
+
+
+def _state_found(checkpoint: Checkpoint) -> list[str]:
+    """The state file, by its content; by itself, where it holds weights as well."""
+    file = checkpoint.fact(find_state_file)
+    if file is None or file.by_name or (checkpoint.files.is_one_file and not _is_whole(checkpoint, file.path)):
+        return []
+    return [file.path]
+
+
+def _saves_below(checkpoint: Checkpoint) -> list[str]:
+    """Directories of a run's saves, beside which a file that holds a state is one of them."""
+    return saves_among([e.path for e in checkpoint.listing if e.kind is EntryKind.DIRECTORY])
+
+
+def _state_named(checkpoint: Checkpoint) -> list[str]:
+    """A file that can't be read, under a usual name."""
+    file = None if checkpoint.files.is_one_file else checkpoint.fact(find_state_file)
+    return [file.path] if file and file.by_name else []
+
+
+def _remains(checkpoint: Checkpoint) -> list[str]:
+    """Parts of a training state, at the top or of saves below, or several states: this is no directory of weights alone."""
+    if checkpoint.files.is_one_file or has_several_states(checkpoint):
+        return [checkpoint.path]
+    return [entry.path for entry in checkpoint.listing if names.PARTS.fullmatch(entry.name)]
+
+
+def _weight_files(checkpoint: Checkpoint) -> list[str]:
+    file = checkpoint.fact(find_state_file)
+    return [
+        e.path
+        for e in checkpoint.listing
+        if "/" not in e.path and names.WEIGHT_FILE.fullmatch(e.name) and not (file and e.path == file.path)
+    ]
+
+
+_WEIGHTS = Sign(_weight_files, Tells.WEIGHTS)
+_CONFIG = Sign.file("config.json", tells=Tells.WEIGHTS)
+_BESIDE = (_WEIGHTS, _CONFIG)
 
 
 class PlainTorch(Layout):
@@ -42,28 +90,15 @@ class PlainTorch(Layout):
 
     name = "plain-torch"
     title = "plain torch checkpoint"
+    signatures = (
+        Signature(must=(Sign(_usual_state, Tells.STATE),), may=_BESIDE),
+        Signature(must=(Sign(_state_found, Tells.STATE),), may=_BESIDE, never=(Sign(_saves_below),)),
+        Signature(must=(Sign(_state_named, Tells.SHARED),), may=_BESIDE),
+        Signature(must=(_WEIGHTS,), may=(_CONFIG,), never=(Sign(_remains),)),
+    )
     one_file = True
     reads_weights = True
     hand_written = True
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the state file; faintly by weights alone, for whoever asks whether training can be resumed from them."""
-        listing = checkpoint.listing
-        if any(names.FOREIGN_FILES.fullmatch(e.name) for e in listing):
-            return None
-        file = checkpoint.fact(find_state_file)
-        weights = _weight_files(checkpoint)
-        beside = (*weights[:1], *(n for n in ("config.json",) if listing.has_file(n)))
-        if checkpoint.files.is_one_file:
-            return _in_one_file(checkpoint, file)
-        if file is None:
-            strange = any(names.TRAINER_FILES.fullmatch(e.name) for e in listing if "/" not in e.path)
-            strange = strange or listing.first_file(names.PART_FILES["optimizer"]) is not None
-            strange = strange or has_several_states(checkpoint)
-            return Match(_FAINT, beside) if weights and not strange else None
-        if file.path in names.STATE_FILES:
-            return Match(_CERTAIN, (file.path, *beside))
-        return Match(_BY_NAME if file.by_name else _BY_CONTENT, (file.path, *beside))
 
     def nothing_to_resume(self, checkpoint: Checkpoint) -> str | None:
         """Weights with what `save_pretrained` writes beside them, and no training state, are an exported model."""
@@ -151,7 +186,7 @@ class PlainTorch(Layout):
             return state_dicts.config_file(checkpoint.files.json("config.json"))
         state = checkpoint.state
         for name in names.MODEL_CONFIGS:
-            values = shapes.options(state.values.get(name))
+            values = options(state.values.get(name))
             if values:
                 return ModelConfig(state.path, name, {k: v for k, v in values.items() if isinstance(k, str)})
         raise FactUnavailable("there is no model configuration: neither config.json nor an entry of the training state")
@@ -165,16 +200,11 @@ class PlainTorch(Layout):
         return read_progress(checkpoint)
 
 
-def _in_one_file(checkpoint: Checkpoint, file: StateFile | None) -> Match | None:
-    """A file by itself is a checkpoint where it holds weights as well; else the directory that it lies in is."""
-    if file is None or file.path.endswith(".json"):
-        return None
-    try:
-        values = checkpoint.files.contents(file.path)
-    except FactUnavailable:
-        return None
-    whole = isinstance(values, dict) and any(shapes.is_weights(values.get(key)) for key in names.WEIGHTS)
-    return Match(_BY_CONTENT, (file.path,)) if whole else None
+def _is_whole(checkpoint: Checkpoint, path: str) -> bool:
+    if path.endswith(".json"):
+        return False
+    values = checkpoint.files.contents(path)
+    return isinstance(values, dict) and any(shapes.is_weights(values.get(key)) for key in names.WEIGHTS)
 
 
 def _named_like_a_save(checkpoint: Checkpoint) -> bool:
@@ -197,15 +227,6 @@ def _is_lora(checkpoint: Checkpoint) -> bool:
     except FactUnavailable:
         return False
     return bool(names_of_all) and all(names.LORA.search(name) for name in names_of_all)
-
-
-def _weight_files(checkpoint: Checkpoint) -> list[str]:
-    file = checkpoint.fact(find_state_file)
-    return [
-        e.path
-        for e in checkpoint.listing
-        if "/" not in e.path and names.WEIGHT_FILE.fullmatch(e.name) and not (file and e.path == file.path)
-    ]
 
 
 def _part(checkpoint: Checkpoint, name: str, read: Callable[[object, str, str | None], T]) -> T:

@@ -101,24 +101,7 @@ CONFIGS = (
 MODEL_CONFIGS = ("model_config", "model_args", "config", "model_cfg", "cfg")
 COUNTER_WORDS = ("step", "epoch", "iter", "update", "batch", "seen", "token", "sample", "progress", "nimg", "history")
 
-FOREIGN_FILES = re.compile(
-    r"trainer_state\.json|\.metadata|__\d+_\d+\.distcp|.*_optim_states\.pt|mp_rank_\d+.*\.pt|random_states_\d+\.pkl"
-    r"|latest_checkpointed_iteration\.txt|model_optim_rng\.pt|recipe_state\.pt|_CHECKPOINT_METADATA"
+PARTS = re.compile(
+    r"(optimizer|optim|optimizer_state|scheduler|lr_scheduler)\.(pt|pth|bin)|(rng|random)_states?.*\.(pth|pkl)|training_args\.bin|.*\.ckpt"
 )
-"""Names, anywhere in the directory, of layouts that have readers of their own: Trainer, DCP, DeepSpeed, Accelerate, …"""
-
-TRAINER_FILES = re.compile(r"training_args\.bin|scheduler\.(pt|bin)|rng_state.*\.pth|.*\.ckpt|model_index\.json")
-"""Names at the top by which a directory of weights is another trainer's, or its remains."""
-
-FOREIGN_KEYS = (
-    {"pytorch-lightning_version"},
-    {"loops", "state_dict"},
-    {"message_hub"},
-    {"optimizer_history"},
-    {"ds_version"},
-    {"ds_config"},
-    {"train_args", "ema"},
-    {"checkpoint_version", "args"},
-)
-"""Keys of files with a convention of their own: Lightning (two), mmengine, fairseq, DeepSpeed (two), ultralytics, and
-Megatron."""
+"""Parts of a training state that lie in files of their own, by the names that many trainers give them."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ckpt_rules import Checkpoint, FactUnavailable, Progress, ResumePlan, counter_faults, is_count
+from ckpt_rules import (
+    Checkpoint,
+    FactUnavailable,
+    Progress,
+    ResumePlan,
+    is_count,
+    sound_counts,
+    updates_of,
+)
 from ckpt_rules_torch import names
 from ckpt_rules_torch.readings import Counters, Reading, Witnesses, by_epochs, by_updates
 
@@ -13,12 +21,7 @@ def read_progress(checkpoint: Checkpoint) -> Progress:
     """FactUnavailable where a counter is impossible (blocked: a rule reports it) or none is recorded."""
     recorded = checkpoint.recorded
     witnesses = _witnesses(checkpoint)
-    faults = counter_faults(recorded, witnesses.updates)
-    if faults:
-        counter, _ = faults[0]
-        reason = f"{counter.key} in {counter.path} makes no sense"
-        raise FactUnavailable(reason, path=counter.path, blocked=True)
-    values = {r.name: int(r.value) for r in recorded if is_count(r.value)}
+    values = sound_counts(recorded, witnesses.updates)
     if not {"epoch", "step", "global_step"} & values.keys():
         raise FactUnavailable("no progress is recorded: neither an epoch nor a step")
     keys = {r.name: r.key.rpartition(".")[2] for r in recorded}
@@ -32,14 +35,10 @@ def read_progress(checkpoint: Checkpoint) -> Progress:
 
 def _witnesses(checkpoint: Checkpoint) -> Witnesses:
     try:
-        updates = checkpoint.optimizer.updates
-    except FactUnavailable:
-        updates = None
-    try:
         last_epoch = checkpoint.scheduler.last_epoch
     except FactUnavailable:
         last_epoch = None
-    return Witnesses(updates, int(last_epoch) if is_count(last_epoch) else None)
+    return Witnesses(updates_of(checkpoint), int(last_epoch) if is_count(last_epoch) else None)
 
 
 def _progress(c: Counters, witnesses: Witnesses, epochs: int | None, updates: int | None) -> Progress:
@@ -84,7 +83,7 @@ def _plan(progress: Progress, updates: int | None) -> ResumePlan | None:
     if done is None:
         return None
     beside = f"; epoch {progress.epoch:,} is recorded, but not how far it is" if progress.epoch is not None else ""
-    return ResumePlan(f"training continues at optimizer update {done + 1:,}{beside}", from_update=done)
+    return ResumePlan(from_update=done, unit="optimizer update", also=beside)
 
 
 def _end(progress: Progress) -> str:
@@ -96,8 +95,7 @@ def _end(progress: Progress) -> str:
 def _plan_by_epoch(progress: Progress, done: int | None) -> ResumePlan:
     epoch, step, total = progress.epoch or 1, progress.step or 0, progress.total_batches or 0
     if progress.complete:
-        sentence = f"epoch {epoch:,} is complete; training starts epoch {epoch + 1:,} at its first batch"
-        return ResumePlan(sentence, epoch + 1, 0, total, done)
+        return ResumePlan(epoch=epoch + 1, after_epoch=True, trained=total, from_update=done)
     if step == 0:
         return ResumePlan("training starts from the beginning, with epoch 1", 1, 0, total, done)
     skipped = f"batches 0 to {step - 1:,} are skipped" if step > 1 else "batch 0 is skipped"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ckpt_rules import Opaque, TensorInfo, plain
+from ckpt_rules import TensorInfo, plain
 
 
 def is_optimizer(value: object) -> bool:
@@ -50,13 +50,6 @@ def is_number(value: object) -> bool:
 def is_scheduling(value: object) -> bool:
     """One scheduler's `state_dict`, of a kind that may keep no rates as well."""
     return isinstance(value, Mapping) and (is_scheduler(value) or {"num_bad_epochs", "last_epoch"} <= value.keys())
-
-
-def options(value: object) -> Mapping[object, object]:
-    """A dictionary of options: itself, or the attributes of a pickled Namespace or dataclass; else nothing."""
-    if isinstance(value, Opaque):
-        value = value.state
-    return value if isinstance(value, Mapping) else {}
 
 
 def first(values: Mapping[object, object], names: Sequence[str]) -> str | None:

@@ -17,6 +17,7 @@ from ckpt_rules import (
     TrainingState,
     is_count,
     misspelling_of,
+    options,
     plain,
 )
 from ckpt_rules_torch import names, shapes
@@ -64,13 +65,13 @@ def read_state(checkpoint: Checkpoint) -> TrainingState:
 
 def configurations(checkpoint: Checkpoint, values: Values) -> list[Values]:
     """Dictionaries of options: inside the state, and in config.json."""
-    found = [shapes.options(values.get(name)) for name in names.CONFIGS]
+    found = [options(values.get(name)) for name in names.CONFIGS]
     try:
         outside = checkpoint.files.json("config.json").value
     except FactUnavailable:
         outside = None
     if isinstance(outside, Mapping):
-        found += [outside, *(shapes.options(outside.get(name)) for name in ("training", "train", "trainer"))]
+        found += [outside, *(options(outside.get(name)) for name in ("training", "train", "trainer"))]
     return [f for f in found if f]
 
 
@@ -120,8 +121,8 @@ def _is_global(values: Values) -> bool:
 
 
 def _updates(values: Values) -> int | None:
-    states = shapes.options(shapes.options(values.get(shapes.first(values, names.OPTIMIZER) or "")).get("state"))
-    steps = [plain(shapes.options(s).get("step")) for s in states.values()]
+    states = options(options(values.get(shapes.first(values, names.OPTIMIZER) or "")).get("state"))
+    steps = [plain(options(s).get("step")) for s in states.values()]
     return max((int(s) for s in steps if is_count(s)), default=None)
 
 
@@ -166,7 +167,7 @@ def _rng_keys(values: Values) -> list[str]:
 
 def _counts_anything(values: Values) -> bool:
     """Whether any key, at the top or in a group of counters, sounds like progress and holds a number or more."""
-    groups = [values, *(shapes.options(values.get(name)) for name in names.COUNTER_GROUPS)]
+    groups = [values, *(options(values.get(name)) for name in names.COUNTER_GROUPS)]
     return any(
         isinstance(k, str)
         and v is not None

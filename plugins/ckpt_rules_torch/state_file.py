@@ -83,8 +83,6 @@ def _verdict(checkpoint: Checkpoint, path: str) -> bool | None:
 
 def _holds_state(value: Mapping[object, object], apart: bool) -> bool:
     """Whether a dictionary is a training state; `apart` where the optimizer lies in a file of its own."""
-    if any(marks <= value.keys() for marks in names.FOREIGN_KEYS):
-        return False
     if first(value, names.OPTIMIZER) or any(map(is_optimizer, value.values())):
         return True
     counted = any(is_number(value.get(n)) for n in (*names.EPOCH, *names.STEP, *names.GLOBAL_STEP))

@@ -83,15 +83,12 @@ def standing(checkpoint: Checkpoint, done: int, total: int | None) -> Progress:
             f"all {total:,} epochs are trained, and torchtune keeps no state of the last: a resume trains epoch {done + 1:,} again, "
             f"with the optimizer as it was before"
         )
-        return Progress(
-            epoch=total, step=0, complete=True, planned_epochs=total, notes=notes, plan=ResumePlan(sentence, done + 1)
-        )
+        plan = ResumePlan(sentence, done + 1)
+        return Progress(epoch=total, step=0, complete=True, planned_epochs=total, notes=notes, plan=plan)
     taken = "the adapter" if adapters else "the weights"
     named = "" if adapters else ", which checkpoint_files must name"
-    sentence = f"training starts epoch {done + 1:,} at its first batch, with {taken} of epoch_{last}{named}"
-    return Progress(
-        epoch=done, step=0, complete=True, planned_epochs=total, notes=notes, plan=ResumePlan(sentence, done + 1)
-    )
+    plan = ResumePlan(epoch=done + 1, also=f", with {taken} of epoch_{last}{named}")
+    return Progress(epoch=done, step=0, complete=True, planned_epochs=total, notes=notes, plan=plan)
 
 
 def contradictions(checkpoint: Checkpoint, done: object, total: object) -> tuple[Contradiction, ...]:

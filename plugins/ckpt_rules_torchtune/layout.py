@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
+    DictCheckpoint,
     FactUnavailable,
     Field,
-    Layout,
-    Match,
     ModelConfig,
     Progress,
-    Recorded,
     Requirement,
     Severity,
+    Sign,
+    Signature,
     TrainingState,
     WeightFile,
     Weights,
-    counter_faults,
     find_weights,
     flatten,
-    is_count,
     state_dicts,
 )
 from ckpt_rules_torchtune import epochs
 from ckpt_rules_torchtune.epochs import ADAPTER, SETTINGS, STATE
 
-_CERTAIN, _LIKELY = 92, 75
 _WHY_STATE = (
     "torchtune stops, for it keeps optimizer and counters in this file alone; a run of one epoch never writes it; to load the "
     "weights, verify with the ruleset inference"
@@ -41,37 +41,43 @@ _FIELDS = (
     Field("total_epochs", ("total_epochs",), Severity.ERROR, "torchtune stops with KeyError: 'total_epochs'"),
     Field("seed", ("seed",), Severity.ERROR, "torchtune stops with KeyError: 'seed'"),
 )
-_COUNTERS = (("epoch", "epochs_run"), ("total_epochs", "total_epochs"))
 
 
-class Torchtune(Layout):
+_EPOCH = Sign(lambda checkpoint: [f"{epochs.newest(checkpoint)}/"])
+
+
+class Torchtune(DictCheckpoint):
     """`epoch_E/` with a model as the hub has it, and `recipe_state/recipe_state.pt`."""
 
     name = "torchtune"
     title = "torchtune output directory"
+    one_file: ClassVar[bool] = False
+    counters: ClassVar = {"epoch": "epochs_run", "total_epochs": "total_epochs"}
+    fields = _FIELDS
+    signatures = (
+        Signature(must=(Sign.file(STATE),), may=(Sign.file(SETTINGS), _EPOCH)),
+        Signature(must=(Sign.file(SETTINGS), _EPOCH)),
+    )
 
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By the recipe state, or the settings that every recipe leaves beside the epochs."""
-        found = epochs.folders(checkpoint)
-        signs = [path for path in (STATE, SETTINGS) if checkpoint.listing.has_file(path)]
-        if not signs or (not found and STATE not in signs):
-            return None
-        signs += [f"{found[max(found)]}/"] if found else []
-        return Match(_CERTAIN if STATE in signs and found else _LIKELY, tuple(signs))
+    def path(self, checkpoint: Checkpoint) -> str:
+        """The recipe state, whatever else is there."""
+        return STATE
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The recipe state, and the newest epoch's weights or adapter."""
-        both = frozenset({"resume", "load"})
         state = Requirement((STATE,), _WHY_STATE)
         found = epochs.folders(checkpoint)
         if not found:
-            return (state, Requirement(("epoch_0/model-00001-of-00001.safetensors",), _WHY_WEIGHTS, purposes=both))
+            return (
+                state,
+                Requirement(("epoch_0/model-00001-of-00001.safetensors",), _WHY_WEIGHTS, purposes=TO_RESUME_OR_LOAD),
+            )
         newest = found[max(found)]
         if epochs.has_adapters(checkpoint):
-            return (state, Requirement((f"{newest}/{ADAPTER}",), _WHY_ADAPTER, purposes=both))
+            return (state, Requirement((f"{newest}/{ADAPTER}",), _WHY_ADAPTER, purposes=TO_RESUME_OR_LOAD))
         usual = f"{newest}/model-00001-of-00001.safetensors"
         there = epochs.shards(checkpoint, newest)
-        return (state, Requirement((*there, usual) if there else (usual,), _WHY_WEIGHTS, purposes=both))
+        return (state, Requirement((*there, usual) if there else (usual,), _WHY_WEIGHTS, purposes=TO_RESUME_OR_LOAD))
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """Those of the newest epoch; of an adapter's run the adapter, for a resume takes the rest from the base model."""
@@ -96,29 +102,18 @@ class Torchtune(Layout):
 
         The LoRA recipes hand all parameters to the optimizer, the frozen ones too, which have no state and are left out.
         """
-        values = checkpoint.files.contents(STATE)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
+        state = super().state(checkpoint)
+        values = state.values
         one = epochs.one_optimizer(values.get("optimizer"))
         if epochs.has_adapters(checkpoint):
             one = epochs.trained_only(one or values.get("optimizer"))
-        return TrainingState(STATE, {**values, "optimizer": one} if one else values, _FIELDS)
+        return replace(state, values={**values, "optimizer": one}) if one else state
 
-    def recorded(self, checkpoint: Checkpoint) -> tuple[Recorded, ...]:
-        """Epochs that are trained, and how many shall be."""
-        values = checkpoint.state.values
-        return tuple(Recorded(name, values[key], STATE, key) for name, key in _COUNTERS if values.get(key) is not None)
-
-    def progress(self, checkpoint: Checkpoint) -> Progress:
+    def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """In whole epochs: torchtune saves at the end of each."""
-        recorded = checkpoint.recorded
-        faults = counter_faults(recorded, None)
-        if faults:
-            raise FactUnavailable(f"{faults[0][0].key} makes no sense", path=STATE, blocked=True)
-        counts = {r.key: int(r.value) for r in recorded if is_count(r.value)}
-        if "epochs_run" not in counts:
+        if "epoch" not in counts:
             raise FactUnavailable("no progress is recorded")
-        return epochs.standing(checkpoint, counts["epochs_run"], counts.get("total_epochs"))
+        return epochs.standing(checkpoint, counts["epoch"], counts.get("total_epochs"))
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         """Weights and recipe state of different epochs."""

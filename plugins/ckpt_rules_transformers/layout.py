@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
     Checkpoint,
     Contradiction,
     FactUnavailable,
     Field,
     Layout,
     Master,
-    Match,
     OptimizerState,
     Pointer,
     Progress,
@@ -26,33 +26,35 @@ from ckpt_rules import (
     ScalerState,
     SchedulerState,
     Severity,
+    Sign,
+    Signature,
+    Tells,
     TensorInfo,
     TrainingState,
     Weights,
     conventions,
+    dictionary,
     find_weights,
+    own_name,
     state_dicts,
 )
-from ckpt_rules_accelerate.public import SHARDED, fsdp, zero
-from ckpt_rules_deepspeed.public import masters_of, pointers_of
+from ckpt_rules_accelerate.public import SHARDED, Fsdp, Zero
+from ckpt_rules_deepspeed.public import pointers_of
 from ckpt_rules_peft.public import CONFIG, WEIGHTS, adapters, behind, configuration, inside
 from ckpt_rules_transformers import progress
 from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
 from ckpt_rules_transformers.arguments import arguments
 from ckpt_rules_transformers.modules import module_requirements, modules, weights_of_modules
 from ckpt_rules_transformers.sharded import SCHEDULER as _SCHEDULER
-from ckpt_rules_transformers.sharded import STATE, fsdp_parts, is_sharded, requirements_of_sharded, zero_saves
+from ckpt_rules_transformers.sharded import STATE, backend, fsdp_parts, is_sharded, requirements_of_sharded, zero_saves
 
 _OPTIMIZER, _SCALER = conventions.state_files.TRAINER_OPTIMIZER, conventions.state_files.SCALER
 _RNG = conventions.state_files.TRAINER_RNG
 _NAME = re.compile(r"checkpoint-(\d+)")
 _SHARD = conventions.weight_files.TRANSFORMERS_SHARD
-_OTHERS_FILES = re.compile(r"random_states_\d+\.pkl|optimizer(_\d+)?\.bin")
 _GENERATORS = {"python": "python", "numpy": "numpy", "cpu": "torch"}
 _WHOLE = conventions.weight_files.TRANSFORMERS
 _HEAD_NBYTES = 24
-_CERTAIN, _LIKELY = 95, 70
-_BOTH = frozenset({"resume", "load"})
 _KEYS = frozenset(
     {
         "global_step", "log_history", "max_steps", "num_train_epochs", "is_world_process_zero", "is_local_process_zero",
@@ -72,30 +74,38 @@ _FIELDS = (
 )
 
 
+def _saves_below(checkpoint: Checkpoint) -> list[str]:
+    """The saves in a run's own directory, in which the final model lies."""
+    return [] if _has(checkpoint, _OPTIMIZER) else [e.path for e in checkpoint.listing if _NAME.fullmatch(e.path)]
+
+
+def _own_state(checkpoint: Checkpoint) -> list[str]:
+    """trainer_state.json, unless it is another trainer's in a directory that is not named like the Trainer's."""
+    there = checkpoint.listing.get(STATE) is not None
+    own = there and (_NAME.fullmatch(own_name(checkpoint)) or not checkpoint.fact(_is_foreign))
+    return [STATE] if own else []
+
+
+_PARTS = tuple(
+    Sign.file(name, tells=Tells.SHARED, most=9)
+    for name in (_OPTIMIZER, re.compile(_RNG.pattern), _SCHEDULER, ARGUMENTS)
+)
+_RUN = Sign(_saves_below)
+
+
 class TransformersTrainer(Layout):
     """`checkpoint-N`: trainer_state.json, written last, beside optimizer.pt, scheduler.pt and rng_state.pth."""
 
     name = "transformers-trainer"
     title = "transformers Trainer checkpoint"
     loads_as_configured = True
+    signatures = (
+        Signature(must=(Sign(_own_state),), may=_PARTS, never=(_RUN,)),
+        Signature(must=(Sign.file(STATE),), may=_PARTS, never=(_RUN,), least=2),
+        Signature(may=(*_PARTS, Sign.named(_NAME, "the name checkpoint-N")), never=(_RUN,), least=2),
+    )
     own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", *SHARDED)
     unread: ClassVar[tuple[str, ...]] = (ARGUMENTS, "generation_config.json")
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By trainer_state.json; without it by two of the other files that only a Trainer writes, or one and the name."""
-        listing = checkpoint.listing
-        names = [e.name for e in listing if "/" not in e.path]
-        signs = [n for n in names if n in (_OPTIMIZER, _SCHEDULER, ARGUMENTS) or _RNG.fullmatch(n)]
-        if any(map(_OTHERS_FILES.fullmatch, names)) and STATE not in names and _SCHEDULER not in names:
-            return None
-        if any(map(_NAME.fullmatch, names)) and _OPTIMIZER not in names:
-            return None  # the run's own directory, in which the final model lies
-        named = ["the name checkpoint-N"] if _NAME.fullmatch(_own_name(checkpoint)) else []
-        if STATE in names:
-            foreign = not named and len(signs) < 2 and checkpoint.fact(_is_foreign)
-            return None if foreign else Match(_CERTAIN, (STATE, *signs))
-        signs += named
-        return Match(_LIKELY, tuple(signs)) if len(signs) >= 2 else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """What commits the save; and optimizer and scheduler, which are loaded together or not at all."""
@@ -122,16 +132,17 @@ class TransformersTrainer(Layout):
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """At the top, and in the modules of a sentence-transformers model; FSDP's, which a resume takes before all others."""
-        if checkpoint.fact(fsdp_parts).models and not _has(checkpoint, CONFIG):
-            return fsdp.weights_of(checkpoint)
+        keeper, is_adapter = checkpoint.fact(backend), _has(checkpoint, CONFIG)
+        if isinstance(keeper, Fsdp) and not is_adapter and (whole := keeper.weights(checkpoint)):
+            return whole
         try:
             found = weights_of_modules(checkpoint, filter(None, checkpoint.fact(adapters)))
             return replace(found, behind=_trained_only(checkpoint, found))
         except FactUnavailable as absent:
             if absent.blocked:
                 raise
-            if saves := checkpoint.fact(zero_saves):
-                return zero.weights_of_all(checkpoint, saves)
+            if isinstance(keeper, Zero):
+                return keeper.weights(checkpoint)
             adapter = next((inside(folder, WEIGHTS[0]) for folder in checkpoint.fact(adapters)), None)
             raise FactUnavailable(absent.reason, path=adapter or "model.safetensors") from None
 
@@ -139,9 +150,7 @@ class TransformersTrainer(Layout):
         """trainer_state.json."""
         if checkpoint.listing.get(STATE) is None:
             raise FactUnavailable(f"there is no {STATE}")
-        values = checkpoint.files.contents(STATE)
-        if not isinstance(values, Mapping):
-            raise FactUnavailable(f"{STATE} holds no dictionary", path=STATE, blocked=True)
+        values = dictionary(checkpoint, STATE)
         run = arguments(checkpoint)
         fp16 = (
             run.is_on("fp16")
@@ -172,21 +181,18 @@ class TransformersTrainer(Layout):
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:
         """The one, or its pieces on each rank."""
-        if saves := checkpoint.fact(zero_saves):
-            return zero.optimizers_of_all(checkpoint, saves)
-        return fsdp.optimizers_of(checkpoint) if is_sharded(checkpoint) else (checkpoint.optimizer,)
+        return checkpoint.fact(backend).optimizers(checkpoint) or (checkpoint.optimizer,)
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """scheduler.pt, or the scheduler that DeepSpeed keeps."""
-        saves = checkpoint.fact(zero_saves)
-        if saves and not _has(checkpoint, _SCHEDULER):
-            return zero.scheduler_in(checkpoint, saves)
+        if not _has(checkpoint, _SCHEDULER) and (found := checkpoint.fact(backend).scheduler(checkpoint)):
+            return found
         return state_dicts.scheduler(_contents(checkpoint, _SCHEDULER), _SCHEDULER, "", alone=True)
 
     def scaler(self, checkpoint: Checkpoint) -> ScalerState:
         """scaler.pt, or DeepSpeed's loss scale, which only fp16 has."""
-        if saves := checkpoint.fact(zero_saves):
-            return zero.scaler_in(checkpoint, saves)
+        if found := checkpoint.fact(backend).scaler(checkpoint):
+            return found
         return state_dicts.scaler(_contents(checkpoint, _SCALER), _SCALER, "")
 
     def rng(self, checkpoint: Checkpoint) -> RngState:
@@ -212,7 +218,7 @@ class TransformersTrainer(Layout):
     def ranks(self, checkpoint: Checkpoint) -> Ranks:
         """One file of random-number state for each rank, or with `save_on_each_node` for those of one node."""
         found, size = _rng_files(checkpoint), arguments(checkpoint).world_size
-        saves, count = checkpoint.fact(zero_saves), _processes(checkpoint, found)
+        count = _processes(checkpoint, found)
         if count == 1 and not found and not is_sharded(checkpoint):
             raise FactUnavailable("one process wrote all of it")
         own_ranks = arguments(checkpoint).ranks_of_node(found) or range(count)
@@ -226,17 +232,13 @@ class TransformersTrainer(Layout):
             first=own_ranks.start,
         )
         own = (family,) if found or count > 1 else ()  # one process calls it rng_state.pth
-        if saves:
-            return zero.ranks_with(checkpoint, saves, own)
         sizes = (Recorded("world_size", size, ARGUMENTS, "distributed_state.num_processes"),) if size else ()
-        pieces = fsdp.families_of(checkpoint, size or 0)
-        return Ranks(sizes, (*own, *pieces), tuple(fsdp.steps_of(checkpoint)))
+        return checkpoint.fact(backend).ranks(checkpoint, own, sizes, size or 0)
 
     def masters(self, checkpoint: Checkpoint) -> tuple[Master, ...]:
         """Those that DeepSpeed keeps in its partitions."""
-        if saves := checkpoint.fact(zero_saves):
-            return tuple(master for saved in saves for master in masters_of(checkpoint, saved))
-        return super().masters(checkpoint)
+        found = checkpoint.fact(backend).masters(checkpoint)
+        return super().masters(checkpoint) if found is None else found
 
     def pointers(self, checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         """The best checkpoint, and DeepSpeed's `latest`."""
@@ -272,7 +274,7 @@ def _best(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         Pointer(
             STATE,
             best,
-            name == _own_name(checkpoint) or name in saves,
+            name == own_name(checkpoint) or name in saves,
             f"the Trainer forgets which checkpoint was best{end}",
             "best_model_checkpoint",
             Severity.WARNING if kept else Severity.INFO,
@@ -282,14 +284,13 @@ def _best(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
 
 def _processes(checkpoint: Checkpoint, found: Mapping[int, str]) -> int:
     """How many processes trained: by the arguments; else the least that can have written what is there."""
-    saves = checkpoint.fact(zero_saves)
-    least = zero.processes(checkpoint, saves) if saves else fsdp.ranks_at_least(checkpoint)
+    least = checkpoint.fact(backend).processes(checkpoint)
     return arguments(checkpoint).world_size or max(least, *(rank + 1 for rank in found), 1)
 
 
 def _chosen(checkpoint: Checkpoint) -> str:
     """Whether the Trainer would take this save by itself: it goes by the numbers in the names alone."""
-    own = _NAME.fullmatch(_own_name(checkpoint))
+    own = _NAME.fullmatch(own_name(checkpoint))
     others = [int(m[1]) for name in checkpoint.listing.siblings if (m := _NAME.fullmatch(name))]
     if own is None or not others or int(own[1]) < max(others):
         return ""
@@ -302,10 +303,10 @@ def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:
     for folder in folders:
         if any(_has(checkpoint, inside(folder, name)) for name in WEIGHTS):
             why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
-            yield Requirement((inside(folder, CONFIG),), why, purposes=_BOTH)
+            yield Requirement((inside(folder, CONFIG),), why, purposes=TO_RESUME_OR_LOAD)
         elif folder:
             why = "without it the Trainer passes over this adapter, which starts anew without a word"
-            yield Requirement(tuple(inside(folder, name) for name in WEIGHTS), why, purposes=_BOTH)
+            yield Requirement(tuple(inside(folder, name) for name in WEIGHTS), why, purposes=TO_RESUME_OR_LOAD)
     if not folders and not modules(checkpoint):
         why = "without it from_pretrained does not know which model the weights belong to"
         yield Requirement(("config.json",), why, purposes=frozenset({"load"}))
@@ -321,7 +322,7 @@ def _findable(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
     if shards:
         stem = _WHOLE[0] if shards[0].name.endswith(".safetensors") else _WHOLE[1]
         why = 'the Trainer finds shards by it alone, and stops with "Can\'t find a valid checkpoint"'
-        return (Requirement((f"{stem}.index.json",), why, purposes=_BOTH),)
+        return (Requirement((f"{stem}.index.json",), why, purposes=TO_RESUME_OR_LOAD),)
     elsewhere = any(listing.has_file(f"{name}.index.json") for name in _WHOLE)
     if elsewhere or modules(checkpoint) or checkpoint.fact(adapters) or checkpoint.fact(zero_saves):
         return ()
@@ -330,13 +331,7 @@ def _findable(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
     except (FactUnavailable, IndexError):
         return ()  # weights/missing reports it
     why = f'the Trainer does not look for {other}, and stops with "Can\'t find a valid checkpoint"'
-    return (Requirement(_WHOLE, why, purposes=_BOTH),)
-
-
-def _own_name(checkpoint: Checkpoint) -> str:
-    import os
-
-    return os.path.basename(os.path.abspath(checkpoint.path))
+    return (Requirement(_WHOLE, why, purposes=TO_RESUME_OR_LOAD),)
 
 
 def _has(checkpoint: Checkpoint, path: str) -> bool:

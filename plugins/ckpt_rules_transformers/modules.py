@@ -6,11 +6,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ckpt_rules import Checkpoint, EntryKind, FactUnavailable, Requirement, Weights, conventions, weights_of_components
+from ckpt_rules import (
+    TO_RESUME_OR_LOAD,
+    Checkpoint,
+    EntryKind,
+    FactUnavailable,
+    Requirement,
+    Weights,
+    conventions,
+    weights_of_components,
+)
 
 FILE = "modules.json"
 CONFIG = "config_sentence_transformers.json"
-_BOTH = frozenset({"resume", "load"})
 _DIRECTORY = re.compile(r"\d{1,2}_[A-Z]\w*")
 _WEIGHTS = tuple(f"{name}{index}" for index in ("", ".index.json") for name in conventions.weight_files.TRANSFORMERS)
 _OTHER_BACKENDS = frozenset({"onnx", "openvino"})
@@ -52,19 +60,19 @@ def module_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
     folders = [e.path for e in checkpoint.listing if e.kind is EntryKind.DIRECTORY and _DIRECTORY.fullmatch(e.path)]
     if folders and checkpoint.listing.get(CONFIG) is not None:
         why = f"without it sentence-transformers leaves out {', '.join(sorted(folders))}"
-        yield Requirement((FILE,), why, purposes=_BOTH)
+        yield Requirement((FILE,), why, purposes=TO_RESUME_OR_LOAD)
     found = modules(checkpoint)
     if Module("", "Transformer") in found and checkpoint.listing.get("adapter_config.json") is None:
         why = "sentence-transformers builds the model from it, at a resume as well"
-        yield Requirement(("config.json",), why, purposes=_BOTH)
+        yield Requirement(("config.json",), why, purposes=TO_RESUME_OR_LOAD)
         if not any(e.path in _OTHER_BACKENDS for e in checkpoint.listing):
             why = "sentence-transformers loads the transformer at the top from it, at a resume as well"
-            yield Requirement(_WEIGHTS, why, purposes=_BOTH)
+            yield Requirement(_WEIGHTS, why, purposes=TO_RESUME_OR_LOAD)
     for module in found:
         if module.kind in _CONFIGURED and _DIRECTORY.fullmatch(module.path):
             why = f"modules.json names this {module.kind} module, which can't be built without it"
-            yield Requirement((f"{module.path}/config.json",), why, purposes=_BOTH)
+            yield Requirement((f"{module.path}/config.json",), why, purposes=TO_RESUME_OR_LOAD)
         if module.kind in _WEIGHTED and _DIRECTORY.fullmatch(module.path):
             names = tuple(f"{module.path}/{name}" for name in conventions.weight_files.TRANSFORMERS)
             why = f"modules.json names this {module.kind} module, whose weights it holds"
-            yield Requirement(names, why, purposes=_BOTH)
+            yield Requirement(names, why, purposes=TO_RESUME_OR_LOAD)

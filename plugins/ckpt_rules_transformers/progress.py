@@ -16,8 +16,9 @@ from ckpt_rules import (
     Progress,
     Recorded,
     ResumePlan,
-    counter_faults,
     is_count,
+    sound_counts,
+    updates_of,
 )
 from ckpt_rules_peft.public import adapters, configuration, starts_anew
 from ckpt_rules_transformers.arguments import FILE, Arguments, arguments
@@ -54,11 +55,7 @@ def read_recorded(checkpoint: Checkpoint) -> tuple[Recorded, ...]:
 
 def read_progress(checkpoint: Checkpoint) -> Progress:
     """How far training got; FactUnavailable where the global step is absent or impossible."""
-    faults = counter_faults(checkpoint.recorded, _updates(checkpoint))
-    if faults:
-        counter, _ = faults[0]
-        reason = f"{counter.key} in {counter.path} makes no sense"
-        raise FactUnavailable(reason, path=counter.path, blocked=True)
+    sound_counts(checkpoint.recorded, updates_of(checkpoint))
     values, run = checkpoint.state.values, arguments(checkpoint)
     step = values.get("global_step")
     if not is_count(step):
@@ -187,20 +184,20 @@ def _of_epoch(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
 def _plan(step: int, planned: object, placed: _Placed | None, run: Arguments) -> ResumePlan:
     if is_count(planned) and planned and step >= planned:
         return ResumePlan(f"nothing is left to train: update {step:,} of {int(planned):,} is made", from_update=step)
-    of = f" of {int(planned):,}" if is_count(planned) and planned else ""
-    start = f"training continues at update {step + 1:,}{of}"
+    start = ResumePlan(from_update=step, unit="update", planned=int(planned) if is_count(planned) else None)
     if placed is None:
-        return ResumePlan(f"{start}; the new run's batch size tells which epoch and batch that is", from_update=step)
+        return replace(start, sentence="", also="; the new run's batch size tells which epoch and batch that is")
     epoch, total = placed.epoch + 1, placed.batches
     if placed.step == 0:
-        return ResumePlan(f"{start}, with epoch {epoch:,} at its first batch", epoch, 0, total, step)
+        return replace(start, sentence="", epoch=epoch, trained=total)
     if run.is_on("ignore_data_skip"):
-        again = f"its first {placed.step:,} batches are trained again, for ignore_data_skip is on"
-        return ResumePlan(f"{start}, with epoch {epoch:,} at its first batch: {again}", epoch, 0, total, step)
+        again = f": its first {placed.step:,} batches are trained again, for ignore_data_skip is on"
+        return replace(start, sentence="", epoch=epoch, trained=total, also=again)
     left = None if total is None else max(total - placed.step, 0)
     of_epoch = "" if total is None else f" of {total:,}"
     skipped = f"the first {placed.step:,}{of_epoch} batches are skipped"
-    return ResumePlan(f"{start}, in epoch {epoch:,}: {skipped}", epoch, placed.step, left, step)
+    also = f", in epoch {epoch:,}: {skipped}"
+    return replace(start, sentence="", epoch=epoch, skipped=placed.step, trained=left, also=also)
 
 
 def _with_encoder(checkpoint: Checkpoint, plan: ResumePlan, planned: object) -> ResumePlan:
@@ -210,10 +207,3 @@ def _with_encoder(checkpoint: Checkpoint, plan: ResumePlan, planned: object) -> 
             plan, sentence=f"{plan.sentence}; the prompt encoder starts anew, for PEFT saves only what it gave"
         )
     return plan
-
-
-def _updates(checkpoint: Checkpoint) -> int | None:
-    try:
-        return checkpoint.optimizer.updates
-    except FactUnavailable:
-        return None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ckpt_rules import Checkpoint, Layout, Match, Requirement, Weights
+from ckpt_rules import Checkpoint, Layout, Requirement, Sign, Signature, Tells, Weights
 from ckpt_rules_transformers import modules
 
 _SIGNS = (modules.FILE, modules.CONFIG, "sentence_bert_config.json")
-_LIKELY = 60
 
 
 class SentenceTransformer(Layout):
@@ -16,13 +15,9 @@ class SentenceTransformer(Layout):
 
     name = "sentence-transformers"
     title = "sentence-transformers model"
+    signatures = (Signature(may=tuple(Sign.file(name, tells=Tells.MODEL) for name in _SIGNS), least=2),)
     resumable: ClassVar[bool] = False
     holds: ClassVar[str] = "a model"
-
-    def recognise(self, checkpoint: Checkpoint) -> Match | None:
-        """By modules.json and one of the library's own files, or by these without it; a trainer's files are stronger signs."""
-        signs = tuple(name for name in _SIGNS if checkpoint.listing.get(name) is not None)
-        return Match(_LIKELY, signs) if len(signs) >= 2 else None
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """What the modules are built from."""

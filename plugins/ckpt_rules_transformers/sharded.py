@@ -6,8 +6,26 @@ import math
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from ckpt_rules import Checkpoint, Contradiction, FactUnavailable, Requirement, conventions, is_count, saves_among
-from ckpt_rules_accelerate.public import Parts, find_parts, first_paths, missing_parts, purposes_of, uncommitted, zero
+from ckpt_rules import (
+    Backend,
+    Checkpoint,
+    Contradiction,
+    FactUnavailable,
+    Requirement,
+    conventions,
+    is_count,
+    saves_among,
+)
+from ckpt_rules_accelerate.public import (
+    Fsdp,
+    Parts,
+    Zero,
+    find_parts,
+    first_paths,
+    missing_parts,
+    purposes_of,
+    uncommitted,
+)
 from ckpt_rules_dcp.public import why_elsewhere
 from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_inside
 from ckpt_rules_transformers.arguments import arguments
@@ -74,7 +92,7 @@ def _of_zero(checkpoint: Checkpoint, saves: tuple[Saved, ...]) -> Iterator[Requi
         yield Requirement((f"{saves[0].folder}*",), _NO_TAG)
         return
     yield from requirements_of(checkpoint, saves[0])
-    if zero.steps_scheduler(checkpoint, saves) is False:
+    if Zero(saves).steps_scheduler(checkpoint) is False:
         yield Requirement((SCHEDULER,), _NO_OWN_SCHEDULER)
 
 
@@ -97,7 +115,7 @@ def _purposes(checkpoint: Checkpoint, kind: str) -> frozenset[str]:
 
 def updates_in(checkpoint: Checkpoint, step: int) -> int:
     """Optimizer updates that are due at a global step: DeepSpeed skips those that overflow, and may count others besides."""
-    counted = zero.counters(checkpoint, checkpoint.fact(zero_saves))
+    counted = checkpoint.fact(backend).counted(checkpoint)
     if counted is None:
         return step
     _, steps, skipped = counted
@@ -106,9 +124,9 @@ def updates_in(checkpoint: Checkpoint, step: int) -> int:
 
 def contradictions_of_zero(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
     """DeepSpeed's counters by themselves, and its steps against the Trainer's."""
-    saves = checkpoint.fact(zero_saves)
-    found = list(zero.contradictions_in_all(checkpoint, saves))
-    counted, step = zero.counters(checkpoint, saves), checkpoint.state.values.get("global_step")
+    keeper = checkpoint.fact(backend)
+    found = list(keeper.contradictions(checkpoint))
+    counted, step = keeper.counted(checkpoint), checkpoint.state.values.get("global_step")
     if counted and is_count(step) and not _may_differ(checkpoint, int(step), counted[1]):
         said = f"global_steps in {counted[0]} is {counted[1]:,}, but global_step in {STATE} is {int(step):,}"
         found.append(Contradiction(counted[0], "global_steps", said))
@@ -132,5 +150,10 @@ def is_epoch(value: object) -> TypeGuard[int | float]:
 
 def is_sharded(checkpoint: Checkpoint) -> bool:
     """Whether FSDP or DeepSpeed saves and loads model and optimizer in the Trainer's place."""
-    parts = checkpoint.fact(fsdp_parts)
-    return bool(checkpoint.fact(zero_saves) or parts.models or parts.optimizers)
+    return bool(checkpoint.fact(backend))
+
+
+def backend(checkpoint: Checkpoint) -> Backend:
+    """Who does: DeepSpeed, FSDP, or nobody."""
+    saves, parts = checkpoint.fact(zero_saves), Fsdp(checkpoint.fact(fsdp_parts))
+    return Zero(saves) if saves else parts or Backend()

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from ckpt_rules import verify
-from ckpt_rules.testing import run_rule
+from ckpt_rules.opening import checkpoint_at
+from ckpt_rules.testing import CheckpointDir, Tensor, run_rule
 from ckpt_rules_training.optimizer_steps import StepDrift
+from ckpt_rules_training.progress_counters import CountersDisagree
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
 
@@ -41,7 +43,7 @@ def test_a_damaged_state_of_that_layout_keeps_the_run_from_a_pass(blocks, tmp_pa
     layout = defined(blocks["OurTrainer"])["OurTrainer"]()
     cut = defined(blocks["our_checkpoint"])["our_checkpoint"](tmp_path / "run").truncate("ours.pt", keep=0.5)
     result = run_rule(StepDrift(), cut, layouts=[layout])
-    result.assert_skipped("ours.pt is damaged", blocked_by="ours.pt")
+    result.assert_skipped("ours.pt", blocked_by="ours.pt")
     assert not result.report.passed
 
 
@@ -78,3 +80,26 @@ def test_every_keyword_and_method_of_the_kit_is_on_the_page():
     assert {
         name for name in keywords | (methods - attributes) if f"`{name}" not in PAGE and f".{name}" not in PAGE
     } == set()
+
+
+def test_the_layout_of_one_dictionary(blocks, tmp_path):
+    layout = defined(blocks["Tiny"])["Tiny"]()
+    weight = Tensor.random((4, 8))
+    moments = {"step": Tensor.full((), 20), "exp_avg": weight, "exp_avg_sq": Tensor.full((4, 8), 1e-6)}
+    group = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "params": [0]}
+    optimizer = {"state": {0: moments}, "param_groups": [group]}
+    whole = {"net": {"w": weight}, "opt": optimizer, "it": 20, "tiny_version": 1, "options": {"steps": 40}}
+
+    def saved(name: str, **changes: object) -> CheckpointDir:
+        return CheckpointDir(tmp_path / name).write_torch("tiny-000020.pt", {**whole, **changes})
+
+    clean = run_rule(StepDrift(), saved("clean"), layouts=[layout])
+    clean.assert_passed()
+    assert (clean.report.layout.name, clean.report.layout.signs[0]) == ("tiny", "'net' in tiny-000020.pt")
+    run_rule(StepDrift(), saved("drifted", it=520), layouts=[layout]).assert_one(path="tiny-000020.pt", message="520")
+    run_rule(CountersDisagree(), saved("renamed", it=30), layouts=[layout]).assert_one(key="it", message="name says 20")
+    run_rule(StepDrift(), saved("odd", it=-1), layouts=[layout]).assert_skipped("it in tiny-000020.pt makes no sense")
+    checkpoint = checkpoint_at(saved("plan"), [layout])
+    assert checkpoint.progress.plan.sentence == "training continues at update 21 of 40"
+    cut = checkpoint_at(saved("cut").truncate("tiny-000020.pt", keep=0.5), [layout])
+    assert (cut.layout.name, cut.match.signs) == ("tiny", ("tiny-000020.pt",))

@@ -11,6 +11,7 @@ from ckpt_rules.errors import FactUnavailable
 from ckpt_rules.finding import Severity
 from ckpt_rules.opening import open_checkpoint
 from ckpt_rules.plugins import installed_plugins
+from ckpt_rules.signature import Tells
 from ckpt_rules.storage import LocalStorage
 from ckpt_rules.testing import CheckpointDir
 
@@ -32,7 +33,7 @@ def directory(tmp_path):
 def test_the_canonical_layout(make_checkpoint):
     checkpoint = opened(make_checkpoint())
     assert checkpoint.layout.name == "plain-torch"
-    assert checkpoint.match.score == 90
+    assert checkpoint.match.score == Tells.STATE + 2
     assert checkpoint.match.signs == ("training_state.pth", "model.safetensors", "config.json")
     assert checkpoint.state.path == "training_state.pth"
     assert [f.path for f in checkpoint.weights.files] == ["model.safetensors"]
@@ -113,7 +114,7 @@ def test_something_else_under_the_states_name(kind, make_checkpoint):
 def test_weights_without_a_state_can_not_be_resumed(make_checkpoint):
     checkpoint = opened(make_checkpoint().remove("training_state.pth"))
     assert checkpoint.layout.name == "plain-torch"
-    assert checkpoint.match.score == 5
+    assert checkpoint.match.score == Tells.WEIGHTS + 1
     required = checkpoint.requirements[0]
     assert required.names[:2] == ("training_state.pth", "training_state.pt")
     assert required.severity is Severity.ERROR
