@@ -65,7 +65,7 @@ class CheckpointInvalid(CkptRulesError):
 
 
 class FactUnavailable(Exception):
-    """A fact can't be had.
+    """The checkpoint does not have this fact, or it cannot be read.
 
     `blocked` tells the two reasons apart: False, the checkpoint simply has no such thing (a rule about it does not
     apply); True, it should be there but `path` is damaged or unreadable, so that the rule could not do its work.

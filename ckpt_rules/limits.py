@@ -30,7 +30,7 @@ class Limits(BaseModel):
     levels: int = Field(default=200, ge=1, le=300, description="Levels of nesting of the values of one file.")
     marks: int = Field(default=2_000, ge=1, description="Values of one pickle that are begun and not yet finished.")
     memo_gap: int = Field(
-        default=4_096, ge=0, description="Numbers that a pickle leaves out between two of its values."
+        default=4_096, ge=0, description="Largest allowed gap between consecutive memo indices of a pickle."
     )
     odd_keys: int = Field(
         default=10_000,
@@ -42,7 +42,7 @@ class Limits(BaseModel):
     enclosed: int = Field(
         default=1_000,
         ge=0,
-        description="Pickles and archives inside or behind one pickle, and foreign entries of one archive.",
+        description="Embedded or trailing pickles and archives per pickle, and unexpected entries per archive.",
     )
     parts: int = Field(default=20_000, ge=1, description="Different objects of one file of a distributed checkpoint.")
     nesting: int = Field(default=5, ge=0, le=50, description="Levels of pickles and archives inside one another.")

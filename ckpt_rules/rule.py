@@ -76,7 +76,7 @@ class Rule(BaseModel):
         return Wanted()
 
     def wanted_before(self, checkpoint: Checkpoint) -> Wanted:
-        """What it wants computed of the bytes of `checkpoint.previous`, which are read behind those of the checkpoint."""
+        """Like `wanted`, for `checkpoint.previous`; its bytes are read after the checkpoint's own."""
         return Wanted()
 
     @classmethod

@@ -73,8 +73,7 @@ class LayoutTraits:
     """Whether the number in a name such as `checkpoint_7` counts saves, and says nothing of steps."""
 
     own_loader: ClassVar[tuple[str, ...]] = ()
-    """Globs of files that the trainer reads without torch's restraint: what `torch.load` refuses by default stops nobody
-    there."""
+    """Globs of files the trainer loads with `weights_only=False`; globals that torch.load refuses are fine there."""
 
     refused: ClassVar[tuple[str, ...]] = ()
     """Globs of importable names, `torch.optim.*`, that even this loader of its own refuses."""

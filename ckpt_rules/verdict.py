@@ -119,7 +119,7 @@ def _pass(counts: Counts, situation: Situation) -> str:
         return f"safe to {situation.purpose}{warned}"
     if situation.resume:
         return f"safe to resume{warned}; {situation.resume}"
-    return f"nothing wrong{warned}; where training would start again is not recorded here"
+    return f"no problems found{warned}; this checkpoint does not record a resume position"
 
 
 def _found(counts: Counts) -> str:

@@ -33,7 +33,7 @@ def _fault(recorded: Recorded) -> str | None:
         return "which is no number"
     if name in _PLANS:
         unlimited = value in _UNLIMITED or value == math.inf
-        return None if unlimited or value > 0 else "which no plan can be"
+        return None if unlimited or value > 0 else "which is no plan: a positive number is expected, or -1 for no limit"
     if isinstance(value, float) and not math.isfinite(value):
         return "which is not finite"
     if value < 0:

@@ -235,7 +235,7 @@ class Weights:
     unindexed:    weight files of the same format that belong to no index and are not loaded
     parts:        the weights of each component, where the whole is loaded from several directories; `files` are then those
                   of all, the name of a tensor led by its component's
-    behind:       shapes of parameters that were trained and are not saved, because the files keep only what they gave
+    behind:       shapes of trained parameters that are deliberately not saved (P-tuning's prompt encoder: only its output is)
     """
 
     files: tuple[WeightFile, ...]

@@ -44,7 +44,7 @@ class Budget:
 
     def overdrawn(self, what: str) -> LimitError:
         """The error where something takes more memory than is left."""
-        return LimitError.past("memory", f"{what} takes what is read past {self.limits.memory:,} MiB of memory")
+        return LimitError.past("memory", f"reading {what} would exceed the {self.limits.memory:,} MiB memory limit")
 
     def check_size(self, nbytes: int, what: str) -> None:
         """LimitError where one structure is too large to be read as a whole."""

@@ -140,7 +140,7 @@ class _Page:
         yield from self._list("ignored", said)
 
     def _skipped(self) -> list[str]:
-        """Why rules were skipped; of many that have nothing to look at here, as most layouts leave, only how many."""
+        """Why rules were skipped; of many that do not apply, as most layouts leave, only how many."""
         told: dict[str, list[str]] = {}
         blocked: set[str] = set()
         for outcome in self.report.outcomes:
@@ -152,7 +152,7 @@ class _Page:
         if len(told) - len(blocked) > _MOST_REASONS:
             idle = sum(len(rules) for why, rules in told.items() if why not in blocked)
             told = {why: rules for why, rules in told.items() if why in blocked}
-            more = [f"{idle} rules have nothing to look at here (--verbose says why)"]
+            more = [f"{idle} rules do not apply (--verbose says why)"]
         return [f"{sentence(why)} ({_rules(rules)})" for why, rules in told.items()] + more
 
     def notices(self) -> Iterator[str]:

@@ -14,7 +14,7 @@ SHARDED = (
     "*.distcp", conventions.distributed.METADATA, "*/*model_states.pt", "*/*optim_states.pt", "pytorch_model_fsdp_[0-9]*_rank*.bin",
     "optimizer_[0-9]*_rank*.bin",
 )  # fmt: skip
-"""Globs of what FSDP and DeepSpeed load without torch's restraint."""
+"""Globs of files that FSDP and DeepSpeed load with `weights_only=False`."""
 
 _TAG = re.compile(r"pytorch_model(?:_(\d{1,3}))?")
 _ABSENT = "without it load_state can't load the {} of FSDP, and stops"

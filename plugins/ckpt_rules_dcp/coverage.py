@@ -75,9 +75,8 @@ class ChunkCoverage(Rule):
 def _elsewhere(metadata: DistributedMetadata, absent: Mapping[int, object], path: str) -> FactUnavailable:
     here = ranks_of(metadata.items.paths).keys() - absent.keys()
     words = (
-        f"{metadata.path} names files of {named(absent)}, none of which is here, and those of {named(here)} are all here: where "
-        "each node has a disk of its own, put the files of all together, for what ranks share lies with any of them; where all "
-        "share one, they are lost"
+        f"all files of {named(absent)} are missing, and those of {named(here)} are here. If each node saves to its own disk, "
+        "copy every node's files into one directory; on a shared disk the files are lost"
     )
     return FactUnavailable(words, path=path, blocked=True)
 

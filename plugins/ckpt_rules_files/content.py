@@ -141,7 +141,10 @@ class Unreadable(Rule):
             case EntryKind.UNREADABLE:
                 return f"it can't be read: {entry.error}", _CHECK
             case kind:
-                return f"it is a {kind.value}, not a regular file", "remove it: a loader that opens it waits for ever"
+                return (
+                    f"it is a {kind.value}, not a regular file",
+                    "remove it: opening it blocks the loader indefinitely",
+                )
 
 
 class Placeholder(Rule):

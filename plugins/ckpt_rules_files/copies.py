@@ -95,7 +95,7 @@ def _difference(taken: Sequence[WeightFile], copy: Sequence[WeightFile]) -> str 
                 f"where {name} is {theirs[name].dtype} {list(theirs[name].shape)} instead of "
                 f"{ours[name].dtype} {list(ours[name].shape)}"
             )
-    for one, other, words in ((ours, theirs, "which lacks"), (theirs, ours, "which has besides")):
+    for one, other, words in ((ours, theirs, "which lacks"), (theirs, ours, "which additionally contains")):
         shared = {t.storage for n, t in one.items() if n in other}
         alone = sorted(
             n

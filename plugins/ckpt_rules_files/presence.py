@@ -80,7 +80,7 @@ class MissingCheckpoint(Rule):
         if saves and not own and checkpoint.match is None:
             newest = saves[-_SHOWN:]
             yield Problem(
-                message=f"'{checkpoint.path}' holds {len(saves):,} checkpoint{'' if len(saves) == 1 else 's'} and is none itself",
+                message=f"'{checkpoint.path}' contains {len(saves):,} checkpoint{'' if len(saves) == 1 else 's'} but is not a checkpoint",
                 help=f"verify one of them, such as {_or(f'{checkpoint.path}/{s}' for s in reversed(newest))}",
                 data={"checkpoints": newest},
             )

@@ -96,9 +96,9 @@ class MixedSteps(Rule):
             odd = next(r for r in steps if plain(r.value) == rare)
             said = ", ".join(f"step {step:,} in {n:,}" for step, n in counted.most_common(_SHOWN))
             yield Problem(
-                message=f"the files of this save are of different moments: {said} of {len(steps):,} files; "
+                message=f"the rank files were saved at different steps: {said} of {len(steps):,} files; "
                 f"{odd.path} says {rare:,} where others say {usual:,}",
                 place=Place(path=odd.path, key=odd.key),
-                help="resume from an earlier save of which all files are of one moment",
+                help="resume from an earlier save whose files all record the same step",
                 data={"steps": {str(step): n for step, n in sorted(counted.items())}},
             )

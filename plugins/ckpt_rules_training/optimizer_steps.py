@@ -50,9 +50,7 @@ class StepDrift(Rule):
     severity = Severity.WARNING
     tags = frozenset({"resume"})
 
-    tolerance: int = Field(
-        default=20, ge=0, description="Optimizer updates by which the two may differ without a word."
-    )
+    tolerance: int = Field(default=20, ge=0, description="Allowed difference, in optimizer updates.")
     error_beyond: int = Field(default=100, ge=0, description="A difference of more updates than this is an error.")
     skipped_fraction: float = Field(
         default=0.02, ge=0, le=1, description="Share of the updates that a gradient scaler may have skipped."
@@ -169,7 +167,7 @@ class UnevenSteps(Rule):
     severity = Severity.WARNING
     tags = frozenset({"resume"})
 
-    tolerance: int = Field(default=0, ge=0, description="Updates by which parameters may differ without a word.")
+    tolerance: int = Field(default=0, ge=0, description="Allowed difference between parameters, in optimizer updates.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """For each optimizer, one problem for counts that differ, one for steps that are no counts."""

@@ -50,5 +50,5 @@ def _fault(scale: object) -> tuple[Severity | None, str] | None:
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         return None, "which is no number"
     if not 0 < scale < math.inf:
-        return None, "with which every update is skipped or turns the weights into NaN"
+        return None, "with which every update is skipped or produces NaN"
     return (Severity.WARNING, "so nearly every update so far has overflowed") if scale < 1 else None

@@ -24,9 +24,10 @@ class Candidate:
         """Whether a scheduler that counts this may have made so many steps."""
         return self.low - tolerance <= steps <= self.high + tolerance
 
-    def __str__(self) -> str:
-        numbers = f"{self.low:,}" if self.low == self.high else f"{self.low:,} to {self.high:,}"
-        return f"{numbers} {self.words}"
+    @property
+    def numbers(self) -> str:
+        """`500`, or `2 to 3`."""
+        return f"{self.low:,}" if self.low == self.high else f"{self.low:,} to {self.high:,}"
 
 
 def candidates(checkpoint: Checkpoint, scheduler: SchedulerState) -> list[Candidate]:

@@ -40,7 +40,7 @@ class StepMismatch(Rule):
     severity = Severity.WARNING
     tags = frozenset({"resume"})
 
-    tolerance: int = Field(default=1, ge=0, description="Steps by which the scheduler may differ without a word.")
+    tolerance: int = Field(default=1, ge=0, description="Allowed difference, in steps of the scheduler.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for `last_epoch`, or one for `_step_count`."""
@@ -104,13 +104,20 @@ def _uncounted(scheduler: SchedulerState) -> str | None:
 
 
 def _mismatch(scheduler: SchedulerState, steps: int, possible: list[Candidate]) -> Problem:
-    unique = list(dict.fromkeys(map(str, possible)))
     return Problem(
-        message=f"the scheduler has made {steps:,} steps, which fits none of {', '.join(unique)}",
+        message=f"the scheduler is at step {steps:,}; expected {_expected(possible)}",
         place=Place(path=scheduler.path, key=counter_key(scheduler)),
         help="build the scheduler anew and step it to the update where training stands",
         data={"last_epoch": steps, "candidates": [{"of": c.words, "from": c.low, "to": c.high} for c in possible]},
     )
+
+
+def _expected(possible: list[Candidate]) -> str:
+    """`500 (optimizer updates = global steps) or 2 to 3 (epochs)`."""
+    words: dict[str, list[str]] = {}
+    for each in possible:
+        words.setdefault(each.numbers, []).append(each.words)
+    return " or ".join(f"{numbers} ({' = '.join(dict.fromkeys(said))})" for numbers, said in words.items())
 
 
 def _no_count(scheduler: SchedulerState) -> Problem:

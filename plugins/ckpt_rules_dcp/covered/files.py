@@ -24,7 +24,9 @@ def wrong_files(
             names = ", ".join(i.name for i in islice(metadata.items.inside({path}), SHOWN)) + (
                 " …" if count > SHOWN else ""
             )
-            words = f"{path} is not there, which holds {count:,} of {len(metadata.items):,} entries: {names}"
+            words = (
+                f"{path} is missing; .metadata places {count:,} of its {len(metadata.items):,} entries there: {names}"
+            )
             yield problem(words, path, data={"entries": count}, help_=_ABSENT_HELP)
         elif entry.kind is EntryKind.FILE and entry.size != length:
             doubtful[path] = entry.size, []

@@ -29,7 +29,7 @@ def _put_together(metadata: DistributedMetadata) -> Iterator[Problem]:
     if short:
         name, held, of = short[0]
         words = (
-            f"the ranks whose metadata is here hold {held:,} of the {of:,} elements of {name}, and parts of {len(short):,} tensors: "
-            "other ranks wrote the rest, onto the disks of their nodes (`separate_disks: true` says so), or it is lost"
+            f"only {held:,} of {of:,} elements of {name} (and parts of {len(short):,} tensors) are covered. Copy the other ranks' "
+            "files here, or set `separate_disks: true` if they stay on their nodes"
         )
         raise FactUnavailable(words, path=metadata.path, blocked=True)

@@ -31,7 +31,7 @@ def shared_parameters(optimizer: OptimizerState) -> Iterator[Problem]:
     twice = [p for p, n in owners.items() if n > 1]
     if twice:
         yield Problem(
-            message=f"{count(len(twice), 'parameter')} ({listed(twice)}) stand in more than one place of the parameter groups",
+            message=f"{count(len(twice), 'parameter')} ({listed(twice)}) appear{'s' if len(twice) == 1 else ''} more than once in param_groups",
             place=Place(path=optimizer.path, key=inside(optimizer.key, "param_groups")),
             help=HELP,
             data={"parameters": [str(p) for p in twice[:100]]},

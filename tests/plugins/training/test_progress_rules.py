@@ -38,7 +38,7 @@ STATE = "training_state.pth"
         ("epoch", 0, "epoch is 0, and step 0, although the optimizer has made 20 updates"),
         ("gradient_accumulation_steps", 0, "gradient_accumulation_steps is 0, where at least 1 is needed"),
         ("gradient_accumulation_steps", -2, "gradient_accumulation_steps is -2, which is negative"),
-        ("num_epochs", math.nan, "num_epochs is nan, which no plan can be"),
+        ("num_epochs", math.nan, "num_epochs is nan, which is no plan: a positive number is expected, or -1 for no limit"),
     ],
 )  # fmt: skip
 def test_each_impossible_counter(key, value, message, make_checkpoint, run_rule):
