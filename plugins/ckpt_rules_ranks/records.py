@@ -79,7 +79,7 @@ class MixedSteps(Rule):
     without a word.
 
     ## How to repair
-    Resume from an earlier save of which all files are of one moment.
+    Resume from an earlier save whose files all record the same step.
     """
 
     id = "ranks/mixed-steps"

@@ -61,7 +61,7 @@ class TestMetadataOnTheDiskOfRank0:
         report = verify(node("states", 0, 1), ruleset=ruleset, strict=True)
         assert (report.verdict.value, report.findings) == ("unknown", []), said(report)
         (outcome,) = [o for o in report.outcomes if o.rule == "ranks/chunk-coverage"]
-        assert "names files of ranks 2 and 3, none of which is here" in outcome.reason
+        assert "all files of ranks 2 and 3 are missing, and those of" in outcome.reason
 
     def test_another_node_to_which_it_was_copied(self, node, made):
         checkpoint = node("states", 2, 3)
@@ -161,7 +161,7 @@ class TestMetadataOfEachRank:
     def test_a_node_with_its_own_yields_nothing_and_is_not_vouched_for(self, node, ranks):
         report = verify(node("alone", *ranks), strict=True)
         assert (report.verdict.value, report.findings) == ("unknown", []), said(report)
-        assert "other ranks wrote the rest, onto the disks of their nodes" in report.reason
+        assert "set `separate_disks: true` if they stay on their nodes" in report.reason
 
     def test_a_team_with_such_disks_says_so(self, node, tmp_path):
         (tmp_path / "ours.yaml").write_text(

@@ -49,7 +49,7 @@ class TestMissingCheckpoint:
         (tmp_path / "run" / "log.jsonl").write_text("{}")
         (tmp_path / "run" / "config.json").write_text("{}")
         found = run_rule(MissingCheckpoint(), tmp_path / "run").assert_one(
-            message="holds 3 checkpoints and is none itself"
+            message="contains 3 checkpoints but is not a checkpoint"
         )
         assert found.help.startswith(f"verify one of them, such as '{tmp_path}/run/checkpoint-1000'")
 
