@@ -58,8 +58,9 @@ class ChunkCoverage(Rule):
             absent = {} if is_of_a_rank(metadata.path) else absent_ranks(checkpoint, metadata)
             passed_over = {p for paths in absent.values() for p in paths} if is_a_node(metadata, absent) else set()
             yield from wrong_files(checkpoint, metadata, passed_over)
-            yield from unfilled_tensors(metadata)
-            yield from unplaced_objects(metadata)
+            placed = metadata.items.counts()
+            yield from unfilled_tensors(metadata, placed)
+            yield from unplaced_objects(metadata, placed)
             yield from wrong_entries(checkpoint, metadata)
             yield from unreadable_objects(checkpoint, metadata)
             if passed_over:

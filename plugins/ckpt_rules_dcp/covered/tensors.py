@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from ckpt_rules import DistributedMetadata, Problem, StoredTensor
@@ -10,9 +11,8 @@ from ckpt_rules_dcp.covered.problems import SHOWN, bounded, of_tensor, problem
 from ckpt_rules_dcp.tiling import fault_in
 
 
-def unfilled_tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
-    """Tensors whose chunks have no place, or do not fill them."""
-    placed = metadata.items.counts()
+def unfilled_tensors(metadata: DistributedMetadata, placed: Counter[str]) -> Iterator[Problem]:
+    """Tensors whose chunks have no place, or do not fill them; `placed` counts the places of each name."""
     in_pieces = is_of_a_rank(metadata.path)
     faults = (
         (name, tensor, fault)
@@ -23,9 +23,8 @@ def unfilled_tensors(metadata: DistributedMetadata) -> Iterator[Problem]:
         yield of_tensor(metadata.path, name, tensor, f"{fault}{more}")
 
 
-def unplaced_objects(metadata: DistributedMetadata) -> Iterator[Problem]:
+def unplaced_objects(metadata: DistributedMetadata, placed: Counter[str]) -> Iterator[Problem]:
     """At most one problem: objects that have no place in any file."""
-    placed = metadata.items.counts()
     absent = sorted(n for n in metadata.objects if not placed[n])
     if absent:
         have = "object has" if len(absent) == 1 else "objects have"

@@ -73,7 +73,7 @@ class TestMetadataOnTheDiskOfRank0:
         checkpoint = node("threads", 0, 1)
         (checkpoint / "__1_1.distcp").unlink()
         found = [f for f in run_rule(ChunkCoverage(), checkpoint).outcome.findings if f.place.path == "__1_1.distcp"]
-        assert [f.message.split(",")[0] for f in found] == ["__1_1.distcp is not there"]
+        assert [f.message.split(";")[0] for f in found] == ["__1_1.distcp is missing"]
 
     @pytest.mark.parametrize(
         ("ranks", "lost"), [((0, 1, 2), [3]), ((0, 1, 3), [2]), ((0, 2), [1, 3]), ((1, 2), [0, 3])]
