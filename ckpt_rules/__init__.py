@@ -68,7 +68,7 @@ _HOMES = {
     "ckpt_rules.neighbours": ("Siblings", "names_beside", "sibling", "siblings", "written_at"),
     "ckpt_rules.signature": ("Match", "Sign", "Signature", "Tells", "own_name"),
     "ckpt_rules.tensor_stats": ("CheckpointStats", "TensorStats"),
-    "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
+    "ckpt_rules.weights": ("find_weights", "flatten", "torch_weights", "weights_in", "weights_of_components"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -178,7 +178,7 @@ if TYPE_CHECKING:
     from ckpt_rules.rule import Reads, Rule
     from ckpt_rules.signature import Match, Sign, Signature, Tells, own_name
     from ckpt_rules.tensor_stats import CheckpointStats, TensorStats
-    from ckpt_rules.weights import find_weights, flatten, weights_in, weights_of_components
+    from ckpt_rules.weights import find_weights, flatten, torch_weights, weights_in, weights_of_components
 
 __all__ = [
     "BOOKKEEPING",
@@ -319,6 +319,7 @@ __all__ = [
     "sound_counts",
     "state_dicts",
     "stats",
+    "torch_weights",
     "updates_of",
     "verify",
     "weights_in",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import TO_RESUME_OR_LOAD, Checkpoint, Requirement
-from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
+from ckpt_rules import Checkpoint, Requirement
+from ckpt_rules_dcp.fsdp import Parts, find_parts, first_paths, missing_parts, purposes_of, uncommitted
 from ckpt_rules_dcp.nodes import why_elsewhere
 from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
 from ckpt_rules_deepspeed.requirements import requirements_of
@@ -49,8 +49,3 @@ def _of_fsdp(checkpoint: Checkpoint, parts: Parts, model_elsewhere: bool) -> Ite
     for kind, path in uncommitted(checkpoint, parts):
         why, elsewhere = _UNFINISHED.format(kind), why_elsewhere(checkpoint, path)
         yield Requirement((path,), why, purposes=purposes_of(kind), elsewhere=elsewhere)
-
-
-def purposes_of(kind: str) -> frozenset[str]:
-    """What a model, or an optimizer, is needed for."""
-    return TO_RESUME_OR_LOAD if kind == "model" else frozenset({"resume"})

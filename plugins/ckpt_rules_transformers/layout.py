@@ -36,8 +36,8 @@ from ckpt_rules import (
     own_name,
     state_dicts,
 )
-from ckpt_rules_accelerate.fsdp import Fsdp
-from ckpt_rules_accelerate.zero import Zero
+from ckpt_rules_dcp.fsdp import Fsdp
+from ckpt_rules_deepspeed.backend import Zero
 from ckpt_rules_deepspeed.pointers import pointers_of
 from ckpt_rules_peft.encoders import behind
 from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, inside
@@ -98,10 +98,7 @@ class TransformersTrainer(Layout):
         Signature(must=(Sign.file(STATE),), may=_PARTS, never=(_RUN,), least=2),
         Signature(may=(*_PARTS, Sign.named(_NAME, "the name checkpoint-N")), never=(_RUN,), least=2),
     )
-    own_loader: ClassVar[tuple[str, ...]] = (
-        "rng_state*.pth", "*.distcp", ".metadata", "*/*model_states.pt", "*/*optim_states.pt",
-        "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
-    )  # fmt: skip
+    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", *Fsdp.own_loader, *Zero.own_loader)
     unread: ClassVar[tuple[str, ...]] = (ARGUMENTS, "generation_config.json")
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from ckpt_rules import Backend, Checkpoint, Contradiction, FactUnavailable, Requirement, is_count, saves_among
-from ckpt_rules_accelerate.fsdp import Fsdp, Parts, find_parts, first_paths, missing_parts, uncommitted
-from ckpt_rules_accelerate.needs import purposes_of
-from ckpt_rules_accelerate.zero import Zero
+from ckpt_rules_dcp.fsdp import Fsdp, Parts, find_parts, first_paths, missing_parts, purposes_of, uncommitted
 from ckpt_rules_dcp.nodes import why_elsewhere
+from ckpt_rules_deepspeed.backend import Zero
 from ckpt_rules_deepspeed.files import Saved, saved_in, saves_inside
 from ckpt_rules_deepspeed.requirements import requirements_of
 from ckpt_rules_transformers.arguments import arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ckpt_rules import (
     Backend,
@@ -32,6 +33,8 @@ from ckpt_rules_deepspeed.weights import weights_of
 @dataclass(frozen=True, slots=True)
 class Zero(Backend):
     """DeepSpeed's saves, one for each model; none where it took no part."""
+
+    own_loader: ClassVar[tuple[str, ...]] = ("*/*model_states.pt", "*/*optim_states.pt")
 
     saves: tuple[Saved, ...]
 
