@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+import sys
 import time
 from dataclasses import replace
 from itertools import islice
@@ -195,7 +196,8 @@ class LocalStorage:
     def _siblings(self) -> tuple[str, ...]:
         here = self.path.resolve()
         try:
-            return tuple(sorted(n for n in os.listdir(here.parent) if n != here.name))
+            # Every save of a run lists all others: interned, the names are there once.
+            return tuple(sorted(sys.intern(n) for n in os.listdir(here.parent) if n != here.name))
         except OSError:
             return ()
 

@@ -117,7 +117,7 @@ class Distributed(Layout):
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """Put together from its entries."""
         small = _small(checkpoint)
-        state = saved.scheduler_state(small)
+        state = saved.scheduler_state(checkpoint, small)
         if state is None and (name := saved.scheduler_lost(small)):
             said = f"'{name}' is None, although the optimizer had a scheduler (initial_lr)"
             raise FactUnavailable(said, path=_path(checkpoint), blocked=True)

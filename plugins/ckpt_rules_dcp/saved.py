@@ -281,11 +281,10 @@ def _values(checkpoint: Checkpoint, small: Small, path: str, named: re.Pattern[s
     return {**tensors, **{n: v for n, v in small.values.items() if named.fullmatch(small.bare(n))}}
 
 
-def scheduler_state(small: Small) -> Mapping[object, object] | None:
+def scheduler_state(checkpoint: Checkpoint, small: Small) -> Mapping[object, object] | None:
     """The scheduler's `state_dict`, in one object or put together again; None where there is none."""
-    found: dict[object, object] = {
-        m[1]: v for n, v in small.values.items() if (m := SCHEDULER.fullmatch(small.bare(n)))
-    }
+    values = _values(checkpoint, small, METADATA, SCHEDULER)
+    found: dict[object, object] = {m[1]: v for n, v in values.items() if (m := SCHEDULER.fullmatch(small.bare(n)))}
     if not found:
         _refuse_other(small, _WHOLE_SCHEDULER, "a scheduler", METADATA)
     return found or _whole(small, _WHOLE_SCHEDULER)

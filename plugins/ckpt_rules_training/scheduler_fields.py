@@ -168,6 +168,8 @@ def _numbers(scheduler: SchedulerState) -> Iterator[Problem]:
         if name not in scheduler.values:
             continue  # a load leaves it as the new scheduler has it
         value = scheduler.values[name]
+        if isinstance(value, TensorInfo) and name in _PLAIN:
+            continue  # `_tensors` tells of it
         if fault := _fault(value, divides=divides):
             yield _bad(scheduler, name, value, fault)
         elif said := _doubtful(scheduler, name, plain(value)):

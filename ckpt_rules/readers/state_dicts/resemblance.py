@@ -24,7 +24,7 @@ def resemblance(value: object) -> str | None:
     """One of the constants above; None for what resembles none of them, and for an empty dictionary."""
     if not isinstance(value, Mapping) or not value:
         return None
-    if "param_groups" in value and "state" in value:
+    if ("param_groups" in value and "state" in value) or _is_flattened_optimizer(value):
         return OPTIMIZER
     inner = value.get("optimizer_state_dict")
     if any(_PARTITIONED & v.keys() for v in (value, inner) if isinstance(v, Mapping)):
@@ -43,6 +43,11 @@ def resemblance(value: object) -> str | None:
     if any(t.dtype == "uint8" and len(t.shape) == 1 and t.shape[0] in TORCH_STATE_BYTES for t in tensors):
         return RANDOM
     return WEIGHTS if any(t.shape and "float" in t.dtype for t in tensors) else None
+
+
+def _is_flattened_optimizer(value: Mapping[object, object]) -> bool:
+    """Whether its keys are those of a distributed save, `param_groups.layer.weight.lr`."""
+    return any(isinstance(key, str) and key.startswith("param_groups.") for key in value)
 
 
 def _is_tracker(value: Mapping[object, object]) -> bool:

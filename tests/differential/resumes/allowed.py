@@ -236,8 +236,9 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed(
         "trainer",
         _SILENT,
-        r"optimizer\.pt \| (state/0 \| |state \| half$)",
-        "the embedding alone has no state, or as much of two layers as parts that were frozen or unused: shapes can't tell more",
+        r"optimizer\.pt \| (state/(0|1[6-9]) \| |state \| half$)",
+        "the embedding or one norm alone has no state, or as much of two layers as parts that were frozen or unused: by "
+        "their shapes they may be modules outside of the layers, which no batch need have used",
     ),
     Allowed(
         "lightning",
@@ -282,5 +283,11 @@ ALLOWED: tuple[Allowed, ...] = (
         r"trainer_state\.json \| stateful_callbacks",
         "the run stops at its next save, before which the comparison ends",
         said=r"^state/refused-field",
+    ),
+    Allowed(
+        _DCP,
+        _RAISES,
+        r"^__\d+_\d+\.distcp \|  \| one byte other$",
+        "the byte lies in a chunk, of which the default ruleset reads none; deep compares its checksum",
     ),
 )

@@ -34,7 +34,7 @@ def mutate(trainer: str, save: str, target: str, seed: int, number: int) -> Muta
             if rng.random() < _OF_FILES:
                 return _of_file(rng, save, target)
             return _of_entries(rng, save, target) if trainer.startswith("dcp") else _of_field(rng, save, target)
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, OverflowError):
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, OverflowError):
             continue  # a format that can't hold what was made: another one, which follows from the number too
     raise AssertionError(f"no mutant {number} of {save}")
 

@@ -217,13 +217,26 @@ def test_a_dictionary_in_the_place_of_a_schedulers_field(field, changed):
 
 
 @pytest.mark.parametrize("field", ["T_max", "_step_count", "last_epoch", "_is_initial"])
-def test_a_tensor_in_the_place_of_a_schedulers_field(field, changed):
-    trainer, path, found = changed("dcp-flat", put("lr_scheduler", field, value=torch.ones(())))
+@pytest.mark.parametrize("shape", [(), (8,)])
+def test_a_tensor_in_the_place_of_a_schedulers_field(field, shape, changed):
+    trainer, path, found = changed("dcp-flat", put("lr_scheduler", field, value=torch.ones(shape)))
     errors = [f for f in found if f[:3] == ("error", "scheduler/bad-field", f"lr_scheduler.{field}")]
     assert len(errors) == 1, found
     assert f"{field} of the scheduler" in errors[0][3]
     assert "is a tensor, where" in errors[0][3]
     with pytest.raises(BaseException, match="expected BytesStorageMetadata"):
+        trainer.resume(path)
+
+
+def test_the_optimizer_in_the_place_of_the_scheduler(changed):
+    def change(state):
+        state["lr_scheduler"] = state["optimizer"]
+
+    trainer, path, found = changed("dcp-flat", change)
+    (one,) = [f for f in found if f[0] == "error"]
+    assert one[1] == "scheduler/missing"
+    assert "looks like the state_dict of an optimizer" in one[3]
+    with pytest.raises(BaseException, match="Missing key"):
         trainer.resume(path)
 
 
