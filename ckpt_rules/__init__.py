@@ -74,7 +74,7 @@ _HOMES = {
     "ckpt_rules.tensor_stats.model": ("CheckpointStats", "TensorStats"),
     "ckpt_rules.version": ("__version__",),
     "ckpt_rules.signature": ("Sign", "Signature", "Tells", "own_name"),
-    "ckpt_rules.weights": ("find_weights", "flatten", "weights_in", "weights_of_components"),
+    "ckpt_rules.weights": ("find_weights", "flatten", "torch_weights", "weights_in", "weights_of_components"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = {"conventions": "ckpt_rules.conventions", "state_dicts": "ckpt_rules.readers.state_dicts"}

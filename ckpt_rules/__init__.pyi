@@ -173,5 +173,6 @@ from ckpt_rules.traits import Requirement as Requirement
 from ckpt_rules.version import __version__ as __version__
 from ckpt_rules.weights import find_weights as find_weights
 from ckpt_rules.weights import flatten as flatten
+from ckpt_rules.weights import torch_weights as torch_weights
 from ckpt_rules.weights import weights_in as weights_in
 from ckpt_rules.weights import weights_of_components as weights_of_components

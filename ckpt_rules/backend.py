@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ckpt_rules.facts.ranks import RankFiles, Ranks
 
@@ -18,6 +18,9 @@ class Backend:
 
     This one keeps nothing. A method of another raises FactUnavailable for what ought to be there and can't be had.
     """
+
+    own_loader: ClassVar[tuple[str, ...]] = ()
+    """As `Layout.own_loader`, of the files that it writes."""
 
     def __bool__(self) -> bool:
         """Whether it keeps anything."""

@@ -110,6 +110,12 @@ def weights_in(checkpoint: Checkpoint, path: str, keys: tuple[str, ...]) -> Weig
     raise FactUnavailable(f"{path} holds no model weights")
 
 
+def torch_weights(checkpoint: Checkpoint, path: str) -> WeightFile:
+    """The tensors of a torch file that holds nothing else; what is wrong with it is among its problems."""
+    file = checkpoint.files.torch_file(path)
+    return WeightFile(path, "torch", flatten(file.value), problems=file.problems)
+
+
 def flatten(value: object) -> dict[str, TensorInfo]:
     """The tensors of a state dictionary by name; dictionaries inside it add their key and a dot, as a list adds numbers."""
     found: dict[str, TensorInfo] = {}

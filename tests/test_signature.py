@@ -7,8 +7,9 @@ import re
 import pytest
 
 from ckpt_rules import Match, Sign, Signature, Tells
-from ckpt_rules.opening import checkpoint_at
+from ckpt_rules.opening import checkpoint_at, open_checkpoint
 from ckpt_rules.plugins import installed_plugins
+from ckpt_rules.storage import LocalStorage
 from ckpt_rules.testing import CheckpointDir
 
 STATE, PART, WEIGHTS = (
@@ -82,3 +83,15 @@ def test_signs_of_a_kind_never_add_up_to_the_next():
 def test_every_layout_has_a_table(layout):
     assert layout.signatures or layout.keys
     assert 0 < layout.ceiling <= 100
+
+
+def test_a_layout_that_can_not_win_opens_no_file(tmp_path, monkeypatch):
+    directory = CheckpointDir(tmp_path / "checkpoint-7").write_json(
+        "trainer_state.json", {"global_step": 7, "max_steps": 9}
+    )
+    opened: list[str] = []
+    monkeypatch.setattr("ckpt_rules_torch.layout.find_state_file", lambda checkpoint: opened.append(checkpoint.path))
+    checkpoint, notices = open_checkpoint(LocalStorage(directory), installed_plugins())
+    assert (checkpoint.layout.name, notices, opened) == ("transformers-trainer", [], [])
+    open_checkpoint(LocalStorage(directory), installed_plugins(), layout="plain-torch")
+    assert opened

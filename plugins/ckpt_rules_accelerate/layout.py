@@ -39,18 +39,17 @@ from ckpt_rules import (
     Weights,
     dictionary,
     find_weights,
-    flatten,
     is_count,
     plain,
     state_dicts,
+    torch_weights,
 )
-from ckpt_rules_accelerate.fsdp import Fsdp, find_parts
 from ckpt_rules_accelerate.names import NUMBERED, RANDOM, first_of_node, numbered, numbers_of, only, random_states
 from ckpt_rules_accelerate.needs import sharded_requirements, zero_saves
 from ckpt_rules_accelerate.registered import counts_in, no_counts_in, scheduler_in
 from ckpt_rules_accelerate.simpletuner import data_positions
-from ckpt_rules_accelerate.zero import Zero
-from ckpt_rules_deepspeed.public import DeepSpeed
+from ckpt_rules_dcp.public import Fsdp, find_parts
+from ckpt_rules_deepspeed.public import DeepSpeed, Zero
 
 _FULL_SHARDED = re.compile(r"pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?(?:\.bin)?")
 _OWN_NAMES = frozenset({"optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "dl_state_dict.bin"})
@@ -89,9 +88,12 @@ class Accelerate(Layout):
     )
     numbered_by_save: ClassVar[bool] = True
     own_loader: ClassVar[tuple[str, ...]] = (
-        "random_states_*.pkl", "custom_checkpoint_*.pkl", "sampler*.bin", "*.distcp", ".metadata", "*/*model_states.pt",
-        "*/*optim_states.pt", "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
-    )  # fmt: skip
+        "random_states_*.pkl",
+        "custom_checkpoint_*.pkl",
+        "sampler*.bin",
+        *Fsdp.own_loader,
+        *Zero.own_loader,
+    )
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """Model and optimizer always; a scheduler where the optimizer shows that it had one; no holes in numbered files."""
@@ -364,5 +366,4 @@ def _weights(checkpoint: Checkpoint, path: str) -> WeightFile:
     if path.endswith(".safetensors"):
         header = checkpoint.files.safetensors(path)
         return WeightFile(path, "safetensors", header.tensors, metadata=header.metadata, problems=header.problems)
-    file = checkpoint.files.torch_file(path)
-    return WeightFile(path, "torch", flatten(file.value), problems=file.problems)
+    return torch_weights(checkpoint, path)

@@ -5,16 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ckpt_rules import TO_RESUME_OR_LOAD, Checkpoint, Requirement, conventions
-from ckpt_rules_accelerate.fsdp import Parts, find_parts, first_paths, missing_parts, uncommitted
-from ckpt_rules_dcp.public import why_elsewhere
+from ckpt_rules import Checkpoint, Requirement
+from ckpt_rules_dcp.public import Parts, find_parts, first_paths, missing_parts, purposes_of, uncommitted, why_elsewhere
 from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_inside
-
-SHARDED = (
-    "*.distcp", conventions.distributed.METADATA, "*/*model_states.pt", "*/*optim_states.pt", "pytorch_model_fsdp_[0-9]*_rank*.bin",
-    "optimizer_[0-9]*_rank*.bin",
-)  # fmt: skip
-"""Globs of files that FSDP and DeepSpeed load with `weights_only=False`."""
 
 _TAG = re.compile(r"pytorch_model(?:_(\d{1,3}))?")
 _ABSENT = "without it load_state can't load the {} of FSDP, and stops"
@@ -54,8 +47,3 @@ def _of_fsdp(checkpoint: Checkpoint, parts: Parts, model_elsewhere: bool) -> Ite
     for kind, path in uncommitted(checkpoint, parts):
         why, elsewhere = _UNFINISHED.format(kind), why_elsewhere(checkpoint, path)
         yield Requirement((path,), why, purposes=purposes_of(kind), elsewhere=elsewhere)
-
-
-def purposes_of(kind: str) -> frozenset[str]:
-    """What a model, or an optimizer, is needed for."""
-    return TO_RESUME_OR_LOAD if kind == "model" else frozenset({"resume"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 
-from ckpt_rules import Checkpoint, DistributedMetadata, rank_of_shard
+from ckpt_rules import Checkpoint, DistributedMetadata, FactUnavailable, rank_of_shard
 
 
 def ranks_of(paths: Collection[str]) -> dict[int, list[str]]:
@@ -61,3 +61,13 @@ def is_a_node(metadata: DistributedMetadata, absent: Collection[int]) -> bool:
         return False
     in_a_row = here[-1] - here[0] == len(here) - 1
     return in_a_row and here[0] % len(here) == 0 and (max(known) + 1) % len(here) == 0
+
+
+def whole_metadata(checkpoint: Checkpoint, path: str) -> DistributedMetadata:
+    """A `.metadata`; FactUnavailable, blocked, where it is not there or makes no sense."""
+    if checkpoint.listing.get(path) is None:
+        raise FactUnavailable(why_elsewhere(checkpoint, path) or f"there is no {path}", path=path, blocked=True)
+    metadata = checkpoint.files.distributed(path)
+    if metadata.problem is not None:
+        raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
+    return metadata

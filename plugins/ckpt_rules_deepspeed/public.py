@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ckpt_rules_deepspeed.backend import Zero
 from ckpt_rules_deepspeed.files import LIGHTNING_TAG, Saved, find_saved, saved_in, saves_inside
 from ckpt_rules_deepspeed.layout import DeepSpeed
 from ckpt_rules_deepspeed.masters import masters_of
@@ -24,6 +25,7 @@ __all__ = [
     "LIGHTNING_TAG",
     "DeepSpeed",
     "Saved",
+    "Zero",
     "contradictions_in",
     "counted",
     "find_saved",

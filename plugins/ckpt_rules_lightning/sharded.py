@@ -23,7 +23,7 @@ from ckpt_rules import (
     conventions,
     state_dicts,
 )
-from ckpt_rules_dcp.public import METADATA, Distributed, Small, saved, why_elsewhere
+from ckpt_rules_dcp.public import METADATA, Distributed, Small, saved, whole_metadata, why_elsewhere
 from ckpt_rules_lightning.common import NAME, LightningState, keys_in, read_state
 from ckpt_rules_lightning.layout import Lightning
 from ckpt_rules_lightning.loops import read_loops
@@ -73,7 +73,7 @@ class LightningSharded(LightningState):
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model's tensors at their full shapes."""
-        _metadata(checkpoint)
+        whole_metadata(checkpoint, METADATA)
         tensors = checkpoint.fact(saved.model_tensors)
         if not tensors:
             raise FactUnavailable(f"{METADATA} names no model weights", path=METADATA)
@@ -154,21 +154,11 @@ def _pattern(number: int) -> re.Pattern[str]:
 
 def _numbers(checkpoint: Checkpoint) -> tuple[int, ...]:
     """The numbers of the optimizers that `.metadata` names."""
-    _metadata(checkpoint)
-    metadata = checkpoint.files.distributed()
+    metadata = whole_metadata(checkpoint, METADATA)
     names = (*metadata.tensors, *metadata.objects)
     return tuple(sorted({int(match[1]) for name in names if (match := _ENTRY.fullmatch(name))}))
 
 
 def _small(checkpoint: Checkpoint) -> Small:
-    _metadata(checkpoint)
+    whole_metadata(checkpoint, METADATA)
     return saved.all_small_values(checkpoint)
-
-
-def _metadata(checkpoint: Checkpoint) -> None:
-    if checkpoint.listing.get(METADATA) is None:
-        raise FactUnavailable(
-            why_elsewhere(checkpoint, METADATA) or f"there is no {METADATA}", path=METADATA, blocked=True
-        )
-    if checkpoint.files.distributed().problem is not None:
-        raise FactUnavailable(f"{METADATA} can't be made sense of", path=METADATA, blocked=True)

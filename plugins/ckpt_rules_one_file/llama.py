@@ -17,9 +17,8 @@ from ckpt_rules import (
     Sign,
     Signature,
     Tells,
-    WeightFile,
     Weights,
-    flatten,
+    torch_weights,
 )
 
 _FILE = re.compile(r"consolidated\.(\d{2})\.pth")
@@ -54,8 +53,7 @@ class LlamaOriginal(Layout):
         if not files:
             raise FactUnavailable("there is no consolidated.00.pth")
         path = files[min(files)]
-        file = checkpoint.files.torch_file(path)
-        return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
+        return Weights((torch_weights(checkpoint, path),))
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """params.json says the sizes of the whole model, and a file holds a rank's share."""

@@ -15,10 +15,9 @@ from ckpt_rules import (
     ResumePlan,
     Sign,
     Signature,
-    WeightFile,
     Weights,
-    flatten,
     state_dicts,
+    torch_weights,
 )
 
 _FILE = re.compile(r"(?P<part>model|opt|ema_[\d.]+_)(?P<step>\d{6,})\.pt")
@@ -53,8 +52,7 @@ class OpenAIDiffusion(Layout):
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """The model of the newest step."""
         path = _newest(checkpoint, "model")
-        file = checkpoint.files.torch_file(path)
-        return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
+        return Weights((torch_weights(checkpoint, path),))
 
     def optimizer(self, checkpoint: Checkpoint) -> OptimizerState:
         """That of the newest step."""

@@ -20,11 +20,10 @@ from ckpt_rules import (
     Sign,
     Signature,
     TrainingState,
-    WeightFile,
     Weights,
     find_weights,
-    flatten,
     state_dicts,
+    torch_weights,
 )
 from ckpt_rules_torchtune import epochs
 from ckpt_rules_torchtune.epochs import ADAPTER, SETTINGS, STATE
@@ -88,7 +87,7 @@ class Torchtune(DictCheckpoint):
         file = checkpoint.files.torch_file(path)
         if not file.readable:
             raise FactUnavailable(f"{path} is damaged", path=path, blocked=True)
-        return Weights((WeightFile(path, "torch", flatten(file.value), problems=file.problems),))
+        return Weights((torch_weights(checkpoint, path),))
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """That of the newest epoch."""

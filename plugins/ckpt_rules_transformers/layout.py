@@ -38,8 +38,8 @@ from ckpt_rules import (
     own_name,
     state_dicts,
 )
-from ckpt_rules_accelerate.public import SHARDED, Fsdp, Zero
-from ckpt_rules_deepspeed.public import pointers_of
+from ckpt_rules_dcp.public import Fsdp
+from ckpt_rules_deepspeed.public import Zero, pointers_of
 from ckpt_rules_peft.public import CONFIG, WEIGHTS, adapters, behind, configuration, inside
 from ckpt_rules_transformers import progress
 from ckpt_rules_transformers.arguments import FILE as ARGUMENTS
@@ -104,7 +104,7 @@ class TransformersTrainer(Layout):
         Signature(must=(Sign.file(STATE),), may=_PARTS, never=(_RUN,), least=2),
         Signature(may=(*_PARTS, Sign.named(_NAME, "the name checkpoint-N")), never=(_RUN,), least=2),
     )
-    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", *SHARDED)
+    own_loader: ClassVar[tuple[str, ...]] = ("rng_state*.pth", *Fsdp.own_loader, *Zero.own_loader)
     unread: ClassVar[tuple[str, ...]] = (ARGUMENTS, "generation_config.json")
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:

@@ -16,18 +16,17 @@ from ckpt_rules import (
     is_count,
     saves_among,
 )
-from ckpt_rules_accelerate.public import (
+from ckpt_rules_dcp.public import (
     Fsdp,
     Parts,
-    Zero,
     find_parts,
     first_paths,
     missing_parts,
     purposes_of,
     uncommitted,
+    why_elsewhere,
 )
-from ckpt_rules_dcp.public import why_elsewhere
-from ckpt_rules_deepspeed.public import Saved, requirements_of, saved_in, saves_inside
+from ckpt_rules_deepspeed.public import Saved, Zero, requirements_of, saved_in, saves_inside
 from ckpt_rules_transformers.arguments import arguments
 
 STATE = conventions.state_files.TRAINER_STATE

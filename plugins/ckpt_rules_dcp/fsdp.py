@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from ckpt_rules import (
     DTYPE_BITS,
+    TO_RESUME_OR_LOAD,
     Backend,
     Checkpoint,
     EntryKind,
@@ -24,7 +26,9 @@ from ckpt_rules import (
     rank_of_shard,
     state_dicts,
 )
-from ckpt_rules_dcp.public import METADATA, saved, why_elsewhere
+from ckpt_rules_dcp import saved
+from ckpt_rules_dcp.nodes import whole_metadata
+from ckpt_rules_dcp.saved import METADATA
 
 _MODEL = re.compile(r"pytorch_model_fsdp(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
 _OPTIMIZER = re.compile(r"optimizer(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{1,6}))?(?P<file>\.bin)?")
@@ -130,6 +134,10 @@ def uncommitted(checkpoint: Checkpoint, parts: Parts) -> list[tuple[str, str]]:
 class Fsdp(Backend):
     """Models and optimizers that FSDP saved; nothing where it took no part."""
 
+    own_loader: ClassVar[tuple[str, ...]] = (
+        "*.distcp", METADATA, "pytorch_model_fsdp_[0-9]*_rank*.bin", "optimizer_[0-9]*_rank*.bin",
+    )  # fmt: skip
+
     parts: Parts
 
     def __bool__(self) -> bool:
@@ -168,7 +176,7 @@ class Fsdp(Backend):
 def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
     path = part.paths[0]
     if part.folder:
-        _committed(checkpoint, path)
+        whole_metadata(checkpoint, path)
         return WeightFile(path, "dcp", saved.model_tensors(checkpoint, path))
     file = checkpoint.files.torch_file(path)
     tensors = flatten(_whole(file.value))
@@ -176,13 +184,6 @@ def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
         message = "each rank kept its piece of the flattened model, and which weights it is made of is not written down"
         raise FactUnavailable(message, path=path)
     return WeightFile(path, "torch", tensors, problems=file.problems)
-
-
-def _committed(checkpoint: Checkpoint, path: str) -> None:
-    if checkpoint.listing.get(path) is None:
-        raise FactUnavailable(why_elsewhere(checkpoint, path) or f"there is no {path}", path=path, blocked=True)
-    if checkpoint.files.distributed(path).problem is not None:
-        raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
 
 
 def _whole(value: object) -> object:
@@ -199,7 +200,7 @@ def _whole(value: object) -> object:
 
 def _optimizer(checkpoint: Checkpoint, path: str) -> OptimizerState:
     if path.endswith(METADATA):
-        _committed(checkpoint, path)
+        whole_metadata(checkpoint, path)
         small = saved.all_small_values(checkpoint, path)
         return state_dicts.optimizer(saved.optimizer_state(checkpoint, small, path), path, "optimizer")
     return state_dicts.optimizer(_whole(checkpoint.files.contents(path)), path, "")
@@ -217,7 +218,7 @@ def _steps(checkpoint: Checkpoint, part: Part) -> Iterator[Recorded]:
         states = (_optimizer(checkpoint, path) for path in part.ranks.values())
         yield from (Recorded("step", s.updates, s.path, "state") for s in states if s.updates is not None)
         return
-    _committed(checkpoint, part.paths[0])
+    whole_metadata(checkpoint, part.paths[0])
     small = saved.all_small_values(checkpoint, part.paths[0])
     most: dict[str, tuple[int, str]] = {}
     for name, step in saved.update_counters(small).items():
@@ -247,3 +248,8 @@ def _all_steps(checkpoint: Checkpoint, parts: Parts) -> Iterator[Recorded]:
             yield from _steps(checkpoint, part)
         except FactUnavailable:
             continue  # rules about damaged files report it
+
+
+def purposes_of(kind: str) -> frozenset[str]:
+    """What a model, or an optimizer, is needed for."""
+    return TO_RESUME_OR_LOAD if kind == "model" else frozenset({"resume"})

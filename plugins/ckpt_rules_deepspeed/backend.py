@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ckpt_rules import (
     Backend,
@@ -21,23 +22,19 @@ from ckpt_rules import (
     Weights,
     state_dicts,
 )
-from ckpt_rules_deepspeed.public import (
-    Saved,
-    contradictions_in,
-    counted,
-    loss_scaler,
-    masters_of,
-    model_state,
-    optimizers,
-    ranks_of,
-    readable,
-    weights_of,
-)
+from ckpt_rules_deepspeed.files import Saved
+from ckpt_rules_deepspeed.masters import masters_of
+from ckpt_rules_deepspeed.progress import contradictions_in
+from ckpt_rules_deepspeed.ranks import ranks_of
+from ckpt_rules_deepspeed.states import counted, loss_scaler, model_state, optimizers, readable
+from ckpt_rules_deepspeed.weights import weights_of
 
 
 @dataclass(frozen=True, slots=True)
 class Zero(Backend):
     """DeepSpeed's saves, one for each model; none where it took no part."""
+
+    own_loader: ClassVar[tuple[str, ...]] = ("*/*model_states.pt", "*/*optim_states.pt")
 
     saves: tuple[Saved, ...]
 
