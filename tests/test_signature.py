@@ -90,7 +90,11 @@ def test_a_layout_that_can_not_win_opens_no_file(tmp_path, monkeypatch):
         "trainer_state.json", {"global_step": 7, "max_steps": 9}
     )
     opened: list[str] = []
-    monkeypatch.setattr("ckpt_rules_torch.layout.find_state_file", lambda checkpoint: opened.append(checkpoint.path))
+
+    def find_state_file(checkpoint):
+        opened.append(checkpoint.path)
+
+    monkeypatch.setattr("ckpt_rules_torch.layout.find_state_file", find_state_file)
     checkpoint, notices = open_checkpoint(LocalStorage(directory), installed_plugins())
     assert (checkpoint.layout.name, notices, opened) == ("transformers-trainer", [], [])
     open_checkpoint(LocalStorage(directory), installed_plugins(), layout="plain-torch")
