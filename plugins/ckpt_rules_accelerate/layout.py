@@ -198,10 +198,10 @@ class Accelerate(Layout):
         counted = [o.updates for o in checkpoint.optimizers if o.updates is not None]
         updates = max(counted, default=None)
         done = "an unknown number of updates" if updates is None else f"{updates:,} update{'' if updates == 1 else 's'}"
-        data = "it skips no data, and starts no epoch: the script must, with skip_first_batches"
+        data = "The script has to set the epoch and skip batches itself (skip_first_batches)"
         if numbered(checkpoint, "dl_state_dict"):
-            data = f"{_position(checkpoint)}; it starts no epoch: the script must"
-        plan = ResumePlan(f"load_state restores what {done} made; {data}", from_update=updates)
+            data = f"{_position(checkpoint)}. The script has to set the epoch itself"
+        plan = ResumePlan(f"load_state restores the state after {done}. {data}", from_update=updates)
         known = Progress(notes=tuple(counts_in(checkpoint, numbered(checkpoint, "custom_checkpoint"))), plan=plan)
         if steps := checkpoint.fact(backend).counted(checkpoint):
             return replace(known, global_step=steps[1], expected_updates=steps[1] - steps[2], exact=True)
@@ -248,7 +248,7 @@ class Accelerate(Layout):
             "the random-number state",
             "random_states_{}.pkl",
             found,
-            "that rank goes on with other random numbers, which load_state only logs",
+            "that rank's random number stream will differ from an uninterrupted run, and load_state only logs it",
             Severity.WARNING,
             expected=count,
             first=first_of_node(found),

@@ -75,7 +75,7 @@ def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) ->
     of = "" if total is None else f" of {total:,}"
     if loops.loaders:
         return ResumePlan(
-            f"epoch {epoch:,} goes on after batch {step:,}{of}, where the data loader left off",
+            f"epoch {epoch:,} continues after batch {step:,}{of}, where the dataloader left off",
             epoch,
             step,
             left,
@@ -84,11 +84,11 @@ def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) ->
     again = (
         ""
         if left is None
-        else f": the first {left:,} batches of the data are trained, its last {step:,} are not, unless they have no length"
+        else f": the first {left:,} batches of the data are trained, its last {step:,} are skipped (unless the dataset has no length)"
     )
     sentence = (
-        f"epoch {epoch:,} goes on after batch {step:,}{of}, but with the data from their start, for the data loader kept no "
-        f"state{again}"
+        f"epoch {epoch:,} continues after batch {step:,}{of}, but the dataloader state was not saved, so the data start at their "
+        f"first batch{again}"
     )
     return ResumePlan(sentence, epoch, 0, left, steps)
 

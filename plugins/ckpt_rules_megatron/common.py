@@ -30,8 +30,7 @@ NAME = re.compile(r"iter_0*(\d{1,12})")
 _BRIDGES_TRACKER = "latest_train_state.pt"
 RELEASE = "release"
 _SILENT = (
-    "Megatron loads nothing and starts from random weights, with no more than a warning, unless it was started with "
-    "--exit-on-missing-checkpoint"
+    "without --exit-on-missing-checkpoint, Megatron only warns and starts from random weights"
 )
 
 

@@ -41,8 +41,8 @@ class EmaMissing(Rule):
     counter of updates is not zero.
 
     ## Why it matters
-    The average starts again from the current weights. It takes as many updates as its decay remembers until it is worth
-    anything, and whoever evaluates before that blames the model.
+    The average starts again from the current weights. It needs about 1/(1-decay) updates to become useful; evaluations before
+    that look like a bad model.
 
     ## How to repair
     Save the average's `state_dict()` with the rest. Resume from a checkpoint that has it.

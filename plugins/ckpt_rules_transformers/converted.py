@@ -8,8 +8,8 @@ from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Rule, Severi
 from ckpt_rules_transformers.sharded import is_sharded
 
 _CONVERTED = {
-    "mixtral": "experts and routers",
-    "qwen3_moe": "experts",
+    "mixtral": "the experts and routers",
+    "qwen3_moe": "the experts",
     "gpt_neox": "the output embedding",
 }
 
@@ -51,9 +51,9 @@ class ConvertedOnSave(Rule):
         if kind == "gpt_neox" or held < len(weights.tensors):
             file = weights.files[0].path
             yield Problem(
-                message=f"the Trainer will resume this {kind} model without {what}: {file} keeps them under other names than "
-                f"the model has in memory ({len(weights.tensors):,} tensors for {held:,} parameters), and the Trainer does not "
-                "rename them",
+                message=f"the Trainer will not restore {what} of this {kind} model: their names in {file} differ from those in "
+                f"the model ({len(weights.tensors):,} tensors for {held:,} parameters), and the Trainer does not rename them on "
+                "resume",
                 place=Place(path=file),
                 help="load the weights with from_pretrained before the Trainer resumes",
                 data={"model_type": kind, "tensors": len(weights.tensors), "parameters": held},

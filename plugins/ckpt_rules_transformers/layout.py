@@ -226,7 +226,7 @@ class TransformersTrainer(Layout):
             "the random-number state",
             "rng_state_{}.pth",
             found,
-            "that rank goes on with other random numbers than an uninterrupted run",
+            "that rank's random number stream will differ from an uninterrupted run",
             Severity.INFO,
             expected=own_ranks.stop,
             first=own_ranks.start,

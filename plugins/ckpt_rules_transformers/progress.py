@@ -204,6 +204,6 @@ def _with_encoder(checkpoint: Checkpoint, plan: ResumePlan, planned: object) -> 
     is_over = is_count(planned) and planned and (plan.from_update or 0) >= planned
     if not is_over and any(starts_anew(configuration(checkpoint, folder)) for folder in checkpoint.fact(adapters)):
         return replace(
-            plan, sentence=f"{plan.sentence}; the prompt encoder starts anew, for PEFT saves only what it gave"
+            plan, sentence=f"{plan.sentence}; the prompt encoder is reinitialised: PEFT saves only its output"
         )
     return plan

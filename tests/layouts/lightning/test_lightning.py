@@ -73,7 +73,7 @@ class TestRecognition:
         assert inspection.layout.name == "lightning"
         assert inspection.layout.signs[0] == "'pytorch-lightning_version' in epoch=1-step=20.ckpt"
         assert (inspection.progress.epoch, inspection.progress.step, inspection.progress.total_batches) == (2, 8, 12)
-        assert "goes on after batch 8 of 12, but with the data from their start" in inspection.resume.sentence
+        assert "continues after batch 8 of 12, but the dataloader state was not saved" in inspection.resume.sentence
 
     def test_a_file_alone_in_its_directory_is_one_as_well(self, made, tmp_path):
         shutil.copy2(made(TRAIN, "plain") / MID, tmp_path / "last.ckpt")

@@ -104,7 +104,7 @@ class TestAdapters:
         checkpoint = copied(FAMILIES, "p-tuning/checkpoint-2")
         said_at_the_end = inspect(checkpoint).resume.sentence
         json_value("trainer_state.json", "max_steps", 4).apply(checkpoint)
-        words = "; the prompt encoder starts anew, for PEFT saves only what it gave"
+        words = "; the prompt encoder is reinitialised: PEFT saves only its output"
         assert (words in said_at_the_end, words in inspect(checkpoint).resume.sentence) == (False, True)
 
     @pytest.mark.parametrize("name", ["p-tuning", "p-tuning-lstm", "prefix-projection", "cartridge", "largest-logits"])
