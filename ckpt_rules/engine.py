@@ -160,7 +160,7 @@ def _run_rule(
         # What was found before the fact was missed stands: the rule then failed, and is not merely skipped.
         status, reason = Status.SKIPPED, absent.reason
         blocked_by = (absent.path or ".") if absent.blocked else None
-    except BaseException as error:  # noqa: BLE001 - one of the two boundaries of design.md: around a rule
+    except BaseException as error:  # noqa: BLE001 - one of the two boundaries: around a rule
         crash = crash_of(error).model_copy(update={"layout": _layout_to_blame(error, checkpoint)})
         status = Status.CRASHED
     if status is not Status.CRASHED and any(f.ignored is None for f in findings):

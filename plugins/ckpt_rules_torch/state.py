@@ -103,7 +103,7 @@ def _fields(checkpoint: Checkpoint, path: str, values: Values) -> tuple[Field, .
 
 
 def _is_canonical(path: str, values: Values) -> bool:
-    """Whether the state follows the convention that design.md describes, one of its counters at most being absent."""
+    """Whether the state follows the convention for plain training states, one of its counters at most being absent."""
     counted = [name for name in _TRIO if values.get(name) is not None]
     stem = path.partition(".")[0]
     if "total_batches" in counted:
