@@ -84,7 +84,7 @@ def filled(page: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         new = f"\n{parts[match['name']]().strip()}\n\n"
-        # How long a run took is no drift.
+        # How long a run took is not drift.
         text = match["text"] if same_but_for_time(match["text"], new) else new
         return f"{match['name']} -->\n{text}"
 

@@ -17,7 +17,7 @@ from functools import partial
 from math import ceil, prod
 from pathlib import Path
 
-VERSION = 4  # raise it when a builder changes: what lies on the disk is then built anew
+VERSION = 4  # raise it when a builder changes: what lies on the disk is then built again
 NBYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1}
 
 Tensor = tuple[str, str, tuple[int, ...]]

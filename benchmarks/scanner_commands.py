@@ -59,7 +59,7 @@ def ckpt_rules() -> Scanner:
 
 
 def _read_ckpt_rules(ended: Ended) -> Answer:
-    """Only what concerns the file itself: that there is no optimizer beside it is no answer to whether it is hostile."""
+    """Only what concerns the file itself: that there is no optimizer beside it is not an answer to whether it is hostile."""
     findings = [f for outcome in json.loads(ended.stdout)["outcomes"] for f in outcome["findings"]]
     found = {(f["severity"], f["rule"]) for f in findings}
     about = ("pickle/", "zip/", "safetensors/", "weights/broken-")

@@ -214,7 +214,7 @@ def inspect(
     ruleset: where to take further plugin files and the limits of reading from
     layout:  the name of the layout to read it as; None for the one that fits best
 
-    What can't be had says why in `unavailable`. Raises `UsageError` where the path is no directory that can be listed,
+    What is not available says why in `unavailable`. Raises `UsageError` where the path is not a directory that can be listed,
     `RulesetError` for mistakes in the ruleset.
     """
     from ckpt_rules.inspection.inspecting import inspect_checkpoint

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Backend:
     """What is kept in a form that several trainers share; a layout asks it, and answers itself where the answer is None.
 
-    This one keeps nothing. A method of another raises FactUnavailable for what ought to be there and can't be had.
+    This one keeps nothing. A method of another raises FactUnavailable for what ought to be there and is not available.
     """
 
     own_loader: ClassVar[tuple[str, ...]] = ()

@@ -152,7 +152,7 @@ class DictCheckpoint(Layout):
         return tuple(Recorded(name, value, state.path, key) for name, value, key in found if value is not None)
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
-        """FactUnavailable where a counter makes no sense (a rule reports it) or none is recorded."""
+        """FactUnavailable where a counter is not valid (a rule reports it) or none is recorded."""
         recorded = checkpoint.recorded
         counts = sound_counts(recorded, updates_of(checkpoint))
         if not recorded:

@@ -27,7 +27,7 @@ def dictionary(checkpoint: Checkpoint, path: str) -> Values:
 
 
 def dictionary_or_empty(checkpoint: Checkpoint, path: str) -> Values:
-    """The same; empty where it can't be had, for whoever leaves it to the rules to report that."""
+    """The same; empty where it is not available, for whoever leaves it to the rules to report that."""
     try:
         return dictionary(checkpoint, path)
     except FactUnavailable:
@@ -59,12 +59,12 @@ def sound_counts(recorded: Iterable[Recorded], updates: int | None = None) -> di
     """
     recorded = tuple(recorded)
     for counter, _ in counter_faults(recorded, updates):
-        raise FactUnavailable(f"{counter.key} in {counter.path} makes no sense", path=counter.path, blocked=True)
+        raise FactUnavailable(f"{counter.key} in {counter.path} is not valid", path=counter.path, blocked=True)
     return {r.name: int(r.value) for r in recorded if is_count(r.value)}
 
 
 def updates_of(checkpoint: Checkpoint) -> int | None:
-    """Updates that the optimizer has counted; None where it has counted none, or can't be had."""
+    """Updates that the optimizer has counted; None where it has counted none, or is not available."""
     try:
         return checkpoint.optimizer.updates
     except FactUnavailable:

@@ -61,7 +61,7 @@ def comparison_of(
 def _require_directory(checkpoint: Checkpoint) -> None:
     if checkpoint.files.root.kind is not RootKind.DIRECTORY:
         missing = checkpoint.files.root.kind is RootKind.MISSING
-        why = checkpoint.files.root.error or ("there is nothing" if missing else "it is no checkpoint")
+        why = checkpoint.files.root.error or ("there is nothing" if missing else "it is not a checkpoint")
         raise UsageError(f"{checkpoint.path} can't be looked into: {why}")
     try:
         _ = checkpoint.listing

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from ckpt_rules.storage import Storage
 
 MAX_FINDINGS = 10_000
-"""Findings kept of one rule: 20 MB of them. A rule that goes on is stopped, and its outcome says so."""
+"""Findings kept of one rule: 20 MB of them. A rule that continues is stopped, and its outcome says so."""
 
 MAX_PROBLEMS = 1_000_000
-"""Problems looked at of one rule, where all but `MAX_FINDINGS` are ignored. A rule that goes on has no end."""
+"""Problems looked at of one rule, where all but `MAX_FINDINGS` are ignored. A rule that continues has no end."""
 
 MAX_TEXT = 20_000
 """Characters kept of a message or a help; where there are more, the middle is left out."""
@@ -229,7 +229,7 @@ def _checked(selected: SelectedRule, checkpoint: Checkpoint) -> Iterator[Problem
         )
     for number, problem in enumerate(found):
         if not isinstance(problem, Problem):
-            raise TypeError(f"the check of {selected.rule.id} yielded {problem!r}, which is no Problem")
+            raise TypeError(f"the check of {selected.rule.id} yielded {problem!r}, which is not a Problem")
         if number >= MAX_PROBLEMS:
             raise RuntimeError(f"the check of {selected.rule.id} yielded more than {MAX_PROBLEMS:,} problems")
         yield problem

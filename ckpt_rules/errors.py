@@ -1,13 +1,13 @@
 """Every exception of ckpt-rules.
 
 CkptRulesError                 the user can act on it; the CLI prints it without a traceback
-├── UsageError                 a path, flag or name that makes no sense                         exit 2
+├── UsageError                 a path, flag or name that is not valid                         exit 2
 ├── RulesetError               mistakes in YAML, each with file, line and column                exit 2
 ├── PluginError                a plugin that clashes, is missing or can't be loaded             exit 2
 └── CheckpointInvalid          raised by `quick_verify_checkpoint`; carries the report
 
 LayoutFault                    a layout that answers with something else than was asked for; blamed on the layout
-FactUnavailable                raised where a fact is asked for that can't be had; the rule is skipped
+FactUnavailable                raised where a fact is asked for that is not available; the rule is skipped
 FormatError                    raised and caught inside one reader; callers get a `ReadProblem`
 """
 
@@ -27,7 +27,7 @@ class CkptRulesError(Exception):
 
 
 class UsageError(CkptRulesError):
-    """The command or call itself makes no sense."""
+    """The command or call itself is not valid."""
 
 
 class PluginError(CkptRulesError):

@@ -76,7 +76,7 @@ class Files:
         return self.once(_list)
 
     def sniff(self, path: str) -> FileHead:
-        """What the first bytes of a file say that it is; FactUnavailable where it is no regular file."""
+        """What the first bytes of a file say that it is; FactUnavailable where it is not a regular file."""
         return self.once(_sniff, path)
 
     def of_format(self, file_format: str) -> list[Entry]:
@@ -269,7 +269,7 @@ def _text(files: Files, path: str) -> str:
 
 def _read_text(source: Source, path: str, budget: Budget) -> str:
     if source.size > TEXT_NBYTES:
-        raise FactUnavailable(f"{path} is no text of at most {TEXT_NBYTES:,} bytes", path=path, blocked=True)
+        raise FactUnavailable(f"{path} is not text of at most {TEXT_NBYTES:,} bytes", path=path, blocked=True)
     budget.charge(2 * source.size, f"the text {path}")
     return source.read(0, TEXT_NBYTES).decode("utf-8", "surrogateescape")
 

@@ -134,7 +134,7 @@ class Layout(LayoutTraits):
         self._absent("recorded progress")
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
-        """How far training got; FactUnavailable where the recorded counters make no sense."""
+        """How far training got; FactUnavailable where the recorded counters are not valid."""
         self._absent("recorded progress")
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:

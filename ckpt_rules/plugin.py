@@ -133,12 +133,12 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None
     known = sorted(n for n in dir(hookspecs) if n.startswith(f"{hookspecs.PROJECT}_"))
     for wrong in sorted({c.name for c in manager.get_hookcallers(plugin) or ()} - set(known)):
         nearest = get_close_matches(wrong, known, n=1, cutoff=0)[0]
-        raise PluginError(f"{wrong} is no hook of ckpt-rules; did you mean {nearest}?")
+        raise PluginError(f"{wrong} is not a hook of ckpt-rules; did you mean {nearest}?")
 
 
 def _rule(rule: Any) -> type[Rule]:
     if not (isinstance(rule, type) and issubclass(rule, Rule)):
-        raise PluginError(f"ckpt_rules_rules returned {rule!r}, which is no subclass of Rule")
+        raise PluginError(f"ckpt_rules_rules returned {rule!r}, which is not a subclass of Rule")
     rule_id = getattr(rule, "id", None)
     if not isinstance(rule_id, str) or not RULE_ID.fullmatch(rule_id):
         raise PluginError(f"{rule.__name__}.id is {rule_id!r}; an id reads `family/defect`, in lower case with hyphens")
@@ -173,7 +173,7 @@ _ATTRIBUTES: Mapping[str, tuple[Callable[[object], bool], str]] = {
 
 def _fact(fact: Any) -> Fact[Any]:
     if not isinstance(fact, Fact):
-        raise PluginError(f"ckpt_rules_facts returned {fact!r}, which is no Fact")
+        raise PluginError(f"ckpt_rules_facts returned {fact!r}, which is not a Fact")
     if not (isinstance(fact.name, str) and _NAME.fullmatch(fact.name)):
         raise PluginError(f"the name of a fact is {fact.name!r}; it must be a word in lower case, with hyphens")
     if fact.name in {known.name for known in KNOWN}:
@@ -185,7 +185,7 @@ def _fact(fact: Any) -> Fact[Any]:
 
 def _layout(layout: Any) -> Layout:
     if not isinstance(layout, Layout):
-        raise PluginError(f"ckpt_rules_layouts returned {layout!r}, which is no instance of Layout")
+        raise PluginError(f"ckpt_rules_layouts returned {layout!r}, which is not an instance of Layout")
     for attribute in ("name", "title"):
         if not isinstance(getattr(layout, attribute, None), str):
             raise PluginError(f"the layout {type(layout).__name__} has no {attribute}; set it to a string")
@@ -251,7 +251,7 @@ def import_file(path: Path) -> object:
     name = f"{_LOCAL}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PluginError(f"{path} is no Python file")
+        raise PluginError(f"{path} is not Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic looks a model's annotations up in the module it was defined in
     try:
@@ -282,7 +282,7 @@ def crash_of(error: BaseException) -> Crash:
     try:
         message = _of_validation(error) if isinstance(error, ValidationError) else str(error)
     except Exception:  # noqa: BLE001 - an exception of a plugin may not even be able to say what it is
-        message = "its text can't be had: __str__ raises as well"
+        message = "its text is not available: __str__ raises as well"
     lines = traceback.format_exception(error)
     return Crash(type=type(error).__name__, message=message or "no message", traceback="".join(lines))
 

@@ -92,7 +92,7 @@ class Notice(_Model):
 class LayoutSummary(_Model):
     """Which layout the directory was read as, and why."""
 
-    name: str = Field(description="The layout's name, or `none` where the path is no directory that can be listed.")
+    name: str = Field(description="The layout's name, or `none` where the path is not a directory that can be listed.")
     title: str
     signs: tuple[Text, ...] = Field(default=(), description="What it was recognised by.")
 

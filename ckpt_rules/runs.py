@@ -155,7 +155,7 @@ def _saves(path: str, plugins: Plugins, limits: Limits, timeout: float | None) -
 
 
 def _meant(storage: LocalStorage, saves: list[str], opened: Callable[[str], Checkpoint], *, beside: bool) -> list[str]:
-    """Those of the directories that something was written to, and that are no exports."""
+    """Those of the directories that something was written to, and that are not exports."""
     try:
         listing = storage.list()
     except OSError:

@@ -17,13 +17,13 @@ NUMBER = "{step}"
 
 _PART = re.compile(r"(\{step\}|\*)")
 _DIGITS = 18
-"""Digits of a number that count; more of them are no number of steps."""
+"""Digits of a number that count; more of them are not a number of steps."""
 
 
 def fault(declared: object) -> str | None:
     """What is wrong with a declared name, to follow it in a sentence; None where nothing is."""
     if not isinstance(declared, str):
-        return "is no string"
+        return "is not a string"
     if "/" in declared:
         return "holds a slash; declare the last part of the path"
     return None if declared.count(NUMBER) == 1 else f"must hold {NUMBER} once"

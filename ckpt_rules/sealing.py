@@ -28,7 +28,7 @@ def seal_checkpoint(checkpoint: Checkpoint, algorithm: str = "blake3", *, force:
     algorithm: `blake3` or `sha256`
     force:     whether a seal that is there is replaced
 
-    Raises `UsageError`, and writes nothing, where the path is no directory, a file can't be read, one changed meanwhile, or
+    Raises `UsageError`, and writes nothing, where the path is not a directory, a file can't be read, one changed meanwhile, or
     there is a seal already.
     """
     if algorithm not in ALGORITHMS:
@@ -60,7 +60,7 @@ def _files(checkpoint: Checkpoint, *, force: bool) -> list[Entry]:
     path = checkpoint.path
     if checkpoint.files.root.kind is not RootKind.DIRECTORY or checkpoint.files.is_in_files:
         missing = checkpoint.files.root.kind is RootKind.MISSING
-        what = "there is nothing" if missing else "it is no directory; a seal lies in the directory that it is about"
+        what = "there is nothing" if missing else "it is not a directory; a seal lies in the directory that it is about"
         why = checkpoint.files.root.error or what
         raise UsageError(f"{path} can't be sealed: {why}")
     try:
@@ -76,10 +76,10 @@ def _files(checkpoint: Checkpoint, *, force: bool) -> list[Entry]:
         if entry.kind not in (EntryKind.FILE, EntryKind.DIRECTORY):
             why = f": {entry.error}" if entry.error else ""
             raise UsageError(
-                f"{path} can't be sealed: {entry.path} is no file that can be read ({entry.kind.value}){why}"
+                f"{path} can't be sealed: {entry.path} is not a file that can be read ({entry.kind.value}){why}"
             )
         if entry.path != entry.path.encode("utf-8", "replace").decode():
-            raise UsageError(f"{path} can't be sealed: the name of {entry.path!r} is no UTF-8; rename it")
+            raise UsageError(f"{path} can't be sealed: the name of {entry.path!r} is not UTF-8; rename it")
     files = [e for e in entries if e.kind is EntryKind.FILE]
     if not files:
         raise UsageError(f"{path} can't be sealed: there is no file in it")

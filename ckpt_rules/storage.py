@@ -129,7 +129,7 @@ class LocalStorage:
         self._limits = limits
 
     def root(self) -> Root:
-        """What the path is, with candidates where it is no directory."""
+        """What the path is, with candidates where it is not a directory."""
         name = str(self.path)
         try:
             mode = self.path.stat().st_mode

@@ -2,7 +2,7 @@
 
 In the main thread a timer of the system raises it, which ends a loop, a regular expression that backtracks, a sleep, and a
 read that the system lets go of. In any other thread a second thread asks the interpreter to raise it, which ends a loop in
-Python and nothing else. Whatever neither can reach goes on past its limit: a C library that computes without looking up, a
+Python and nothing else. Whatever neither can reach continues past its limit: a C library that computes without looking up, a
 read from a file system that hangs.
 """
 
@@ -41,7 +41,7 @@ def checked(seconds: float | None) -> float | None:
 
 
 def limited(seconds: float | None, work: Callable[[], T]) -> T:
-    """The result of `work()`; `TimeLimitExceeded` where it takes longer, whatever it makes of that. None is no limit."""
+    """The result of `work()`; `TimeLimitExceeded` where it takes longer, whatever it makes of that. None is not a limit."""
     if seconds is None:
         return work()
     alarm = _alarm()

@@ -188,7 +188,7 @@ def _by_content(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
 
 
 def read_index(checkpoint: Checkpoint, path: str) -> WeightIndex:
-    """A `*.index.json`; FactUnavailable where it is no index at all. Files that it names lie beside it."""
+    """A `*.index.json`; FactUnavailable where it is not an index at all. Files that it names lie beside it."""
     folder = path.rpartition("/")[0]
     file = checkpoint.files.json(path)
     values = file.value if isinstance(file.value, Mapping) else {}

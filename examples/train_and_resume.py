@@ -1,7 +1,7 @@
-"""A training loop that verifies a checkpoint before it resumes, and then goes on exactly where it left off.
+"""A training loop that verifies a checkpoint before it resumes, and then continues exactly where it left off.
 
     python examples/train_and_resume.py --out runs/demo                  # trains; stop it with Ctrl-C whenever you like
-    python examples/train_and_resume.py --out runs/demo                  # verifies the newest save and goes on from it
+    python examples/train_and_resume.py --out runs/demo                  # verifies the newest save and continues from it
     python examples/train_and_resume.py --out runs/demo --stop-after 30  # stops by itself after 30 batches
 
 A small language model learns to count. Each save is a directory `step-N` in the plain torch layout: `model.safetensors`,
@@ -160,7 +160,7 @@ class Trainer:
 def newest_good_checkpoint(run: Path) -> Path | None:
     """The save with the highest step that passes verification; what is wrong with newer ones is printed.
 
-    None where nothing was ever saved. Where every save is damaged, a human decides: to start anew would overwrite them.
+    None where nothing was ever saved. Where every save is damaged, a human decides: to start again would overwrite them.
     """
     saves = [p for p in run.glob("step-*") if p.name.removeprefix("step-").isdigit()]
     for save in sorted(saves, key=lambda p: int(p.name.removeprefix("step-")), reverse=True):
@@ -187,7 +187,7 @@ def resume(trainer: Trainer, run: Path) -> None:
     trainer.load(checkpoint)
     (lr,) = trainer.scheduler.get_last_lr()
     print(f"resuming from {checkpoint}: {plan.sentence if plan else 'no plan'}")
-    print(f"optimizer and scheduler stand at update {trainer.global_step}; the learning rate goes on at {lr:.3g}")
+    print(f"optimizer and scheduler stand at update {trainer.global_step}; the learning rate continues at {lr:.3g}")
     if lr < SMALL_LR * trainer.config.learning_rate:
         print(
             f"warning: that is less than {SMALL_LR:.0%} of {trainer.config.learning_rate:.3g}; training on changes little"

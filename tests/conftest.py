@@ -18,7 +18,7 @@ PAGE = """{summary}
 That there is nothing of the sort.
 
 ## Why it matters
-Training would go wrong without a word.
+Training would go wrong silently.
 
 ## How to repair
 Save it again.

@@ -58,7 +58,7 @@ def test_a_page(info):
         "# acme/bad\n\nSomething is bad.\n\n"
         "Severity: **warning**; plugin: `acme`; reads: headers; tags: `files`, `resume`; formerly: `acme/old`.\n\n"
         "## What it checks\n\nThat there is nothing of the sort.\n\n"
-        "## Why it matters\n\nTraining would go wrong without a word.\n\n"
+        "## Why it matters\n\nTraining would go wrong silently.\n\n"
         "## How to repair\n\nSave it again.\n"
     )
 

@@ -140,8 +140,8 @@ class TestRulesThatMisbehave:
         [
             (None, "the check of acme/bad returned None; it must yield each Problem, or return a list"),
             (7, "the check of acme/bad returned 7; it must yield each Problem, or return a list"),
-            (["it is bad"], "the check of acme/bad yielded 'it is bad', which is no Problem"),
-            ("it", "the check of acme/bad yielded 'i', which is no Problem"),
+            (["it is bad"], "the check of acme/bad yielded 'it is bad', which is not a Problem"),
+            ("it", "the check of acme/bad yielded 'i', which is not a Problem"),
         ],
         ids=["None", "a number", "strings", "a string"],
     )
@@ -173,7 +173,7 @@ class TestRulesThatMisbehave:
             raise MuteError
 
         crash = run(ruleset_of(fake_rule(check=check))).outcomes[0].crash
-        assert (crash.type, crash.message) == ("MuteError", "its text can't be had: __str__ raises as well")
+        assert (crash.type, crash.message) == ("MuteError", "its text is not available: __str__ raises as well")
 
     def test_interrupting_a_run_interrupts_it(self, run, ruleset_of, fake_rule):
         def check(_):

@@ -207,7 +207,7 @@ def test_a_score_that_is_none(verified):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("return ['words']", "ckpt_rules_facts returned 'words', which is no Fact"),
+        ("return ['words']", "ckpt_rules_facts returned 'words', which is not a Fact"),
         ("return [Fact('Words!', int, 'words')]", "the name of a fact is 'Words!'; it must be a word in lower case"),
         (
             "return [Fact('weights', int, 'words')]",

@@ -46,7 +46,7 @@ class TestPlainTorch:
         ck = make_checkpoint(weights="safetensors")
         found = inspect(ck.path).weights
         with safe_open(ck / "model.safetensors", "pt") as file:
-            tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118 - it is no dictionary
+            tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118 - it is not a dictionary
         assert (found.files, found.index) == (("model.safetensors",), None)
         assert (found.tensors, found.parameters) == (len(tensors), sum(t.numel() for t in tensors))
         assert (found.nbytes, found.dtypes) == (sum(t.nbytes for t in tensors), {"float32": found.parameters})

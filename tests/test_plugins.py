@@ -53,14 +53,14 @@ class TestWhatAPluginBrings:
         ({"rules": lambda: 5}, "PluginError: ckpt_rules_rules returned 5; it must return a list"),
         ({"rules": lambda: "acme"}, "PluginError: ckpt_rules_rules returned 'acme'; it must return a list"),
         ({"rules": lambda: {"a": 1}}, "PluginError: ckpt_rules_rules returned {'a': 1}; it must return a list"),
-        ({"rules": lambda: [5]}, "PluginError: ckpt_rules_rules returned 5, which is no subclass of Rule"),
-        ({"layouts": lambda: [Acme]}, "which is no instance of Layout"),
+        ({"rules": lambda: [5]}, "PluginError: ckpt_rules_rules returned 5, which is not a subclass of Rule"),
+        ({"layouts": lambda: [Acme]}, "which is not an instance of Layout"),
         ({"layouts": lambda: [Layout()]}, "PluginError: the layout Layout has no name; set it to a string"),
         ({"reporters": lambda: ["x"]}, "PluginError: ckpt_rules_reporters returned ['x']; it must return a mapping"),
         ({"reporters": lambda: {"x": 1}}, "returned 'x': 1; it must map a name to a function"),
         ({"reporters": lambda: {"json": str}}, "the reporter name 'json' is built in; call yours something else"),
         ({"rulesets": lambda: {"x": 1}}, "returned 'x': 1; it must map a name to the path of a file"),
-        ({"rulez": list}, "ckpt_rules_rulez is no hook of ckpt-rules; did you mean ckpt_rules_rules?"),
+        ({"rulez": list}, "ckpt_rules_rulez is not a hook of ckpt-rules; did you mean ckpt_rules_rules?"),
         ({"rules": lambda wrong: []}, "wrong"),
     ],
 )
@@ -254,7 +254,7 @@ class TestLocalFiles:
     def test_one_that_is_no_python_file(self, tmp_path, plugins_of):
         (tmp_path / "ours.txt").write_text(WITHOUT_HOOKS)
         (broken,) = plugins_of().with_files([tmp_path / "ours.txt"]).broken
-        assert broken.crash.message == f"{tmp_path / 'ours.txt'} is no Python file"
+        assert broken.crash.message == f"{tmp_path / 'ours.txt'} is not Python file"
 
 
 class TestInstalled:

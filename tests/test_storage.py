@@ -217,7 +217,7 @@ def test_a_listing_that_takes_too_long_says_so(tmp_path):
 
 
 class TestUnreadableNotes:
-    """A pointer that is no short text of UTF-8 says why, and nothing waits for it or crashes."""
+    """A pointer that is not a short text of UTF-8 says why, and nothing waits for it or crashes."""
 
     @pytest.mark.parametrize(
         ("content", "why"),

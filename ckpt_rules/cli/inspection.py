@@ -23,7 +23,7 @@ def inspect(
 ) -> int:
     """Print what a checkpoint is and where training will start.
 
-    Layout, progress, optimizer, scheduler, scaler, weights; what can't be had says why.
+    Layout, progress, optimizer, scheduler, scaler, weights; what is not available says why.
     Ends with 0 where the directory could be listed, whatever lies in it, and with 2 where not or where a plugin failed.
     """
     from ckpt_rules.api import inspect as inspect_path

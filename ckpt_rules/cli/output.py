@@ -41,7 +41,7 @@ def say(text: str) -> None:
 def to_stream(pieces: Iterable[str], stream: TextIO | None) -> None:
     """Write each piece as it comes.
 
-    A reader that goes away (`| head`) is no error: the pieces are still computed, for their sake the exit code means what
+    A reader that goes away (`| head`) is not an error: the pieces are still computed, for their sake the exit code means what
     it always means.
     """
     gone = stream is None

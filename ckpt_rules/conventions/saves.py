@@ -55,7 +55,7 @@ def saves_among(names: Iterable[str]) -> list[str]:
 def file_saves_among(names: Iterable[str]) -> list[str]:
     """Names of files that may each be a save of one run, oldest first: `epoch=1-step=20.ckpt`, `model_0004999.pth`, `last.ckpt`.
 
-    They are told apart by the numbers in their names, a number of steps before one of epochs; `last` comes last.
+    They are distinguished by the numbers in their names, a number of steps before one of epochs; `last` comes last.
     """
     found = []
     for name in names:

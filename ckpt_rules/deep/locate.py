@@ -134,7 +134,7 @@ def _children(part: object) -> Iterable[tuple[object, object]] | None:
 
 
 def _metadata(checkpoint: Checkpoint) -> list[str]:
-    """The metadata files of distributed checkpoints that can be made sense of."""
+    """The metadata files of distributed checkpoints that can be interpreted."""
     found = []
     for path in checkpoint.files.metadata_files:
         try:

@@ -30,10 +30,12 @@ def counter_faults(recorded: Iterable[Recorded], updates: int | None) -> list[tu
 def _fault(recorded: Recorded) -> str | None:
     value, name = recorded.value, recorded.name
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "which is no number"
+        return "which is not a number"
     if name in _PLANS:
         unlimited = value in _UNLIMITED or value == math.inf
-        return None if unlimited or value > 0 else "which is no plan: a positive number is expected, or -1 for no limit"
+        return (
+            None if unlimited or value > 0 else "which is not a plan: a positive number is expected, or -1 for no limit"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         return "which is not finite"
     if value < 0:

@@ -144,7 +144,7 @@ class DistributedMetadata:
     objects: names of everything else, each pickled by itself
     items:   in the order of the file
     transforms: stream extensions through which any item was written, as `stream.zstd`: its bytes are then not torch.save's
-    problem: why it can't be made sense of, or None
+    problem: why it can't be interpreted, or None
     planned: names that the save was planned with, as its planner noted them; none where it did not, or of very many
     """
 

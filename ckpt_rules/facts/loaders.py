@@ -28,7 +28,7 @@ class LoaderState:
 class DataLoaders:
     """Every data loader that kept its state.
 
-    world:    how many ranks there were, each with a state of its own; None where they are not told apart
+    world:    how many ranks there were, each with a state of its own; None where they are not distinguished
     position: batches done in the epoch under way, where the trainer's own counters say that it is under way; else None
     stops:    what a resume does where ranks have no state or there are states of others, one sentence without a full stop,
               where it does not merely start the data again

@@ -26,7 +26,7 @@ class Field:
     severity: of its absence: an error or a warning where resuming goes wrong without it, information where it may, None
               where it does not
     why:     what happens without it, one sentence
-    path:    the file of its own in which it belongs, where it is no entry of the state's file
+    path:    the file of its own in which it belongs, where it is not an entry of the state's file
     inside:  keys that lead from its dictionary to what a resume needs in it; where that is missing or empty, so is the field
     """
 
@@ -103,7 +103,7 @@ class ParamState:
 
     step:    optimizer updates made to it, as stored (a number of any kind), or None where the optimizer counts none
     tensors: moments and the like by name, the step left out
-    odd:     what lies there in a few words, where it is no dictionary, else None
+    odd:     what lies there in a few words, where it is not a dictionary, else None
     hidden:  names of what can't be looked into, as moments of 4 or 8 bits that are tensors of a class of their own
     """
 
@@ -161,7 +161,7 @@ class SchedulerState:
     last_lr:    the rate it set last, one per group, as stored
     base_lrs:   the rates it started from, one per group, as stored
     parts:      the schedulers of a sequence (`SequentialLR`) or a chain (`ChainedScheduler`), each with its own key
-    milestones: the steps at which a sequence goes on to its next part, as stored
+    milestones: the steps at which a sequence continues to its next part, as stored
     """
 
     path: str
@@ -211,7 +211,7 @@ class RngState:
 
     sources: a subset of python, numpy, torch, cuda
     faults:  what no generator takes
-    logged:  whether the trainer only logs what it can't restore, and goes on
+    logged:  whether the trainer only logs what it can't restore, and continues
     """
 
     path: str
@@ -255,7 +255,7 @@ class ResumePlan:
     """Where training starts again.
 
     sentence:      the same in words, without a full stop; made from the numbers where it is not given
-    epoch:         the 1-based epoch that starts or goes on; None where the checkpoint counts no epochs
+    epoch:         the 1-based epoch that starts or continues; None where the checkpoint counts no epochs
     skipped:       batches of that epoch that are passed over, counted from its first
     trained:       batches of that epoch that remain, or None where its length is not recorded
     from_update:   optimizer updates already made, or None

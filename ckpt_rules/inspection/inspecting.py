@@ -31,7 +31,7 @@ from ckpt_rules.version import __version__
 
 
 def inspect_checkpoint(checkpoint: Checkpoint, notices: Sequence[Notice] = ()) -> Inspection:
-    """Everything that is known about a checkpoint; `UsageError` where its path is no directory that can be listed."""
+    """Everything that is known about a checkpoint; `UsageError` where its path is not a directory that can be listed."""
     if checkpoint.files.root.kind is not RootKind.DIRECTORY:
         raise UsageError(_why_not(checkpoint.files.root))
     try:
@@ -73,7 +73,7 @@ def _why_not(root: Root) -> str:
         case RootKind.FILE:
             return f"{root.path} is a file; name the directory that holds the checkpoint"
         case _:
-            return f"{root.path} is no directory"
+            return f"{root.path} is not a directory"
 
 
 def _files(checkpoint: Checkpoint) -> FilesSummary:

@@ -45,7 +45,7 @@ class ResumeSummary(Model):
     """Where training will start again."""
 
     sentence: Text
-    epoch: int | None = Field(description="The 1-based epoch that starts or goes on.")
+    epoch: int | None = Field(description="The 1-based epoch that starts or continues.")
     skipped: int = Field(description="Batches of that epoch that are passed over, from its first.")
     trained: int | None = Field(description="Batches of that epoch that remain.")
     from_update: int | None = Field(description="Optimizer updates already made.")
@@ -115,7 +115,7 @@ class WeightsSummary(Model):
 
 
 class Inspection(Model):
-    """What `ckpt-rules inspect` prints. A part that can't be had is null, and `unavailable` says why."""
+    """What `ckpt-rules inspect` prints. A part that is not available is null, and `unavailable` says why."""
 
     schema_version: Literal[1] = 1
     tool_version: str
@@ -131,5 +131,5 @@ class Inspection(Model):
     rng: RngSummary | None = None
     model: ModelSummary | None = None
     weights: WeightsSummary | None = None
-    unavailable: dict[str, Text] = Field(description="Part -> why it can't be had.")
+    unavailable: dict[str, Text] = Field(description="Part -> why it is not available.")
     notices: tuple[Notice, ...] = Field(default=(), description="Plugins that failed; the answer may be wrong for it.")

@@ -12,7 +12,7 @@ _NUMPY_KINDS = {"f": "float", "i": "int", "u": "uint"}
 
 
 def decode_scalar(raw: bytes, dtype: str, *, big_endian: bool = False) -> float | int | bool | None:
-    """The number of a dtype (torch's name) that `raw` holds; None where it is too short or the dtype is no real number."""
+    """The number of a dtype (torch's name) that `raw` holds; None where it is too short or the dtype is not a real number."""
     if dtype == "bfloat16":  # the upper half of a float32
         raw, dtype = (raw + b"\0\0" if big_endian else b"\0\0" + raw), "float32"
     layout = _FORMATS.get(dtype)

@@ -99,7 +99,7 @@ def sniff(head: bytes, size: int) -> Content:
 
 def _is_safetensors(head: bytes) -> bool:
     # A header that starts like JSON after eight bytes of length is safetensors even where the length is wrong; but eight
-    # characters of text are no length.
+    # characters of text are not a length.
     text = head[8:].lstrip(b" \t\r\n")
     if len(text) < len(b"{}") or not head[:8].strip(b' \t\r\n[{,:"'):
         return False

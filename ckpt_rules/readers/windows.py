@@ -1,4 +1,4 @@
-"""Pickles somewhere in a file of any size: a little is read, and more only where they go on."""
+"""Pickles somewhere in a file of any size: a little is read, and more only where they continue."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _explained(source: Source, end: int, pickle: Unpickled, most: int) -> Unpick
     """The pickle that broke, with the fault of the file in the place of its own."""
     *others, problem = pickle.problems
     if end < source.size:
-        limit = LimitError.past("structure", f"the pickle goes on past the {most:,} bytes that are read", end)
+        limit = LimitError.past("structure", f"the pickle continues past the {most:,} bytes that are read", end)
         fault = ReadProblem(limit.code, limit.reason, end, problem.where)
     else:
         fault = replace(

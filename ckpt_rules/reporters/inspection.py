@@ -27,7 +27,7 @@ NAMED = 4
 
 
 def render(inspection: Inspection, style: Style | None = None) -> str:
-    """Labels to the left, facts to the right; a part that can't be had says why in its place."""
+    """Labels to the left, facts to the right; a part that is not available says why in its place."""
     style = style or Style()
     lines: list[str] = []
     for label, text in _rows(inspection):

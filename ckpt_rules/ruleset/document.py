@@ -105,7 +105,7 @@ class _Tree:
         self._documents = 0
 
     def take(self, event: Any) -> bool:
-        """Put one event in its place; False where reading on makes no sense."""
+        """Put one event in its place; False where reading on is not valid."""
         mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
         kind = type(event).__name__
         if kind in {"SequenceEndEvent", "MappingEndEvent"}:

@@ -80,7 +80,7 @@ class Installed:
     def unknown_rule(self, rule_id: str) -> str:
         """Why an entry of `rules` names no rule, and which one was probably meant."""
         if is_pattern(rule_id):
-            return f"{quoted(rule_id)} is no id of a rule; globs and tags belong under select or exclude"
+            return f"{quoted(rule_id)} is not an id of a rule; globs and tags belong under select or exclude"
         same = [i for i in self.rules if i.partition("/")[2] == rule_id]
         near = f" (did you mean {listed(map(repr, same), 'or')}?)" if same else suggestion(rule_id, self.rules)
         return f"there is no rule {quoted(rule_id)}{near}; {_ALL}{self._absent()}"

@@ -58,7 +58,7 @@ class Merge:
 
     @property
     def notices(self) -> list[Notice]:
-        """What the user should know, though it is no mistake."""
+        """What the user should know, though it is not a mistake."""
         return [Notice(severity=Severity.WARNING, message=m) for m in self._notices]
 
     def notice(self, message: str) -> None:

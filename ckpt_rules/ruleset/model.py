@@ -40,7 +40,7 @@ def _long_form(value: Any) -> Any:
 
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-# What may be left out, but not written without a value: an empty `expires:` is no decision.
+# What may be left out, but not written without a value: an empty `expires:` is not a decision.
 Given = BeforeValidator(_given)
 
 

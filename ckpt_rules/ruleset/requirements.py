@@ -32,7 +32,7 @@ def _unmet(text: str, plugins: Plugins) -> str | None:
         wanted = Requirement(text)
         applies = wanted.marker is None or wanted.marker.evaluate()
     except ValueError:
-        return f"{quoted(text)} is no requirement; it reads like 'ckpt-rules-acme>=1.2'"
+        return f"{quoted(text)} is not a requirement; it reads like 'ckpt-rules-acme>=1.2'"
     if not applies:
         return None
     try:
@@ -70,7 +70,9 @@ def _unusable(name: str, path: Path, plugins: Plugins) -> str | None:
     if not name.endswith(".py"):
         if name in {p.name for p in plugins.plugins}:
             return f"{name!r} is an installed plugin and needs no mention; plugins takes Python files"
-        return f"{quoted(name)} is no Python file such as ./our_rules.py; to demand an installed plugin, write requires"
+        return (
+            f"{quoted(name)} is not Python file such as ./our_rules.py; to demand an installed plugin, write requires"
+        )
     try:
         if path.is_file():
             return None
@@ -78,5 +80,5 @@ def _unusable(name: str, path: Path, plugins: Plugins) -> str | None:
     except (OSError, ValueError) as error:
         return f"{quoted(str(path))} can't be read: {error}"
     if is_there:
-        return f"{quoted(str(path))} is no regular file"
+        return f"{quoted(str(path))} is not a regular file"
     return f"there is no file {quoted(str(path))}{nearest_file(path, ('.py',))}"

@@ -33,7 +33,7 @@ class _Generate(GenerateJsonSchema):
         return {k: v for k, v in super().default_schema(schema).items() if (k, v) != ("default", None)}
 
     def emit_warning(self, kind: Any, detail: str) -> None:
-        """A default that JSON can't hold is left out without a word."""
+        """A default that JSON can't hold is left out silently."""
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
         return {}

@@ -22,7 +22,7 @@ class UnknownSourceError(Exception):
 
 
 class UnreadableTextError(Exception):
-    """The file is there, but what it holds is no text that could be YAML."""
+    """The file is there, but what it holds is not text that could be YAML."""
 
     def __init__(self, message: str, mark: Mark | None = None) -> None:
         self.mark = mark
@@ -72,7 +72,7 @@ def identity(path: Path) -> str:
     try:
         return os.path.realpath(path)
     except ValueError:
-        raise UnknownSourceError(f"{str(path)!r} is no path: it holds a NUL character") from None
+        raise UnknownSourceError(f"{str(path)!r} is not a path: it holds a NUL character") from None
 
 
 def read_text(path: Path) -> str:
@@ -95,7 +95,7 @@ def _read_bytes(path: Path) -> bytes:
         if stat.S_ISDIR(mode):
             raise UnknownSourceError(f"{str(path)!r} is a directory, not a YAML file")
         if not stat.S_ISREG(mode):
-            raise UnknownSourceError(f"{str(path)!r} is no regular file")
+            raise UnknownSourceError(f"{str(path)!r} is not a regular file")
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from ckpt_rules.tensor_stats.model import CheckpointStats, TensorStats
 def stats_of(checkpoint: Checkpoint, glob: str = "*", notices: Sequence[Notice] = ()) -> CheckpointStats:
     """The values of each tensor whose name matches; no other bytes are read.
 
-    UsageError where the path is no directory that can be listed, or no tensor matches.
+    UsageError where the path is not a directory that can be listed, or no tensor matches.
     """
     if checkpoint.files.root.kind is not RootKind.DIRECTORY:
         raise UsageError(f"{checkpoint.path} can't be looked into: {_no_directory(checkpoint)}")
@@ -39,7 +39,7 @@ def stats_of(checkpoint: Checkpoint, glob: str = "*", notices: Sequence[Notice] 
 
 def _no_directory(checkpoint: Checkpoint) -> str:
     return checkpoint.files.root.error or (
-        "there is nothing" if checkpoint.files.root.kind is RootKind.MISSING else "it is no file or directory"
+        "there is nothing" if checkpoint.files.root.kind is RootKind.MISSING else "it is not a file or directory"
     )
 
 

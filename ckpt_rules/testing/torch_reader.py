@@ -38,7 +38,7 @@ def _read_legacy(path: Path) -> Any:
     with path.open("rb") as file:
         magic = _plain(file)
         if magic != LEGACY_MAGIC:
-            raise ValueError(f"{path.name} is no torch file")
+            raise ValueError(f"{path.name} is not a torch file")
         for _ in ("protocol", "system"):
             _plain(file)
         start = file.tell()

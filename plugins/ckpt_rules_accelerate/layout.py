@@ -136,7 +136,7 @@ class Accelerate(Layout):
         if checkpoint.fact(backend):
             parts, saves = checkpoint.fact(find_parts).optimizers, checkpoint.fact(zero_saves)
             if len(parts) + len(saves) > 1:
-                raise FactUnavailable(f"there are {len(parts) + len(saves):,} optimizers, which are not told apart")
+                raise FactUnavailable(f"there are {len(parts) + len(saves):,} optimizers, which are not distinguished")
             return checkpoint.optimizers[0]
         path = only(checkpoint, "optimizer")
         return state_dicts.optimizer(checkpoint.files.contents(path), path, "", alone=True)
@@ -346,12 +346,12 @@ def _is_by_name(checkpoint: Checkpoint) -> bool:
 
 
 def _position(checkpoint: Checkpoint) -> str:
-    """Where the data go on that keep their own state."""
+    """Where the data continue that keep their own state."""
     words = []
     try:
         states = checkpoint.dataloaders.states
     except FactUnavailable:
-        return "where its data loaders go on can't be told"
+        return "where its data loaders continue can't be told"
     for state in states:
         where = "where they were"
         if state.finished or state.batches == 0:
@@ -359,7 +359,7 @@ def _position(checkpoint: Checkpoint) -> str:
         elif is_count(state.batches):
             where = f"after batch {int(state.batches):,}"
         words.append(f"those of {state.path} {where}")
-    return f"data loaders go on, {', '.join(words)}"
+    return f"data loaders continue, {', '.join(words)}"
 
 
 def _weights(checkpoint: Checkpoint, path: str) -> WeightFile:

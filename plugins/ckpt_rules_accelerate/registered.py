@@ -49,7 +49,7 @@ def no_counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> Iterator[Contr
         for name in (n for n in _COUNTERS if n in known):
             if not _may_count(plain(known[name]), whole="epoch" not in name):
                 shown = repr(plain(known[name]))[:40]
-                words = f"{name} in {path} is {shown}, which is no count: what becomes of it is up to the script"
+                words = f"{name} in {path} is {shown}, which is not a count: what becomes of it is up to the script"
                 yield Contradiction(path, name, words, Severity.WARNING)
 
 

@@ -28,7 +28,7 @@ def data_positions(checkpoint: Checkpoint, ranks: int) -> tuple[RankFiles, ...]:
         "the position in the data",
         "training_state-rank{}.json",
         {0: _FIRST, **{int(match[1]): path for match, path in others if match}},
-        "SimpleTuner starts that rank again at the beginning of its data, without a word",
+        "SimpleTuner starts that rank again at the beginning of its data, silently",
         Severity.WARNING,
         expected=ranks,
     )

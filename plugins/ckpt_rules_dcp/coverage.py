@@ -29,7 +29,7 @@ class ChunkCoverage(Rule):
     wrote one of its own, `__R.metadata`, for each, and the pieces of a tensor together.
 
     Where nodes have disks of their own, a directory holds the files of some ranks. Those of a node's equal share of all, with
-    two or more other ranks wholly absent, or of ranks that each wrote their own metadata, are no finding: the verdict is
+    two or more other ranks wholly absent, or of ranks that each wrote their own metadata, are not a finding: the verdict is
     unknown, for they may be lost as well. A single absent rank is taken to be lost.
 
     ## Why it matters

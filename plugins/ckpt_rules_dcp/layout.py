@@ -147,13 +147,13 @@ class Distributed(Layout):
         recorded = checkpoint.recorded
         steps = [int(r.value) for r in recorded if is_count(r.value)]
         if len(steps) < len(recorded):
-            raise FactUnavailable(f"{recorded[0].key} makes no sense", path=recorded[0].path, blocked=True)
+            raise FactUnavailable(f"{recorded[0].key} is not valid", path=recorded[0].path, blocked=True)
         updates = max(saved.update_counters(_small(checkpoint)).values(), default=None)
         step = steps[0] if steps else None
         done = updates if step is None else step
         if done is None:
             raise FactUnavailable("neither a step nor an optimizer's counter is recorded")
-        where = "; where the data go on is up to the script's own data loader"
+        where = "; where the data continue is up to the script's own data loader"
         return Progress(
             global_step=step,
             expected_updates=step,
@@ -226,4 +226,4 @@ def _whole(checkpoint: Checkpoint) -> None:
         raise FactUnavailable(why, path=METADATA, blocked=True)
     metadata = checkpoint.files.distributed()
     if metadata.problem is not None:
-        raise FactUnavailable(f"{metadata.path} can't be made sense of", path=metadata.path, blocked=True)
+        raise FactUnavailable(f"{metadata.path} can't be interpreted", path=metadata.path, blocked=True)

@@ -64,10 +64,10 @@ def is_a_node(metadata: DistributedMetadata, absent: Collection[int]) -> bool:
 
 
 def whole_metadata(checkpoint: Checkpoint, path: str) -> DistributedMetadata:
-    """A `.metadata`; FactUnavailable, blocked, where it is not there or makes no sense."""
+    """A `.metadata`; FactUnavailable, blocked, where it is not there or is not valid."""
     if checkpoint.listing.get(path) is None:
         raise FactUnavailable(why_elsewhere(checkpoint, path) or f"there is no {path}", path=path, blocked=True)
     metadata = checkpoint.files.distributed(path)
     if metadata.problem is not None:
-        raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
+        raise FactUnavailable(f"{path} can't be interpreted", path=path, blocked=True)
     return metadata

@@ -1,4 +1,4 @@
-"""What a distributed checkpoint holds, told apart by name: model, optimizer, scheduler, counters."""
+"""What a distributed checkpoint holds, distinguished by name: model, optimizer, scheduler, counters."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def lead_of(checkpoint: Checkpoint, path: str = METADATA) -> str:
 
 
 def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
-    """Every value that is no weight and no moment; of the update counters of very many parameters, some."""
+    """Every value that is not a weight and no moment; of the update counters of very many parameters, some."""
     metadata = checkpoint.files.distributed(path)
     wanted: dict[str, list[StoredItem]] = defaultdict(list)
     scalars = {name for name, tensor in metadata.tensors.items() if not tensor.shape}
@@ -101,7 +101,7 @@ def small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
 
 
 def all_small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
-    """The same; FactUnavailable, blocked, where some can't be had."""
+    """The same; FactUnavailable, blocked, where some is not available."""
     small = checkpoint.fact(small_values, path)
     if small.transformed:
         raise FactUnavailable(small.transformed, path=path, blocked=True)

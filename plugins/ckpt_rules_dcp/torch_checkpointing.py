@@ -112,7 +112,7 @@ class TorchCheckpointing(Layout):
         return state_dicts.optimizer(_folded(dictionary(checkpoint, path)), path, "")
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
-        """That of the first rank; where the optimizer lies flat, its groups are no longer told apart, and their rates not compared."""
+        """That of the first rank; where the optimizer lies flat, its groups are no longer distinguished, and their rates not compared."""
         path = "lr_scheduler_0.pt"
         values = dictionary(checkpoint, path)
         if "param_groups" not in dictionary_or_empty(checkpoint, "optimizer_0.pt"):
@@ -131,7 +131,7 @@ class TorchCheckpointing(Layout):
         if not recorded:
             raise FactUnavailable("no step is recorded")
         if not is_count(recorded[0].value):
-            raise FactUnavailable(f"step in {_PROGRESS} makes no sense", path=_PROGRESS, blocked=True)
+            raise FactUnavailable(f"step in {_PROGRESS} is not valid", path=_PROGRESS, blocked=True)
         step = int(recorded[0].value)
         own = "dataloader" in _items(checkpoint)
         where = "where its data loader was" if own else "where the script's own data loader says"

@@ -121,7 +121,7 @@ def _of_optimizers(checkpoint: Checkpoint, saved: Saved) -> Iterator[Recorded]:
 
 
 def _each(found: Iterator[OptimizerState]) -> Iterator[OptimizerState]:
-    """Those up to the first that can't be had."""
+    """Those up to the first that is not available."""
     while True:
         try:
             yield next(found)

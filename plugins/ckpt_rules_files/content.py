@@ -79,7 +79,7 @@ class Empty(Rule):
 
 
 class Unreadable(Rule):
-    """Something in the checkpoint can't be read, or is no regular file.
+    """Something in the checkpoint can't be read, or is not a regular file.
 
     ## What it checks
     Permissions and I/O errors on every file, also those that came up while another rule read it; pipes, sockets and

@@ -23,7 +23,7 @@ class DuplicateFormat(Rule):
 
     ## Why it matters
     A trainer that changed its save format writes the new file and leaves the old one, which loaders prefer. Training then
-    resumes, without a word, from weights of another save.
+    resumes, silently, from weights of another save.
 
     ## How to repair
     Delete the copy that is out of date.
@@ -87,7 +87,7 @@ def _other_loaders(weights: Weights, copy: Sequence[WeightFile]) -> str | None:
 
 
 def _difference(taken: Sequence[WeightFile], copy: Sequence[WeightFile]) -> str | None:
-    """How two copies disagree; a tied tensor that one of them leaves out is no disagreement."""
+    """How two copies disagree; a tied tensor that one of them leaves out is not disagreement."""
     ours, theirs = _tensors(taken), _tensors(copy)
     for name in ours.keys() & theirs.keys():
         if (ours[name].shape, ours[name].dtype) != (theirs[name].shape, theirs[name].dtype):

@@ -20,7 +20,7 @@ class IncompleteFamily(Rule):
 
     ## Why it matters
     A rank died while saving, a copy left files out, or two saves with different numbers of shards lie in one directory.
-    Loaders that take whatever files match load half a model without a word.
+    Loaders that take whatever files match load half a model silently.
 
     ## How to repair
     Copy the missing files from where the save was written; remove the files of the other save.

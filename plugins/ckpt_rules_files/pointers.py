@@ -17,7 +17,7 @@ class DanglingPointer(Rule):
     trainer starts from scratch without such a file, a missing one is a warning. A path that went stale because the whole run was moved is let pass where its last part is there.
 
     ## Why it matters
-    The trainer follows the pointer to nowhere. Many then start from scratch, without a word.
+    The trainer follows the pointer to nowhere. Many then start from scratch, silently.
 
     ## How to repair
     Write the name of the newest complete save into the file, or name the save on the command line of the run.

@@ -34,12 +34,12 @@ class MissingCheckpoint(Rule):
     """There is no checkpoint at the path that was given.
 
     ## What it checks
-    That the path exists, that it is no link to nowhere or to itself, that it is a file or a directory that can be listed, and
+    That the path exists, that it is not a link to nowhere or to itself, that it is a file or a directory that can be listed, and
     that it holds files of its own. A directory without any weights or state that holds others, named like saves, is a run and
     no checkpoint.
 
     ## Why it matters
-    Many trainers start from scratch, without a word, when the directory they should resume from is not there. A typing
+    Many trainers start from scratch, silently, when the directory they should resume from is not there. A typing
     error then costs the whole run.
 
     ## How to repair
@@ -63,7 +63,7 @@ class MissingCheckpoint(Rule):
                 message=f"'{root.path}' can't be listed: {root.error}", help="grant read permission, or check the mount"
             )
         elif root.kind is RootKind.OTHER:
-            yield Problem(message=f"'{root.path}' is no directory", help="name the directory that the save wrote")
+            yield Problem(message=f"'{root.path}' is not a directory", help="name the directory that the save wrote")
         else:
             yield from self._hollow(checkpoint)
 
@@ -133,7 +133,7 @@ class MissingRequired(Rule):
 
 
 class NotResumable(Rule):
-    """The directory is no save: it never held a training state, so training can't be resumed from it.
+    """The directory is not a save: it never held a training state, so training can't be resumed from it.
 
     ## What it checks
     Whether the recognised layout is that of a final product: an adapter or a model as `save_pretrained` writes them, a pipeline,

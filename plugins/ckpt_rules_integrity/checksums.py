@@ -33,7 +33,7 @@ class Crc(Rule):
     entries that are compressed are left out. Of the `data.pkl` of a file by torch.save, which is read in any case, `zip/ambiguous` speaks.
 
     ## Why it matters
-    A bit that flipped on a disk, in memory or on the wire changes weights without a word: torch.load does not compare the
+    A bit that flipped on a disk, in memory or on the wire changes weights silently: torch.load does not compare the
     checksum. Safetensors files carry none; for those, seal the checkpoint when it is saved.
 
     ## How to repair

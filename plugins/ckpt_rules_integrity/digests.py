@@ -27,7 +27,7 @@ _MOST = 100
 _SHOWN = 5
 _AFTER_THE_SEAL = (SEAL_NAME, SIGNATURE_NAME, f"{SEAL_NAME}.sig", f"{SEAL_NAME}.asc")
 """What is written when all else is sealed: the seal, and what signs it."""
-_AGAIN = "copy the file again from where it was sealed or downloaded; seal the checkpoint anew if the change was meant"
+_AGAIN = "copy the file again from where it was sealed or downloaded; seal the checkpoint again if the change was meant"
 
 
 class DigestDiffers(Rule):
@@ -45,7 +45,7 @@ class DigestDiffers(Rule):
     rule can tell a weight of 0.10 from one of 0.11.
 
     ## How to repair
-    Copy the file again from where it was sealed or downloaded. If the change was meant, seal the checkpoint anew with `--force`.
+    Copy the file again from where it was sealed or downloaded. If the change was meant, seal the checkpoint again with `--force`.
     """
 
     id = "integrity/digest"
@@ -116,7 +116,7 @@ def _broken_seal(checkpoint: Checkpoint) -> Iterator[Problem]:
             yield Problem(
                 message=absent.reason,
                 place=Place(path=SEAL_NAME),
-                help="copy the seal again from where it was written, or seal the checkpoint anew with --force",
+                help="copy the seal again from where it was written, or seal the checkpoint again with --force",
             )
 
 
@@ -171,7 +171,7 @@ def _appeared(checkpoint: Checkpoint) -> Iterator[Problem]:
         yield Problem(
             message=f"{files} not there when the checkpoint was sealed: {', '.join(new[:_SHOWN])}{more}",
             place=Place(path=new[0]),
-            help="remove what does not belong there, or seal the checkpoint anew with --force",
+            help="remove what does not belong there, or seal the checkpoint again with --force",
             severity=Severity.WARNING,
             data={"files": new[:1000], "count": len(new)},
         )

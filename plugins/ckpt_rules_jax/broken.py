@@ -61,7 +61,7 @@ def _of_hdf5(checkpoint: Checkpoint, entry: Entry) -> str | None:
     if head.error is not None:
         return None
     if head.content is not Content.HDF5 or not head.head.startswith(_SIGNATURE):
-        return f"is no HDF5 file: its content is {head.content.value}"
+        return f"is not a HDF5 file: its content is {head.content.value}"
     version = head.head[_VERSION_AT]
     size_at, end_at = _OLD if version < 2 else _NEW
     width = head.head[size_at]

@@ -58,7 +58,7 @@ class ZarrArray:
 
 
 def array_of(name: str, values: object) -> ZarrArray | None:
-    """The array that a JSON value describes; None where it makes no sense."""
+    """The array that a JSON value describes; None where it is not valid."""
     if not isinstance(values, Mapping):
         return None
     return _version_3(name, values) if values.get("zarr_format") == 3 else _version_2(name, values)
@@ -123,7 +123,7 @@ def _settings(value: object) -> Mapping[str, object]:
 
 
 def _sides(shape: object, chunk: object) -> tuple[int, ...] | None:
-    """How many chunks there are along each dimension; None where the two make no sense."""
+    """How many chunks there are along each dimension; None where the two are not valid."""
     if not (isinstance(shape, list) and isinstance(chunk, list) and len(shape) == len(chunk) <= _MOST_SIDES):
         return None
     if not all(type(n) is int and 0 <= n < _LARGEST for n in (*shape, *chunk)) or 0 in chunk:

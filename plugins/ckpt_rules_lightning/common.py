@@ -44,7 +44,7 @@ FIELDS = (
         "loops",
         ("loops",),
         Severity.ERROR,
-        "Lightning starts again at epoch 0 with the old optimizer, without a word",
+        "Lightning starts again at epoch 0 with the old optimizer, silently",
         inside=("fit_loop", "epoch_progress"),
     ),
     Field("scheduler", ("lr_schedulers",), Severity.WARNING, ONLY_WEIGHTS.format("learning rate scheduler")),
@@ -100,12 +100,12 @@ class LightningState(Layout):
         return tuple(_recorded(state, read_loops(state.values)))
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
-        """From the loops; FactUnavailable where there are none and a counter at the top is no count."""
+        """From the loops; FactUnavailable where there are none and a counter at the top is not a count."""
         state = checkpoint.state
         loops = read_loops(state.values)
         for counter in checkpoint.recorded if loops is None else ():
             if not is_count(counter.value):
-                raise FactUnavailable(f"{counter.key} in {state.path} makes no sense", path=state.path, blocked=True)
+                raise FactUnavailable(f"{counter.key} in {state.path} is not valid", path=state.path, blocked=True)
         return progress_of(loops, self.held(checkpoint))
 
     def contradictions(self, checkpoint: Checkpoint) -> tuple[Contradiction, ...]:

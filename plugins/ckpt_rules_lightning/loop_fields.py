@@ -28,7 +28,7 @@ def broken_fields(path: str, state: Mapping[object, object]) -> Iterator[Contrad
     """Fields of a kind that Lightning can't restore from, each with what becomes of it."""
     version = state.get(_VERSION_KEY)
     if _VERSION_KEY in state and version is not None and not (isinstance(version, str) and _VERSION.fullmatch(version)):
-        yield _stops(path, _VERSION_KEY, version, "which is no version: Lightning stops with InvalidVersion")
+        yield _stops(path, _VERSION_KEY, version, "which is not a version: Lightning stops with InvalidVersion")
     if _SCHEDULERS in state and state[_SCHEDULERS] is None:
         yield _stops(path, _SCHEDULERS, None, "where a list belongs: Lightning stops with TypeError")
     callbacks = state.get(_CALLBACKS)
@@ -89,7 +89,7 @@ def _in_progress(path: str, key: str, value: object, *, last: bool, counted: boo
 def _in_counts(path: str, key: str, counts: Mapping[object, object], names: frozenset[str]) -> Iterator[Contradiction]:
     for name in _COUNTED:
         if name in names and name not in counts:
-            words = f"{key} has no '{name}': Lightning goes on with what the new loop counts"
+            words = f"{key} has no '{name}': Lightning continues with what the new loop counts"
             yield Contradiction(path, key, words)
         elif name in names and not _is_whole(counts[name]):
             yield _stops(path, f"{key}.{name}", counts[name], "where a count belongs")

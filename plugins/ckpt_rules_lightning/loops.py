@@ -19,7 +19,7 @@ _ORDER = ("ready", "started", "processed", "completed")
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One loop's counters, those that are no counts left out, and the key that they lie under."""
+    """One loop's counters, those that are not counts left out, and the key that they lie under."""
 
     key: str
     counts: Mapping[str, int]

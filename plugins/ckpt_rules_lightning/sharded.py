@@ -102,7 +102,7 @@ class LightningSharded(LightningState):
         """The only optimizer; FactUnavailable where there are several, or none."""
         found = checkpoint.optimizers
         if len(found) != 1:
-            raise FactUnavailable(f"there are {len(found):,} optimizers, which are not told apart")
+            raise FactUnavailable(f"there are {len(found):,} optimizers, which are not distinguished")
         return found[0]
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:

@@ -94,7 +94,7 @@ def _safetensors_loader() -> Load:
     def load(path: str) -> None:
         _first_bytes(path)
         with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
+            for name in file.keys():  # noqa: SIM118 - it is not a mapping
                 file.get_slice(name).get_shape()
 
     return load

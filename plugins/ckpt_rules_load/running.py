@@ -205,7 +205,7 @@ class _Child:
         try:
             code = self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            return "it closed its output and went on"
+            return "it closed its output and continued"
         if code == -signal.SIGXCPU:
             return f"it computed for more than {limits.cpu} s"
         cause = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"

@@ -29,9 +29,7 @@ TRACKER = conventions.pointers.MEGATRON
 NAME = re.compile(r"iter_0*(\d{1,12})")
 _BRIDGES_TRACKER = "latest_train_state.pt"
 RELEASE = "release"
-_SILENT = (
-    "without --exit-on-missing-checkpoint, Megatron only warns and starts from random weights"
-)
+_SILENT = "without --exit-on-missing-checkpoint, Megatron only warns and starts from random weights"
 
 
 class Megatron(Layout):
@@ -87,7 +85,7 @@ def recorded(values: Mapping[object, object], path: str) -> tuple[Recorded, ...]
 
 
 def progress(values: Mapping[object, object]) -> Progress:
-    """By the iteration; the data go on where the samples consumed say."""
+    """By the iteration; the data continue where the samples consumed say."""
     step, args = values.get("iteration"), arguments(values)
     done = int(step) if is_count(step) else 0
     samples, planned = args.get("consumed_train_samples"), args.get("train_iters")

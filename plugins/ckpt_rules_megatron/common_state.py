@@ -26,13 +26,13 @@ def folder_of(checkpoint: Checkpoint) -> str:
 
 
 def sharded(checkpoint: Checkpoint) -> DistributedMetadata:
-    """DCP's metadata; FactUnavailable, blocked, where it is not there or makes no sense."""
+    """DCP's metadata; FactUnavailable, blocked, where it is not there or is not valid."""
     path = f"{folder_of(checkpoint)}{METADATA}"
     if checkpoint.listing.get(path) is None:
         raise FactUnavailable(f"there is no {path}", path=path, blocked=True)
     metadata = checkpoint.files.distributed(path)
     if metadata.problem is not None:
-        raise FactUnavailable(f"{path} can't be made sense of", path=path, blocked=True)
+        raise FactUnavailable(f"{path} can't be interpreted", path=path, blocked=True)
     return metadata
 
 

@@ -64,7 +64,7 @@ class MegatronFsdp(Distributed):
         return () if step is None else (Recorded("global_step", step, TRAIN_STATE, _STEP),)
 
     def progress(self, checkpoint: Checkpoint) -> Progress:
-        """By the step; the data go on where the samples consumed say."""
+        """By the step; the data continue where the samples consumed say."""
         step, samples = _counter(checkpoint, _STEP), _counter(checkpoint, "consumed_train_samples")
         if not is_count(step):
             raise FactUnavailable(f"{TRAIN_STATE} holds no step", path=TRAIN_STATE, blocked=True)

@@ -46,7 +46,7 @@ class EmaIsModel(Rule):
     learning rate is 0, the two are equal by design.
 
     ## Why it matters
-    The average was copied over the weights for an evaluation and not taken back, or was never updated. Training goes on from other
+    The average was copied over the weights for an evaluation and not taken back, or was never updated. Training continues from other
     weights than the optimizer's moments belong to, or whoever evaluates the average evaluates the model.
 
     ## How to repair

@@ -1,4 +1,4 @@
-"""numerics/master-vs-model: the weights that are saved against the float32 copies that the optimizer goes on from."""
+"""numerics/master-vs-model: the weights that are saved against the float32 copies that the optimizer continues from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MasterVsModel(Rule):
 
     ## Why it matters
     The first update after a resume overwrites the weights with the rounded masters. Where the two are of different steps, the
-    model that goes on is another than the one that was evaluated; where one of them was damaged, so is the model from then on.
+    model that continues is another than the one that was evaluated; where one of them was damaged, so is the model from then on.
 
     ## How to repair
     Take all files from one save. If the weights were exchanged on purpose, resume without the optimizer states, or with

@@ -27,7 +27,7 @@ _FEWEST = 2
 _TRAINER = (
     Field("weights", ("model",), Severity.ERROR, "detectron2 stops with KeyError: 'model'"),
     Field("optimizer", ("trainer._trainer.optimizer",), Severity.ERROR, "detectron2 stops with KeyError: 'optimizer'"),
-    Field("scheduler", ("trainer.hooks.LRScheduler",), Severity.WARNING, "the schedule starts again, without a word"),
+    Field("scheduler", ("trainer.hooks.LRScheduler",), Severity.WARNING, "the schedule starts again, silently"),
     Field("scaler", ("trainer._trainer.grad_scaler",)),
     Field("iteration", ("trainer.iteration",), Severity.ERROR, "detectron2 stops with KeyError: 'iteration'"),
 )
@@ -56,11 +56,11 @@ class Detectron2(DictCheckpoint):
             "optimizer",
             ("optimizer",),
             Severity.ERROR,
-            "detectron2 goes on with a new optimizer, and a line in its log",
+            "detectron2 continues with a new optimizer, and a line in its log",
         ),
         Field("scheduler", ("scheduler",), Severity.WARNING, "the schedule starts again, with a line in the log"),
         Field("scaler", ("grad_scaler",)),
-        Field("iteration", ("iteration",), Severity.ERROR, "detectron2 starts again at iteration 0, without a word"),
+        Field("iteration", ("iteration",), Severity.ERROR, "detectron2 starts again at iteration 0, silently"),
     )
 
     def fits(self, file: Entry, values: Mapping[object, object]) -> bool:
@@ -90,7 +90,7 @@ class Detectron2(DictCheckpoint):
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """An update for each iteration."""
         iteration = counts["global_step"]
-        sentence = f"iteration {iteration:,}, counted from 0, is done; training goes on with {iteration + 1:,}"
+        sentence = f"iteration {iteration:,}, counted from 0, is done; training continues with {iteration + 1:,}"
         return Progress(
             global_step=iteration,
             expected_updates=iteration + 1,

@@ -31,7 +31,7 @@ class Fairseq(DictCheckpoint):
             "optimizer",
             ("last_optimizer_state",),
             Severity.ERROR,
-            "fairseq builds a new optimizer and counts updates and learning rate from the start, without a word",
+            "fairseq builds a new optimizer and counts updates and learning rate from the start, silently",
         ),
         Field("history", ("optimizer_history",), Severity.ERROR, "fairseq stops with KeyError: 'optimizer_history'"),
         Field("extra_state", ("extra_state",), Severity.ERROR, "fairseq stops with KeyError: 'extra_state'"),
@@ -41,6 +41,6 @@ class Fairseq(DictCheckpoint):
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """In batches of the epoch under way, and in updates."""
         epoch, step, updates = counts.get("epoch"), counts.get("step", 0), counts.get("global_step")
-        within = f"epoch {epoch or 1:,} goes on after batch {step:,}" if step else ""
+        within = f"epoch {epoch or 1:,} continues after batch {step:,}" if step else ""
         plan = ResumePlan(within, epoch or 1, step, from_update=updates)
         return Progress(epoch=epoch, step=step, global_step=updates, expected_updates=updates, plan=plan)

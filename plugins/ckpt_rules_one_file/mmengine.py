@@ -56,10 +56,8 @@ class MMEngine(DictCheckpoint):
             Severity.ERROR,
             "mmengine takes the whole dictionary for weights, and loads none of them",
         ),
-        Field("optimizer", ("optimizer",), Severity.ERROR, "mmengine goes on with a new optimizer, without a word"),
-        Field(
-            "schedulers", ("param_schedulers",), Severity.WARNING, "mmengine starts each schedule again, without a word"
-        ),
+        Field("optimizer", ("optimizer",), Severity.ERROR, "mmengine continues with a new optimizer, silently"),
+        Field("schedulers", ("param_schedulers",), Severity.WARNING, "mmengine starts each schedule again, silently"),
         Field("meta", ("meta",), Severity.ERROR, "mmengine stops with KeyError: 'meta'"),
         Field("message_hub", ("message_hub",), Severity.ERROR, "mmengine stops with KeyError: 'message_hub'"),
     )
@@ -78,7 +76,7 @@ class MMEngine(DictCheckpoint):
         return Field("scaler", (_SCALER,), Severity.WARNING, _NO_SCALER) if in_float16 else None
 
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
-        """Those of mmengine are no torch schedulers: `contradictions` compares what they count."""
+        """Those of mmengine are not torch schedulers: `contradictions` compares what they count."""
         raise FactUnavailable("mmengine's schedulers are not torch's")
 
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
@@ -108,7 +106,9 @@ class MMEngine(DictCheckpoint):
 def _plan(epoch: int | None, done: int, updates: int | None, *, within: bool) -> ResumePlan:
     """What a resume does: a loop over epochs knows no place within one, whatever the interval of its saves."""
     if epoch is None:
-        sentence = f"training goes on after iteration {done:,}; by iterations, it draws as many batches and drops them"
+        sentence = (
+            f"training continues after iteration {done:,}; by iterations, it draws as many batches and drops them"
+        )
         return ResumePlan(sentence, from_update=updates)
     again = ": what was trained of it before the save is trained again" if within else ""
     return ResumePlan(epoch=epoch + 1, from_update=updates, also=f", and counts from iteration {done:,}{again}")

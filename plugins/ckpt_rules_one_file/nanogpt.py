@@ -52,9 +52,9 @@ class NanoGPT(DictCheckpoint):
     def standing(self, checkpoint: Checkpoint, counts: Mapping[str, int]) -> Progress:
         """The file is written before the update of its number."""
         if "global_step" not in counts:
-            raise FactUnavailable("iter_num is no count of iterations")
+            raise FactUnavailable("iter_num is not a count of iterations")
         done, planned = counts["global_step"], counts.get("total_steps")
-        sentence = f"training goes on with iteration {done:,}, with batches drawn at random: nanoGPT keeps no generator's state"
+        sentence = f"training continues with iteration {done:,}, with batches drawn at random: nanoGPT keeps no generator's state"
         return Progress(
             global_step=done,
             expected_updates=done,

@@ -1,4 +1,4 @@
-"""OpenAI's diffusion scripts: `modelN.pt`, `optN.pt` and `ema_R_N.pt` for each save, told apart by the step in their names."""
+"""OpenAI's diffusion scripts: `modelN.pt`, `optN.pt` and `ema_R_N.pt` for each save, distinguished by the step in their names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class OpenAIDiffusion(Layout):
     def progress(self, checkpoint: Checkpoint) -> Progress:
         """By the name of the newest files."""
         step = int(str(checkpoint.recorded[0].value))
-        by = ", by the name of the file that --resume_checkpoint names; data are drawn anew"
+        by = ", by the name of the file that --resume_checkpoint names; data are drawn again"
         return Progress(
             global_step=step, expected_updates=step, plan=ResumePlan(from_update=step, unit="step", also=by)
         )
@@ -79,7 +79,7 @@ class OpenAIDiffusion(Layout):
 _WHY = {
     "model": "the step of the newest save has no model to resume from",
     "opt": "the optimizer then starts from nothing, with one line in the log",
-    "ema": "the moving average then starts anew from the model, with one line in the log",
+    "ema": "the moving average then starts again from the model, with one line in the log",
 }
 
 

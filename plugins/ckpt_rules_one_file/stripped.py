@@ -16,7 +16,7 @@ class Stripped(Rule):
 
     ## Why it matters
     A resume from the file's path stops with `training to N epochs is finished, nothing to resume`. `resume=True` takes the weights
-    and starts a whole new training from epoch 1, with a warning in the log; older versions do so without a word.
+    and starts a whole new training from epoch 1, with a warning in the log; older versions do so silently.
 
     ## How to repair
     Nothing to repair for inference: use the ruleset `inference`. To train on, start a new run from these weights; to be able to
@@ -31,7 +31,7 @@ class Stripped(Rule):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """At most one problem."""
         yield Problem(
-            message="the file was stripped for inference (epoch -1, no optimizer): a resume ends at once, or starts anew",
+            message="the file was stripped for inference (epoch -1, no optimizer): a resume ends at once, or starts again",
             place=Place(path=stripped_file(checkpoint), key="epoch"),
             help="verify it with the ruleset inference, or start a new run from these weights",
         )

@@ -27,7 +27,7 @@ class Timm(DictCheckpoint):
     named = ((re.compile(r"(?:checkpoint-(?=\d+\.)|recovery-)(\d{1,18})(?:-\d+)?\.pth\.tar"), "epoch"),)
     fields = (
         Field("weights", ("state_dict",), Severity.ERROR, "timm stops, for it takes the whole dictionary for weights"),
-        Field("optimizer", ("optimizer",), Severity.ERROR, "timm goes on with a new optimizer, without a word"),
+        Field("optimizer", ("optimizer",), Severity.ERROR, "timm continues with a new optimizer, silently"),
         Field("scaler", ("amp_scaler",)),
         Field("config", ("args",)),
     )

@@ -43,7 +43,7 @@ class Ultralytics(DictCheckpoint):
     counters: ClassVar = {"epoch": "epoch", "total_epochs": "train_args.epochs"}
     named = ((re.compile(r"epoch(\d{1,18})\.pt"), "epoch"),)
     fields = (
-        Field("optimizer", ("optimizer",), Severity.ERROR, "ultralytics goes on with a new optimizer, without a word"),
+        Field("optimizer", ("optimizer",), Severity.ERROR, "ultralytics continues with a new optimizer, silently"),
         Field("scaler", ("scaler",)),
         Field("epoch", ("epoch",), Severity.ERROR, "ultralytics takes it for the end of training, and resumes nothing"),
         Field("config", ("train_args",)),

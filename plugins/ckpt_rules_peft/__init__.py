@@ -15,7 +15,7 @@ def ckpt_rules_layouts() -> list[Layout]:
 
 @hookimpl
 def ckpt_rules_rules() -> list[type[Rule]]:
-    """What an adapter's configuration promises against what its file holds, and whether a resume can go on from it."""
+    """What an adapter's configuration promises against what its file holds, and whether a resume can continue from it."""
     from ckpt_rules_peft.adapter import Adapter
     from ckpt_rules_peft.resumed import AdapterNotResumed
     from ckpt_rules_peft.vocabulary import AdapterVocabulary

@@ -171,7 +171,7 @@ def _targets(config: Mapping[str, object], modules: list[_Module], file: WeightF
         shown = ", ".join(m.name for m in dropped[:_SHOWN]) + (" …" if len(dropped) > _SHOWN else "")
         words = f"{len(dropped):,} of {len(modules):,} adapted modules are none of target_modules in {CONFIG}, and are dropped "
         name = next(iter(dropped[0].parts.values()))[0]
-        yield _problem(f"{words}without a word: {shown}", file.path, tensor=name, data={"modules": len(dropped)})
+        yield _problem(f"{words}silently: {shown}", file.path, tensor=name, data={"modules": len(dropped)})
     idle = [t for t in targets if not any(_names(t, m.name) for m in modules)]
     if idle and not any(config.get(key) for key in _NARROWING):
         shown = ", ".join(idle[:_SHOWN]) + (" …" if len(idle) > _SHOWN else "")

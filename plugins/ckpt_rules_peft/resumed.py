@@ -1,4 +1,4 @@
-"""weights/adapter-not-resumed: adapters that hold what was trained in a form from which training can't go on."""
+"""weights/adapter-not-resumed: adapters that hold what was trained in a form from which training can't continue."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, ins
 
 
 class AdapterNotResumed(Rule):
-    """The adapter can be loaded for inference, and training can't go on from it.
+    """The adapter can be loaded for inference, and training can't continue from it.
 
     ## What it checks
     By adapter_config.json: prefix tuning with `prefix_projection` and VB-LoRA with `save_only_topk_weights`, from which a resume
-    stops with an error; and the prompt encoder of P-tuning, which starts anew (information).
+    stops with an error; and the prompt encoder of P-tuning, which starts again (information).
 
     ## Why it matters
     PEFT saves the prompts that an encoder gave and not the encoder. The Trainer loads those of P-tuning as the input of a new
-    encoder, at random weights, and puts the moments of the old one on it, without a word. Prefixes do not fit into that
+    encoder, at random weights, and puts the moments of the old one on it, silently. Prefixes do not fit into that
     place, and the resume stops with a size mismatch.
 
     ## How to repair
-    Nothing brings the encoder back. To go on from the prompts, load them into prompt tuning, or into prefix tuning without a
+    Nothing brings the encoder back. To continue from the prompts, load them into prompt tuning, or into prefix tuning without a
     projection, with a fresh optimizer. Of VB-LoRA keep all logits (`save_only_topk_weights=False`) while it trains.
     """
 
@@ -41,14 +41,14 @@ class AdapterNotResumed(Rule):
                 yield Problem(
                     message=message,
                     place=Place(path=path),
-                    help="load it for inference (the ruleset inference checks that), or start anew from what it holds",
+                    help="load it for inference (the ruleset inference checks that), or start again from what it holds",
                     severity=severity,
                     data={"peft_type": config.get("peft_type")},
                 )
 
 
 def starts_anew(config: Mapping[str, object]) -> bool:
-    """Whether a resume goes on with an encoder at random weights."""
+    """Whether a resume continues with an encoder at random weights."""
     return config.get("peft_type") == "P_TUNING"
 
 
@@ -56,7 +56,7 @@ def _said(config: Mapping[str, object]) -> Iterator[tuple[str, Severity | None]]
     if starts_anew(config):
         kind = str(config.get("encoder_reparameterization_type") or "MLP")[:10]
         words = f"it holds the prompts and not the {kind} encoder that gave them: a resume takes them as the input of a new encoder"
-        yield f"{words}, which starts at random weights, without a word", Severity.INFO
+        yield f"{words}, which starts at random weights, silently", Severity.INFO
     elif is_projected(config):
         words = "it holds the prefixes and not the projection that gave them"
         yield f"{words}: a resume stops with a size mismatch of the embedding that they were made from", None

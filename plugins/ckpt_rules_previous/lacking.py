@@ -46,7 +46,7 @@ class LacksFile(Rule):
     another form and is not compared.
 
     ## Why it matters
-    Trainers pass over many files without which training goes on differently: a loss scaler, the state of a sampler, a moving
+    Trainers pass over many files without which training continues differently: a loss scaler, the state of a sampler, a moving
     average, the random numbers of all ranks. That a save lacks what the others have shows a copy that was not finished.
 
     ## How to repair

@@ -1,4 +1,4 @@
-"""previous/optimizer-reset: the optimizer was started anew between two saves."""
+"""previous/optimizer-reset: the optimizer was started again between two saves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOMENTS = frozenset(
 
 
 class OptimizerReset(Rule):
-    """Training went on, and the optimizer began anew.
+    """Training continued, and the optimizer began again.
 
     ## What it checks
     That no optimizer has counted fewer updates than in the earlier save, and that its moments are not zero throughout
@@ -70,7 +70,7 @@ def _counted(name: str, before: tuple[OptimizerState, ...], after: tuple[Optimiz
         if was.updates is not None and now.updates is not None and now.updates < was.updates:
             yield Problem(
                 message=f"the optimizer has counted {now.updates:,} updates, and {was.updates:,} in the save before, {name}: it "
-                "began anew",
+                "began again",
                 place=Place(path=now.path, key=now.key or None),
                 help=f"resume from {name}, and see that the optimizer's state is loaded",
                 data={"before": was.updates, "after": now.updates, "previous": name},

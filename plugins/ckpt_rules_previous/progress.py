@@ -20,7 +20,7 @@ class ProgressWentBack(Rule):
     next saves overwrite older ones. Or the save holds the state of an older one.
 
     ## How to repair
-    Resume from the save before and see in the training log whether its counters were restored. If the run was started anew
+    Resume from the save before and see in the training log whether its counters were restored. If the run was started again
     into the same directory, move the saves of the old run away.
     """
 
@@ -39,7 +39,7 @@ class ProgressWentBack(Rule):
             yield Problem(
                 message=f"the {counter.name} is {_shown(counter.after)}, and it was {_shown(counter.before)} in the save before, {name}",
                 place=_place(checkpoint, counter.name),
-                help=f"resume from {name} and see whether its counters are restored; if the run was started anew, move the "
+                help=f"resume from {name} and see whether its counters are restored; if the run was started again, move the "
                 "saves of the old one away",
                 data={"counter": counter.name, "before": counter.before, "after": counter.after, "previous": name},
             )

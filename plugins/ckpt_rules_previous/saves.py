@@ -27,7 +27,7 @@ def called(previous: Checkpoint) -> str:
 
 
 def maybe(ask: Callable[[], T]) -> T | None:
-    """A fact, or None where it can't be had."""
+    """A fact, or None where it is not available."""
     try:
         return ask()
     except FactUnavailable:
@@ -88,7 +88,7 @@ def steps_between(checkpoint: Checkpoint) -> int:
     counted = [Counter("optimizer", before, after)] if before is not None and after is not None else []
     steps = [c for c in counted + progress_counters(checkpoint) if c.name != "epoch"]
     if not steps:
-        raise FactUnavailable("no counter says whether training went on between the two saves")
+        raise FactUnavailable("no counter says whether training continued between the two saves")
     # An optimizer that is that of the save before has counted nothing, whatever was trained since.
     made = int(max(c.after - c.before for c in steps[:2]))
     if made <= 0:

@@ -58,7 +58,7 @@ def steps_by_progress(checkpoint: Checkpoint) -> int:
     """Steps made since the earlier save, as the trainer counts them; FactUnavailable where it does not say, or none were."""
     counters = [c for c in progress_counters(checkpoint) if c.name != "epoch"]
     if not counters:
-        raise FactUnavailable("no counter says whether training went on between the two saves")
+        raise FactUnavailable("no counter says whether training continued between the two saves")
     made = counters[0].after - counters[0].before
     if made <= 0:
         raise FactUnavailable("no step was made between the two saves")

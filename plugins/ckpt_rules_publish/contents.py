@@ -100,7 +100,7 @@ class LocalPath(Rule):
     """A configuration names a directory of the machine that wrote it.
 
     ## What it checks
-    `_name_or_path` in config.json and `base_model_name_or_path` in adapter_config.json: that they are no paths.
+    `_name_or_path` in config.json and `base_model_name_or_path` in adapter_config.json: that they are not paths.
 
     ## Why it matters
     An adapter whose base model is a local path can't be loaded anywhere else. Any path tells how the machine is laid out.

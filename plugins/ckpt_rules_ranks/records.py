@@ -76,7 +76,7 @@ class MixedSteps(Rule):
 
     ## Why it matters
     Some ranks had written a newer save over an older one when the job was killed. What loads is a model of two moments,
-    without a word.
+    silently.
 
     ## How to repair
     Resume from an earlier save whose files all record the same step.

@@ -36,7 +36,7 @@ def _named(part: TorchFile, name: str) -> TorchFile:
 
 
 def _objects(checkpoint: Checkpoint, path: str) -> Mapping[str, list[tuple[str, tuple[int, int]]]]:
-    """Name, first byte and length of each object, by the file that it lies in; nothing where the metadata is no metadata."""
+    """Name, first byte and length of each object, by the file that it lies in; nothing where the metadata is not a metadata."""
     found: dict[str, list[tuple[str, tuple[int, int]]]] = defaultdict(list)
     try:
         metadata = checkpoint.files.distributed(path)

@@ -37,7 +37,7 @@ class UnsafeGlobal(Rule):
     id = "pickle/unsafe-global"
     tags = frozenset({"safety", "load"})
 
-    allow: tuple[str, ...] = Field(default=(), description="Names that are no finding, as `module.name`; exact.")
+    allow: tuple[str, ...] = Field(default=(), description="Names that are not a finding, as `module.name`; exact.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each name in a file."""

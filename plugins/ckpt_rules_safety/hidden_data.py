@@ -13,7 +13,7 @@ class HiddenData(Rule):
     ## What it checks
     Entries that stand in the header twice, of which loaders take the last; fields of entries that the format does not know;
     more than 4 kB of white space behind the JSON. The library accepts all three. Bytes behind or between the tensors it
-    refuses, and `weights/broken-safetensors` reports them. Metadata may be of any length and is no finding.
+    refuses, and `weights/broken-safetensors` reports them. Metadata may be of any length and is not a finding.
 
     ## Why it matters
     Two readers may see two different tensors under one name, and whatever lies in the rest travels with the file without

@@ -56,7 +56,7 @@ class MalformedPickle(Rule):
     """A pickle does not end where it should, or breaks off.
 
     ## What it checks
-    Bytes behind the STOP of a pickle: further pickles, or anything else. Pickles that break, in files that are no torch
+    Bytes behind the STOP of a pickle: further pickles, or anything else. Pickles that break, in files that are not torch
     files by their name (`weights/broken-torch-file` reports those).
 
     ## Why it matters

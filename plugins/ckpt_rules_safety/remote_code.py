@@ -28,7 +28,7 @@ class RemoteCode(Rule):
     Lambda layers, and modules that are not Keras's own, in a Keras configuration, in HDF5 files too; names of chat templates
     that lead out of the directory; in YAML the tags of Python's, and in YAML and JSON a `_target_` or `class_path`, that name
     what is known to run code; `custom_generate/generate.py`, which transformers runs instead of its own generation. What the
-    libraries name of themselves is no finding.
+    libraries name of themselves is not a finding.
 
     ## Why it matters
     Such text is as good as a program: `trust_remote_code=True`, and older versions of some libraries without it, import
@@ -45,7 +45,7 @@ class RemoteCode(Rule):
 
     allow: tuple[str, ...] = Field(
         default=(),
-        description="Names of code that are no finding: a module, with all that lies below it, or a repository.",
+        description="Names of code that are not a finding: a module, with all that lies below it, or a repository.",
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:

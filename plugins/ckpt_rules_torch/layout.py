@@ -65,7 +65,7 @@ def _state_named(checkpoint: Checkpoint) -> list[str]:
 
 
 def _remains(checkpoint: Checkpoint) -> list[str]:
-    """Parts of a training state, at the top or of saves below, or several states: this is no directory of weights alone."""
+    """Parts of a training state, at the top or of saves below, or several states: this is not a directory of weights alone."""
     if checkpoint.files.is_one_file or has_several_states(checkpoint):
         return [checkpoint.path]
     return [entry.path for entry in checkpoint.listing if names.PARTS.fullmatch(entry.name)]
@@ -259,5 +259,5 @@ def _refuse_several(state: TrainingState, name: str) -> None:
     ]
     if len(unusual) > 1 and state.key_of(name) == unusual[0] and name != "rng":
         raise FactUnavailable(
-            f"{state.path} keeps {len(unusual)} {name}s ({', '.join(unusual)}), which are not told apart"
+            f"{state.path} keeps {len(unusual)} {name}s ({', '.join(unusual)}), which are not distinguished"
         )

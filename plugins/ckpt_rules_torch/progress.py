@@ -100,4 +100,4 @@ def _plan_by_epoch(progress: Progress, done: int | None) -> ResumePlan:
         return ResumePlan("training starts from the beginning, with epoch 1", 1, 0, total, done)
     skipped = f"batches 0 to {step - 1:,} are skipped" if step > 1 else "batch 0 is skipped"
     trained = f"{step:,} to {total - 1:,} are trained" if step < total - 1 else f"{step:,} is trained"
-    return ResumePlan(f"epoch {epoch:,} goes on: {skipped}, {trained}", epoch, step, total - step, done)
+    return ResumePlan(f"epoch {epoch:,} continues: {skipped}, {trained}", epoch, step, total - step, done)

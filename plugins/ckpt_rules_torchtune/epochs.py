@@ -62,7 +62,7 @@ def one_optimizer(value: object) -> dict[str, object] | None:
 
 
 def trained_only(value: object) -> dict[str, object] | None:
-    """An optimizer without the parameters that have no state; None where it is no optimizer or none has any."""
+    """An optimizer without the parameters that have no state; None where it is not an optimizer or none has any."""
     state = value.get("state") if isinstance(value, Mapping) else None
     groups = value.get("param_groups") if isinstance(value, Mapping) else None
     if not isinstance(state, Mapping) or not state or not isinstance(groups, list):
@@ -74,7 +74,7 @@ def trained_only(value: object) -> dict[str, object] | None:
 
 
 def standing(checkpoint: Checkpoint, done: int, total: int | None) -> Progress:
-    """Where a recipe goes on: with the epoch after those of the recipe state, and what weights it should be given."""
+    """Where a recipe continues: with the epoch after those of the recipe state, and what weights it should be given."""
     found = folders(checkpoint)
     adapters, last = has_adapters(checkpoint), max(found, default=done - 1)
     notes = (_SCHEDULE,) if adapters and checkpoint.state.values.get("max_steps_per_epoch") is None else ()

@@ -32,7 +32,7 @@ _WHY_STATE = (
     "torchtune stops, for it keeps optimizer and counters in this file alone; a run of one epoch never writes it; to load the "
     "weights, verify with the ruleset inference"
 )
-_WHY_WEIGHTS = "torchtune stops, for there are no weights of any epoch to go on with"
+_WHY_WEIGHTS = "torchtune stops, for there are no weights of any epoch to continue with"
 _WHY_ADAPTER = "torchtune stops, for it looks for the adapter here and in no other form"
 _FIELDS = (
     Field("optimizer", ("optimizer",), Severity.ERROR, "torchtune stops with KeyError: 'optimizer'"),

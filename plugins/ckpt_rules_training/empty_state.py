@@ -19,7 +19,7 @@ class EmptyOptimizerState(Rule):
     training has begun. SGD without momentum keeps no state and is left alone; so are optimizers that can't be told from it.
 
     ## Why it matters
-    torch loads such a `state_dict` without a word, and the moments start again from zero. It comes from saving a freshly
+    torch loads such a `state_dict` silently, and the moments start again from zero. It comes from saving a freshly
     built optimizer, or from gathering the state of a sharded one on a rank that has none.
 
     ## How to repair

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def maybe(ask: Callable[[], T]) -> T | None:
-    """What a fact says, or None where it can't be had."""
+    """What a fact says, or None where it is not available."""
     try:
         return ask()
     except FactUnavailable:

@@ -135,7 +135,7 @@ class RngMissing(Rule):
 
 
 def _absence(checkpoint: Checkpoint, name: str, *, always: bool = False) -> FactUnavailable | None:
-    """Why a part of the state can't be had; None where it is there, or where nobody misses it.
+    """Why a part of the state is not available; None where it is there, or where nobody misses it.
 
     always: also where the layout does not need it
     """

@@ -24,7 +24,7 @@ class ParamMismatch(Rule):
     in a file that ought to hold all of them, are one rank's shard. For
     optimizers that keep moments of their parameter's shape (Adam, SGD, RMSprop, …): where parameter names were saved, each
     moment has the shape of the weight of that name, and in a distributed save there is such a weight for each; else there are
-    not more moments of any shape than weights of that shape, nor more parameters than weights. Frozen, tied and unused parameters are no mismatch, nor are those that
+    not more moments of any shape than weights of that shape, nor more parameters than weights. Frozen, tied and unused parameters are not a mismatch, nor are those that
     PEFT trains and does not save, by its configuration: the encoder of P-tuning's prompts.
 
     ## Why it matters

@@ -170,7 +170,7 @@ class UnevenSteps(Rule):
     tolerance: int = Field(default=0, ge=0, description="Allowed difference between parameters, in optimizer updates.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """For each optimizer, one problem for counts that differ, one for steps that are no counts."""
+        """For each optimizer, one problem for counts that differ, one for steps that are not counts."""
         for optimizer in checkpoint.optimizers:
             yield from self._one(optimizer)
 
@@ -182,7 +182,7 @@ class UnevenSteps(Rule):
         if strange:
             key, step = strange[0]
             yield Problem(
-                message=f"the update counter of {count(len(strange), 'parameter')} is no count: {shown(step)}",
+                message=f"the update counter of {count(len(strange), 'parameter')} is not a count: {shown(step)}",
                 place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].step")),
                 severity=Severity.ERROR,
                 help="resume from a checkpoint whose optimizer state is whole",

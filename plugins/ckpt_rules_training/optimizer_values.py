@@ -42,7 +42,7 @@ class BadHyperparameter(Rule):
     own optimizers read at every update must be there and not None, for a load takes the saved groups as they are; and so must
     what other groups of the same optimizer have. betas are two numbers for them, `foreach`, `fused`, `maximize` and the like
     True, False or None; `fused` excludes `foreach` and `differentiable`. A warning is `maximize` in one group alone, and an
-    `initial_lr` that is no number, or that one group lacks although the scheduler has its first rate.
+    `initial_lr` that is not a number, or that one group lacks although the scheduler has its first rate.
 
     ## Why it matters
     Loading a `state_dict` overwrites the hyper-parameters that the optimizer was built with. NaN in one of them turns every
@@ -111,7 +111,7 @@ def _fault(value: object, below: float) -> str | None:
     if known is None:
         return None
     if isinstance(known, bool) or not isinstance(known, int | float):
-        return "which is no number"
+        return "which is not a number"
     if known != known or abs(known) == math.inf:  # noqa: PLR0124 - NaN; math.isnan can't take an integer of any size
         return "which is not finite"
     if known > _ABSURD:
@@ -189,7 +189,7 @@ def _half_precision(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterat
         path = checkpoint.weights.files[0].path
         yield Problem(
             message=f"the weights are {usual} and the optimizer's moments float32: the float32 weights that were trained are not in "
-            "the checkpoint, and a resume goes on from rounded ones",
+            "the checkpoint, and a resume continues from rounded ones",
             place=Place(path=path),
             help="save the float32 weights (or the master copies) with the optimizer; round them for inference alone",
             data={"dtype": usual, "moments": "float32"},

@@ -1,4 +1,4 @@
-"""progress/dataloader: whether the data go on where training does."""
+"""progress/dataloader: whether the data continue where training does."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ class DataLoaderPosition(Rule):
     is in the resume plan.
 
     ## Why it matters
-    A loader that was finished starts its data again, and so does a rank whose state is missing, in most trainers without a
-    word: samples are trained twice, others not at all in this epoch, and a curriculum or a stream begins anew.
+    A loader that was finished starts its data again, and so does a rank whose state is missing, in most trainers silently: samples are trained twice, others not at all in this epoch, and a curriculum or a stream begins again.
 
     ## How to repair
     Resume with as many data-parallel ranks as the save was written by, from a save whose loaders are whole; or start the
@@ -128,7 +127,7 @@ def _ranks(ranks: list[int]) -> str:
 
 def _no_count(state: LoaderState) -> Problem:
     return Problem(
-        message=f"the data loader has given {shown(state.batches)} batches, which is no count",
+        message=f"the data loader has given {shown(state.batches)} batches, which is not a count",
         place=Place(path=state.path, key=state.key or None),
         help=_HELP,
         data={"batches": str(state.batches)},

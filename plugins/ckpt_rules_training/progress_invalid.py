@@ -15,7 +15,7 @@ class InvalidProgress(Rule):
     ## What it checks
     Every recorded counter (epoch, step, batches per epoch, global step, gradient accumulation, planned totals): it
     must be a whole, finite number, not negative, no boolean, and below 2^63. `step` must be less than
-    `total_batches`, which must be at least 1. `epoch` 0 with `step` 0, or a global step of 0, makes no sense once
+    `total_batches`, which must be at least 1. `epoch` 0 with `step` 0, or a global step of 0, is not valid once
     the optimizer has made updates.
 
     ## Why it matters

@@ -38,7 +38,7 @@ class BadRngState(Rule):
 def _problem(state: RngState, fault: RngFault) -> Problem:
     severity = Severity.WARNING if state.logged or not fault.stops else None
     what = f"'{fault.key}'" if fault.key else state.path
-    then = "; the trainer only logs it and goes on with other random numbers" if state.logged else ""
+    then = "; the trainer only logs it and continues with other random numbers" if state.logged else ""
     return Problem(
         message=f"{what} {fault.sentence}{then}",
         place=Place(path=state.path, key=fault.key or None),

@@ -17,7 +17,7 @@ class CollapsedScaler(Rule):
 
     ## Why it matters
     The scale is halved at every update whose gradients overflow. Near zero, every update overflowed for a long time: the
-    loss or the weights are probably NaN already, and every further update is skipped while the counters go on.
+    loss or the weights are probably NaN already, and every further update is skipped while the counters continue.
 
     ## How to repair
     Resume from a checkpoint from before the gradients blew up, with a lower learning rate or with bfloat16, which needs no
@@ -48,7 +48,7 @@ class CollapsedScaler(Rule):
 
 def _fault(scale: object) -> tuple[Severity | None, str] | None:
     if isinstance(scale, bool) or not isinstance(scale, int | float):
-        return None, "which is no number"
+        return None, "which is not a number"
     if not 0 < scale < math.inf:
         return None, "with which every update is skipped or produces NaN"
     return (Severity.WARNING, "so nearly every update so far has overflowed") if scale < 1 else None

@@ -20,7 +20,7 @@ class BaseLrMismatch(Rule):
     ## What it checks
     `base_lrs` of each scheduler: finite numbers, one for each rate that the scheduler sets, which are errors; and the same
     as `initial_lr` of the group, which torch writes together with it. Another rate, or the same rates in another order, is a
-    warning: some scripts set `base_lrs` by hand where a run goes on with another rate. CyclicLR and OneCycleLR, whose base is
+    warning: some scripts set `base_lrs` by hand where a run continues with another rate. CyclicLR and OneCycleLR, whose base is
     their lower bound, are left alone.
 
     ## Why it matters

@@ -11,7 +11,7 @@ _MOST_ACCUMULATED = 64
 
 
 def steps_in_turns(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """The steps of all schedulers together, where there are more than optimizers: one may go on where another stopped."""
+    """The steps of all schedulers together, where there are more than optimizers: one may continue where another stopped."""
     counts = [s.last_epoch for s in checkpoint.schedulers]
     optimizers = maybe(lambda: checkpoint.optimizers) or ()
     known = [int(n) for n in counts if is_count(n)]

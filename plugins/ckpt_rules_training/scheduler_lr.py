@@ -1,4 +1,4 @@
-"""scheduler/lr-mismatch and scheduler/exhausted: the learning rate that training will go on with."""
+"""scheduler/lr-mismatch and scheduler/exhausted: the learning rate that training will continue with."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LrMismatch(Rule):
     The rates that the scheduler set last (`_last_lr`) against the rate of each parameter group, with a relative
     tolerance; and that there are as many. ReduceLROnPlateau is left alone, and so are
     schedulers with a separate warm-up: others change the rate beside them. Of several schedulers and optimizers, which are not
-    told apart on disk, a scheduler is at fault where no optimizer has its rates, and one has those of no scheduler. In a
+    distinguished on disk, a scheduler is at fault where no optimizer has its rates, and one has those of no scheduler. In a
     sequence or chain the part at work must have set the same rates.
 
     ## Why it matters
@@ -40,14 +40,14 @@ class LrMismatch(Rule):
     hand after loading.
 
     ## How to repair
-    Set each group's `lr` to the scheduler's, or build the scheduler anew and step it to where training stands.
+    Set each group's `lr` to the scheduler's, or build the scheduler again and step it to where training stands.
     """
 
     id = "scheduler/lr-mismatch"
     severity = Severity.WARNING
     tags = frozenset({"resume"})
 
-    tolerance: float = Field(default=1e-6, ge=0, description="Relative difference that passes without a word.")
+    tolerance: float = Field(default=1e-6, ge=0, description="Relative difference that passes silently.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each group, or one where the numbers of groups differ."""

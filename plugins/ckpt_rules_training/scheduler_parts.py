@@ -70,7 +70,7 @@ def _of_part(part: SchedulerState, due: int, why: str, *, nested: bool = False) 
     yield Problem(
         message=f"last_epoch of a part of the scheduler ({part.kind}) is {shown(part.last_epoch)}, and {why}",
         place=Place(path=part.path, key=counter_key(part)),
-        help="build the scheduler anew and step it to the update where training stands",
+        help="build the scheduler again and step it to the update where training stands",
         data={"last_epoch": str(part.last_epoch), "expected": due},
     )
 
@@ -91,7 +91,7 @@ def part_rates(scheduler: SchedulerState) -> Iterator[Problem]:
         message=f"the scheduler set the learning rate of parameter group {odd} to {whole:g}, and the part of it that is at work "
         f"({part.kind}) to {own:g}",
         place=Place(path=part.path, key=inside(part.key, f"_last_lr[{odd}]")),
-        help="the two are written together: build the scheduler anew and step it to where training stands",
+        help="the two are written together: build the scheduler again and step it to where training stands",
         data={"group": odd, "scheduler": whole, "part": own},
     )
 

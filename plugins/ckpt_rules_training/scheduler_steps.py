@@ -23,7 +23,7 @@ class StepMismatch(Rule):
     `last_epoch` plus 1. ReduceLROnPlateau counts evaluations, SWALR counts from where averaging began; both are left alone.
     Where the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless the option
     `tolerance` is set. Of several schedulers each is looked at, and where there are more of them than optimizers, so that one
-    may go on where another stopped, it is enough that the steps of all together agree; in a sequence
+    may continue where another stopped, it is enough that the steps of all together agree; in a sequence
     (SequentialLR) also the part that is at work, which counts from its milestone, and in a chain every part, for all make
     the same steps.
 
@@ -32,7 +32,7 @@ class StepMismatch(Rule):
     most of all; one that is ahead ends too early.
 
     ## How to repair
-    Build the scheduler anew and step it to the update where training stands, or set `last_epoch` in its state. Step it once
+    Build the scheduler again and step it to the update where training stands, or set `last_epoch` in its state. Step it once
     for every update (or once for every epoch), before saving.
     """
 
@@ -107,7 +107,7 @@ def _mismatch(scheduler: SchedulerState, steps: int, possible: list[Candidate]) 
     return Problem(
         message=f"the scheduler is at step {steps:,}; expected {_expected(possible)}",
         place=Place(path=scheduler.path, key=counter_key(scheduler)),
-        help="build the scheduler anew and step it to the update where training stands",
+        help="build the scheduler again and step it to the update where training stands",
         data={"last_epoch": steps, "candidates": [{"of": c.words, "from": c.low, "to": c.high} for c in possible]},
     )
 
@@ -122,9 +122,9 @@ def _expected(possible: list[Candidate]) -> str:
 
 def _no_count(scheduler: SchedulerState) -> Problem:
     return Problem(
-        message=f"last_epoch of the scheduler is {shown(scheduler.last_epoch)}, which is no count of steps",
+        message=f"last_epoch of the scheduler is {shown(scheduler.last_epoch)}, which is not a count of steps",
         place=Place(path=scheduler.path, key=counter_key(scheduler)),
-        help="build the scheduler anew and step it to the update where training stands",
+        help="build the scheduler again and step it to the update where training stands",
         data={"last_epoch": str(scheduler.last_epoch)},
     )
 
@@ -141,6 +141,6 @@ def _step_count(scheduler: SchedulerState, steps: int, tolerance: int) -> Iterat
     yield Problem(
         message=f"_step_count of the scheduler is {shown(calls)}, but last_epoch is {steps:,}",
         place=Place(path=scheduler.path, key=f"{counter_key(scheduler).removesuffix('last_epoch')}_step_count"),
-        help="the two are written together: build the scheduler anew and step it forward",
+        help="the two are written together: build the scheduler again and step it forward",
         data={"step_count": str(calls), "last_epoch": steps},
     )

@@ -23,7 +23,7 @@ class MissingField(Rule):
 
     ## Why it matters
     A loader that finds no counter starts counting from zero: the same data again, and the learning-rate schedule from
-    its warm-up. Most do so without a word, because `state.get("epoch", 0)` never fails.
+    its warm-up. Most do so silently, because `state.get("epoch", 0)` never fails.
 
     ## How to repair
     Resume from a checkpoint that has the field, or add it by hand: load the file, set the key to the value that the

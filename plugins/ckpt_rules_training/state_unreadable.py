@@ -33,7 +33,7 @@ class UnreadableState(Rule):
 
     ## Why it matters
     A save that was interrupted, or a full disk, leaves half a JSON file behind. Loaders then stop with a parser's error
-    that names no checkpoint; some trainers start from scratch instead, without a word.
+    that names no checkpoint; some trainers start from scratch instead, silently.
 
     ## How to repair
     Restore the file from the save before, or from another copy. `config.json` can be written again from the code that

@@ -90,7 +90,7 @@ class RefusedField(Rule):
 
 
 def _counted(values: Mapping[object, object]) -> Iterator[Problem]:
-    step = values.get("global_step")  # one that is no whole number is left to progress/invalid
+    step = values.get("global_step")  # one that is not a whole number is left to progress/invalid
     if isinstance(step, float) and step.is_integer():
         then = "the resume stops when it counts epochs with it: 'float' object cannot be interpreted as an integer"
         yield _wrong("global_step", step, _Kind((int,), "written as a whole number, without a fraction", then))

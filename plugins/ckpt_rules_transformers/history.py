@@ -55,7 +55,7 @@ class OtherHistory(Rule):
 
     ## Why it matters
     A run was started again in a directory that still held saves, or was resumed from an older one. The Trainer takes the save
-    with the highest number (`resume_from_checkpoint=True`), and `save_total_limit` deletes the lowest: the resume goes on with
+    with the highest number (`resume_from_checkpoint=True`), and `save_total_limit` deletes the lowest: the resume continues with
     the model of a run that was given up, and the new saves are thrown away.
 
     ## How to repair

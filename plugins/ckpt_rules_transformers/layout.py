@@ -122,12 +122,12 @@ class TransformersTrainer(Layout):
             return sharded
         if arguments(checkpoint).is_on("save_only_model") and not _has(checkpoint, _OPTIMIZER):
             why = (
-                "it was saved with save_only_model, so a resume starts optimizer and schedule anew, without a word; to load "
+                "it was saved with save_only_model, so a resume starts optimizer and schedule again, silently; to load "
                 "the weights, verify with the ruleset inference"
             )
             return (Requirement((_OPTIMIZER,), why),)
         pairs = ((_OPTIMIZER, _SCHEDULER), (_SCHEDULER, _OPTIMIZER))
-        why = "without it the Trainer ignores {} as well and starts both anew, without a word"
+        why = "without it the Trainer ignores {} as well and starts both again, silently"
         return tuple(Requirement((name,), why.format(other)) for name, other in pairs)
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
@@ -305,7 +305,7 @@ def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:
             why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
             yield Requirement((inside(folder, CONFIG),), why, purposes=TO_RESUME_OR_LOAD)
         elif folder:
-            why = "without it the Trainer passes over this adapter, which starts anew without a word"
+            why = "without it the Trainer passes over this adapter, which starts again silently"
             yield Requirement(tuple(inside(folder, name) for name in WEIGHTS), why, purposes=TO_RESUME_OR_LOAD)
     if not folders and not modules(checkpoint):
         why = "without it from_pretrained does not know which model the weights belong to"

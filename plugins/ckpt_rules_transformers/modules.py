@@ -56,7 +56,7 @@ def weights_of_modules(checkpoint: Checkpoint, others: Iterable[str] = ()) -> We
 
 
 def module_requirements(checkpoint: Checkpoint) -> Iterator[Requirement]:
-    """What the library builds and fills the modules from; a resume builds the model anew from the checkpoint."""
+    """What the library builds and fills the modules from; a resume builds the model again from the checkpoint."""
     folders = [e.path for e in checkpoint.listing if e.kind is EntryKind.DIRECTORY and _DIRECTORY.fullmatch(e.path)]
     if folders and checkpoint.listing.get(CONFIG) is not None:
         why = f"without it sentence-transformers leaves out {', '.join(sorted(folders))}"

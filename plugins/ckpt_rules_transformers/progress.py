@@ -156,13 +156,13 @@ def contradictions(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
 
 
 def _of_epoch(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
-    """An `epoch` that is no number, or not the one that the global step implies."""
+    """An `epoch` that is not a number, or not the one that the global step implies."""
     values, run = checkpoint.state.values, arguments(checkpoint)
     step, epoch = values.get("global_step"), values.get("epoch")
     if epoch is None or not is_count(step):
         return ()
     if not is_epoch(epoch) or epoch < 0:
-        return (Contradiction(STATE, "epoch", f"epoch is {str(epoch)[:40]!r}, which is no number of epochs"),)
+        return (Contradiction(STATE, "epoch", f"epoch is {str(epoch)[:40]!r}, which is not a number of epochs"),)
     steps, epochs = values.get("max_steps"), run.values.get("num_train_epochs")
     by_epochs = run.values.get("max_steps", 0) in (-1, 0)
     if not (by_epochs and is_count(epochs) and epochs and is_count(steps) and steps):
@@ -170,7 +170,7 @@ def _of_epoch(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
     updates = steps / epochs
     implied = step / updates
     if run.is_on("ignore_data_skip") and epoch < implied:
-        return ()  # a run that was resumed within an epoch counts that one's batches anew
+        return ()  # a run that was resumed within an epoch counts that one's batches again
     # Within an epoch the last update may be made of fewer batches, which moves the fraction by less than one update.
     if abs(implied - epoch) > 1 / updates + _NEAR:
         sentence = (

@@ -34,13 +34,13 @@ SCHEDULER = conventions.state_files.TRAINER_SCHEDULER
 _ABSURD = 1e300
 _ABSENT = {
     "model": "under FSDP the Trainer loads the model from it, and stops without it",
-    "optimizer": "without it the Trainer ignores scheduler.pt as well and starts both anew, without a word",
+    "optimizer": "without it the Trainer ignores scheduler.pt as well and starts both again, silently",
 }
 _UNFINISHED = (
     "it is written last, so the {} was never saved as a whole, and a resume stops with CheckpointException; a copy with "
     "`cp *` leaves it out"
 )
-_NO_SCHEDULER = "without it the Trainer ignores FSDP's optimizer as well and starts both anew, without a word"
+_NO_SCHEDULER = "without it the Trainer ignores FSDP's optimizer as well and starts both again, silently"
 _BY_RANK = (
     "the model was saved in a file for each rank, which the Trainer does not look for, so that it stops with \"Can't find a "
     'valid checkpoint"'
@@ -143,7 +143,7 @@ def _may_differ(checkpoint: Checkpoint, step: int, counted: int) -> bool:
 
 
 def is_epoch(value: object) -> TypeGuard[int | float]:
-    """Whether it is a number that epochs can be counted by; larger ones are no floats."""
+    """Whether it is a number that epochs can be counted by; larger ones are not floats."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ABSURD
 
 

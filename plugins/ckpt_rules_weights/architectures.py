@@ -25,7 +25,7 @@ _ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes that a configuration names; None for what it leaves out or writes as something that is no size."""
+    """The sizes that a configuration names; None for what it leaves out or writes as something that is not a size."""
 
     vocab: int | None
     hidden: int | None

@@ -60,7 +60,7 @@ class BadConfigField(Rule):
         for name in _DTYPES:
             value = values.get(name)
             if isinstance(value, str) and not _is_dtype(value.removeprefix("torch.")):
-                yield _problem(config.path, name, value, "which is no dtype of torch")
+                yield _problem(config.path, name, value, "which is not a dtype of torch")
 
 
 def _is_one(name: str, values: Mapping[str, object]) -> bool:

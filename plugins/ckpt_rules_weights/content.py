@@ -47,7 +47,7 @@ class Missing(Rule):
     `adapter_config.json` without adapter weights counts as missing weights too.
 
     ## Why it matters
-    The save stopped before the model was written, or wrote it elsewhere. Some trainers then go on with random weights.
+    The save stopped before the model was written, or wrote it elsewhere. Some trainers then continue with random weights.
 
     ## How to repair
     Copy the weights from where the save was written, or resume from an earlier save.

@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
     names:   its name, and others by which a loader finds it too; `#` is the number of an expert
     kind:    its name with the numbers of layers and experts read as `*`
     layer:   the number of its layer; None outside of layers
-    head:    whether it is no part of the base model
+    head:    whether it is not a part of the base model
     experts: how many experts have one; None where it is a single tensor
     """
 

@@ -67,6 +67,6 @@ class Family:
 
 
 def says(config: Config, key: str, *, default: bool) -> bool:
-    """A switch of the configuration; False for what is no switch, for then nothing is known."""
+    """A switch of the configuration; False for what is not a switch, for then nothing is known."""
     value = config.get(key, default)
     return value is True

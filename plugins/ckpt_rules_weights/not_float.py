@@ -43,7 +43,7 @@ class NotFloat(Rule):
 
     ## Why it matters
     Loaders cast what they find: a norm of 0.98 that was stored as an integer is 0, packed numbers are taken for values. Nothing is
-    said, and the model is broken. At what is no tensor, `load_state_dict` stops.
+    said, and the model is broken. At what is not a tensor, `load_state_dict` stops.
 
     ## How to repair
     Resume from an earlier save, and look at what casts the weights. Where they are quantised, put the configuration that says how
@@ -54,7 +54,7 @@ class NotFloat(Rule):
     tags = frozenset({"load", "resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each dtype in each file, and one for what is no tensor."""
+        """One problem for each dtype in each file, and one for what is not a tensor."""
         for file in checkpoint.weights.files:
             yield from _no_tensors(file, _state_dict(checkpoint, file))
         config = _config(checkpoint)

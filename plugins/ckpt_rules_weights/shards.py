@@ -214,7 +214,7 @@ class IndexTotal(Rule):
             return
         if not is_count(index.total_size):
             yield Problem(
-                message=f"total_size is {str(index.total_size)[:60]!r}, which is no number of bytes",
+                message=f"total_size is {str(index.total_size)[:60]!r}, which is not a number of bytes",
                 place=Place(path=index.path, key="metadata.total_size"),
                 help="write the index again",
             )

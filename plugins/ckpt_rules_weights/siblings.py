@@ -59,7 +59,7 @@ def _stacks(checkpoint: Checkpoint) -> Mapping[str, Mapping[int, set[str]]]:
 
 
 def _groups(layers: Mapping[int, set[str]], config: Mapping[str, object]) -> list[list[int]]:
-    """The layers that the configuration does not tell apart by lists and steps of their numbers."""
+    """The layers that the configuration does not distinguish by lists and steps of their numbers."""
     inner = config.get("text_config")
     settings = [*config.items(), *(inner.items() if isinstance(inner, Mapping) else ())]
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)

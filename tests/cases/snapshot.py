@@ -1,6 +1,6 @@
 """What every sample is taken for and found guilty of: written down once, so that a change of design changes none of it.
 
-`python -m tests.cases.snapshot` writes it anew, from the root of the repository.
+`python -m tests.cases.snapshot` writes it again, from the root of the repository.
 """
 
 from __future__ import annotations

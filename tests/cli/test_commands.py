@@ -14,7 +14,7 @@ class TestInspect:
         ended = run("inspect", make_checkpoint(epoch=3, step=394, total_batches=1000).path)
         assert ended.code == 0
         assert "progress    epoch 3, 394 of 1,000 batches done (39.4 %)" in ended.out.splitlines()
-        assert "resume      epoch 3 goes on: batches 0 to 393 are skipped, 394 to 999 are" in ended.out
+        assert "resume      epoch 3 continues: batches 0 to 393 are skipped, 394 to 999 are" in ended.out
 
     def test_json(self, run, make_checkpoint):
         ck = make_checkpoint(epoch=3, step=394, total_batches=1000)

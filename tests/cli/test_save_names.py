@@ -162,7 +162,7 @@ def test_names_are_ordered_by_their_numbers():
         ("snap", "must hold {step} once"),
         ("{step}-{step}", "must hold {step} once"),
         ("a/{step}", "holds a slash; declare the last part of the path"),
-        (5, "is no string"),
+        (5, "is not a string"),
         ("snap_{step}", None),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_seal_is_not_replaced_unless_asked(make_checkpoint, run):
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("nowhere", "there is nothing"), ("file", "it is no directory"), ("empty", "there is no file in it")],
+    [("nowhere", "there is nothing"), ("file", "it is not a directory"), ("empty", "there is no file in it")],
 )
 def test_what_can_not_be_sealed_says_why(tmp_path, run, path, why):
     (tmp_path / "file").write_text("x")
@@ -92,7 +92,7 @@ def test_a_broken_link_is_named_and_nothing_is_written(make_checkpoint, run):
     (checkpoint / "lost.bin").symlink_to("nowhere.bin")
     ended = run("seal", checkpoint.path)
     assert ended.code == 2
-    assert "lost.bin is no file that can be read (broken link)" in ended.err
+    assert "lost.bin is not a file that can be read (broken link)" in ended.err
     assert not (checkpoint / SEAL).exists()
 
 

@@ -109,7 +109,7 @@ def test_one_file_of_weights_will_do(tmp_path, run):
 
 
 @pytest.mark.parametrize(
-    ("path", "why"), [("nowhere", "there is nothing"), ("/dev/null", "it is no file or directory")]
+    ("path", "why"), [("nowhere", "there is nothing"), ("/dev/null", "it is not a file or directory")]
 )
 def test_a_path_without_a_checkpoint_is_a_usage_error(tmp_path, run, path, why):
     ended = run("stats", tmp_path / path)

@@ -1,4 +1,4 @@
-"""What nobody understood is no pass: `verify`, `latest` and the Python API end as unknown, and say what to do."""
+"""What nobody understood is not a pass: `verify`, `latest` and the Python API end as unknown, and say what to do."""
 
 from __future__ import annotations
 

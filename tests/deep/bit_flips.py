@@ -1,6 +1,6 @@
 """Flips single bits in clean checkpoints of each format and notes which rules see it: the table of docs/integrity.md.
 
-`python -m tests.deep.bit_flips` writes the table anew.
+`python -m tests.deep.bit_flips` writes the table again.
 """
 
 from __future__ import annotations

@@ -38,5 +38,5 @@ def test_where_there_are_none_the_highest_exponent_bit_of_a_weight_is_seen(found
 
 
 def test_the_page_tells_what_was_found(found):
-    """`python -m tests.deep.bit_flips` writes it anew."""
+    """`python -m tests.deep.bit_flips` writes it again."""
     assert written() == table(found)

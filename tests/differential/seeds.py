@@ -1,4 +1,4 @@
-"""Sound files of each format, small and made anew by their real writers: what mutants are made from."""
+"""Sound files of each format, small and made again by their real writers: what mutants are made from."""
 
 from __future__ import annotations
 

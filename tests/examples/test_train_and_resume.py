@@ -87,7 +87,7 @@ def test_a_resumed_run_ends_with_the_same_bits_and_has_trained_the_same_batches(
 
 def test_it_does_what_inspect_says_it_will_do(interrupted):
     plan = inspect(interrupted / "step-55").resume
-    assert plan.sentence == "epoch 2 goes on: batches 0 to 14 are skipped, 15 to 39 are trained"
+    assert plan.sentence == "epoch 2 continues: batches 0 to 14 are skipped, 15 to 39 are trained"
     said = train(interrupted, "--stop-after", "1")
     assert f"resuming from {interrupted}/step-55: {plan.sentence}" in said
     assert "stand at update 55" in said

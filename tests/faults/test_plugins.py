@@ -1,4 +1,4 @@
-"""Plugins that raise what nobody expects, answer rubbish, print or break standard output: the run goes on and says so.
+"""Plugins that raise what nobody expects, answer rubbish, print or break standard output: the run continues and says so.
 
 How the engine treats the ordinary mistakes of rules, layouts and observers is in tests/test_engine.py.
 """
@@ -215,7 +215,9 @@ def test_a_reporter_that_cannot_say_what_went_wrong(command, make_checkpoint, si
     )
     ended = command("verify", make_checkpoint().path, "--ruleset", ruleset, "--format", "mute", "--output", "report")
     assert (ended.returncode, ended.stdout) == (2, b"")
-    assert ended.stderr == b"error: the reporter 'mute' crashed: Mute: its text can't be had: __str__ raises as well\n"
+    assert (
+        ended.stderr == b"error: the reporter 'mute' crashed: Mute: its text is not available: __str__ raises as well\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ WORDS = {errno.EIO: "input/output error", errno.ESTALE: "stale file handle"}
 
 
 class FaultyStorage(LocalStorage):
-    """A checkpoint of which one file, once it has been opened `opens` times and read `reads` times, can't be had."""
+    """A checkpoint of which one file, once it has been opened `opens` times and read `reads` times, is not available."""
 
     def __init__(self, path, name, code, *, opens=None, reads=None):
         super().__init__(path)

@@ -25,7 +25,7 @@ def for_ever(*_):
 
 
 def stubborn(*_):
-    """Goes on for a while whatever is raised in it, as one with an `except` that takes anything."""
+    """Continues for a while whatever is raised in it, as one with an `except` that takes anything."""
     for _ in range(3):
         try:
             for_ever()

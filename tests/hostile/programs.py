@@ -108,7 +108,7 @@ def module_built() -> bytes:
 
 
 def straddled() -> bytes:
-    """A frame ends five bytes into a text of forty, where CPython before 3.13.15 begins to read it anew behind the frame.
+    """A frame ends five bytes into a text of forty, where CPython before 3.13.15 begins to read it again behind the frame.
 
     To `pickletools` what follows is a second text; CPython takes the five bytes before it for the end of the first, and
     the second for opcodes.

@@ -17,7 +17,7 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np  # noqa: F401 - the children shall not each import it anew
+import numpy as np  # noqa: F401 - the children shall not each import it again
 import torch  # noqa: F401
 
 from tests.hostile.programs import MARKER
@@ -48,7 +48,7 @@ def _victim(loader: str, file: Path) -> None:
     os.chdir(file.parent)
     signal.alarm(SECONDS)
     quiet = os.open(os.devnull, os.O_RDWR)
-    going_on = os.memfd_create("input")  # a debugger that asks what to do is told to go on
+    going_on = os.memfd_create("input")  # a debugger that asks what to do is told to continue
     os.write(going_on, b"c\n" * 3)
     os.lseek(going_on, 0, os.SEEK_SET)
     for stream, into in ((going_on, 0), (quiet, 1), (quiet, 2)):

@@ -257,7 +257,7 @@ def mutant(data: bytes, starts: list[int], rnd: random.Random) -> bytes:
     else:
         new = (further, b"", data[start:end] + further, further + data[start:end], data[start:end] * 2)[choice]
     changed = data[:start] + new + data[end:]
-    # The first frame holds the whole pickle: it goes on doing so.
+    # The first frame holds the whole pickle: it continues doing so.
     return changed[:3] + (len(changed) - 11).to_bytes(8, "little") + changed[11:]
 
 

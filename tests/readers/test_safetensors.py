@@ -161,7 +161,7 @@ BROKEN = {
     "three offsets": (with_entry(data_offsets=[0, 8, 8]), 8, "offsets"),
     "offsets backwards": (with_entry(data_offsets=[8, 0]), 8, "offsets"),
     "an offset of 2^64": (with_entry(data_offsets=[0, 2**64]), 8, "offsets"),
-    "a span that is no multiple": (with_entry(shape=[3]), 8, "offsets"),
+    "a span that is not a multiple": (with_entry(shape=[3]), 8, "offsets"),
     "half a byte left over": ({"f": {"dtype": "F4", "shape": [3], "data_offsets": [0, 1]}}, 1, "offsets"),
     "three quarters of a byte": ({"f": {"dtype": "F6_E2M3", "shape": [1], "data_offsets": [0, 1]}}, 1, "offsets"),
     "metadata that is a list": ({"__metadata__": [], **W}, 8, "metadata"),
@@ -212,7 +212,7 @@ def test_messages_name_the_tensor_the_numbers_and_the_byte():
     found = {p.code: (p.message, p.offset, p.where) for p in read(data).problems}
     assert found == {
         "offsets": ("tensor 'a' takes 24 bytes as F32 [2, 3], but its data_offsets 0 to 20 span 20", 9, "a"),
-        "overlap": ("tensor 'b' begins at data offset 16, inside 'a', which goes on to 20", start + 16, "b"),
+        "overlap": ("tensor 'b' begins at data offset 16, inside 'a', which continues to 20", start + 16, "b"),
         "hole": ("4 bytes between 'a' and 'c' belong to no tensor", start + 20, "c"),
         "size": (
             f"the file has {start + 40} bytes and its header describes {start + 28}: 12 bytes belong to no tensor",

@@ -1,4 +1,4 @@
-"""One report that has everything in it, and golden files to compare with: `UPDATE_GOLDEN=1 pytest` writes them anew."""
+"""One report that has everything in it, and golden files to compare with: `UPDATE_GOLDEN=1 pytest` writes them again."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def passing() -> Report:
         ),
         ruleset=RulesetSummary(name="default", strict=False),
         verdict=Verdict.PASSED,
-        reason="safe to resume; epoch 3 goes on: batches 0 to 99 are skipped, 100 to 199 are trained",
-        resume="epoch 3 goes on: batches 0 to 99 are skipped, 100 to 199 are trained",
+        reason="safe to resume; epoch 3 continues: batches 0 to 99 are skipped, 100 to 199 are trained",
+        resume="epoch 3 continues: batches 0 to 99 are skipped, 100 to 199 are trained",
         counts=Counts(passed=5, skipped=1),
         outcomes=(
             *(outcome(name) for name in names),

@@ -37,7 +37,7 @@ def full():
             notes=("2 batches per optimizer update, inferred",),
         ),
         resume=ResumeSummary(
-            sentence="epoch 3 goes on: batches 0 to 393 are skipped, 394 to 999 are trained",
+            sentence="epoch 3 continues: batches 0 to 393 are skipped, 394 to 999 are trained",
             epoch=3, skipped=394, trained=606, from_update=1197,
         ),
         optimizer=OptimizerSummary(

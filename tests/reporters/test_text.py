@@ -71,5 +71,5 @@ def test_colour_changes_no_character(failing):
 
 
 def test_the_last_line_is_the_answer(passing, failing):
-    assert render(passing).splitlines()[-2].startswith("PASSED  safe to resume; epoch 3 goes on: ")
+    assert render(passing).splitlines()[-2].startswith("PASSED  safe to resume; epoch 3 continues: ")
     assert "\nUNKNOWN  cannot tell whether it is safe to resume: 1 rule crashed;" in render(failing)

@@ -55,7 +55,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def write(folder):
-    """`write("team.yaml", text)`: a file in the current directory; indentation common to all lines is no part of it."""
+    """`write("team.yaml", text)`: a file in the current directory; indentation common to all lines is not a part of it."""
 
     def write_file(name, text):
         path = folder / name

@@ -105,7 +105,7 @@ def test_what_takes_checks_away_is_not_missed(resolved, partial):
 
 def test_a_glob_under_rules_is_a_mistake_though_a_plugin_is_broken(resolved, partial):
     with pytest.raises(
-        RulesetError, match=r"^team\.yaml:1:9: 'acme/\*' is no id of a rule; globs and tags belong under"
+        RulesetError, match=r"^team\.yaml:1:9: 'acme/\*' is not an id of a rule; globs and tags belong under"
     ):
         resolved("rules: {'acme/*': error, house/missing: error}", plugins=partial)
 

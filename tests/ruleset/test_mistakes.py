@@ -150,7 +150,7 @@ TABLE = [
     ),
     (
         "rules:\n  'acme/*': error\n",
-        "team.yaml:2:3: 'acme/*' is no id of a rule; globs and tags belong under select or exclude",
+        "team.yaml:2:3: 'acme/*' is not an id of a rule; globs and tags belong under select or exclude",
     ),
     (
         "rules:\n  acme/drift: error\n  acme/step-drift: error\n",
@@ -240,7 +240,7 @@ TABLE = [
     ("extends: [./bases.yaml]\n", "team.yaml:1:11: there is no file 'bases.yaml' (did you mean 'base.yaml'?)"),
     ("extends: [../nowhere/base.yaml]\n", "'../nowhere' that can be listed"),
     ("extends: [sub/]\n", "team.yaml:1:11: 'sub' is a directory, not a YAML file"),
-    ('extends: ["a\\0.yaml"]\n', "team.yaml:1:11: 'a\\x00.yaml' is no path: it holds a NUL character"),
+    ('extends: ["a\\0.yaml"]\n', "team.yaml:1:11: 'a\\x00.yaml' is not a path: it holds a NUL character"),
     ("extends: [team.yaml]\n", "team.yaml:1:11: extends goes in a circle: team.yaml:1 -> team.yaml"),
     # what must be installed
     (
@@ -254,17 +254,20 @@ TABLE = [
         "requires:\n  - pluggy>=999\n",
         "team.yaml:2:5: 'pluggy>=999' is required, but version {pluggy} is installed; run pip install 'pluggy>=999'",
     ),
-    ("requires: ['pluggy=1']\n", "team.yaml:1:12: 'pluggy=1' is no requirement; it reads like 'ckpt-rules-acme>=1.2'"),
+    (
+        "requires: ['pluggy=1']\n",
+        "team.yaml:1:12: 'pluggy=1' is not a requirement; it reads like 'ckpt-rules-acme>=1.2'",
+    ),
     # local plugins
     ("plugins: [./our_rule.py]\n", "team.yaml:1:11: there is no file 'our_rule.py' (did you mean 'our_rules.py'?)"),
-    ("plugins: [sub.py]\n", "team.yaml:1:11: 'sub.py' is no regular file"),
+    ("plugins: [sub.py]\n", "team.yaml:1:11: 'sub.py' is not a regular file"),
     (
         "plugins: [acme]\n",
         "team.yaml:1:11: 'acme' is an installed plugin and needs no mention; plugins takes Python files",
     ),
     (
         "plugins: [acm]\n",
-        "team.yaml:1:11: 'acm' is no Python file such as ./our_rules.py; to demand an installed plugin, write requires",
+        "team.yaml:1:11: 'acm' is not Python file such as ./our_rules.py; to demand an installed plugin, write requires",
     ),
     # ignores
     ("ignore: [{rule: acme/missing}]\n", "team.yaml:1:10: reason is missing: say why these findings are acceptable"),
@@ -375,7 +378,7 @@ def test_rules_of_a_file_that_could_not_be_read_are_not_called_unknown(resolved)
 
 @pytest.fixture
 def kinds(folder):
-    """Things that are no regular file, by name."""
+    """Things that are not regular file, by name."""
     os.mkfifo(folder / "fifo.yaml")
     (folder / "dir.yaml").mkdir()
     (folder / "loop.yaml").symlink_to("loop.yaml")
@@ -388,13 +391,13 @@ def kinds(folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fifo.yaml", "fifo.yaml: 'fifo.yaml' is no regular file"),
+        ("fifo.yaml", "fifo.yaml: 'fifo.yaml' is not a regular file"),
         ("dir.yaml", "dir.yaml: 'dir.yaml' is a directory, not a YAML file"),
         ("loop.yaml", "loop.yaml: 'loop.yaml' can't be read: Too many levels of symbolic links"),
-        ("sock.yaml", "sock.yaml: 'sock.yaml' is no regular file"),
-        ("null.yaml", "null.yaml: 'null.yaml' is no regular file"),
+        ("sock.yaml", "sock.yaml: 'sock.yaml' is not a regular file"),
+        ("null.yaml", "null.yaml: 'null.yaml' is not a regular file"),
         ("tame.yaml", "tame.yaml: there is no file 'tame.yaml' (did you mean 'team.yaml'?)"),
-        ("a\0.yaml", "a\0.yaml: 'a\\x00.yaml' is no path: it holds a NUL character"),
+        ("a\0.yaml", "a\0.yaml: 'a\\x00.yaml' is not a path: it holds a NUL character"),
     ],
 )
 def test_a_ruleset_that_is_no_file_is_one_message(kinds, plugins, write, name, message):

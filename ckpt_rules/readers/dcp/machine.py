@@ -110,7 +110,7 @@ class MetadataMachine(Machine):
         return starts is not None and not any(n >= known or is_changeable(self._memo[n]) for n in used)
 
     def _is_whole(self, reader: Values, level: int) -> bool:
-        """Whether the stack holds a finished value: what is pushed on its way to one is text, or goes on."""
+        """Whether the stack holds a finished value: what is pushed on its way to one is text, or continues."""
         if len(self.stack) != reader.width or len(self.under) != level:
             return False
         return isinstance(self.stack[-1], Opaque | tuple) and self._next() in _NEXT

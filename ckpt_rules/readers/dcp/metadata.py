@@ -52,7 +52,7 @@ def distributed_metadata(file: TorchFile) -> DistributedMetadata:
     state = state_of(file.value)
     kinds, places = state.get("state_dict_metadata"), state.get("storage_data")
     if not isinstance(kinds, Mapping) or not isinstance(places, Mapping):
-        # That a bare pickle is no file of torch.save is as it should be here.
+        # That a bare pickle is not a file of torch.save is as it should be here.
         found = next((p for p in file.problems if p.fatal and p.code != "not-torch"), None)
         problem = found or ReadProblem("no-metadata", "it holds no metadata of a distributed checkpoint")
         return DistributedMetadata(file.path, {}, frozenset(), StoredItems(), problem=problem)

@@ -19,7 +19,7 @@ _TENSOR, _BYTES = "TensorStorageMetadata", "BytesStorageMetadata"
 
 
 def stored_tensor(value: object) -> StoredTensor | None:
-    """What a value of `state_dict_metadata` says of a tensor; None where it is no tensor's."""
+    """What a value of `state_dict_metadata` says of a tensor; None where it is not a tensor's."""
     if not isinstance(value, Opaque) or not value.type.endswith(_TENSOR):
         return None
     state = state_of(value)
@@ -41,7 +41,7 @@ def stored_tensor(value: object) -> StoredTensor | None:
 
 
 def is_object(value: object) -> bool:
-    """Whether a value of `state_dict_metadata` stands for an object that is no tensor."""
+    """Whether a value of `state_dict_metadata` stands for an object that is not a tensor."""
     return isinstance(value, Opaque) and value.type.endswith(_BYTES)
 
 

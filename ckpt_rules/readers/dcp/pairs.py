@@ -265,7 +265,7 @@ class Paths(Pairs):
         """Take a pair that was run."""
         key, value = values
         if not isinstance(key, str) or not isinstance(value, tuple):
-            raise Unlike("a pair is no name with a path")
+            raise Unlike("a pair is not a name with a path")
 
     def learn(self, data: bytes, start: int, end: int, *values: object) -> None:
         """Nothing: such a pair tells by itself that it is one."""

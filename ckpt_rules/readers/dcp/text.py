@@ -12,7 +12,7 @@ NUMBER_NBYTES = {b"K"[0]: 1, b"M"[0]: 2, b"J"[0]: 4}
 def text_at(data: bytes, pos: int, memo: SparseMemo) -> tuple[str | None, int, bool]:
     """The text that is put on the stack at a byte, the byte behind that, and whether the text is new in the memo.
 
-    None for what is no text, and for texts that are longer, or not of ASCII letters: few are.
+    None for what is not text, and for texts that are longer, or not of ASCII letters: few are.
     """
     code = data[pos]
     if code == NEW_TEXT:

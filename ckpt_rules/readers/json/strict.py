@@ -12,7 +12,7 @@ _LARGEST = int(sys.float_info.max)
 
 
 class StrictJsonError(ValueError):
-    """Text that is no JSON, or that only Python's parser would take; `pos` is the character where that shows."""
+    """Text that is not JSON, or that only Python's parser would take; `pos` is the character where that shows."""
 
     def __init__(self, reason: str, pos: int) -> None:
         super().__init__(reason)
@@ -38,7 +38,7 @@ def scan_member(text: str, pos: int) -> tuple[str, object, int]:
 
 
 def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _parse_int(digits: str) -> int | float:

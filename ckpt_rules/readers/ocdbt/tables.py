@@ -82,7 +82,7 @@ def _files(cursor: Cursor, above: bytes) -> list[File]:
     files, last = [], b""
     for same, length, base in zip(shared, lengths, bases, strict=True):
         if same > len(last) or same + length > MOST_PATH or base > same + length:
-            raise cursor.damage("the lengths in a table of files make no sense")
+            raise cursor.damage("the lengths in a table of files are not valid")
         last = last[:same] + cursor.take(length)
         files.append(File(above + last[:base], above + last))
     return files
@@ -107,7 +107,7 @@ def _keys(cursor: Cursor, count: int, before: bytes, *, prefixes: bool) -> tuple
     last = b""
     for same, length in zip(shared, lengths, strict=True):
         if same > len(last) or same + length > MOST_PATH:
-            raise cursor.damage("the lengths of keys make no sense")
+            raise cursor.damage("the lengths of keys are not valid")
         key = last[:same] + cursor.take(length)
         if keys and key <= last:
             raise cursor.damage("keys are out of order")

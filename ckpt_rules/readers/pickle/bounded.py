@@ -18,7 +18,7 @@ _CONTAINERS = frozenset({dict, list, tuple, set, frozenset, Opaque})
 
 
 def bounded(value: object, limits: Limits) -> tuple[object, bool]:
-    """The value, changed in place, with an `Opaque` of type `<recursion>` or `<nested too deeply>` where it would go on.
+    """The value, changed in place, with an `Opaque` of type `<recursion>` or `<nested too deeply>` where it would continue.
 
     The second result tells whether something was too deep. LimitError where a walk would meet too many values, because
     parts are shared by parts that are shared themselves.

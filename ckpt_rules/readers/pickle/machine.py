@@ -160,7 +160,7 @@ def _run(machine: Machine) -> None:
             raise Ended(_without_stop(machine)) from None
         raise FormatError(f"{_opcode(machine)} takes a value from an empty stack") from None
     except KeyError:
-        raise FormatError(f"{_opcode(machine)} is no pickle opcode") from None
+        raise FormatError(f"{_opcode(machine)} is not a pickle opcode") from None
     except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise FormatError(f"{_opcode(machine)} can't be carried out: {error}") from None
     most = budget.limits.opcodes

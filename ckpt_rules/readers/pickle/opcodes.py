@@ -139,7 +139,7 @@ def _python2_text(m: Machine, raw: bytes) -> None:
     except UnicodeDecodeError:
         if not m.notes:
             m.notes.append(
-                ("a byte string of Python 2 is no UTF-8, so torch.load takes it with encoding='latin1' only", m.at)
+                ("a byte string of Python 2 is not UTF-8, so torch.load takes it with encoding='latin1' only", m.at)
             )
         m.note_bytes(raw)
         m.push(raw, OBJECT + len(raw))

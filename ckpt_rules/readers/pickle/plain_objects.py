@@ -103,7 +103,7 @@ def _range_length(args: tuple[object, ...]) -> int:
     numbers = [part for part in args if type(part) is int]
     if len(numbers) != len(args) or not 1 <= len(numbers) <= 3 or numbers[2:] == [0]:
         return 0
-    # Not len(): that of a range of more than 63 bits can't be had.
+    # Not len(): that of a range of more than 63 bits is not available.
     start, stop, step = (0, numbers[0], 1) if len(numbers) == 1 else (*numbers, 1)[:3]
     return max(0, (stop - start + step - (1 if step > 0 else -1)) // step)
 

@@ -101,7 +101,7 @@ class Stop(Exception):
 
 
 class FrameOpened(Exception):
-    """The FRAME opcode was reached: the run goes on, up to where the frame ends."""
+    """The FRAME opcode was reached: the run continues, up to where the frame ends."""
 
 
 class Machine:
@@ -243,7 +243,7 @@ class Machine:
         Python 2's names become Python 3's in every protocol that torch reads by default.
         """
         if not isinstance(module, str) or not isinstance(name, str):
-            raise FormatError("a global is asked for by something that is no text")
+            raise FormatError("a global is asked for by something that is not text")
         if self.protocol <= _LAST_MAPPED:
             if (module, name) in NAME_MAPPING:
                 module, name = NAME_MAPPING[module, name]
@@ -259,7 +259,7 @@ class Machine:
     def call(self, function: object, args: object, *, new: bool = False) -> None:
         """Put the inert value of a call on the stack, or with `new` that of an instance to be filled."""
         if not isinstance(args, tuple):
-            raise FormatError("something is called with arguments that are no tuple")
+            raise FormatError("something is called with arguments that are not a tuple")
         if type(function) is Global:
             function.called = True
             function.given = function.given or (bool(args) and not new)

@@ -81,7 +81,7 @@ def _check_order(spans: list[Span], data_start: int, log: ProblemLog) -> int:
             log.add("hole", message, data_start + reached, name)
         elif begin < reached:
             message = (
-                f"tensor '{name}' begins at data offset {begin:,}, inside '{previous}', which goes on to {reached:,}"
+                f"tensor '{name}' begins at data offset {begin:,}, inside '{previous}', which continues to {reached:,}"
             )
             log.add("overlap", message, data_start + begin, name)
         if end > reached or previous is None:

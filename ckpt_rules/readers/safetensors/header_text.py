@@ -34,7 +34,7 @@ class HeaderText:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def peek(self) -> str:
-        """The next character that is no white space, '' at the end of the header."""
+        """The next character that is not white space, '' at the end of the header."""
         while True:
             self.pos = cast("re.Match[str]", _SPACE.match(self.text, self.pos)).end()
             if self.pos < len(self.text):
@@ -50,7 +50,7 @@ class HeaderText:
         self.pos += 1
 
     def grow(self) -> bool:
-        """Bring in more of an entry that goes on past the window; False at the end of the header."""
+        """Bring in more of an entry that continues past the window; False at the end of the header."""
         if len(self.text) - self.pos > MAX_ENTRY_NBYTES:
             raise Damage(
                 "header-limit", f"one entry of the header is larger than {MAX_ENTRY_NBYTES:,} bytes", self.byte()
@@ -65,7 +65,7 @@ class HeaderText:
     def fail(self, reason: str, pos: int | None = None) -> NoReturn:
         """Give the header up."""
         at = self.byte(pos)
-        raise Damage("header-json", f"the header is no valid JSON: {reason} (byte {at:,} of the file)", at)
+        raise Damage("header-json", f"the header is not valid JSON: {reason} (byte {at:,} of the file)", at)
 
     def _fill(self) -> bool:
         """Drop what was parsed and bring the next window in; False at the end of the header."""
@@ -81,7 +81,7 @@ class HeaderText:
         except UnicodeDecodeError as error:
             at = self._unread - pending + error.start
             raise Damage(
-                "header-json", f"the header is no UTF-8: {error.reason} (byte {at:,} of the file)", at
+                "header-json", f"the header is not UTF-8: {error.reason} (byte {at:,} of the file)", at
             ) from None
         self.text, self.pos = self.text[self.pos :] + more, 0
         self._unread += length

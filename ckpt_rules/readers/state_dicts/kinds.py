@@ -59,7 +59,7 @@ _SCHEDULERS = (
 
 
 def optimizer_kind(groups: Sequence[ParamGroup], states: Iterable[ParamState]) -> str:
-    """The optimizer's usual name, or `unknown`. Adam and AdamW are told apart where torch (>= 2.6) records the difference."""
+    """The optimizer's usual name, or `unknown`. Adam and AdamW are distinguished where torch (>= 2.6) records the difference."""
     names = {name for state in states for name in state.tensors}
     options = groups[0].options if groups else {}
     kind = next((kind for marks, kind in _BY_STATE if marks <= names), None)

@@ -1,7 +1,7 @@
 """torch's `state_dict` conventions: plain values -> optimizer, scheduler, scaler and RNG facts.
 
 Whatever a file holds in their place, these functions return a fact or raise `FactUnavailable`: not blocked where there is
-no such thing, blocked where there is one that makes no sense.
+no such thing, blocked where there is one that is not valid.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def rng(
 ) -> RngState:
     """RNG state: a dictionary with an entry for each generator, or the state of torch's or python's alone.
 
-    needed: the keys that the trainer reads, each with its generator; logged: whether it goes on where it can't
+    needed: the keys that the trainer reads, each with its generator; logged: whether it continues where it can't
     head: the first 24 bytes of a tensor
     """
     if key is None or (value is None and key):
@@ -150,7 +150,7 @@ def _only(
         _absent(f"{what} state", key)
     several = {} if alone else _several(value, key)
     if len(several) > 1:
-        raise FactUnavailable(f"'{key}' holds {len(several):,} {what}s, which are not told apart")
+        raise FactUnavailable(f"'{key}' holds {len(several):,} {what}s, which are not distinguished")
     for inner, only in several.items():
         return only, inner
     if not isinstance(value, Mapping):

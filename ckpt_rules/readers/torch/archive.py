@@ -295,7 +295,7 @@ def _check_text(content: bytes) -> str:
     try:
         content.decode()
     except UnicodeDecodeError:
-        return "which is no text"
+        return "which is not text"
     return ""
 
 
@@ -322,7 +322,7 @@ _USUAL = frozenset({"data.pkl", *(name for name, _ in _RECORDS)})
 
 
 def _content(source: Source, entry: ZipEntry, budget: Budget) -> bytes:
-    """The bytes of an entry that is no storage, decompressed where torch would do so."""
+    """The bytes of an entry that is not storage, decompressed where torch would do so."""
     if entry.data is None:
         raise Damage("no-pickle", f"the bytes of '{entry.name}' can't be found in the file", entry.header, entry.name)
     budget.check_size(max(entry.nbytes, entry.packed), f"'{entry.name}'")

@@ -228,7 +228,7 @@ def _fit_coordinates(sizes: tuple[int, ...], indices: tuple[int, ...], values: t
 def _device(builder: Builder, kind: object, index: object = None) -> str:
     name = str(kind) if index is None else f"{kind}:{index}"
     if type(kind) is not str or not LOCATION.fullmatch(name):
-        raise FormatError(f"{name!r:.40} is no device")
+        raise FormatError(f"{name!r:.40} is not a device")
     return Named(name)
 
 

@@ -123,7 +123,7 @@ def _read_tar(source: Source, path: str, head: bytes, budget: Budget) -> Reading
 
 
 def _is_legacy(source: Source, budget: Budget) -> bool:
-    """Whether the first pickle, in whatever way it is written, makes torch's magic number; one that goes on for long does not."""
+    """Whether the first pickle, in whatever way it is written, makes torch's magic number; one that continues for long does not."""
     room, opcodes = budget.room, budget.opcodes
     raw = source.read(0, FIRST_NBYTES)
     first = unpickle(raw, PlainBuilder(budget.limits), stream="object", budget=budget)

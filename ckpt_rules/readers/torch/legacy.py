@@ -93,7 +93,7 @@ def _places(source: Source, keys: Unpickled, storages: dict[str, TensorInfo], lo
     at = keys.end
     listed = keys.value
     if not isinstance(listed, list):
-        message = f"the file lists its storages as {listed!r:.40}, which is no list"
+        message = f"the file lists its storages as {listed!r:.40}, which is not a list"
         log.add("pickle", message, at, STREAMS[-1])
         return places
     try:

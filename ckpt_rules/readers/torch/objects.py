@@ -92,7 +92,7 @@ class TorchBuilder(PlainBuilder):
         if dtype is None or type(key) is not str or not is_size(numel):
             raise FormatError("a storage is referred to without a type, a name or a size")
         if type(location) is not str or not LOCATION.fullmatch(location):
-            raise FormatError(f"the storage '{key}' lies on {location!r:.40}, which is no device")
+            raise FormatError(f"the storage '{key}' lies on {location!r:.40}, which is not a device")
         storage = self._storage(key, dtype, numel)
         return storage if not view or view[0] is None else _part_of(storage, view[0])
 

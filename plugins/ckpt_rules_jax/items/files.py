@@ -32,7 +32,7 @@ def _fault(checkpoint: Checkpoint, entry: Entry, texts: frozenset[str]) -> str |
     """What is wrong with one file, to follow its path; `texts` are further files of JSON."""
     if entry.name in _JSON or entry.path in texts or entry.parent.endswith("array_metadatas"):
         fatal = next((p for p in checkpoint.files.json(entry.path).problems if p.fatal), None)
-        return f"is no JSON: {fatal.message}" if fatal else None
+        return f"is not JSON: {fatal.message}" if fatal else None
     if entry.name == MANIFEST:
         return _of_frame(checkpoint, entry, _MANIFEST_MAGIC, "manifest")
     return _of_data(checkpoint, entry) if _IS_DATA_FILE.fullmatch(entry.path) else None
@@ -43,7 +43,7 @@ def _of_frame(checkpoint: Checkpoint, entry: Entry, magic: bytes, what: str) -> 
     if head.error is not None:
         return None
     if not head.head.startswith(magic):
-        return f"is no OCDBT {what}: its content is {head.content.value}"
+        return f"is not an OCDBT {what}: its content is {head.content.value}"
     length = int.from_bytes(head.head[4:12], "little")
     return f"is {entry.size:,} bytes long where its frame says {length:,}" if length != entry.size else None
 

@@ -44,6 +44,6 @@ def _is_regrouped(shapes: Mapping[object, Shape], pool: list[Shape]) -> bool:
     """Whether weights are the same elements in other tensors: fused or split experts, or flat pieces of all of them."""
     if shapes and all(len(s) == 1 for s in shapes.values()) and any(len(s) > 1 for s in pool):
         return not set(shapes.values()) <= set(pool)
-    whole = [s for s in pool if s]  # scores and counters lie beside, and are no weights
+    whole = [s for s in pool if s]  # scores and counters lie beside, and are not weights
     kept = [s for s in shapes.values() if s]
     return len(kept) != len(whole) and sum(map(prod, kept)) == sum(map(prod, whole))

@@ -11,7 +11,7 @@ from ckpt_rules_training.words import count, inside, listed
 
 
 def stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
-    """States of what is no parameter of any group."""
+    """States of what is not a parameter of any group."""
     known = {p for g in optimizer.groups for p in g.params}
     strays = [k for k, s in optimizer.states.items() if k not in known and not s.odd]
     if strays:

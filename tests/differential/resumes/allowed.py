@@ -192,7 +192,7 @@ ALLOWED: tuple[Allowed, ...] = (
         _ALARM,
         r"",
         "a boolean in the place of a number counts as 0 or 1, and no optimizer and no scheduler writes one",
-        said=r"is (False|True), (which is no number|where a number belongs)",
+        said=r"is (False|True), (which is not a number|where a number belongs)",
     ),
     Allowed(
         _DCP,
@@ -256,7 +256,7 @@ ALLOWED: tuple[Allowed, ...] = (
         "lightning",
         _ALARM,
         r"\| loops/fit_loop/\S*progress",
-        "the counters contradict each other, or are no counts; here Lightning sets them anew before it counts on",
+        "the counters contradict each other, or are not counts; here Lightning sets them again before it counts on",
         said=r"^progress/counters-disagree",
     ),
     Allowed(

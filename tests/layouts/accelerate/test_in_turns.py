@@ -1,4 +1,4 @@
-"""Two models that are trained in turns: what was prepared and has not begun is no fault of the save."""
+"""Two models that are trained in turns: what was prepared and has not begun is not a fault of the save."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Counter:
 
 
 def warmed_up(optimizer):
-    """A sequence that goes on to its second part in the first epoch."""
+    """A sequence that continues to its second part in the first epoch."""
     return lr.SequentialLR(
         optimizer, [lr.LinearLR(optimizer, 0.1, total_iters=4), lr.CosineAnnealingLR(optimizer, 60)], [4]
     )

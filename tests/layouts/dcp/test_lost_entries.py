@@ -156,7 +156,7 @@ def test_metadata_whose_parts_are_of_another_kind(saves, tmp_path):
         out = tmp_path / change.__name__ / "step-3"
         found = metadata_with(save, out, change)
         assert any(f[0] == "error" and f[1] == "ranks/chunk-coverage" and words in f[3] for f in found), found
-        with pytest.raises(BaseException):  # noqa: B017, PT011 - DCP's own is no Exception
+        with pytest.raises(BaseException):  # noqa: B017, PT011 - DCP's own is not an Exception
             trainer.resume(str(out))
 
 
@@ -173,7 +173,7 @@ def test_a_tensor_whose_pickle_is_damaged(saves, tmp_path):
     (found,) = findings(out)
     assert found[:2] == ("error", "ranks/chunk-coverage")
     assert "app.model.2.bias can't be read from its place in __0_0.distcp (" in found[3]
-    with pytest.raises(BaseException):  # noqa: B017, PT011 - DCP's own is no Exception
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - DCP's own is not an Exception
         trainer.resume(str(out))
 
 
@@ -258,7 +258,7 @@ def test_sizes_of_another_kind(where, value, saves, tmp_path):
 
     found = metadata_with(save, tmp_path / "step-3", change)
     assert any(f[:2] == ("error", "ranks/chunk-coverage") and name in f[3] for f in found), found
-    with pytest.raises(BaseException):  # noqa: B017, PT011 - DCP's own is no Exception
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - DCP's own is not an Exception
         trainer.resume(str(tmp_path / "step-3"))
 
 

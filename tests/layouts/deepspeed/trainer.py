@@ -1,4 +1,4 @@
-"""One rank of a training: `trainer.py WORK VARIANT train`, or `again` to go on from what it left there."""
+"""One rank of a training: `trainer.py WORK VARIANT train`, or `again` to continue from what it left there."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Variant:
     excluded:  whether frozen parameters are left out
     fused:     whether the optimizer is treated as one for a GPU
     universal: whether the last save is replaced by its universal form
-    then:      ranks that go on from the universal form of the last save, and make the only save that is kept
+    then:      ranks that continue from the universal form of the last save, and make the only save that is kept
     """
 
     model: str = "normed"

@@ -1,4 +1,4 @@
-"""Saves with the real Orbax and Keras: `make_fixtures.py` writes tests/layouts/jax/fixtures anew; see `make fixtures`.
+"""Saves with the real Orbax and Keras: `make_fixtures.py` writes tests/layouts/jax/fixtures again; see `make fixtures`.
 
 fixtures/backup/resumed.json says what Keras did when it resumed.
 """

@@ -39,7 +39,7 @@ def test_what_keras_saves_has_no_finding_and_is_unknown_because_hdf5_is_not_read
 
 @pytest.mark.parametrize(("name", "epoch", "trained"), [("epoch", 3, 0), ("within", 3, 2), ("last", 1, 5)])
 def test_the_plan_is_what_backup_and_restore_did(name, epoch, trained):
-    """It goes on with the weights, updates and rate of the save, at the first batch of the epoch whatever was trained of it."""
+    """It continues with the weights, updates and rate of the save, at the first batch of the epoch whatever was trained of it."""
     seen = json.loads((FIXTURES / "backup" / "resumed.json").read_text())[name]
     report, inspected = (
         verify(FIXTURES / "backup" / name, ruleset="deep", strict=True),

@@ -64,7 +64,7 @@ class TestClean:
             )
             assert first["lr"] == pytest.approx(inspected.optimizer.lrs[0])
             assert seen["batches"] == (3 - plan.epoch) * BATCHES - progress.step
-            assert first["data"] == order_of_data(plan.epoch)[2 * plan.skipped :][:2]  # the data always start anew
+            assert first["data"] == order_of_data(plan.epoch)[2 * plan.skipped :][:2]  # the data always start again
 
 
 def order_of_data(epoch):

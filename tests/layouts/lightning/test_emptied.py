@@ -94,7 +94,7 @@ def test_a_file_that_holds_nothing_of_it(root, tmp_path):
 def test_a_weight_of_another_length(name, length, tmp_path):
     weights = {"layer.weight": torch.zeros(2, 4), "layer.bias": torch.zeros(2)}
     weights[f"layer.{name}"] = torch.zeros(*weights[f"layer.{name}"].shape[:-1], length)
-    score = {"ModelCheckpoint": {"best_model_score": torch.tensor(1.0)}}  # a number beside the weights is no weight
+    score = {"ModelCheckpoint": {"best_model_score": torch.tensor(1.0)}}  # a number beside the weights is not a weight
     errors = saved(tmp_path, state_dict=weights, callbacks=score)
     assert [f[:3] for f in errors] == [
         ("error", "optimizer/param-mismatch", f"optimizer_states[0].state[{['weight', 'bias'].index(name)}]")

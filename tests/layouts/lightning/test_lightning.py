@@ -51,7 +51,7 @@ def test_the_plan_is_what_the_real_trainer_does(made, variant):
         )
         assert index == inspected.progress.step
         assert (seen["epoch"], seen["global_step"]) == (plan.epoch - 1, plan.from_update)
-        assert first_batch == [2.0 * plan.skipped, 2.0 * plan.skipped + 1]  # the data always start anew
+        assert first_batch == [2.0 * plan.skipped, 2.0 * plan.skipped + 1]  # the data always start again
         assert seen["rates"] == list(inspected.optimizer.lrs)
         checked += 1
     assert checked >= 5
@@ -139,7 +139,7 @@ class TestSeveralSchedulers:
 @pytest.mark.parametrize(
     ("key", "rule", "words"),
     [
-        ("loops", "state/missing-field", "starts again at epoch 0 with the old optimizer, without a word"),
+        ("loops", "state/missing-field", "starts again at epoch 0 with the old optimizer, silently"),
         ("state_dict", "state/missing-field", "KeyError: 'state_dict'"),
         ("pytorch-lightning_version", "state/missing-field", "KeyError: 'pytorch-lightning_version'"),
         ("optimizer_states", "optimizer/missing", "Trying to restore optimizer state"),

@@ -53,8 +53,8 @@ FIT = ("loops", "fit_loop")
 @pytest.mark.parametrize(
     ("path", "value", "key", "said"),
     [
-        (("pytorch-lightning_version",), "2.6.", "pytorch-lightning_version", "is '2.6.', which is no version: Lightning stops with InvalidVersion"),
-        (("pytorch-lightning_version",), ["2.6.6"], "pytorch-lightning_version", "is ['2.6.6'], which is no version"),
+        (("pytorch-lightning_version",), "2.6.", "pytorch-lightning_version", "is '2.6.', which is not a version: Lightning stops with InvalidVersion"),
+        (("pytorch-lightning_version",), ["2.6.6"], "pytorch-lightning_version", "is ['2.6.6'], which is not a version"),
         (("lr_schedulers",), None, "lr_schedulers", "is None, where a list belongs"),
         (("callbacks",), [1], "callbacks", "is [1], where a dictionary belongs"),
         ((*FIT, AUTOMATIC, "optimizer", "zero_grad", "total", "completed"), {}, f"loops.fit_loop.{AUTOMATIC}.optimizer.zero_grad.total.completed", "is {}, where a count belongs"),
@@ -91,7 +91,7 @@ def test_what_it_does_not_look_at(changed, trainer):
 @pytest.mark.parametrize(
     ("path", "value", "key", "said"),
     [
-        ((BATCHES, "total", "completed"), ..., f"{BATCHES}.total", "has no 'completed': Lightning goes on with what the new loop counts"),
+        ((BATCHES, "total", "completed"), ..., f"{BATCHES}.total", "has no 'completed': Lightning continues with what the new loop counts"),
         ((BATCHES, "total", "started"), 2, f"{BATCHES}.total", "processed is 3 where started is 2, which is counted first"),
         ((BATCHES, "total", "completed"), 3, f"{BATCHES}.total", "of earlier epochs 1 batches were completed, and 0 processed: the counts in all and of this epoch disagree"),
         ((BATCHES, "total", "processed"), 2, f"{BATCHES}.total", "of earlier epochs 0 batches were completed, and -1 processed"),

@@ -98,7 +98,7 @@ class Net(pl.LightningModule):
 
 
 def warmed_up(optimizer):
-    """A sequence that goes on to its second part in the first epoch, and to its third in the second."""
+    """A sequence that continues to its second part in the first epoch, and to its third in the second."""
     parts = [
         lr.LinearLR(optimizer, 0.1, total_iters=4),
         lr.ExponentialLR(optimizer, 0.9),

@@ -92,7 +92,7 @@ class TestWithinAnEpoch:
     def test_no_count(self, changed):
         path = changed("accelerate/mid", "dl_state_dict.bin", ("_num_yielded",), -1)
         run_rule(DataLoaderPosition(), path).assert_one(
-            path="dl_state_dict.bin", message="has given -1 batches, which is no count"
+            path="dl_state_dict.bin", message="has given -1 batches, which is not a count"
         )
 
     def test_a_hole_in_the_numbers(self, tmp_path):

@@ -1,4 +1,4 @@
-"""Runs the trainers of this folder: `make fixtures` writes fixtures/ anew; a name or more runs those alone."""
+"""Runs the trainers of this folder: `make fixtures` writes fixtures/ again; a name or more runs those alone."""
 
 from __future__ import annotations
 

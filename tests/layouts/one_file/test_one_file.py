@@ -141,7 +141,7 @@ class TestResumes:
     def test_fvcore(self, file, saved):
         seen, found = seen_of("detectron2")[file], inspect(saved("detectron2", file))
         assert found.resume.from_update == seen["iteration"]
-        assert found.resume.sentence.endswith(f"training goes on with {seen['iteration']}")
+        assert found.resume.sentence.endswith(f"training continues with {seen['iteration']}")
         assert found.optimizer.lrs == (seen["lr"],)
 
     @pytest.mark.parametrize("file", sorted(seen_of("timm")))
@@ -215,14 +215,14 @@ def test_the_weights_in_a_pickled_module_are_seen(saved):
     [
         ("nanogpt", "optimizer", "optimizer/missing", "KeyError: 'optimizer'"),
         ("nanogpt", "model", "state/missing-field", "KeyError: 'model'"),
-        ("fairseq", "last_optimizer_state", "optimizer/missing", "updates and learning rate from the start, without a word"),
+        ("fairseq", "last_optimizer_state", "optimizer/missing", "updates and learning rate from the start, silently"),
         ("fairseq", "model", "state/missing-field", "KeyError: 'model'"),
-        ("timm", "optimizer", "optimizer/missing", "a new optimizer, without a word"),
-        ("ultralytics", "optimizer", "optimizer/missing", "a new optimizer, without a word"),
+        ("timm", "optimizer", "optimizer/missing", "a new optimizer, silently"),
+        ("ultralytics", "optimizer", "optimizer/missing", "a new optimizer, silently"),
         ("detectron2", "iteration", "state/missing-field", "starts again at iteration 0"),
         ("detectron2", "scheduler", "scheduler/missing", "the schedule starts again"),
         ("mmengine", "param_schedulers", "state/missing-field", "starts each schedule again"),
-        ("mmengine", "optimizer", "optimizer/missing", "a new optimizer, without a word"),
+        ("mmengine", "optimizer", "optimizer/missing", "a new optimizer, silently"),
     ],
 )  # fmt: skip
 def test_a_part_that_is_not_there(trainer, key, rule, words, changed):
@@ -235,7 +235,7 @@ def test_a_part_that_is_not_there(trainer, key, rule, words, changed):
     ("changes", "rule", "key", "words"),
     [
         ({"_trainer": {"iteration": 5}}, "optimizer/missing", "trainer._trainer.optimizer", "KeyError: 'optimizer'"),
-        ({"hooks": {}}, "scheduler/missing", "trainer.hooks.LRScheduler", "the schedule starts again, without a word"),
+        ({"hooks": {}}, "scheduler/missing", "trainer.hooks.LRScheduler", "the schedule starts again, silently"),
         ({"iteration": None}, "state/missing-field", "trainer.iteration", "KeyError: 'iteration'"),
         ({"iteration": 3}, "progress/counters-disagree", "trainer.iteration", "is 3, and iteration is 5"),
     ],
@@ -301,7 +301,7 @@ EARLIER = {
 }
 """Another save, which is put in the place of the one that is looked at: whole, and under a name that is not its own."""
 
-EARLIER_SAVE = "the name says nothing: it is an earlier save, and goes on where the plan says"
+EARLIER_SAVE = "the name says nothing: it is an earlier save, and continues where the plan says"
 HARMLESS = {
     "nanogpt": {"ckpt.pt of another step": EARLIER_SAVE},
     "timm": {"last.pth.tar of another step": EARLIER_SAVE},

@@ -1,4 +1,4 @@
-"""Trains, saves and resumes a loop of our own that does what nanoGPT's train.py does: `train_nanogpt.py OUT`; it is no package.
+"""Trains, saves and resumes a loop of our own that does what nanoGPT's train.py does: `train_nanogpt.py OUT`; it is not a package.
 
 Before the update of every second iteration, a file with the keys of nanoGPT is written, the first as from a compiled model. A resume takes `iter_num` for the next
 iteration, sets the learning rate by it, and draws its batches at random.

@@ -63,7 +63,7 @@ def test_the_plan_is_what_the_trainer_did(made, variant, save):
 
 
 def start_of(inspected, unbroken):
-    """The batch of an unbroken run with which the plan goes on: by epoch and batches to skip, or else by the update."""
+    """The batch of an unbroken run with which the plan continues: by epoch and batches to skip, or else by the update."""
     plan = inspected.resume
     if plan.epoch is None:
         return next(index for index, batch in enumerate(unbroken) if batch["global_step"] == plan.from_update)

@@ -52,7 +52,7 @@ def test_the_plan_is_what_the_real_trainer_does(variant):
 
 
 def start_of(inspected):
-    """The batch, counted from the first of an unbroken run, with which the plan goes on."""
+    """The batch, counted from the first of an unbroken run, with which the plan continues."""
     return (inspected.resume.epoch - 1) * inspected.progress.total_batches + inspected.resume.skipped
 
 
@@ -116,9 +116,9 @@ HARMLESS = {
     },
     "rng_state.pth of another step": "random numbers record no step",
     "3_Normalize/config.json missing": "the module is built without it",
-    "config_sentence_transformers.json missing": "prompts and the similarity function; the library goes on with its defaults",
-    "sentence_bert_config.json missing": "the library goes on with its defaults",
+    "config_sentence_transformers.json missing": "prompts and the similarity function; the library continues with its defaults",
+    "sentence_bert_config.json missing": "the library continues with its defaults",
     "tokenizer.json missing": "some tokenizers have other files, some have none; the library names it when it stops",
-    "tokenizer_config.json missing": "the library goes on with its defaults",
+    "tokenizer_config.json missing": "the library continues with its defaults",
     "training_args.bin missing": "a resume does not read it",
 }

@@ -37,7 +37,7 @@ class TestMissingCheckpoint:
 
     def test_a_pipe(self, tmp_path, run_rule):
         os.mkfifo(tmp_path / "ck")
-        run_rule(MissingCheckpoint(), tmp_path / "ck").assert_one(message="is no directory")
+        run_rule(MissingCheckpoint(), tmp_path / "ck").assert_one(message="is not a directory")
 
     def test_an_empty_directory(self, tmp_path, run_rule):
         (tmp_path / "ck").mkdir()

@@ -236,7 +236,7 @@ class TestStaleState:
         assert verify(after.path).exit_code == 1
 
     def test_an_optimizer_that_counted_on_is_not_that_of_the_save_before(self, trainer_save, run_rule):
-        """Equal moments alone are no copy: by default nothing is said of them, and `deep` reads the bytes."""
+        """Equal moments alone are not a copy: by default nothing is said of them, and `deep` reads the bytes."""
         before, after = trainer_save(5), trainer_save(10)
         after.swap_from(before, "optimizer.pt")
         for parameter in (0, 1):

@@ -157,7 +157,7 @@ class TestOptimizerReset:
         run_rule(OptimizerReset(), saves[1]).assert_one(
             path="training_state.pth",
             severity="error",
-            message="the optimizer has counted 3 updates, and 10 in the save before, step-10: it began anew",
+            message="the optimizer has counted 3 updates, and 10 in the save before, step-10: it began again",
             data={"before": 10, "after": 3},
         )
 

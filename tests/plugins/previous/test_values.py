@@ -115,7 +115,7 @@ class TestOptimizerReset:
         found = run_rule(OptimizerReset(), later).assert_one(
             path=STATE,
             key="optimizer_state_dict",
-            message="the optimizer has counted 3 updates, and 5 in the save before, step-5: it began anew",
+            message="the optimizer has counted 3 updates, and 5 in the save before, step-5: it began again",
         )
         assert (found.data["before"], found.data["after"]) == (5, 3)
 

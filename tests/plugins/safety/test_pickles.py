@@ -37,7 +37,7 @@ class TestNested:
         assert len(finding.data["nested"]) == 5
 
     def test_bytes_that_only_start_like_a_pickle(self, put, run_rule):
-        run_rule(NestedPickle(), put("state.pkl", pickle.dumps(b"\x80\x04 is no pickle"))).assert_passed()
+        run_rule(NestedPickle(), put("state.pkl", pickle.dumps(b"\x80\x04 is not a pickle"))).assert_passed()
         run_rule(NestedPickle(), put("a.pt", saved({"rng": torch.get_rng_state()}))).assert_passed()
 
 
@@ -60,7 +60,7 @@ class TestMalformed:
 
     def test_a_pickle_that_breaks_under_a_name_of_no_torch_file(self, put, run_rule):
         run_rule(MalformedPickle(), put("latest", b"\x80\x02cos\nsystem\n\xff")).assert_one(
-            path="latest", key="object", offset=13, message="opcode 0xff of the pickle object is no pickle opcode"
+            path="latest", key="object", offset=13, message="opcode 0xff of the pickle object is not a pickle opcode"
         )
 
     def test_clean_files(self, put, run_rule):

@@ -31,7 +31,7 @@ def test_an_epoch_is_under_way(make_checkpoint):
     assert (progress.batches_done, progress.expected_updates) == (3040, 3040)
     plan = progress.plan
     assert (plan.epoch, plan.skipped, plan.trained, plan.from_update) == (3, 500, 770, 3040)
-    assert plan.sentence == "epoch 3 goes on: batches 0 to 499 are skipped, 500 to 1,269 are trained"
+    assert plan.sentence == "epoch 3 continues: batches 0 to 499 are skipped, 500 to 1,269 are trained"
 
 
 def test_finished_epochs_are_counted(make_checkpoint):
@@ -46,15 +46,15 @@ def test_finished_epochs_are_counted(make_checkpoint):
 def test_epoch_0_under_way_counts_finished_epochs(make_checkpoint):
     progress = progress_of(make_checkpoint(epoch=0, step=4, total_batches=10, updates=4, global_step=4))
     assert (progress.epoch, progress.step, progress.batches_done) == (1, 4, 4)
-    assert progress.plan.sentence == "epoch 1 goes on: batches 0 to 3 are skipped, 4 to 9 are trained"
+    assert progress.plan.sentence == "epoch 1 continues: batches 0 to 3 are skipped, 4 to 9 are trained"
 
 
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        (1, "epoch 3 goes on: batch 0 is skipped, 1 to 9 are trained"),
-        (8, "epoch 3 goes on: batches 0 to 7 are skipped, 8 to 9 are trained"),
-        (9, "epoch 3 goes on: batches 0 to 8 are skipped, 9 is trained"),
+        (1, "epoch 3 continues: batch 0 is skipped, 1 to 9 are trained"),
+        (8, "epoch 3 continues: batches 0 to 7 are skipped, 8 to 9 are trained"),
+        (9, "epoch 3 continues: batches 0 to 8 are skipped, 9 is trained"),
     ],
 )
 def test_the_plan_in_words(step, words, make_checkpoint):

@@ -78,7 +78,7 @@ def train(
 
     per:  when the scheduler steps: `update`, `batch` or `epoch`
     rest: what becomes of an epoch's last, partial group of batches: `step` makes an update, `drop` forgets it, `carry`
-          goes on with it in the next epoch
+          continues with it in the next epoch
     """
     torch.manual_seed(7)
     generator = torch.Generator().manual_seed(7)

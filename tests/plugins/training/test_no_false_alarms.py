@@ -97,7 +97,7 @@ def test_finished_epochs_are_counted(stop, kit, tmp_path):
     run = kit.train(scheduler=kit.cosine, batches=32, epochs=3, stop=stop)
     path = kit.save_canonical(run, tmp_path / "ck", epoch=run.epoch - 1, global_step=run.updates)
     report = kit.assert_silent(path, infos=[])
-    assert report.resume.startswith(f"epoch {stop[0]} goes on")
+    assert report.resume.startswith(f"epoch {stop[0]} continues")
 
 
 def test_nothing_is_trained_yet(kit, tmp_path):
@@ -215,7 +215,7 @@ def test_nanogpt(kit, tmp_path):
     }
     report = kit.assert_silent(kit.save_one_file(tmp_path / "out", state, "ckpt.pt"), infos=[])
     assert report.layout.name == "nanogpt"
-    assert report.resume.startswith(f"training goes on with iteration {run.updates:,}, with batches drawn at random")
+    assert report.resume.startswith(f"training continues with iteration {run.updates:,}, with batches drawn at random")
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
@@ -411,7 +411,7 @@ def test_an_iteration_of_the_epoch(kit, tmp_path):
     }
     kit.assert_silent(kit.save_one_file(tmp_path / "short", state), infos=["rng/missing"])
     report = kit.assert_silent(kit.save_one_file(tmp_path / "ck", {**state, "num_batches": 40}), infos=["rng/missing"])
-    assert report.resume == "epoch 3 goes on: batches 0 to 14 are skipped, 15 to 39 are trained"
+    assert report.resume == "epoch 3 continues: batches 0 to 14 are skipped, 15 to 39 are trained"
     report = kit.assert_silent(
         kit.save_one_file(tmp_path / "all", {**state, "iter": 95, "num_batches": 40}), infos=["rng/missing"]
     )

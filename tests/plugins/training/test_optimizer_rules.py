@@ -240,7 +240,9 @@ def test_even_steps(make_checkpoint, run_rule):
 def test_a_step_that_is_no_count(step, said, make_checkpoint, run_rule):
     ck = make_checkpoint().set_key(STATE, f"{OPT}.state.4.step", torch.tensor(step) if step != "x" else step)
     run_rule(UnevenSteps(), ck).assert_one(
-        key=f"{OPT}.state[4].step", severity="error", message=f"the update counter of 1 parameter is no count: {said}"
+        key=f"{OPT}.state[4].step",
+        severity="error",
+        message=f"the update counter of 1 parameter is not a count: {said}",
     )
 
 
@@ -257,7 +259,7 @@ def test_state_of_a_parameter_that_no_group_knows(make_checkpoint, run_rule):
     result.assert_some(
         key=f"{OPT}.state[77]",
         severity="error",
-        message="has an entry for 77, which is no parameter of any of its 2 groups",
+        message="has an entry for 77, which is not a parameter of any of its 2 groups",
     )
 
 
@@ -350,8 +352,8 @@ def test_incomplete_weights_are_not_compared(make_checkpoint, run_rule):
         ("lr", math.nan, "error", "lr of parameter group 1 is nan, which is not finite"),
         ("lr", -1e-3, "error", "lr of parameter group 1 is -0.001, which is negative"),
         ("lr", math.inf, "error", "which is not finite"),
-        ("lr", "1e-3", "error", "lr of parameter group 1 is '1e-3', which is no number"),
-        ("lr", True, "error", "which is no number"),
+        ("lr", "1e-3", "error", "lr of parameter group 1 is '1e-3', which is not a number"),
+        ("lr", True, "error", "which is not a number"),
         ("lr", torch.tensor(-1.0), "error", "lr of parameter group 1 is -1.0, which is negative"),
         ("lr", 0.0, "warning", "lr of parameter group 1 is 0, so its parameters don't train"),
         ("eps", -1e-8, "error", "eps of parameter group 1 is -1e-08, which is negative"),

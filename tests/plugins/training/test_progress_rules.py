@@ -19,11 +19,11 @@ STATE = "training_state.pth"
     [
         ("epoch", -1, "epoch is -1, which is negative"),
         ("epoch", 1.5, "epoch is 1.5, which is not a whole number"),
-        ("epoch", True, "epoch is True, which is no number"),
-        ("epoch", "two", "epoch is 'two', which is no number"),
+        ("epoch", True, "epoch is True, which is not a number"),
+        ("epoch", "two", "epoch is 'two', which is not a number"),
         ("epoch", math.nan, "epoch is nan, which is not finite"),
-        ("epoch", {"now": 2}, "epoch is {'now': 2}, which is no number"),
-        ("epoch", torch.zeros(2, 3), "epoch is a float32 tensor of shape [2, 3], which is no number"),
+        ("epoch", {"now": 2}, "epoch is {'now': 2}, which is not a number"),
+        ("epoch", torch.zeros(2, 3), "epoch is a float32 tensor of shape [2, 3], which is not a number"),
         ("epoch", 10**400, "epoch is an integer of 1,329 bits, which is absurdly large: it does not fit in 63 bits"),
         ("step", -3, "step is -3, which is negative"),
         ("step", math.inf, "step is inf, which is not finite"),
@@ -38,7 +38,7 @@ STATE = "training_state.pth"
         ("epoch", 0, "epoch is 0, and step 0, although the optimizer has made 20 updates"),
         ("gradient_accumulation_steps", 0, "gradient_accumulation_steps is 0, where at least 1 is needed"),
         ("gradient_accumulation_steps", -2, "gradient_accumulation_steps is -2, which is negative"),
-        ("num_epochs", math.nan, "num_epochs is nan, which is no plan: a positive number is expected, or -1 for no limit"),
+        ("num_epochs", math.nan, "num_epochs is nan, which is not a plan: a positive number is expected, or -1 for no limit"),
     ],
 )  # fmt: skip
 def test_each_impossible_counter(key, value, message, make_checkpoint, run_rule):

@@ -90,7 +90,7 @@ def test_step_count(count, wrong, make_checkpoint, run_rule):
 def test_last_epoch_is_no_count(last, make_checkpoint, run_rule):
     ck = make_checkpoint().set_key(STATE, f"{SCHED}.last_epoch", last)
     run_rule(StepMismatch(), ck).assert_one(
-        key=f"{SCHED}.last_epoch", message=f"is {last!r}, which is no count of steps"
+        key=f"{SCHED}.last_epoch", message=f"is {last!r}, which is not a count of steps"
     )
 
 

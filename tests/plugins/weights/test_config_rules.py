@@ -58,8 +58,8 @@ def test_a_whole_model_passes(model, rule):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("dtype", "float3", "dtype in config.json is 'float3', which is no dtype of torch"),
-        ("torch_dtype", "", "torch_dtype in config.json is '', which is no dtype of torch"),
+        ("dtype", "float3", "dtype in config.json is 'float3', which is not a dtype of torch"),
+        ("torch_dtype", "", "torch_dtype in config.json is '', which is not a dtype of torch"),
         ("vocab_size", "64", "vocab_size in config.json is '64', where a number belongs"),
         ("vocab_size", {}, "vocab_size in config.json is {}, where a number belongs"),
         ("head_dim", [], "head_dim in config.json is [], where a number belongs"),

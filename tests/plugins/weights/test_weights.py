@@ -187,7 +187,7 @@ class TestShards:
         )
         assert found.data["announced"] == 12345
         ck.set_key(INDEX, "metadata.total_size", "many")
-        run_rule(IndexTotal(), ck).assert_one(message="'many', which is no number of bytes")
+        run_rule(IndexTotal(), ck).assert_one(message="'many', which is not a number of bytes")
         ck.drop_key(INDEX, "metadata")
         run_rule(IndexTotal(), ck).assert_passed()
 
