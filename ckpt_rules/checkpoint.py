@@ -41,7 +41,12 @@ class _Known(Generic[T]):
     @overload
     def __get__(self, checkpoint: Checkpoint, kind: type) -> T: ...
     def __get__(self, checkpoint: Checkpoint | None, kind: type) -> Fact[T] | T:
-        return self.fact if checkpoint is None else checkpoint[self.fact]
+        if checkpoint is None:
+            return self.fact
+        try:
+            return checkpoint[self.fact]
+        except AttributeError as error:  # Python would look for the attribute elsewhere, and say that there is none
+            raise LayoutFault(checkpoint.layout.name, f"{self.fact.name} raised AttributeError: {error}") from error
 
 
 class Checkpoint:

@@ -21,7 +21,7 @@ from ckpt_rules import (
     checkpoint_at,
 )
 from ckpt_rules.cli import main
-from ckpt_rules.errors import PluginError
+from ckpt_rules.errors import LayoutFault, PluginError
 from ckpt_rules.plugin import import_file
 from ckpt_rules.storage import LocalStorage
 
@@ -125,6 +125,15 @@ def test_former_names_of_what_lies_in_files(saved):
     assert checkpoint.files.small_text("words.txt") == "a b"
     with pytest.raises(AttributeError, match="'Checkpoint' object has no attribute 'wieghts'"):
         _ = checkpoint.wieghts
+
+
+def test_a_missing_attribute_in_a_layout_is_its_own(saved):
+    class Slip(Ours):
+        def config(self, checkpoint):
+            return None.values
+
+    with pytest.raises(LayoutFault, match="config raised AttributeError: 'NoneType' object has no attribute 'values'"):
+        _ = checkpoint_at(saved, [Slip()]).config
 
 
 PLUGIN = '''
