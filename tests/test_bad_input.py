@@ -208,7 +208,7 @@ def test_a_pickle_that_runs_a_command_runs_nothing(clean, tmp_path):
     ("make", "said"),
     [
         (lambda p: None, "does not exist"),
-        (os.mkfifo, "no directory"),
+        (os.mkfifo, "not a directory"),
         (lambda p: p.mkdir(), "empty"),
     ],
     ids=["absent", "fifo", "empty"],

@@ -178,7 +178,7 @@ class TestPlugins:
         (acme,) = [p for p in run("plugins", "--format", "json").json if p["name"] == "acme"]
         assert acme == {
             "name": "acme", "version": "1.2", "distribution": "ckpt-rules-acme", "origin": "ckpt_rules_acme",
-            "rules": ["acme/bad"], "layouts": [], "reporters": ["terse"], "rulesets": {}, "crash": None,
+            "rules": ["acme/bad"], "facts": [], "layouts": [], "reporters": ["terse"], "rulesets": {}, "crash": None,
         }  # fmt: skip
 
     def test_what_failed_to_load(self, run, install):

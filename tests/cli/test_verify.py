@@ -20,7 +20,7 @@ class TestText:
         assert lines[0] == f"checkpoint     {ck.path}"
         assert any(line.startswith("✓ optimizer ") for line in lines)
         assert " passed, 0 warnings, 0 errors, " in ended.out
-        assert "PASSED  safe to resume; epoch 2 continues: batches 0 to 2 are skipped, 3 to 9 are" in lines
+        assert "PASSED  safe to resume; epoch 2 continues: batches 0 to 2 are skipped, 3 to 9" in lines
 
     def test_several_paths_end_with_a_summary(self, run, make_checkpoint, tmp_path):
         ck = make_checkpoint()

@@ -17,8 +17,8 @@ def stray_states(optimizer: OptimizerState) -> Iterator[Problem]:
     if strays:
         many = len(strays) > 1
         yield Problem(
-            message=f"the state has {'entries' if many else 'an entry'} for {listed(strays)}, {'which are' if many else 'which is'} "
-            f"no parameter of any of its {count(len(optimizer.groups), 'group')}",
+            message=f"the state has {'entries' if many else 'an entry'} for {listed(strays)}, which {'are not parameters' if many else 'is not a parameter'} "
+            f"of any of its {count(len(optimizer.groups), 'group')}",
             place=place_of(optimizer, strays[0]),
             help=HELP,
             data={"parameters": [str(s) for s in strays[:100]], "count": len(strays)},

@@ -87,7 +87,7 @@ BOMBS = {
         None,
     ),
     "memo": (b"\x80\x02Nr\xff\xff\xff\x7f.", "numbers a value 2,147,483,647 after 0 values", None),
-    "memory": (b"\x80\x02(" + b"]" * 1_700_000 + b"t.", "past 112 MiB of memory", "memory"),
+    "memory": (b"\x80\x02(" + b"]" * 1_700_000 + b"t.", "would exceed the 112 MiB memory limit", "memory"),
     "opcodes": (b"\x80\x02" + b"N0" * 5_100_000 + b".", "goes past 10,000,000 opcodes in one file", "opcodes"),
     "marks": (b"\x80\x02" + b"(" * 3_000 + b".", "nests deeper than 2,000", None),
     "a huge number": (

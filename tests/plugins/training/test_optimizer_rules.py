@@ -265,7 +265,9 @@ def test_state_of_a_parameter_that_no_group_knows(make_checkpoint, run_rule):
 
 def test_a_parameter_in_two_groups(make_checkpoint, run_rule):
     ck = make_checkpoint().edit(STATE, lambda s: s[OPT]["param_groups"][1]["params"].append(0))
-    run_rule(ParamMismatch(), ck).assert_one(key=f"{OPT}.param_groups", message="1 parameter (0) stand")
+    run_rule(ParamMismatch(), ck).assert_one(
+        key=f"{OPT}.param_groups", message="1 parameter (0) appears more than once in param_groups"
+    )
 
 
 def test_moments_that_differ_in_shape(make_checkpoint, run_rule):
