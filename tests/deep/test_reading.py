@@ -162,7 +162,7 @@ def test_an_executor_of_processes_finds_the_same(saved):
     here, there = checkpoint_at(saved), checkpoint_at(saved)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         there.reading = Reading(executor=executor)
-        assert there.read_all(Wanted(EVERYTHING, checksums=True)) == here.read_all(Wanted(EVERYTHING, checksums=True))
+        assert read_all(there, Wanted(EVERYTHING, checksums=True)) == read_all(here, Wanted(EVERYTHING, checksums=True))
 
 
 def test_a_file_that_shrinks_meanwhile_is_told_and_the_rest_is_read(tmp_path):
