@@ -36,7 +36,7 @@ _WHOLE_SCHEDULER = ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers")
 _WRAPPED = re.compile(
     r"((?:[^.]+\.){1,2}?)(?:(?:optimizers?|optim)\.(?:0\.)?(?:state|param_groups)\.|(?:optimizers?|optim|model)$)"
 )
-_PARTS = frozenset({*_WHOLE_MODEL, *_WHOLE_OPTIMIZER})
+_PARTS = frozenset({*_WHOLE_MODEL, *_WHOLE_OPTIMIZER, *_WHOLE_SCHEDULER})
 _MOST_STEPS = 256
 TRANSFORMED = "the entries of {} were written through {}, and are not read"
 

@@ -60,8 +60,8 @@ def stored_item(index: object, info: object) -> StoredItem | None:
     named, place = state_of(index), state_of(info)
     path, start, nbytes = (place.get(key) for key in ("relative_path", "offset", "length"))
     written = place.get("transform_descriptors")
-    if written and not isinstance(written, list | tuple):
-        return None  # which a load runs through, and stops
+    if written and not (isinstance(written, list | tuple) and all(isinstance(name, str) for name in written)):
+        return None  # a load looks up each by its name, and stops
     whole = isinstance(start, int) and isinstance(nbytes, int)
     if isinstance(path, str) and whole and is_count(start) and is_count(nbytes) and max(start, nbytes) <= LARGEST:
         return StoredItem(str(named.get("fqn")), path, int(start), int(nbytes), _size(named.get("offset")))

@@ -60,7 +60,11 @@ def _misplaced(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterato
     if metadata.transforms or len(metadata.items) > _MOST_ITEMS:
         return
     small: dict[str, list[tuple[StoredItem, Chunk]]] = defaultdict(list)
-    for item, chunk, dtype in _chunks(metadata):
+    chunks = list(_chunks(metadata))
+    by_offset = any(item.corner for item, _, _ in chunks)
+    for item, chunk, dtype in chunks:
+        if by_offset and chunk.sizes and not item.corner:
+            yield item, "has a place without an offset, by which a load looks for it, as all others have"
         needed = prod(chunk.sizes) * DTYPE_BITS.get(dtype, 0) // 8
         if item.nbytes < needed:
             yield item, f"takes {needed:,} bytes, and its place in {item.path} has {item.nbytes:,}"

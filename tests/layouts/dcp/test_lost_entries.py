@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import shutil
 
@@ -238,6 +239,43 @@ def test_the_optimizer_in_the_place_of_the_scheduler(changed):
     assert "looks like the state_dict of an optimizer" in one[3]
     with pytest.raises(BaseException, match="Missing key"):
         trainer.resume(path)
+
+
+def test_everything_in_the_place_of_a_schedulers_field(changed):
+    def change(state):
+        state["lr_scheduler"]["_get_lr_called_within_step"] = copy.deepcopy(state)
+
+    trainer, path, found = changed("dcp-flat", change)
+    assert ("error", "scheduler/bad-field", "lr_scheduler._get_lr_called_within_step") in [f[:3] for f in found], found
+    with pytest.raises(BaseException, match="Missing key"):
+        trainer.resume(path)
+
+
+def test_a_chunk_placed_without_its_offset(saves, tmp_path):
+    trainer, save = saves["dcp-flat"]
+    name = "optimizer.state.3.weight.exp_avg"
+
+    def change(metadata):
+        index = next(i for i in metadata.storage_data if i.fqn == name)
+        metadata.storage_data[dataclasses.replace(index, offset=None)] = metadata.storage_data.pop(index)
+
+    found = metadata_with(save, tmp_path / "step-3", change)
+    assert any(f[:2] == ("error", "ranks/chunk-coverage") and "without an offset" in f[3] for f in found), found
+    with pytest.raises(BaseException, match="KeyError"):
+        trainer.resume(str(tmp_path / "step-3"))
+
+
+def test_a_stream_extension_that_is_no_name(saves, tmp_path):
+    trainer, save = saves["dcp-flat"]
+
+    def change(metadata):
+        info = next(i for n, i in metadata.storage_data.items() if n.fqn == "optimizer.param_groups.4.weight.eps")
+        info.transform_descriptors = [0]
+
+    found = metadata_with(save, tmp_path / "step-3", change)
+    assert any(f[:2] == ("error", "ranks/chunk-coverage") for f in found), found
+    with pytest.raises(BaseException, match="partition"):
+        trainer.resume(str(tmp_path / "step-3"))
 
 
 SIZES = [("size", {"sizes": ()}), ("size", None), ("size", [8, 8]), ("offsets", {"sizes": (0,)}), ("offsets", None)]
