@@ -47,14 +47,14 @@ class BrokenChunk(Rule):
                 broken = [(i, p.problems[0].message) for i, p in zip(items, parts, strict=False) if p.problems]
                 yield from (_problem(item, why, len(broken), len(items)) for item, why in broken[:_MOST])
         if not found:
-            raise FactUnavailable("there is no file of a distributed checkpoint")
+            raise FactUnavailable("there are no files of a distributed checkpoint")
 
 
 def _problem(item: StoredItem, why: str, broken: int, chunks: int) -> Problem:
     return Problem(
-        message=f"the {item.nbytes:,} bytes of this chunk are not what torch.save wrote: {why}; {broken:,} of {chunks:,} chunks of "
-        "the file are so",
+        message=f"the {item.nbytes:,} bytes of this chunk are not what torch.save wrote: {why}; {broken:,} of "
+        f"{chunks:,} chunks of the file have this fault",
         place=Place(path=item.path, tensor=item.name, offset=item.offset),
-        help="copy the file again from the disk of the rank that wrote it, or take another save",
+        help="copy the file again from the disk of the rank that wrote it, or use another save",
         data={"nbytes": item.nbytes, "broken": broken, "of": chunks},
     )

@@ -33,7 +33,9 @@ class Smaller(Rule):
     severity = Severity.WARNING
     compares = True
 
-    share: float = Field(default=0.5, gt=0, lt=1, description="The share of their earlier bytes that files must keep.")
+    share: float = Field(
+        default=0.5, gt=0, lt=1, description="Files must keep at least this share of their earlier size in bytes."
+    )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each kind of file."""
@@ -43,9 +45,9 @@ class Smaller(Rule):
         for kind, nbytes in before.items():
             if nbytes * _RELEVANT >= total and after[kind] < self.share * nbytes:
                 yield Problem(
-                    message=f"{_said(kind, after)}, and {nbytes:,} bytes in the save before, {name}",
+                    message=f"{_said(kind, after)}; it had {nbytes:,} bytes in the previous save, {name}",
                     place=Place(path=_first(checkpoint, kind) or kind),
-                    help=f"see `ckpt-rules diff`; resume from {name} where something is missing here",
+                    help=f"see `ckpt-rules diff`; resume from {name} if something is missing here",
                     data={"kind": kind, "before": nbytes, "after": after[kind], "previous": name},
                 )
 

@@ -18,12 +18,12 @@ class TensorSet(Rule):
     That each weight of the earlier save is there, and no other.
 
     ## Why it matters
-    The saves of one run hold one model. A weight that has gone starts at random when training resumes, wherever the loader
-    is not strict; one that was added says that another model was saved, or the same one through another wrapper.
+    The saves of one run hold one model. A weight that has gone starts at random when training resumes, wherever the
+    loader is not strict; one that was added says that another model was saved, or the same one through another wrapper.
 
     ## How to repair
-    Compare the two (`ckpt-rules diff`), and resume from the earlier save if this one lacks weights. Names that all carry a
-    new prefix come from a wrapper (`module.`, `_orig_mod.`) that the save did not take off.
+    Compare the two (`ckpt-rules diff`), and resume from the earlier save if this one lacks weights. Names that all
+    carry a new prefix come from a wrapper (`module.`, `_orig_mod.`) that the save did not take off.
     """
 
     id = "previous/tensor-set"
@@ -53,12 +53,13 @@ class ShapeOrDtype(Rule):
     Shape and dtype of each weight that both saves hold.
 
     ## Why it matters
-    Within a run neither changes. A tensor of another shape is of another model, or a shard that was not gathered; another
-    dtype has lost precision, or takes memory that nobody planned for, and the optimizer's state no longer fits it.
+    Within a run neither changes. A tensor of another shape is of another model, or a shard that was not gathered;
+    another dtype has lost precision, or takes memory that nobody planned for, and the optimizer's state no longer fits
+    it.
 
     ## How to repair
-    Resume from the earlier save. If the change was meant (a larger vocabulary, a cast for release), keep the result out of
-    the directory of the run.
+    Resume from the earlier save. If the change was meant (a larger vocabulary, a cast for release), keep the result out
+    of the directory of the run.
     """
 
     id = "previous/shape-or-dtype"
@@ -72,10 +73,10 @@ class ShapeOrDtype(Rule):
         odd = [n for n in before if n in after and _form(before[n]) != _form(after[n])]
         for weight in odd[:_MOST]:
             yield Problem(
-                message=f"it is {_form(after[weight])}, and was {_form(before[weight])} in the save before, {name}; "
-                f"{len(odd):,} of {len(before):,} weights differ so",
+                message=f"it is {_form(after[weight])}, but was {_form(before[weight])} in the previous save, "
+                f"{name}; {len(odd):,} of {len(before):,} weights differ like this",
                 place=_place(checkpoint, weight),
-                help=f"resume from {name}; if the change was meant, keep the result out of the directory of the run",
+                help=f"resume from {name}; if the change was intended, keep the result out of the run's directory",
                 data={
                     "before": {"dtype": before[weight].dtype, "shape": list(before[weight].shape)},
                     "after": {"dtype": after[weight].dtype, "shape": list(after[weight].shape)},

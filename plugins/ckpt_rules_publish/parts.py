@@ -35,7 +35,8 @@ class NoTokenizer(Rule):
         size = config.values.get("vocab_size")
         if is_count(size) and size and not any(map(checkpoint.listing.has_file, _TOKENIZERS)):
             yield Problem(
-                message=f"the model has a vocabulary of {int(size):,} tokens, and there is no tokenizer beside it",
+                message=f"the model has a vocabulary of {int(size):,} tokens, but there is no tokenizer in its "
+                "directory",
                 place=Place(path=config.path, key="vocab_size"),
                 help="save the tokenizer into the same directory",
                 data={"vocab_size": int(size)},

@@ -29,8 +29,8 @@ class MixedDtypes(Rule):
     """Tensors of one kind have different dtypes in different layers.
 
     ## What it checks
-    Floating-point tensors whose names differ only in a layer's number. Norms, biases, routers and quantisation scales are
-    left out: they are kept in a wider dtype on purpose.
+    Floating-point tensors whose names differ only in a layer's number. Norms, biases, routers and quantisation scales
+    are left out: they are kept in a wider dtype on purpose.
 
     ## Why it matters
     Parts of two saves were put together, or a conversion stopped half way.
@@ -60,7 +60,7 @@ class MixedDtypes(Rule):
                 yield Problem(
                     message=f"{kind} has several dtypes: {found}",
                     place=Place(path=path, tensor=name),
-                    help="look at whether the layers are of one save",
+                    help="check whether the layers are from one save",
                     data=dict(counts),
                 )
 
@@ -84,7 +84,7 @@ class StorageBloat(Rule):
     tags = frozenset({"load"})
 
     factor: float = Field(default=2.0, gt=1, description="How many times larger than its tensors a storage may be.")
-    least_nbytes: int = Field(default=1 << 20, ge=0, description="Wasted bytes below which nothing is said.")
+    least_nbytes: int = Field(default=1 << 20, ge=0, description="Wasted bytes up to this number are not reported.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each storage that is mostly unused."""
@@ -99,7 +99,7 @@ class StorageBloat(Rule):
                 if held > self.factor * used and held - used >= self.least_nbytes:
                     name = found[0][0]
                     yield Problem(
-                        message=f"the tensor takes {used:,} bytes and keeps a storage of {held:,} in the file",
+                        message=f"the tensor takes {used:,} bytes, but its storage takes {held:,} bytes in the file",
                         place=Place(path=file.path, tensor=name, key=file.key or None),
                         help="clone the slice before saving it",
                         data={"used": used, "stored": held},

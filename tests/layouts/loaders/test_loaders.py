@@ -70,7 +70,7 @@ class TestWithinAnEpoch:
             path="mid.ckpt", key="loops.fit_loop.state_dict.combined_loader[0]._iterator_finished", severity="warning"
         )
         assert found.message == (
-            "the data loader has come to its end, although 4 batches of the epoch are done, and it is not over: it starts with "
+            "the data loader has come to its end, although 4 batches of the epoch are done and the epoch is not over: it starts with "
             "the first of the data"
         )
 
@@ -186,7 +186,7 @@ class TestRanksOfMegatron:
 
     def test_none_is_for_the_script_to_know(self, save):
         shutil.rmtree(save / "mp_rank_00")
-        run_rule(DataLoaderPosition(), save).assert_skipped("no data loader kept its state")
+        run_rule(DataLoaderPosition(), save).assert_skipped("no dataloader state was saved")
 
     def test_a_rank_without_one(self, save):
         (save / "mp_rank_00" / "train_dataloader_dprank001.pt").unlink()
@@ -251,14 +251,14 @@ class TestStatesBesideTheSaves:
     def test_only_those_of_a_newer_save(self, save):
         run_rule(DataLoaderPosition(), save(step=200)).assert_one(
             severity="warning", path="../energon",
-            message="../energon holds no state of a data loader for this save, and has a place for those of others: the data start",
+            message="../energon has no dataloader state for this save, although it has some for other saves: the data start",
         )  # fmt: skip
 
     def test_a_directory_that_is_empty(self, save):
         run_rule(DataLoaderPosition(), save(ranks=0)).assert_one(severity="error", path="../energon")
 
     def test_nothing_of_other_saves_says_nothing(self, save):
-        run_rule(DataLoaderPosition(), save(ranks=0, step=200)).assert_skipped("no data loader kept its state")
+        run_rule(DataLoaderPosition(), save(ranks=0, step=200)).assert_skipped("no dataloader state was saved")
 
     def test_where_the_arguments_say(self, save):
         path = save(ranks=3, folder="states", dataloader_save="/gone/run/states/")

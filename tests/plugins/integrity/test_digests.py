@@ -56,7 +56,7 @@ class TestSeal:
         (sealed / "notes.txt").write_text("x")
         run_rule(DigestDiffers(), sealed).assert_one(
             path="notes.txt",
-            message="1 file was not there when the checkpoint was sealed: notes.txt",
+            message="1 file was not present when the checkpoint was sealed: notes.txt",
             severity="warning",
         )
 
@@ -84,7 +84,7 @@ class TestSeal:
         report = verify(sealed, ruleset=ruleset, select=["integrity/digest"])
         (outcome,) = report.outcomes
         assert (outcome.status, outcome.findings, outcome.blocked_by) == ("skipped", (), ".")
-        assert outcome.reason.startswith("2 of the 3 files could not be looked for: there are more than 2")
+        assert outcome.reason.startswith("2 of the 3 files could not be checked: there are more than 2")
 
     def test_of_a_file_that_two_sources_know_one_finding_is_made(self, sealed, run_rule):
         digest = hashlib.sha256((sealed / "model.safetensors").read_bytes()).hexdigest()

@@ -117,4 +117,4 @@ def test_nan_is_never_meant(saved, run_rule):
 
 def test_without_a_tensor_it_is_skipped(tmp_path, run_rule):
     (tmp_path / "notes.txt").write_text("nothing")
-    run_rule(NonFinite(), CheckpointDir(tmp_path)).assert_skipped("there is no tensor whose values could be read")
+    run_rule(NonFinite(), CheckpointDir(tmp_path)).assert_skipped("there are no tensors whose values can be read")

@@ -101,7 +101,7 @@ class TestConstant:
         run_rule(Constant(), weights(healthy)).assert_one(
             path="model.safetensors",
             tensor="layer.weight",
-            message="1 of 3 weights is one and the same number throughout: layer.weight",
+            message="1 of 3 weights is the same number throughout: layer.weight",
         )
 
     @pytest.mark.parametrize("name", ["final_norm.weight", "ln_1.weight", "layer.weight_scale", "layer_scale.gamma"])
@@ -165,7 +165,7 @@ class TestFp16Range:
     def test_elsewhere_it_is_skipped(self, weights, healthy, run_rule):
         healthy["layer.weight"][1, 1] = 70000.0
         result = run_rule(Fp16Range(), weights(healthy, config={"dtype": "bfloat16"}))
-        result.assert_skipped("nothing says that training runs in float16")
+        result.assert_skipped("nothing shows that training runs in float16")
 
 
 class TestNegativeSecondMoment:
@@ -194,4 +194,4 @@ class TestNegativeSecondMoment:
 
     def test_without_second_moments_it_is_skipped(self, weights, healthy, run_rule):
         result = run_rule(NegativeSecondMoment(), weights(healthy))
-        result.assert_skipped("no optimizer keeps second moments here")
+        result.assert_skipped("no optimizer in the checkpoint keeps second moments")

@@ -58,19 +58,19 @@ def test_a_whole_model_passes(model, rule):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("dtype", "float3", "dtype in config.json is 'float3', which is not a dtype of torch"),
-        ("torch_dtype", "", "torch_dtype in config.json is '', which is not a dtype of torch"),
+        ("dtype", "float3", "dtype in config.json is 'float3', which is not a torch dtype"),
+        ("torch_dtype", "", "torch_dtype in config.json is '', which is not a torch dtype"),
         ("vocab_size", "64", "vocab_size in config.json is '64', where a number belongs"),
         ("vocab_size", {}, "vocab_size in config.json is {}, where a number belongs"),
         ("head_dim", [], "head_dim in config.json is [], where a number belongs"),
         ("head_dim", math.inf, "head_dim in config.json is inf, where a number belongs"),
-        ("rope_parameters", "default", "rope_parameters in config.json is 'default', where a dictionary belongs"),
+        ("rope_parameters", "default", "rope_parameters in config.json is 'default', expected a dictionary"),
         (
             "rope_parameters",
             [{"rope_type": "default"}],
             "rope_parameters in config.json is [{'rope_type': 'default'}], where a dictionary",
         ),
-        ("rope_scaling", 99, "rope_scaling in config.json is 99, where a dictionary belongs"),
+        ("rope_scaling", 99, "rope_scaling in config.json is 99, expected a dictionary"),
     ],
 )
 def test_a_field_that_no_configuration_is_built_from(field, value, said, model):

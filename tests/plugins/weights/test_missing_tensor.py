@@ -83,7 +83,7 @@ class TestKnownClass:
     def test_a_name_that_is_alike_is_named(self, model):
         name = "model.layers.0.self_attn.k_proj.weight"
         run_rule(MissingTensor(), model({**without(name), f"{name}_x": torch.ones(8, 16)})).assert_one(
-            tensor=name, message=f"({name}_x lies there, which it does not know)"
+            tensor=name, message=f"({name}_x is present, but that name is not known)"
         )
 
     def test_the_embedding_and_the_head_that_is_tied_to_it(self, model):

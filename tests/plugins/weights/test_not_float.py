@@ -62,7 +62,7 @@ def test_packed_weights_under_plain_names(llama, run_rule, pack, said):
 def test_float8_is_an_error_beside_scales_and_else_a_warning(llama, run_rule):
     cast = projections(lambda t: t.to(torch.float8_e4m3fn))
     scales = {f"{n}_scale_inv": torch.ones(1, 1) for n in parameter_shapes(CONFIG) if "proj" in n}
-    message = "is stored as float8_e4m3fn (and 13 more like it), and config.json names no quantisation"
+    message = "is stored as float8_e4m3fn (and 13 more like it), but config.json declares no quantisation"
     assert run_rule(NotFloat(), llama(cast, scales)).assert_one(message=message).severity is Severity.ERROR
     assert run_rule(NotFloat(), llama(cast)).assert_one(message=message).severity is Severity.WARNING
     assert run_rule(NotFloat(), llama(cast, dtype="float8_e4m3fn")).status is Status.SKIPPED
@@ -101,7 +101,7 @@ class TestUnknownArchitecture:
         cast = {name: tensor.long() for name, tensor in whole.items()}
         run_rule(NotFloat(), model(**cast)).assert_one(
             tensor="net.0.bias",
-            message="the weight of shape [4] is stored as int64 (and 1 more like it), and not one weight is floating-point",
+            message="the weight of shape [4] is stored as int64 (and 1 more like it), and none of the weights is floating-point",
         )
 
     def test_one_layer_unlike_its_siblings(self, model, run_rule):

@@ -88,7 +88,7 @@ class TestMissing:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / name)
         (tmp_path / "notes.txt").write_text("x")
-        run_rule(Missing(), tmp_path).assert_skipped(f"no layout says whether {name} holds the weights")
+        run_rule(Missing(), tmp_path).assert_skipped(f"no known layout says whether {name} holds the weights")
 
     @pytest.mark.parametrize(
         ("name", "content"),
@@ -103,7 +103,7 @@ class TestMissing:
     def test_a_file_of_any_name_that_is_no_text_may_hold_them(self, tmp_path, run_rule, name, content):
         (tmp_path / name).write_bytes(content)
         (tmp_path / "notes.txt").write_text("x")
-        run_rule(Missing(), tmp_path).assert_skipped(f"no layout says whether {name} holds the weights")
+        run_rule(Missing(), tmp_path).assert_skipped(f"no known layout says whether {name} holds the weights")
 
     def test_text_holds_none(self, tmp_path, run_rule):
         (tmp_path / "README.md").write_text("# A model\n")
@@ -158,7 +158,7 @@ class TestShards:
     def test_a_name_that_leads_out_is_never_followed(self, make_checkpoint, run_rule, outside):
         ck = make_checkpoint(weights="sharded")
         ck.edit(INDEX, lambda index: {**index, "weight_map": {**index["weight_map"], "lm_head.weight": outside}})
-        run_rule(MissingShard(), ck).assert_one(path=INDEX, message=f"'{outside}', which leads out of the checkpoint")
+        run_rule(MissingShard(), ck).assert_one(path=INDEX, message=f"'{outside}', which points outside the checkpoint")
 
     def test_a_stray_file_beside_the_index(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded").write_safetensors("extra.safetensors", {"x": torch.ones(1)})
@@ -177,7 +177,7 @@ class TestShards:
         ck.edit(
             INDEX, lambda i: {**i, "weight_map": {k: v for k, v in i["weight_map"].items() if k != "lm_head.weight"}}
         )
-        run_rule(Unindexed(), ck).assert_one(tensor="lm_head.weight", message="1 tensors are not named in")
+        run_rule(Unindexed(), ck).assert_one(tensor="lm_head.weight", message="1 tensors are not listed in")
 
     def test_a_total_that_is_not_the_sum(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded")
@@ -254,7 +254,7 @@ class TestLayers:
     def test_fewer_layers_than_the_configuration_says(self, make_checkpoint, run_rule):
         ck = make_checkpoint().set_key(CONFIG, "num_hidden_layers", 32)
         run_rule(LayerGap(), ck).assert_one(
-            message="model.layers has 2 layers and the configuration says num_hidden_layers = 32",
+            message="model.layers has 2 layers, but the configuration says num_hidden_layers = 32",
             data={"found": 2, "expected": 32},
         )
 
