@@ -19,11 +19,11 @@ class BrokenChunk(Rule):
     directory agree, and whose pickle can be read. Objects may be bytes of any kind.
 
     ## Why it matters
-    Each chunk is handed to torch.load by itself. A loader stops at the first that is broken, hours after the job has
-    started where it comes late.
+    Each chunk is passed to torch.load separately. A loader fails at the first broken one, which may be hours after the
+    job has started.
 
     ## How to repair
-    Copy the file again from the disk of the rank that wrote it, or take another save.
+    Copy the file again from the disk of the rank that wrote it, or use another save.
     """
 
     id = "integrity/broken-chunk"

@@ -33,23 +33,22 @@ _AGAIN = (
 
 
 class DigestDiffers(Rule):
-    """A file is not what it was when its digest was written down.
+    """A file has changed since its digest was recorded.
 
     ## What it checks
     Every file that the seal of the checkpoint (`ckpt-rules seal`), a list by `sha256sum` (`SHA256SUMS`, `*.sha256`),
-    Megatron-core's `integrity.json` or the metadata of the Hugging Face hub promises something about, in a local
-    directory or in its cache: its size, then its digest. Of a sealed checkpoint also which files vanished, and, as a
-    warning, which appeared; what git and the hub's client keep for themselves (`.git`, `.gitattributes`,
-    `.cache/huggingface`) does not count. A file that was written after the hub downloaded it was edited by its owner: a
-    warning.
+    Megatron-core's `integrity.json` or the metadata of the Hugging Face hub lists, in a local directory or in its
+    cache: its size, then its digest. For a sealed checkpoint, also which files are missing and, as a warning, which are
+    new; files that git and the hub's client keep for themselves (`.git`, `.gitattributes`, `.cache/huggingface`) are
+    ignored. A file that was written after the hub downloaded it was edited locally: a warning.
 
     ## Why it matters
     A digest notices any change: a bit that flipped, a copy that stopped half-way, a file that somebody replaced. No
-    other rule can tell a weight of 0.10 from one of 0.11.
+    other rule can distinguish a weight of 0.10 from one of 0.11.
 
     ## How to repair
-    Copy the file again from where it was sealed or downloaded. If the change was meant, seal the checkpoint again with
-    `--force`.
+    Copy the file again from where it was sealed or downloaded. If the change was intended, seal the checkpoint again
+    with `--force`.
     """
 
     id = "integrity/digest"
@@ -185,17 +184,17 @@ def _appeared(checkpoint: Checkpoint) -> Iterator[Problem]:
 
 
 class Unsigned(Rule):
-    """Nothing vouches for the files of the checkpoint.
+    """There is no seal or checksum for the files of the checkpoint.
 
     ## What it checks
     Whether there is a seal, a list of checksums or the metadata of a download that `integrity/digest` can compare files
-    with. It is in no built-in ruleset: a team that seals its checkpoints selects it.
+    with. This rule is in no built-in ruleset: teams that seal their checkpoints can select it.
 
     ## Why it matters
-    Without a digest, a changed weight can't be told from a trained one.
+    Without a digest, a changed weight can't be distinguished from a trained one.
 
     ## How to repair
-    Run `ckpt-rules seal PATH` when the save is done, from the training loop or right behind it.
+    Run `ckpt-rules seal PATH` when the save is complete, from the training loop or right after it.
     """
 
     id = "integrity/unsigned"

@@ -30,20 +30,20 @@ _MOST = 10
 
 
 class Signature(Rule):
-    """The signature of the checkpoint is missing, or does not hold for its files.
+    """The signature of the checkpoint is missing or does not match its files.
 
     ## What it checks
     Where the ruleset gives a public key (option `key`): that `model.sig`, an OpenSSF model signature as `ckpt-rules
     seal --sign-key` and `model_signing sign key` write it, was made with the private key that belongs to it, and that
-    every file is the one that was signed; what git and the hub's client keep for themselves does not count. Nothing is
-    asked of any server. Needs the package model-signing (`ckpt-rules[signing]`).
+    every file is the one that was signed; files that git and the hub's client keep for themselves are ignored. No
+    server is contacted. Needs the package model-signing (`ckpt-rules[signing]`).
 
     ## Why it matters
-    A seal shows that nothing changed since it was written; a signature shows who wrote it. Whoever can exchange the
-    weights can seal them again, but not sign them.
+    A seal shows that nothing changed since it was written; a signature shows who wrote it. Someone who replaces the
+    weights can seal them again, but can't sign them.
 
     ## How to repair
-    Take the checkpoint from where it was signed. If the change was yours, sign it again.
+    Copy the checkpoint again from where it was signed. If you made the change, sign it again.
     """
 
     id = "integrity/signature"

@@ -43,16 +43,16 @@ class ReplicasDiffer(Rule):
 
     ## What it checks
     The output head against the input embeddings where config.json says `tie_word_embeddings: true` and both are stored;
-    and, in the files of tensor-parallel ranks (`mp_rank_XX`), the tensors that each of them keeps whole: norms,
-    position embeddings, biases behind a sum over ranks.
+    and, in the files of tensor-parallel ranks (`mp_rank_XX`), the tensors of which each rank keeps a full copy: norms,
+    position embeddings, biases added after a sum over ranks.
 
     ## Why it matters
     A loader takes one copy and drops the other. Ranks that disagree on a norm compute with different models from then
-    on, and their sums mean nothing; no error ever says so.
+    on, and their sums are meaningless; no error ever shows it.
 
     ## How to repair
-    Resume from an earlier save whose copies agree. If they differ there as well, look at how gradients of shared
-    parameters are reduced.
+    Resume from an earlier save whose copies agree. If they differ there too, check how gradients of shared parameters
+    are reduced.
     """
 
     id = "numerics/replicas-differ"

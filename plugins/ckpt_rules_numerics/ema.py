@@ -38,20 +38,19 @@ Print = tuple[str, tuple[int, ...], int]
 
 
 class EmaIsModel(Rule):
-    """The moving average of the weights is the weights, to the bit.
+    """The moving average of the weights is bit-for-bit equal to the weights.
 
     ## What it checks
-    After many updates (`least_updates`, counted from where the average begins): that not every tensor of the average
-    (`unet_ema/`, `ema_state_dict`, `ema.safetensors`) has the very bytes of a weight of the model. Where the average
+    After many updates (`least_updates`, counted from the start of the average): that not every tensor of the average
+    (`unet_ema/`, `ema_state_dict`, `ema.safetensors`) has exactly the bytes of a weight of the model. If the average
     has a decay of 0, or the learning rate is 0, the two are equal by design.
 
     ## Why it matters
-    The average was copied over the weights for an evaluation and not taken back, or was never updated. Training
-    continues from other weights than the optimizer's moments belong to, or whoever evaluates the average evaluates the
-    model.
+    The average was copied over the weights for an evaluation and not reverted, or was never updated. Training continues
+    from weights that do not match the optimizer's moments, or an evaluation of the average evaluates the plain model.
 
     ## How to repair
-    Resume from a save in which the two differ. In the script, restore the weights after the evaluation and before the
+    Resume from a save in which the two differ. In the script, restore the weights after the evaluation, before the
     save.
     """
 

@@ -16,17 +16,17 @@ class NonFinite(Rule):
     """A tensor holds NaN or infinity.
 
     ## What it checks
-    Every value of every floating-point and complex tensor in the files, of weights, optimizer and everything else. Let
-    pass are infinities that are meant: a best score that nothing has beaten yet (no dimensions), masks (by their name,
-    or where all finite values are 0), and the extremes of observers that have seen nothing (`min_val`, `max_val`).
+    Every value of every floating-point and complex tensor in the files, of weights, optimizer and everything else.
+    Intended infinities are accepted: a best score that nothing has beaten yet (no dimensions), masks (by their name, or
+    where all finite values are 0), and the extremes of observers that have seen nothing (`min_val`, `max_val`).
 
     ## Why it matters
     One NaN in a weight spreads through the whole model with the first forward pass; one in a moment of the optimizer
-    does so with the first update. The loss is NaN from there on, and nothing says where it began.
+    does so with the first update. The loss is NaN from there on, and nothing shows where it began.
 
     ## How to repair
-    Resume from the last save without one, with a smaller learning rate, gradient clipping, or the batch that did it
-    left out.
+    Resume from the last save without one, with a lower learning rate or gradient clipping, or skip the batch that
+    caused it.
     """
 
     id = "numerics/non-finite"

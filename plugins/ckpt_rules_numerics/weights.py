@@ -57,17 +57,17 @@ class AllZero(_OfWeights):
     """A weight matrix is zero throughout.
 
     ## What it checks
-    Every floating-point weight with at least two dimensions longer than 1, quantisation scales, masks and statistics
-    left out. Before the second update everything may still be zero that begins so; what adapters and ControlNets add at
-    zero (`lora_B`) is looked at only where the optimizer has counted two updates or more; of several adapters some may
-    never have been trained.
+    Every floating-point weight with at least two dimensions longer than 1, except quantisation scales, masks and
+    statistics. Before the second update, anything that starts at zero may still be zero; what adapters and ControlNets
+    add at zero (`lora_B`) is checked only if the optimizer has counted two updates or more; if there are several
+    adapters, some may never have been trained.
 
     ## Why it matters
-    A layer of zeros passes nothing on. It is what is left of a tensor that was allocated and never filled, of a shard
-    that a full disk swallowed, or of an adapter whose gradients never arrived.
+    A layer of zeros outputs nothing. The usual causes are a tensor that was allocated and never filled, a shard that
+    was lost to a full disk, or an adapter whose gradients never arrived.
 
     ## How to repair
-    Resume from an earlier save; if the tensor is zero there as well, look at whether it is trained at all.
+    Resume from an earlier save; if the tensor is zero there too, check whether it is trained at all.
     """
 
     id = "numerics/all-zero"
@@ -105,14 +105,14 @@ class Constant(_OfWeights):
 
     ## What it checks
     Every floating-point weight with at least two dimensions longer than 1 and 64 elements or more. Norms, quantisation
-    scales, masks and statistics are left out.
+    scales, masks and statistics are not checked.
 
     ## Why it matters
-    Units that start out equal get equal gradients and stay equal: the layer has one unit's capacity. It is also what
-    memory looks like that was filled with a pattern and never written.
+    Units that start out equal get equal gradients and stay equal: the layer has one unit's capacity. Memory that was
+    filled with a pattern and never written also looks like this.
 
     ## How to repair
-    Resume from an earlier save, and look at how the layer is initialised.
+    Resume from an earlier save, and check how the layer is initialised.
     """
 
     id = "numerics/constant"
@@ -144,15 +144,15 @@ class Huge(_OfWeights):
     """A weight or a moment of the optimizer is larger than training makes them.
 
     ## What it checks
-    The absolute maximum of every floating-point weight, masks, statistics and quantisation scales left out, against
+    The absolute maximum of every floating-point weight, except masks, statistics and quantisation scales, against
     `limit`, and that of every moment that an optimizer keeps of a weight against `moment_limit`.
 
     ## Why it matters
-    Weights of a healthy model rarely pass 100. A million is what a flipped exponent bit or the moment before a
-    divergence looks like.
+    Weights of a healthy model rarely exceed 100. A value of a million suggests a flipped exponent bit or a run about to
+    diverge.
 
     ## How to repair
-    Compare with an earlier save. One value that jumped is a damaged file; many are a run that diverges.
+    Compare with an earlier save. A single value that jumped means a damaged file; many mean that the run is diverging.
     """
 
     id = "numerics/huge"
@@ -193,17 +193,17 @@ def _beyond(what: str, tensors: list[tuple[str, Measured]], limit: float) -> Ite
 
 
 class Fp16Range(_OfWeights):
-    """Training runs in float16, and a weight has left what float16 can hold.
+    """Training runs in float16, but a weight is outside the range of float16.
 
     ## What it checks
-    Where a gradient scaler is enabled or the configuration says float16: that no weight that is stored in a wider dtype
-    passes 65,504 in absolute value.
+    If a gradient scaler is enabled or the configuration says float16: that no weight that is stored in a wider dtype
+    exceeds 65,504 in absolute value.
 
     ## Why it matters
     Cast to float16 for the forward pass, it is infinite, and the loss is NaN on the first batch.
 
     ## How to repair
-    Resume in bfloat16, or from an earlier save with a smaller learning rate.
+    Resume in bfloat16, or from an earlier save with a lower learning rate.
     """
 
     id = "numerics/fp16-range"
@@ -222,7 +222,7 @@ class Fp16Range(_OfWeights):
         for path, names, count in _by_file(checkpoint, is_beyond):
             worst = max(names, key=peaks.__getitem__)
             yield Problem(
-                message=f"{len(names):,} of {count:,} weights pass {FP16_LARGEST:,.0f}, the largest float16 number: "
+                message=f"{len(names):,} of {count:,} weights exceed {FP16_LARGEST:,.0f}, the largest float16 number: "
                 f"{worst} "
                 f"reaches {peaks[worst]:.6g}",
                 place=Place(path=path, tensor=worst),

@@ -30,18 +30,18 @@ _SHOWN = 3
 
 
 class Adapter(Rule):
-    """The adapter file and adapter_config.json do not belong together.
+    """The adapter weights do not match adapter_config.json.
 
     ## What it checks
-    For LoRA and DoRA: each `lora_A` has a `lora_B`; their rank is the configuration's `r`, or what its `rank_pattern`
-    says for the module; every module in the file is one that `target_modules` names, and every name there is in the
-    file; each of `modules_to_save` is in the file; no name has anything before PEFT's own `base_model.model.`. For
-    prompt tuning: the embeddings have `num_virtual_tokens` rows of `token_dim`. A `target_modules` that is a regular
-    expression is not evaluated; one in `rank_pattern` allows its rank everywhere.
+    For LoRA and DoRA: each `lora_A` has a `lora_B`; their rank is the configuration's `r`, or the value in its
+    `rank_pattern` for the module; every module in the file is one that `target_modules` names, and every name there is
+    in the file; each of `modules_to_save` is in the file; no name has anything before PEFT's own `base_model.model.`.
+    For prompt tuning: the embeddings have `num_virtual_tokens` rows of `token_dim`. A `target_modules` that is a
+    regular expression is not evaluated; one in `rank_pattern` allows its rank everywhere.
 
     ## Why it matters
-    A configuration that names fewer modules than the file holds drops the weights of the others, without an error or a
-    word. One that names more, or other ranks, leaves fresh adapters that do nothing, or stops with a size mismatch.
+    A configuration that names fewer modules than the file holds silently drops the weights of the others. One that
+    names more, or other ranks, leaves untrained adapters that have no effect, or fails with a size mismatch.
 
     ## How to repair
     Take both files from the same save. A name in `target_modules` that the base model does not have (a list made for
@@ -64,7 +64,7 @@ def _compared(config: Mapping[str, object], file: WeightFile, folder: str) -> It
     elif kind in ("PROMPT_TUNING", "P_TUNING"):
         yield from _prompt(config, file)
     else:
-        raise FactUnavailable(f"adapters of the kind {str(kind)[:40]!r} are not compared with their configuration")
+        raise FactUnavailable(f"adapters of type {str(kind)[:40]!r} are not compared with their configuration")
 
 
 def _config(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:

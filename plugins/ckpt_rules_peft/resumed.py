@@ -10,21 +10,21 @@ from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, ins
 
 
 class AdapterNotResumed(Rule):
-    """The adapter can be loaded for inference, and training can't continue from it.
+    """The adapter can be loaded for inference, but training can't continue from it.
 
     ## What it checks
     By adapter_config.json: prefix tuning with `prefix_projection` and VB-LoRA with `save_only_topk_weights`, from which
-    a resume stops with an error; and the prompt encoder of P-tuning, which starts again (information).
+    a resume fails with an error; and the prompt encoder of P-tuning, which is reinitialised (information).
 
     ## Why it matters
-    PEFT saves the prompts that an encoder gave and not the encoder. The Trainer loads those of P-tuning as the input of
-    a new encoder, at random weights, and puts the moments of the old one on it, silently. Prefixes do not fit into that
-    place, and the resume stops with a size mismatch.
+    PEFT saves the prompts that an encoder produced but not the encoder. For P-tuning, the Trainer silently loads the
+    prompts as the input of a new, randomly initialised encoder and gives it the old encoder's moments. Prefixes do not
+    fit there, and the resume fails with a size mismatch.
 
     ## How to repair
-    Nothing brings the encoder back. To continue from the prompts, load them into prompt tuning, or into prefix tuning
-    without a projection, with a fresh optimizer. Of VB-LoRA keep all logits (`save_only_topk_weights=False`) while it
-    trains.
+    The encoder can't be recovered. To continue from the prompts, load them into prompt tuning, or into prefix tuning
+    without a projection, with a fresh optimizer. For VB-LoRA, keep all logits (`save_only_topk_weights=False`) during
+    training.
     """
 
     id = "weights/adapter-not-resumed"

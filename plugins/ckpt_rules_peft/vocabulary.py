@@ -17,17 +17,17 @@ _MOST_DIGITS = 12
 
 
 class AdapterVocabulary(Rule):
-    """Tokens were added for the adapter, and its embeddings do not fit the base model's.
+    """Tokens were added for the adapter, but its embeddings do not fit the base model's.
 
     ## What it checks
-    Where the base model that adapter_config.json names lies beside the adapter: that the embeddings that the adapter
-    keeps have as many rows as the base model has tokens (`vocab_size`), and, where it keeps none, that the base model
-    has a row for every token that the adapter's tokenizer adds.
+    If the base model that adapter_config.json names is next to the adapter: that the embeddings stored with the adapter
+    have as many rows as the base model has tokens (`vocab_size`), and, if it stores none, that the base model has a row
+    for every token that the adapter's tokenizer adds.
 
     ## Why it matters
-    `PeftModel.from_pretrained` stops with a size mismatch unless the embeddings are resized first. Rows that were
-    trained and are not in the adapter are lost: the first text with a new token stops with an index out of range, or is
-    read through random rows.
+    `PeftModel.from_pretrained` fails with a size mismatch unless the embeddings are resized first. Rows that were
+    trained and are not in the adapter are lost: the first text with a new token fails with an index out of range, or
+    uses random rows.
 
     ## How to repair
     Resize the base model before the adapter is loaded: `model.resize_token_embeddings(len(tokenizer))`. When saving,

@@ -13,19 +13,19 @@ from ckpt_rules_previous.saves import called
 
 
 class Smaller(Rule):
-    """Files are much smaller than in the save before, or gone.
+    """Files are much smaller than in the previous save, or missing.
 
     ## What it checks
-    The bytes of the files of each kind, that is, whose names differ in numbers only (`model-#-of-#.safetensors`,
-    `__#_#.distcp`), where they made up a twentieth of the earlier save or more: that they have not shrunk to less than
-    `share`. Of a checkpoint that is one file, its size.
+    The total size of each kind of file (files whose names differ only in numbers, such as `model-#-of-#.safetensors` or
+    `__#_#.distcp`) that made up at least a twentieth of the previous save: that it has not shrunk to less than `share`.
+    For a checkpoint that is one file, the size of that file.
 
     ## Why it matters
-    The saves of a run are of one size. One that is much smaller lacks something: an optimizer that was not gathered, an
-    upload that stopped, weights alone where everything was to be saved.
+    All saves of a run have about the same size. One that is much smaller lacks something: the optimizer was not
+    gathered, an upload stopped, or only the weights were saved.
 
     ## How to repair
-    Compare the two (`ckpt-rules diff`), and resume from the earlier save where something is missing.
+    Compare the two (`ckpt-rules diff`), and resume from the previous save if something is missing.
     """
 
     id = "previous/smaller"

@@ -25,18 +25,18 @@ _MOMENTS = frozenset(
 
 
 class OptimizerReset(Rule):
-    """Training continued, and the optimizer began again.
+    """Training continued, but the optimizer was restarted.
 
     ## What it checks
-    That no optimizer has counted fewer updates than in the earlier save, and that its moments are not zero throughout
-    where they were not before. Where the progress itself went back, `previous/progress-went-back` says so instead.
+    That no optimizer has counted fewer updates than in the previous save, and that its moments are not all zero if they
+    were not before. If the progress itself went back, `previous/progress-went-back` reports that instead.
 
     ## Why it matters
     A resume that did not load the optimizer starts its moments from zero. The first updates are as large as those of a
-    run that has just begun, at a learning rate that is not: the loss jumps, and part of what was learnt is lost.
+    run that has just begun, at a learning rate that is not: the loss jumps, and part of what was learned is lost.
 
     ## How to repair
-    Resume from the earlier save, and make sure that the optimizer's state is loaded: a loader that finds none may only
+    Resume from the previous save, and make sure that the optimizer's state is loaded: a loader that finds none may only
     log it.
     """
 

@@ -18,18 +18,18 @@ _NAMES = ("_name_or_path", "base_model_name_or_path")
 
 
 class TrainingState(Rule):
-    """A file of the training state lies beside the weights.
+    """There is a training-state file with the weights.
 
     ## What it checks
     Names of optimizer, scheduler, scaler, random-number and trainer states, and of `training_args.bin`; files of a
-    distributed checkpoint; and the file in which an optimizer lies beside the weights.
+    distributed checkpoint; and any weight file that also contains an optimizer.
 
     ## Why it matters
-    Nobody needs them to load the model, they often take twice the space of the weights, and the pickled arguments tell
-    paths and names of the machine that trained.
+    They are not needed to load the model, often take twice the space of the weights, and the pickled arguments reveal
+    paths and names of the training machine.
 
     ## How to repair
-    Save the model alone (`save_pretrained`, `save_only_model`), or leave these files out of what is uploaded.
+    Save only the model (`save_pretrained`, `save_only_model`), or leave these files out of the upload.
     """
 
     id = "publish/training-state"
@@ -71,14 +71,14 @@ def _with_optimizer(checkpoint: Checkpoint) -> Iterator[Problem]:
 
 
 class PickledWeights(Rule):
-    """Weights are in a pickle, which runs code when it is loaded.
+    """Weights are in a pickle, which can run code when it is loaded.
 
     ## What it checks
-    Every file that `torch.save` or pickle wrote, except for training states, of which another rule speaks.
+    Every file that `torch.save` or pickle wrote, except for training states, which another rule reports.
 
     ## Why it matters
-    Whoever loads a pickle runs what is in it, or must trust a scanner. Hubs flag such files, and many people refuse
-    them.
+    Loading a pickle runs what is in it; the user has to trust it, or a scanner. Hubs flag such files, and many people
+    refuse them.
 
     ## How to repair
     Save the weights as safetensors: `save_pretrained(...)` of transformers does, or `safetensors.torch.save_file`.
@@ -99,14 +99,14 @@ class PickledWeights(Rule):
 
 
 class LocalPath(Rule):
-    """A configuration names a directory of the machine that wrote it.
+    """A configuration names a directory on the machine that wrote it.
 
     ## What it checks
     `_name_or_path` in config.json and `base_model_name_or_path` in adapter_config.json: that they are not paths.
 
     ## Why it matters
-    An adapter whose base model is a local path can't be loaded anywhere else. Any path tells how the machine is laid
-    out.
+    An adapter whose base model is a local path can't be loaded anywhere else. Any path reveals the directory layout of
+    the machine.
 
     ## How to repair
     Write the public name of the model into the file.

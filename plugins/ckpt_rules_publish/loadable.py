@@ -15,18 +15,18 @@ _COPY = "copy it from where the model was saved"
 
 
 class NotLoadable(Rule):
-    """A file by which from_pretrained finds the weights, or the model, is missing.
+    """A file that from_pretrained needs to find the weights or build the model is missing.
 
     ## What it checks
-    Beside weights as `save_pretrained` names them: the index of shards; and `config.json`, where a tokenizer shows that
-    the model is one of transformers. Beside the configuration of a model of transformers or diffusers, or of an
+    If the weights are named as `save_pretrained` names them: the index of shards; and `config.json`, if a tokenizer
+    shows that it is a transformers model. If there is the configuration of a transformers or diffusers model, or of an
     adapter: that the weights have a name that its loader looks for (`model.safetensors`,
     `diffusion_pytorch_model.safetensors`, `adapter_model.safetensors`, the same as `.bin`, or an index); a variant,
-    such as `model.fp16.safetensors`, is information only. It is not asked of a checkpoint to resume from: trainers know
+    such as `model.fp16.safetensors`, is information only. Checkpoints to resume from are not checked: trainers know
     their model, and the layout says what they need.
 
     ## Why it matters
-    `from_pretrained` stops. Who wrote the model has the file in a cache and does not notice.
+    `from_pretrained` fails. The author of the model has the file in a cache and does not notice.
 
     ## How to repair
     Save the model again into an empty directory, with its tokenizer, and compare the lists of files.

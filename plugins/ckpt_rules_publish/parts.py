@@ -13,13 +13,13 @@ _TOKENIZERS = (
 
 
 class NoTokenizer(Rule):
-    """A model of text comes without its tokenizer.
+    """A text model has no tokenizer.
 
     ## What it checks
-    Where config.json gives a `vocab_size`: that a tokenizer lies beside it, in any of the usual files.
+    If config.json gives a `vocab_size`: that there is a tokenizer next to it, in any of the usual files.
 
     ## Why it matters
-    With another tokenizer the model gets other tokens, and answers nonsense without an error.
+    With a different tokenizer the model gets the wrong tokens and produces nonsense without an error.
 
     ## How to repair
     `tokenizer.save_pretrained(...)` into the same directory.

@@ -34,18 +34,18 @@ class EmaMissing(Rule):
     """The moving average of the weights is missing, or does not cover them.
 
     ## What it checks
-    Where the options that were saved switch a moving average on (`use_ema`, `model_ema`): that the training state holds
-    one, or a file or directory is named for it. Where it holds one by name, or lies in a directory beside that of its
-    model (`unet_ema/` beside `unet/`): that no weight of floating point is left out of it, unless it has as many as the
-    optimizer trains. Where it holds as many tensors as there should be parameters: that it has one for each parameter
-    of the optimizer. That its counter of updates is not zero.
+    If the saved options switch a moving average on (`use_ema`, `model_ema`): that the training state holds one, or a
+    file or directory is named after it. If the average is stored by tensor name, or in a directory next to that of its
+    model (`unet_ema/` beside `unet/`): that it covers every floating-point weight, unless it has as many tensors as the
+    optimizer trains parameters. If it is a plain list of tensors: that it has one for each parameter of the optimizer.
+    That its counter of updates is not zero.
 
     ## Why it matters
     The average starts again from the current weights. It needs about 1/(1-decay) updates to become useful; evaluations
     before that look like a bad model.
 
     ## How to repair
-    Save the average's `state_dict()` with the rest. Resume from a checkpoint that has it.
+    Save the average's `state_dict()` in the checkpoint. Resume from a checkpoint that has it.
     """
 
     id = "ema/missing"

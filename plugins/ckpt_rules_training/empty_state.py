@@ -15,17 +15,17 @@ class EmptyOptimizerState(Rule):
     """The optimizer has parameter groups but no state, although updates were made.
 
     ## What it checks
-    Whether the optimizer's `state` is empty, or holds nothing for any parameter, while counters or scheduler say that
-    training has begun. SGD without momentum keeps no state and is left alone; so are optimizers that can't be told from
-    it.
+    Whether the optimizer's `state` is empty, or has no entry for any parameter, although the counters or the scheduler
+    show that training has begun. SGD without momentum keeps no state and is not checked, nor are optimizers that can't
+    be distinguished from it.
 
     ## Why it matters
-    torch loads such a `state_dict` silently, and the moments start again from zero. It comes from saving a freshly
-    built optimizer, or from gathering the state of a sharded one on a rank that has none.
+    torch loads such a `state_dict` silently, and the moments start again from zero. The usual causes are saving a
+    freshly built optimizer, or gathering the state of a sharded one on a rank that has none.
 
     ## How to repair
-    Resume from a checkpoint that has the state. Then look for where the optimizer that is saved is built: it is not the
-    one that trains.
+    Resume from a checkpoint that has the state. Then check where the saved optimizer is built: it is not the one that
+    trains.
     """
 
     id = "optimizer/empty-state"

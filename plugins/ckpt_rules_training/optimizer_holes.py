@@ -14,23 +14,22 @@ _LARGEST = "max_exp_avg_sq"
 
 
 class IncompleteState(Rule):
-    """The optimizer's state of a parameter lacks something, or is not there at all.
+    """The optimizer's state for a parameter is incomplete or missing.
 
     ## What it checks
-    The state of each parameter is a dictionary; it has the counter `step` where others have one, or where torch's own
-    Adam reads it; and with `amsgrad` it has `max_exp_avg_sq`. These are errors. A parameter without any state, while
-    others have some, is a warning, unless it may never have had a gradient: where the weights without state make up
-    whole layers, whole experts, the same parameter of every layer, or modules outside of layers, they were frozen or
-    unused.
+    The state of each parameter is a dictionary; it has the counter `step` if others have one, or if torch's own Adam
+    reads it; and with `amsgrad` it has `max_exp_avg_sq`. These are errors. A parameter without any state, while others
+    have some, is a warning, unless it may never have had a gradient: if the weights without state make up whole layers,
+    whole experts, the same parameter of every layer, or modules outside of layers, they were frozen or unused.
 
     ## Why it matters
-    Where a part is missing, the next update stops with a KeyError. Where all of it is missing, torch starts this
-    parameter's moments again from zero and says nothing: its first updates have the size of the learning rate, whatever
-    its gradients were before.
+    If part of the state is missing, the next update fails with a KeyError. If all of it is missing, torch silently
+    starts this parameter's moments again from zero: its first updates have the size of the learning rate, whatever its
+    gradients were before.
 
     ## How to repair
-    Resume from a checkpoint that has all of the state. Where a save gathers it from several ranks, look for the rank
-    whose part was lost.
+    Resume from a checkpoint that has all of the state. If a save gathers it from several ranks, find the rank whose
+    part was lost.
     """
 
     id = "optimizer/incomplete-state"

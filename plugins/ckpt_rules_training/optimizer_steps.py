@@ -26,19 +26,20 @@ _FIRST_SCALE = 65536.0
 
 
 class StepDrift(Rule):
-    """Optimizer updates differ from the recorded progress.
+    """The number of optimizer updates does not match the recorded progress.
 
     ## What it checks
     The updates that the optimizer has counted against those that epoch, step and batches per epoch imply (gradient
-    accumulation taken into account where it is recorded or plain from two other counters), or against the global step
-    where that is all there is. With a gradient scaler in use, updates that overflowed and were skipped may be missing:
-    a share of all, and one for each halving of the loss scale since its first value. Where the trainer itself counts
-    every update, as the transformers Trainer does, the two must agree exactly, unless the option `tolerance` is set.
+    accumulation taken into account if it is recorded or follows from two other counters), or against the global step if
+    there is nothing else. With a gradient scaler in use, updates that overflowed and were skipped may be missing: a
+    fraction of all updates, and one for each halving of the loss scale since its initial value. If the trainer itself
+    counts every update, as the transformers Trainer does, the two must agree exactly, unless the option `tolerance` is
+    set.
 
     ## Why it matters
-    Weights, moments and counters then come from different moments of training: the optimizer was restarted, taken from
-    another save, or the counters were. Bias correction and schedule are off by the difference, and batches are repeated
-    or skipped.
+    Weights, moments and counters then belong to different training steps: the optimizer or the counters were restarted
+    or taken from another save. Bias correction and schedule are off by the difference, and batches are repeated or
+    skipped.
 
     ## How to repair
     If batches are accumulated, record `gradient_accumulation_steps` in the training state, or set the option
@@ -147,20 +148,19 @@ def _advice(progress: Progress, done: int, expected: int) -> str:
 
 
 class UnevenSteps(Rule):
-    """Parameters of one optimizer have had different numbers of updates.
+    """Parameters of one optimizer have different update counts.
 
     ## What it checks
-    The `step` of every parameter in the optimizer's state: whether all are equal, and all are counts. Nothing is said
-    where the parameters of each group have had the same number, and no group more than one before it: groups were added
-    while training, as Lightning's BackboneFinetuning does.
+    The `step` of every parameter in the optimizer's state: whether all are valid counts and equal. Nothing is reported
+    if all parameters of a group have the same number, and no group has more than the groups before it: such groups were
+    added during training, as Lightning's BackboneFinetuning does.
 
     ## Why it matters
-    Parameters that were frozen and thawed again, or experts that saw no token, lag behind; that is known to whoever
-    built the model. Otherwise it means that states of two saves were mixed. Each parameter's bias correction follows
-    its own count.
+    Parameters that were temporarily frozen, or experts that saw no tokens, lag behind; whoever built the model will
+    know. Otherwise, states of two saves were mixed. Each parameter's bias correction follows its own count.
 
     ## How to repair
-    Nothing, where some parameters train less often: raise the option `tolerance`. Otherwise resume from another
+    If some parameters are meant to train less often, raise the option `tolerance`. Otherwise resume from another
     checkpoint.
     """
 

@@ -34,23 +34,23 @@ _MASTERS = ("master", "fp32")
 
 
 class BadHyperparameter(Rule):
-    """A parameter group has a hyper-parameter that no training can use.
+    """A parameter group has a hyper-parameter value that training can't use.
 
     ## What it checks
     Of every group: the learning rate, betas (0 up to, not including, 1), eps, weight decay and momentum must be finite
     numbers, not negative, and below 10,000. A learning rate of 0 is a warning, unless the scheduler has set it. What
-    torch's own optimizers read at every update must be there and not None, for a load takes the saved groups as they
-    are; and so must what other groups of the same optimizer have. betas are two numbers for them, `foreach`, `fused`,
-    `maximize` and the like True, False or None; `fused` excludes `foreach` and `differentiable`. A warning is
-    `maximize` in one group alone, and an `initial_lr` that is not a number, or that one group lacks although the
-    scheduler has its first rate.
+    torch's own optimizers read at every update must be present and not None, because loading takes the saved groups as
+    they are; so must every option that other groups of the same optimizer have. For them, betas must be two numbers,
+    `foreach`, `fused`, `maximize` and the like True, False or None; `fused` excludes `foreach` and `differentiable`. It
+    is a warning if `maximize` is set in one group only, or if an `initial_lr` is not a number or is missing in one
+    group although the scheduler has its first rate.
 
     ## Why it matters
     Loading a `state_dict` overwrites the hyper-parameters that the optimizer was built with. NaN in one of them turns
-    every weight into NaN at the first update; with a learning rate of 0 the group does not train, and nothing says so.
+    every weight into NaN at the first update; with a learning rate of 0 the group silently does not train.
 
     ## How to repair
-    Set the value in the file, or in `optimizer.param_groups` after loading, to what the run's configuration says.
+    Set the value to the one in the run's configuration, in the file or in `optimizer.param_groups` after loading.
     """
 
     id = "optimizer/bad-hyperparameter"
@@ -141,11 +141,11 @@ class MomentDtype(Rule):
     """The optimizer's moments are kept in half precision, or no float32 copy of half-precision weights exists.
 
     ## What it checks
-    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning, and so
-    are moments of whole numbers where those of other parameters are floating-point numbers. So are weights in half
-    precision without a float32 master copy anywhere where one of torch's own optimizers, whose moments have the dtype
-    of what they train, has float32 moments: float32 weights were trained, and rounded when they were saved. Else such
-    weights are information only: pure bfloat16 training makes both that way by itself, and it is a choice.
+    The dtypes of the moments and of the weights. Half-precision moments with float32 weights are a warning, and so are
+    integer moments if those of other parameters are floating-point. Half-precision weights without a float32 master
+    copy are also a warning if one of torch's own optimizers, whose moments have the dtype of the trained parameters,
+    has float32 moments: float32 weights were trained, and rounded when they were saved. Otherwise such weights are
+    information only: pure bfloat16 training produces both in half precision, which is a valid choice.
 
     ## Why it matters
     bfloat16 keeps 8 bits of a number: a second moment with a decay of 0.999 can no longer change by less than 0.4 %,
@@ -153,8 +153,8 @@ class MomentDtype(Rule):
     resumed run differ from the one that was interrupted.
 
     ## How to repair
-    Save the optimizer's `state_dict` as it is, without a cast. Where mixed precision keeps float32 master weights, save
-    those as well.
+    Save the optimizer's `state_dict` without casting it. If mixed precision keeps float32 master weights, save those
+    too.
     """
 
     id = "optimizer/moment-dtype"

@@ -25,23 +25,23 @@ _HELP = "resume from another save, or make the script skip the batches that were
 
 
 class DataLoaderPosition(Rule):
-    """The data loader's state does not fit where training stands.
+    """The dataloader's state does not match the training progress.
 
     ## What it checks
-    States of data loaders that were saved with the rest. Where each data-parallel rank has one of its own (torchtitan's
-    `dataloader.dp_rank_0`, Megatron's `train_dataloader_dprank000.pt`), that there is one for every rank of the
-    recorded number, and none for another; and that states that lie beside the saves, in a directory for each, are there
-    for this save where they are for others. Within an epoch, that not all loaders have come to their end, and that they
-    have given batches at all. That a count of batches is one. Nothing is said where a trainer keeps no such state: what
-    it does then is in the resume plan.
+    Dataloader states in the checkpoint. If each data-parallel rank has its own (torchtitan's `dataloader.dp_rank_0`,
+    Megatron's `train_dataloader_dprank000.pt`): that there is one for each of the recorded number of ranks, and no
+    others. If states are kept outside the saves, in one directory per save: that this save has one if other saves do.
+    Within an epoch: that not all loaders have reached their end, and that they have given any batches. That batch
+    counts are valid. Nothing is reported if a trainer keeps no such state; the resume plan says what it does then.
 
     ## Why it matters
-    A loader that was finished starts its data again, and so does a rank whose state is missing, in most trainers
-    silently: samples are trained twice, others not at all in this epoch, and a curriculum or a stream begins again.
+    A loader that had finished starts its data again, and so does a rank whose state is missing, silently in most
+    trainers: some samples are trained twice in this epoch, others not at all, and a curriculum or a stream begins
+    again.
 
     ## How to repair
-    Resume with as many data-parallel ranks as the save was written by, from a save whose loaders are whole; or start
-    the epoch again, knowingly.
+    Resume with as many data-parallel ranks as wrote the save, from a save with complete dataloader states; or
+    deliberately restart the epoch.
     """
 
     id = "progress/dataloader"

@@ -19,7 +19,7 @@ _DATE = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])([0-2]\d|3[01])(\d{4}|\d{6})?")
 
 
 class NameMismatch(Rule):
-    """The name of the directory or of the state file says another step or epoch than the checkpoint itself.
+    """The name of the directory or of the state file gives a different step or epoch than the checkpoint's contents.
 
     ## What it checks
     Numbers in names such as `step-500`, `checkpoint-500`, `iter_0000500`, `epoch_3` and `epoch=3-step=500` against
@@ -32,7 +32,7 @@ class NameMismatch(Rule):
     overwritten by another save sends them to the wrong point of training, and rotation deletes the wrong one.
 
     ## How to repair
-    Rename the directory after its content, or find the save that the name promises.
+    Rename the directory to match its contents, or find the save that the name refers to.
     """
 
     id = "progress/name-mismatch"

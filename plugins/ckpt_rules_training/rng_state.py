@@ -8,22 +8,21 @@ from ckpt_rules import Checkpoint, Place, Problem, RngFault, RngState, Rule, Sev
 
 
 class BadRngState(Rule):
-    """The state of a random-number generator has a form that the generator does not take.
+    """The state of a random-number generator has a form that the generator does not accept.
 
     ## What it checks
     Each state that was saved, on every rank: python's has 625 numbers, numpy's begins with `MT19937` and has 624,
     torch's is a uint8 tensor of 5,056 bytes on the CPU and of 16 or more on a GPU. A file or key for such states must
-    not be empty, nor hold an optimizer, a scheduler or weights. Where the trainer reads certain keys, they must be
-    there. It is an error where the resume stops, and a warning where the trainer only logs it, as Accelerate does.
+    not be empty, nor hold an optimizer, a scheduler or weights. Keys that the trainer reads must be present. It is an
+    error if the resume fails, and a warning if the trainer only logs it, as Accelerate does.
 
     ## Why it matters
-    The Trainer hands each state to its generator and stops with the generator's error, after the model was loaded.
-    Accelerate passes over all of them at the first that fails, so that shuffling and dropout differ from those of an
-    uninterrupted run.
+    The Trainer hands each state to its generator and fails with the generator's error after the model was loaded.
+    Accelerate skips all of them once one fails, so shuffling and dropout differ from those of an uninterrupted run.
 
     ## How to repair
-    Take the file from another copy of the save. Without one, remove it: the Trainer then resumes with other random
-    numbers.
+    Take the file from another copy of the save. If there is none, remove it: the Trainer then resumes with different
+    random numbers.
     """
 
     id = "rng/bad-state"

@@ -13,15 +13,16 @@ class CollapsedScaler(Rule):
     """The gradient scaler's loss scale has collapsed.
 
     ## What it checks
-    The loss scale of a gradient scaler in use: a positive, finite number. Below 1 it is a warning.
+    The loss scale of an enabled gradient scaler: it must be a positive, finite number. A scale below 1 is a warning.
 
     ## Why it matters
-    The scale is halved at every update whose gradients overflow. Near zero, every update overflowed for a long time:
-    the loss or the weights are probably NaN already, and every further update is skipped while the counters continue.
+    The scale is halved at every update whose gradients overflow. A scale near zero means that every update has
+    overflowed for a long time: the loss or the weights are probably NaN already, and every further update is skipped
+    while the counters continue.
 
     ## How to repair
-    Resume from a checkpoint from before the gradients blew up, with a lower learning rate or with bfloat16, which needs
-    no scaling. Resetting the scale alone hides the fault for a few updates.
+    Resume from a checkpoint saved before the gradients overflowed, with a lower learning rate or with bfloat16, which
+    needs no scaling. Resetting the scale alone only hides the problem for a few updates.
     """
 
     id = "scaler/collapsed"

@@ -15,22 +15,22 @@ _SAME = 1e-6
 
 
 class BaseLrMismatch(Rule):
-    """The first learning rates that the scheduler keeps can't be those of its optimizer.
+    """The scheduler's base learning rates do not match those of its optimizer.
 
     ## What it checks
-    `base_lrs` of each scheduler: finite numbers, one for each rate that the scheduler sets, which are errors; and the
-    same as `initial_lr` of the group, which torch writes together with it. Another rate, or the same rates in another
-    order, is a warning: some scripts set `base_lrs` by hand where a run continues with another rate. CyclicLR and
-    OneCycleLR, whose base is their lower bound, are left alone.
+    `base_lrs` of each scheduler: finite numbers, one for each rate that the scheduler sets (otherwise an error); and
+    equal to the group's `initial_lr`, which torch writes together with it. A different rate, or the same rates in a
+    different order, is a warning: some scripts set `base_lrs` by hand to continue a run with another rate. CyclicLR and
+    OneCycleLR, whose base is their lower bound, are not checked.
 
     ## Why it matters
-    Most schedules multiply these rates by a factor. With NaN the next update turns every weight into NaN; with too few
-    the scheduler stops, or leaves the last groups without a schedule; with others the learning rate jumps at the first
-    step after the resume.
+    Most schedules multiply these rates by a factor. With NaN the next update turns every weight into NaN; with too few,
+    the scheduler fails or leaves the last groups without a schedule; with different rates, the learning rate jumps at
+    the first step after the resume.
 
     ## How to repair
-    Set `base_lrs` in the scheduler's state to the rates that the run began with, or build the scheduler again and step
-    it to where training stands.
+    Set `base_lrs` in the scheduler's state to the rates that the run began with, or rebuild the scheduler and step it
+    forward to the current training step.
     """
 
     id = "scheduler/base-lr-mismatch"

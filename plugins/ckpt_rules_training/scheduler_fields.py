@@ -34,24 +34,24 @@ _LAMBDAS = "lr_lambdas"
 
 
 class BadSchedulerField(Rule):
-    """A field of the scheduler's state holds what no learning rate can be computed from.
+    """A field of the scheduler's state has a value from which no learning rate can be computed.
 
     ## What it checks
     Of torch's schedulers: `base_lrs` is a list, `lr_lambdas` of LambdaLR a list with None or a dictionary for each
-    group, and what its class computes with (`T_max`, `eta_min`, `gamma`, `step_size`, …) a finite number, and not 0
-    where it is divided by; these are errors, and so is a field that a distributed save lacks. Warnings are an `eta_min`
-    below zero or above the first learning rates, a count below zero, an `_is_initial` that is true, a `_last_lr` that
-    is missing or holds something other than finite numbers, and, where a library's trainer wrote it, a state with the
-    fields that all schedulers share and none of its own class, as one that lost `lr_lambdas` is. A class that adds
-    fields of its own is left alone.
+    group, and every value that its class computes with (`T_max`, `eta_min`, `gamma`, `step_size`, …) is a finite
+    number, and not 0 if it is a divisor; otherwise an error, as is a field that a distributed save lacks. Warnings are
+    an `eta_min` below zero or above the first learning rates, a count below zero, an `_is_initial` that is true, a
+    `_last_lr` that is missing or holds something other than finite numbers, and, if a library's trainer wrote it, a
+    state that has only the fields that all schedulers share, for example because `lr_lambdas` was lost. Classes that
+    add their own fields are not checked.
 
     ## Why it matters
-    `load_state_dict` takes the saved fields as they are. The next step of the scheduler then stops with a TypeError, a
+    `load_state_dict` takes the saved fields as they are. The next step of the scheduler then fails with a TypeError, a
     KeyError or a division by zero; with NaN it makes every learning rate NaN, and the weights with it.
 
     ## How to repair
-    Set the field to what the run's configuration says, or build the scheduler again and step it to where training
-    stands.
+    Set the field to the value in the run's configuration, or rebuild the scheduler and step it forward to the current
+    training step.
     """
 
     id = "scheduler/bad-field"

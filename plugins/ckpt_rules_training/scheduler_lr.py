@@ -29,18 +29,18 @@ class LrMismatch(Rule):
 
     ## What it checks
     The rates that the scheduler set last (`_last_lr`) against the rate of each parameter group, with a relative
-    tolerance; and that there are as many. ReduceLROnPlateau is left alone, and so are schedulers with a separate
-    warm-up: others change the rate beside them. Of several schedulers and optimizers, which are not distinguished on
-    disk, a scheduler is at fault where no optimizer has its rates, and one has those of no scheduler. In a sequence or
-    chain the part at work must have set the same rates.
+    tolerance; and that there are as many. ReduceLROnPlateau and schedulers with a separate warm-up are not checked,
+    because something else also changes the rate. With several schedulers and optimizers, whose pairing is not saved, a
+    scheduler is reported if no optimizer has its rates and some optimizer has the rates of no scheduler. In a sequence
+    or chain, the active part must have set the same rates.
 
     ## Why it matters
     Some schedulers compute the next rate from the optimizer's, others from their own base rates: after a resume the
-    learning rate jumps to another curve. It comes from states saved at different moments, or from a rate that was set
+    learning rate jumps to another curve. The usual causes are states saved at different steps, or a rate that was set
     by hand after loading.
 
     ## How to repair
-    Set each group's `lr` to the scheduler's, or build the scheduler again and step it to where training stands.
+    Set each group's `lr` to the scheduler's, or rebuild the scheduler and step it forward to the current training step.
     """
 
     id = "scheduler/lr-mismatch"
@@ -132,21 +132,21 @@ def _lrs_differ(scheduler: SchedulerState, optimizer: OptimizerState, index: int
 
 
 class Exhausted(Rule):
-    """The learning rate has become so small that training on would change nothing.
+    """The learning rate has become so small that further training would change nothing.
 
     ## What it checks
     The learning rate of every parameter group against the rate that its schedule started from (`base_lrs`, or the
-    optimizer's `initial_lr`). The rule speaks when all groups are below the given ratio, once a step was made.
-    Schedules that restart, and sequences with parts still to come, are left alone, and so is a checkpoint whose planned
-    end is reached: `progress/finished` says that.
+    optimizer's `initial_lr`). It is reported if all groups are below the given ratio after at least one step. Schedules
+    that restart, sequences with parts still to come, and checkpoints that have reached their planned end (see
+    `progress/finished`) are not checked.
 
     ## Why it matters
     After the scheduler's state is loaded, or it is stepped forward to the recorded update, the schedule may have run
     out: a cosine past its `T_max`, a linear decay at zero. Training then runs at full cost and learns nothing.
 
     ## How to repair
-    Plan the schedule for the whole of the training that is left: build a new scheduler with more steps, or with a
-    minimum learning rate above zero.
+    Plan the schedule for all of the remaining training: build a new scheduler with more steps, or with a minimum
+    learning rate above zero.
     """
 
     id = "scheduler/exhausted"

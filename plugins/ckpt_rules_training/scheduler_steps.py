@@ -14,26 +14,26 @@ from ckpt_rules_training.words import shown
 
 
 class StepMismatch(Rule):
-    """The scheduler has made another number of steps than training.
+    """The scheduler's step count does not match the training progress.
 
     ## What it checks
-    That a scheduler of torch has a `last_epoch`, without which it starts again from its first step, an error. Then the
-    scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
-    batches, the global step, and finished epochs. It must agree with one of them. `_step_count` ought to be
-    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations, SWALR counts from the start of averaging; both are left
-    alone. Where the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless
-    the option `tolerance` is set. Of several schedulers each is looked at, and where there are more of them than
-    optimizers, so that one may continue where another stopped, it is enough that the steps of all together agree; in a
-    sequence (SequentialLR) also the part that is at work, which counts from its milestone, and in a chain every part,
-    for all make the same steps.
+    That a torch scheduler has a `last_epoch` (an error, because without it the scheduler starts again from its first
+    step). Then `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
+    batches, the global step, and finished epochs. It must agree with one of them. `_step_count` should be
+    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations and SWALR counts from the start of averaging; neither is
+    checked. If the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless
+    the option `tolerance` is set. Each of several schedulers is checked; if there are more schedulers than optimizers,
+    so that one may continue where another stopped, it is enough that the sum of their steps agrees. In a sequence
+    (SequentialLR), the active part, which counts from its milestone, is also checked, and in a chain every part,
+    because all make the same steps.
 
     ## Why it matters
-    The learning rate is a function of that number. A scheduler that is behind repeats a part of its schedule, the
-    warm-up most of all; one that is ahead ends too early.
+    The learning rate is a function of that number. A scheduler that is behind repeats part of its schedule, often the
+    warm-up; one that is ahead ends too early.
 
     ## How to repair
-    Build the scheduler again and step it to the update where training stands, or set `last_epoch` in its state. Step it
-    once for every update (or once for every epoch), before saving.
+    Rebuild the scheduler and step it forward to the current training step, or set `last_epoch` in its state. Step it
+    once per update (or once per epoch), before saving.
     """
 
     id = "scheduler/step-mismatch"

@@ -21,21 +21,21 @@ _MORE_DTYPES = frozenset({"auto", "float", "double", "half", "bfloat", "int", "l
 
 
 class BadConfigField(Rule):
-    """A field of config.json holds what transformers can't build a configuration from.
+    """A field of config.json has a value that transformers can't build a configuration from.
 
     ## What it checks
     The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, several of them
     or null (of `vocab_size` one, where tokens such as `eos_token_id` are compared with it, and of `head_dim` one, where
     positions are rotated), `rope_parameters` and `rope_scaling` are dictionaries or null, and `dtype` or `torch_dtype`
-    is the name of a dtype of torch. Where config.json names no `model_type` or `architectures`, it is not one of
-    transformers and is left alone.
+    is the name of a dtype of torch. A config.json without `model_type` or `architectures` is not from transformers and
+    is not checked.
 
     ## Why it matters
-    `from_pretrained` stops at such a field, and so does a resume with the Trainer, which reads config.json of the
-    checkpoint to compare versions: with `module 'torch' has no attribute 'float3'`, or where two sizes are compared.
+    `from_pretrained` fails on such a field, and so does a resume with the Trainer, which reads the checkpoint's
+    config.json to compare versions: for example with `module 'torch' has no attribute 'float3'`.
 
     ## How to repair
-    Take config.json from the model that training began with, or from another save of the run.
+    Take config.json from the model that training started from, or from another save of the run.
     """
 
     id = "config/bad-field"

@@ -36,16 +36,16 @@ class SizeVsConfig(Rule):
     """The weights have far fewer or more elements than the configuration implies.
 
     ## What it checks
-    For Llama and its kin, whose layers are known: embeddings, attention and feed-forward matrices by the sizes in
-    config.json, against the elements of all tensors.
+    For Llama and similar models, whose layers are known: the elements of the embeddings, attention and feed-forward
+    matrices, computed from the sizes in config.json, against the elements of all tensors.
 
     ## Why it matters
-    A save under ZeRO-3 or FSDP that gathered nothing writes a valid file with a fraction of the model.
-    `from_pretrained` fills the rest with random numbers, and says so only in the log.
+    A save under ZeRO-3 or FSDP that did not gather the weights writes a valid file with a fraction of the model.
+    `from_pretrained` initialises the rest randomly and only logs it.
 
     ## How to repair
-    Gather the weights when saving (`stage3_gather_16bit_weights_on_model_save`), or put the shards together with the
-    script that the trainer brings (`zero_to_fp32.py`).
+    Gather the weights when saving (`stage3_gather_16bit_weights_on_model_save`), or merge the shards with the trainer's
+    script (`zero_to_fp32.py`).
     """
 
     id = "weights/size-vs-config"
@@ -95,17 +95,17 @@ def _implied(config: Mapping[str, object]) -> int | None:
 
 
 class DtypeVsConfig(Rule):
-    """The weights are stored in another float dtype than the configuration says.
+    """The weights are stored in a different float dtype than the configuration says.
 
     ## What it checks
     `dtype` (or `torch_dtype`) in config.json against the dtype of nine tenths of the elements.
 
     ## Why it matters
-    Loaders that go by the configuration cast the weights: half precision loses what was stored, full precision takes
-    twice the memory that was planned.
+    Loaders that follow the configuration cast the weights: casting down loses precision, casting up takes twice the
+    planned memory.
 
     ## How to repair
-    Nothing, where it is meant so. Else save again with `save_pretrained`, which writes both.
+    Nothing, if this is intended. Otherwise save again with `save_pretrained`, which writes both.
     """
 
     id = "weights/dtype-vs-config"
@@ -135,21 +135,21 @@ class DtypeVsConfig(Rule):
 
 
 class Tied(Rule):
-    """The output head is missing and nothing explains it, or it can't be the embedding that it is tied to.
+    """The output head is missing without explanation, or can't be the embedding that it is tied to.
 
     ## What it checks
     Where config.json says `tie_word_embeddings: false` and names a model for text generation (`...ForCausalLM`): that
-    there is an output head beside the input embeddings. A configuration without the key explains nothing and is let
-    pass. Where it says `true`, for Llama and its kin, and the head is stored all the same: that it has the shape of the
-    embeddings. [numerics/replicas-differ](#numericsreplicas-differ) compares their bytes. A head that is missing is an
-    error where `from_pretrained` or the Trainer is known to look for it, a warning elsewhere.
+    there is an output head in addition to the input embeddings. A configuration without the key is accepted. If it says
+    `true`, for Llama and similar models, and the head is stored anyway: that it has the shape of the embeddings.
+    [numerics/replicas-differ](#numericsreplicas-differ) compares their bytes. A missing head is an error if
+    `from_pretrained` or the Trainer is known to look for it, otherwise a warning.
 
     ## Why it matters
-    A head that is neither stored nor tied is initialised at random. The model trains on, from a loss as if it had
+    A head that is neither stored nor tied is initialised at random. Training continues with a loss as if the model had
     learned nothing.
 
     ## How to repair
-    Save the model whole; or, if the head is the embedding, write `"tie_word_embeddings": true` into config.json.
+    Save the complete model; or, if the head is the embedding, write `"tie_word_embeddings": true` into config.json.
     """
 
     id = "weights/tied"

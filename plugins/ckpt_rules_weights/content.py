@@ -44,7 +44,7 @@ class Missing(Rule):
 
     ## What it checks
     That the layout finds weights at all: as safetensors, as a torch file, in shards, or inside the training state. An
-    `adapter_config.json` without adapter weights counts as missing weights too.
+    `adapter_config.json` without adapter weights also counts as missing weights.
 
     ## Why it matters
     The save stopped before the model was written, or wrote it elsewhere. Some trainers then continue with random
@@ -131,18 +131,18 @@ def _is_data(checkpoint: Checkpoint, entry: Entry) -> bool:
 
 
 class NoTensors(Rule):
-    """A weight file is valid and holds no tensor.
+    """A weight file is valid but contains no tensors.
 
     ## What it checks
     Every file that the weights are loaded from. A safetensors file of 40 bytes and a `.bin` of 443 are what an empty
     dictionary looks like.
 
     ## Why it matters
-    A filter on parameter names, or a gather across ranks, let nothing through. The loader takes the file without an
+    A filter on parameter names, or a gather across ranks, let nothing through. The loader accepts the file without an
     error and leaves the model as it was initialised.
 
     ## How to repair
-    Resume from a save that holds weights, and mend what collects the state dictionary before the next save.
+    Resume from a save that contains weights, and fix the code that collects the state dict before the next save.
     """
 
     id = "weights/no-tensors"
@@ -178,15 +178,15 @@ def _is_flattened(checkpoint: Checkpoint, file: WeightFile) -> bool:
 
 
 class EmptyTensors(Rule):
-    """Tensors without any element lie where weights should be.
+    """Weight tensors have no elements.
 
     ## What it checks
     The shape of every `weight`, `bias` and embedding: a dimension of size zero means that nothing was stored. Buffers,
     such as masks and caches, may be empty.
 
     ## Why it matters
-    ZeRO-3 and FSDP leave placeholders of shape [0] in a model whose parameters live on other ranks. Saved without
-    gathering them first, the checkpoint has every name and no value.
+    ZeRO-3 and FSDP leave placeholders of shape [0] in a model whose parameters live on other ranks. If it is saved
+    without gathering them first, the checkpoint has every name but no values.
 
     ## How to repair
     Save through the trainer's own gathering (`stage3_gather_16bit_weights_on_model_save`, a full state dictionary), or

@@ -20,26 +20,26 @@ _COMPARED = 1000
 
 
 class MissingTensor(Rule):
-    """The model looks for a tensor by a name that the weights do not have.
+    """The weights lack a tensor that the model looks for.
 
     ## What it checks
-    Beside a config.json that names a class of a common architecture of transformers: that the weights hold every tensor
-    that the class looks for, in the base model, in each layer and in the head, and the value head that
-    `value_head_prefix` names there. Names that a loader understands too are let pass: the base model's without its
-    prefix, old spellings, a head that is tied to the embedding. Where the architecture is not known: that no layer
-    lacks a tensor that all other layers have, if they agree.
+    If config.json names a class of a common transformers architecture: that the weights hold every tensor that the
+    class looks for, in the base model, in each layer and in the head, and the value head that `value_head_prefix` names
+    there. Alternative names that a loader understands are accepted: the base model's without its prefix, old spellings,
+    a head that is tied to the embedding. If the architecture is not known: that no layer lacks a tensor that all other
+    layers have, if those layers agree.
 
-    Not judged are adapters, quantised weights, the fused matrices of engines for inference, and a training loop's own
-    model that has other tensors in all layers. Layers that are missing as a whole are reported by `weights/layer-gap`,
+    Not checked are adapters, quantised weights, the fused matrices of inference engines, and a training loop's custom
+    model that has other tensors in all layers. Layers that are missing entirely are reported by `weights/layer-gap`,
     prefixes of wrappers by `weights/wrapper-prefix`, a head that is not tied by `weights/tied`.
 
     ## Why it matters
-    `from_pretrained` and the Trainer fill in what they do not find with random numbers, and training continues from a
-    model that has lost a part of what it learned.
+    `from_pretrained` and the Trainer randomly initialise what they do not find, and training continues from a model
+    that has lost part of what it learned.
 
     ## How to repair
-    Save the model again with `save_pretrained`, or rename the tensors: strip a prefix that a wrapper has left, merge an
-    adapter before saving. Take the weights that belong to the configuration where they are of another class.
+    Save the model again with `save_pretrained`, or rename the tensors: strip a prefix that a wrapper has left, or merge
+    an adapter before saving. If the weights are of another class, take those that match the configuration.
     """
 
     id = "weights/missing-tensor"

@@ -11,19 +11,19 @@ from ckpt_rules_weights.absent_names import absent_names, resumes_by_itself
 
 
 class MisspeltTensor(Rule):
-    """A tensor's name is almost that of a tensor that its module lacks.
+    """A tensor's name looks like a misspelling of one that its module lacks.
 
     ## What it checks
     The last part of each name that no other tensor has: whether it differs by a slip (a letter left out, added, changed
     or swapped) from one that at least two others have and its own module lacks, and whether it is what makes that
-    module unlike others. `2.weightx` beside `2.bias` is told where other modules hold `weight` and `bias`. Likewise a
+    module unlike others. `2.weightx` next to `2.bias` is reported if other modules have `weight` and `bias`. Likewise a
     module whose name is another's with something before it (`my_net.2` beside `net.2`), where neither is like any other
-    module, and the two together are. Plurals and numbers at the end are left alone, and so is a class whose tensors are
-    known by name: `weights/missing-tensor` reports those.
+    module, and the two together are. Plurals and trailing numbers are ignored, and classes whose tensor names are known
+    are not checked: `weights/missing-tensor` reports those.
 
     ## Why it matters
-    A loader finds no tensor of the name that it looks for: a strict load stops with `Missing key(s) in state_dict`, any
-    other leaves random numbers in its place.
+    A loader finds no tensor of the name that it looks for: a strict load fails with `Missing key(s) in state_dict`, a
+    non-strict load leaves the weight randomly initialised.
 
     ## How to repair
     Rename the tensor, or take the weights from another copy of the save.

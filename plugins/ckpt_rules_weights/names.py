@@ -24,18 +24,18 @@ _WRAPPED_AGAIN = (wrappers.COMPILED, wrappers.DATA_PARALLEL)
 
 
 class WrapperPrefix(Rule):
-    """Tensor names carry the name of a wrapper around the model.
+    """Tensor names contain a prefix from a wrapper around the model.
 
     ## What it checks
     `_orig_mod.` (torch.compile), `module.` before every name (data parallel), `_fsdp_wrapped_module.`, `_flat_param`,
     `_checkpoint_wrapped_module.`, a doubled `base_model.model.`. Inside a training state the first two are information
-    only: the loop that wrote it wraps its model in the same way when it resumes. Beside a config.json by which
-    `from_pretrained` or the Trainer looks for the plain names, and no training state of another loop, they are an
-    error.
+    only: the loop that wrote it wraps its model in the same way when it resumes. They are an error if there is a
+    config.json with which `from_pretrained` or the Trainer looks for the plain names, and no training state of another
+    loop.
 
     ## Why it matters
-    A plain model does not find these names. With `strict=False` the loader says nothing and the model stays as it was
-    initialised.
+    An unwrapped model does not find these names. With `strict=False` the loader does not complain and the model stays
+    as it was initialised.
 
     ## How to repair
     Save `model.module.state_dict()` or the unwrapped model; or strip the prefix when loading, as the trainer that wrote

@@ -33,22 +33,22 @@ _DECLARE = (
 
 
 class NotFloat(Rule):
-    """Weights are stored as integers or float8 and nothing says how they are to be read, or as something other than a tensor.
+    """Weights are stored as integers or float8 without a quantisation config, or as something other than a tensor.
 
     ## What it checks
-    The dtype of every `weight` and `bias`. In an architecture that is known, each must be floating-point, where
-    config.json names no quantisation; float8 alone is a warning, and an error beside scales that nothing asks for. In
-    any other model: weights that are integers in one layer and floating-point in the next, and weights that are
-    integers of 16 bits and more throughout. In a model's `state_dict` that torch saved: a number, text or a dictionary
-    under the name of a module's `weight` or `bias`.
+    The dtype of every `weight` and `bias`. In a known architecture, each must be floating-point unless config.json
+    declares a quantisation; float8 alone is a warning, and an error if there are also scales that nothing reads. In any
+    other model: weights that are integers in one layer and floating-point in the next, and weights that are all
+    integers of 16 bits or more. In a model's `state_dict` that torch saved: a number, text or a dictionary under the
+    name of a module's `weight` or `bias`.
 
     ## Why it matters
-    Loaders cast what they find: a norm of 0.98 that was stored as an integer is 0, packed numbers are taken for values.
-    Nothing is said, and the model is broken. At what is not a tensor, `load_state_dict` stops.
+    Loaders cast what they find: a norm of 0.98 that was stored as an integer is 0, packed numbers are taken as values.
+    The model is silently broken. If an entry is not a tensor, `load_state_dict` fails.
 
     ## How to repair
-    Resume from an earlier save, and look at what casts the weights. Where they are quantised, put the configuration
-    that says how beside them.
+    Resume from an earlier save, and check what casts the weights. If they are quantised, add the configuration that
+    says how.
     """
 
     id = "weights/not-float"
@@ -135,7 +135,7 @@ def _in_unknown(checkpoint: Checkpoint) -> Iterator[Problem]:
         wide = [located for located in members if located[2].dtype in _WIDE]
         floats = sorted({t.dtype for *_, t in members if t.dtype in FLOAT_DTYPES})
         if wide and floats:
-            yield _problem(wide, f"but other layers' {kind} are {floats[0]}", _CAST)
+            yield _problem(wide, f"but {kind} is {floats[0]} in other layers", _CAST)
 
 
 def _problem(found: list[Located], why: str, help_: str, severity: Severity | None = None) -> Problem:

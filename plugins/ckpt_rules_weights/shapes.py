@@ -17,15 +17,15 @@ class ShapeVsConfig(Rule):
 
     ## What it checks
     Vocabulary, hidden size, heads, intermediate size and experts of common architectures against config.json; for other
-    architectures the rows of the token embedding. Channels, latents and the text that is attended to in models of
-    diffusers (`unet/config.json`). Quantised weights without a quantisation configuration count too.
+    architectures the rows of the token embedding. Channels, latents and the cross-attention dimension in diffusers
+    models (`unet/config.json`). Quantised weights without a quantisation configuration are also reported.
 
     ## Why it matters
-    The configuration is of another model or was changed after the save. Loading stops with a size mismatch, or the
-    model that was trained is not the one that was meant.
+    The configuration is from another model or was changed after the save. Loading fails with a size mismatch, or the
+    trained model is not the intended one.
 
     ## How to repair
-    Put the configuration that belongs to these weights beside them.
+    Add the configuration that matches these weights.
     """
 
     id = "weights/shape-vs-config"

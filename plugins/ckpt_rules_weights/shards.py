@@ -35,15 +35,15 @@ def _indexed(checkpoint: Checkpoint) -> list[tuple[Weights, WeightIndex]]:
 
 
 class MissingShard(Rule):
-    """The index names a shard, or a tensor in a shard, that is not there.
+    """The index lists a shard, or a tensor in a shard, that is missing.
 
     ## What it checks
-    Every file in the index's `weight_map` lies beside it, and holds each tensor that the index promises. Names that
-    lead out of the checkpoint are never followed. As a warning, an index that transformers passes over, because the
-    weights lie beside it in one file, and whose shards are gone.
+    Every file in the index's `weight_map` exists next to it, and contains each tensor that the index lists for it.
+    Names that point outside the checkpoint are never followed. It is a warning if the shards are missing but
+    transformers ignores the index, because the weights are also there in one file.
 
     ## Why it matters
-    A copy or a save stopped half way. Some loaders refuse, some fill the missing parameters with random numbers.
+    A copy or a save stopped half way. Some loaders fail, some initialise the missing parameters randomly.
 
     ## How to repair
     Copy the missing shards from where the save was written, or resume from an earlier save.
@@ -139,17 +139,17 @@ def _problem(
 
 
 class Unindexed(Rule):
-    """Weights lie on disk that the index does not know.
+    """Weights on disk are not listed in the index.
 
     ## What it checks
-    Weight files beside an index that it does not name, and tensors in its shards that it leaves out. An error where a
-    whole shard of the index's own numbered family is left out.
+    Weight files next to an index that it does not list, and tensors in its shards that it leaves out. It is an error if
+    a whole shard of the index's own numbered family is left out.
 
     ## Why it matters
-    What the index does not name is never loaded. Loaders that go by file names instead mix the stray file in.
+    What the index does not list is never loaded. Loaders that use file names instead mix the stray file in.
 
     ## How to repair
-    Remove files of other saves; write the index again if it is the index that is out of date.
+    Remove files of other saves; if the index is out of date, rewrite it.
     """
 
     id = "weights/unindexed"
@@ -189,7 +189,7 @@ def _strays(weights: Weights, index: WeightIndex) -> Iterator[Problem]:
 
 
 class IndexTotal(Rule):
-    """The size that the index announces is not the size of the tensors.
+    """The total size in the index differs from the size of the tensors.
 
     ## What it checks
     `metadata.total_size` of the index against the bytes of all tensors in its shards. An index without it is fine.
@@ -198,7 +198,7 @@ class IndexTotal(Rule):
     No loader reads the number, so nothing fails; but the index was not written together with these shards.
 
     ## How to repair
-    Look at whether the shards are of one save; then write the index again.
+    Check whether the shards are from one save, then rewrite the index.
     """
 
     id = "weights/index-total"
@@ -248,10 +248,10 @@ class DuplicateTensor(Rule):
     The names of all tensors in the files that are loaded together.
 
     ## Why it matters
-    The file that is read last wins, and which that is depends on the loader. The two values are seldom the same.
+    The file that is read last wins, and which one that is depends on the loader. The two values are seldom the same.
 
     ## How to repair
-    Find out which file is of this save, and write the weights again from it.
+    Find out which file belongs to this save, and rewrite the weights from it.
     """
 
     id = "weights/duplicate-tensor"

@@ -30,13 +30,13 @@ class MixedDtypes(Rule):
 
     ## What it checks
     Floating-point tensors whose names differ only in a layer's number. Norms, biases, routers and quantisation scales
-    are left out: they are kept in a wider dtype on purpose.
+    are skipped: they are kept in a wider dtype on purpose.
 
     ## Why it matters
     Parts of two saves were put together, or a conversion stopped half way.
 
     ## How to repair
-    Convert all layers alike, or ignore the finding if the model means it.
+    Convert all layers alike, or ignore the finding if the model is designed that way.
     """
 
     id = "weights/mixed-dtypes"
@@ -66,14 +66,14 @@ class MixedDtypes(Rule):
 
 
 class StorageBloat(Rule):
-    """A tensor drags a far larger storage into the file.
+    """A tensor's storage in the file is far larger than the tensor.
 
     ## What it checks
     In torch files: the bytes of each storage against the bytes of the tensors that view it.
 
     ## Why it matters
-    `torch.save` writes the whole memory that a view belongs to: one row of a matrix is saved as the matrix. Checkpoints
-    grow many times over, and loading takes the memory too.
+    `torch.save` writes the whole storage that a view belongs to: one row of a matrix is saved as the full matrix.
+    Checkpoints become many times larger, and so does the memory that loading takes.
 
     ## How to repair
     Call `.clone()` on tensors that are slices of others before saving them.

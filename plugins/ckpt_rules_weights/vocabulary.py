@@ -9,18 +9,18 @@ from ckpt_rules_weights.config_rules import EMBEDDINGS
 
 
 class VocabRows(Rule):
-    """The tokenizer has tokens for which the embeddings have no row.
+    """The tokenizer has tokens without a row in the embeddings.
 
     ## What it checks
     The highest id among the added tokens (`added_tokens_decoder` in tokenizer_config.json, added_tokens.json) against
-    the rows of the input embeddings. More rows than tokens are padding, and fine.
+    the rows of the input embeddings. More rows than tokens are padding, which is fine.
 
     ## Why it matters
-    The first text with such a token stops with an index out of range; on a GPU, with a device-side assertion that names
-    neither.
+    The first text with such a token fails with an index out of range; on a GPU, with a device-side assertion that names
+    neither token nor embedding.
 
     ## How to repair
-    `model.resize_token_embeddings(len(tokenizer))` before training; or take the tokenizer that belongs to the weights.
+    `model.resize_token_embeddings(len(tokenizer))` before training; or use the tokenizer that matches the weights.
     """
 
     id = "weights/vocab-rows"

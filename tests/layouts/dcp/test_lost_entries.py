@@ -201,7 +201,9 @@ def test_every_other_entry_of_the_optimizer_is_lost(changed):
 
     trainer, path, found = changed("dcp-flat", half)
     assert [f[:3] for f in found] == [("error", "optimizer/param-mismatch", "optimizer.state[0.weight]")], found
-    assert "parameter 0.weight has no exp_avg_sq, which others have, and 7 more lack one too" in found[0][3]
+    assert (
+        "parameter 0.weight has no exp_avg_sq, although other parameters have, and 7 more lack one too" in found[0][3]
+    )
     with pytest.raises(BaseException, match="Missing key"):
         trainer.resume(path)
 

@@ -70,8 +70,7 @@ class TestWithinAnEpoch:
             path="mid.ckpt", key="loops.fit_loop.state_dict.combined_loader[0]._iterator_finished", severity="warning"
         )
         assert found.message == (
-            "the data loader has come to its end, although 4 batches of the epoch are done and the epoch is not over: it starts with "
-            "the first of the data"
+            "the dataloader has reached its end, although 4 batches of the epoch are done and the epoch is not over: it starts again from the beginning of the data"
         )
 
     def test_a_loader_that_never_began(self, changed):
@@ -235,7 +234,7 @@ class TestStatesBesideTheSaves:
     def test_more_than_ranks(self, save):
         found = run_rule(DataLoaderPosition(), save(ranks=8)).assert_one(
             severity="error", path="../energon/iter_0000100/train_dataloader_dprank004.pt",
-            message="there is a state of the data loader of ranks 4, 5, 6, 7, but",
+            message="there is dataloader state for ranks 4, 5, 6, 7, but",
         )  # fmt: skip
         assert found.data == {"beyond": [4, 5, 6, 7], "world_size": 4}
 
@@ -244,7 +243,7 @@ class TestStatesBesideTheSaves:
         (path.parent / "energon" / "iter_0000100" / "train_dataloader_dprank001.pt").unlink()
         found = run_rule(DataLoaderPosition(), path).assert_one(
             severity="error", path="../energon/iter_0000100/train_dataloader_dprank003.pt",
-            message="no state of the data loader of rank 1, and there is one of rank 3: a resume stops",
+            message="there is no dataloader state for rank 1, although there is one for rank 3: a resume stops",
         )  # fmt: skip
         assert found.data == {"missing": [1], "world_size": None}
 

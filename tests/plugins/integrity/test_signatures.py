@@ -190,7 +190,7 @@ def test_signatures_of_the_model_signing_command_are_understood(make_checkpoint,
     [
         ("nowhere.pem", "can't be read: no such file"),
         ("ours.pub", "can't be used: "),
-        ("rsa.pem", "can't be used: it is not an elliptic-curve key"),
+        ("rsa.pem", "can't be used: it lies on no elliptic curve"),
     ],
 )
 def test_a_private_key_that_can_not_be_used_is_told_before_anything_is_written(

@@ -82,7 +82,9 @@ def test_in_one_file(tmp_path, run_rule, key, prefix):
         torch.save(state | {key: shadow}, tmp_path / "checkpoint.pth")
         result = run_rule(EmaIsModel(), tmp_path)
         if copied:
-            result.assert_one(path="checkpoint.pth", message="all 4 tensors of the moving average are weights")
+            result.assert_one(
+                path="checkpoint.pth", message="all 4 tensors of the moving average are bit-for-bit equal to weights"
+            )
         else:
             result.assert_passed()
 

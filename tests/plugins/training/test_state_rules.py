@@ -48,9 +48,9 @@ def test_other_peoples_json_is_left_alone(make_checkpoint, run_rule):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ([1, 2], "does not contain a dictionary"),
-        ("done", "does not contain a dictionary"),
-        (None, "does not contain a dictionary"),
+        ([1, 2], "holds no dictionary"),
+        ("done", "holds no dictionary"),
+        (None, "holds no dictionary"),
     ],
 )
 def test_a_state_that_is_no_dictionary(value, said, make_checkpoint, run_rule):

@@ -43,7 +43,7 @@ def test_floating_point_of_any_width_passes(llama, run_rule):
 @pytest.mark.parametrize("name", ["model.norm.weight", Q])
 def test_one_weight_that_is_an_integer(llama, run_rule, name, dtype):
     found = run_rule(NotFloat(), llama(only(name, getattr(torch, dtype)))).assert_one(path=WEIGHTS, tensor=name)
-    assert f"is stored as {dtype}, and every weight of this architecture (llama) is floating-point" in found.message
+    assert f"is stored as {dtype}, but every weight of this architecture (llama) is floating-point" in found.message
     assert found.severity is Severity.ERROR
 
 
@@ -110,7 +110,7 @@ class TestUnknownArchitecture:
         layers["h_1_w1_weight"] = torch.ones(4, 4, dtype=torch.int32)
         run_rule(NotFloat(), model(**layers)).assert_one(
             tensor="h.1.w1.weight",
-            message="the weight of shape [4, 4] is stored as int32, and others of h.*.w1.weight are float32",
+            message="the weight of shape [4, 4] is stored as int32, but h.*.w1.weight is float32 in other layers",
         )
 
     def test_a_table_of_integers_of_its_own(self, model, run_rule):

@@ -142,7 +142,9 @@ class TestShards:
     def test_a_shard_that_is_not_there(self, make_checkpoint, run_rule, weights):
         ck = make_checkpoint(weights=weights)
         gone = shards(ck)[1]
-        found = run_rule(MissingShard(), ck.remove(gone)).assert_one(path=gone, message="which is not there")
+        found = run_rule(MissingShard(), ck.remove(gone)).assert_one(
+            path=gone, message=f"{gone} is missing; the index places"
+        )
         assert "tensors in" in found.message
 
     def test_a_shard_without_a_tensor_that_the_index_promises(self, make_checkpoint, run_rule):
@@ -163,7 +165,7 @@ class TestShards:
     def test_a_stray_file_beside_the_index(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded").write_safetensors("extra.safetensors", {"x": torch.ones(1)})
         run_rule(Unindexed(), ck).assert_one(
-            path="extra.safetensors", severity=Severity.WARNING, message="is not named in"
+            path="extra.safetensors", severity=Severity.WARNING, message="is not listed in"
         )
 
     def test_a_whole_shard_that_the_index_leaves_out(self, make_checkpoint, run_rule):
@@ -183,7 +185,7 @@ class TestShards:
         ck = make_checkpoint(weights="sharded")
         ck.set_key(INDEX, "metadata.total_size", 12345)
         found = run_rule(IndexTotal(), ck).assert_one(
-            path=INDEX, key="metadata.total_size", message="announces 12,345 bytes"
+            path=INDEX, key="metadata.total_size", message="gives a total size of 12,345 bytes"
         )
         assert found.data["announced"] == 12345
         ck.set_key(INDEX, "metadata.total_size", "many")
@@ -222,7 +224,7 @@ class TestNames:
     def test_every_name_carries_a_wrapper(self, make_checkpoint, run_rule, prefix, wrapper):
         ck = make_checkpoint().edit(WEIGHTS, lambda tensors: {prefix + k: v for k, v in tensors.items()})
         run_rule(WrapperPrefix(), ck).assert_one(
-            path=WEIGHTS, severity=Severity.WARNING, message=f"21 of 21 tensor names carry '{prefix}' ({wrapper})"
+            path=WEIGHTS, severity=Severity.WARNING, message=f"21 of 21 tensor names contain '{prefix}' ({wrapper})"
         )
         run_rule(WrapperPrefix(allowed=(prefix,)), ck).assert_passed()
 
@@ -247,7 +249,7 @@ class TestLayers:
         run_rule(LayerGap(), ck).assert_one(
             path=WEIGHTS,
             tensor="model.layers.1",
-            message="model.layers counts to 3 and lacks 1 layers: 1",
+            message="model.layers has layers numbered up to 3, but lacks 1 of them: 1",
             data={"missing": [1]},
         )
 
@@ -296,8 +298,8 @@ class TestShapes:
     def test_the_numbers_are_in_the_message(self, make_checkpoint, run_rule):
         found = run_rule(ShapeVsConfig(), make_checkpoint().set_key(CONFIG, "vocab_size", 17)).findings
         assert [(f.place.tensor, f.message) for f in found] == [
-            ("lm_head.weight", "the tensor has shape [16, 8] and config.json implies [17, 8]"),
-            ("model.embed_tokens.weight", "the tensor has shape [16, 8] and config.json implies [17, 8]"),
+            ("lm_head.weight", "the tensor has shape [16, 8] but config.json implies [17, 8]"),
+            ("model.embed_tokens.weight", "the tensor has shape [16, 8] but config.json implies [17, 8]"),
         ]
 
     def test_an_unknown_architecture_is_asked_for_its_embedding_only(self, make_checkpoint, run_rule):
@@ -347,7 +349,7 @@ class TestStorage:
         ck = make_checkpoint(weights="bin").edit("pytorch_model.bin", lambda t: t | {"row": big[0]})
         run_rule(StorageBloat(), ck).assert_one(
             tensor="row",
-            message="takes 4,096 bytes and keeps a storage of 4,194,304",
+            message="takes 4,096 bytes, but its storage takes 4,194,304",
             data={"used": 4096, "stored": 4194304},
         )
 
