@@ -30,8 +30,8 @@ def half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
         key, absent = halves[0]
         more = f", and {len(halves) - 1:,} more lack one too" if len(halves) > 1 else ""
         yield Problem(
-            message=f"the state of parameter {key} has no {' and no '.join(sorted(absent))}, although other "
-            f"parameters have{more}",
+            message=f"the state of parameter {key} has no {' and no '.join(sorted(absent))}, unlike other "
+            f"parameters{more}",
             place=place_of(optimizer, key),
             help=HELP,
             data={"parameters": [str(k) for k, _ in halves[:100]]},

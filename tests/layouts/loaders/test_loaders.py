@@ -76,7 +76,7 @@ class TestWithinAnEpoch:
     def test_a_loader_that_never_began(self, changed):
         path = changed("lightning/mid.ckpt", "", (*LOADERS, 0, "_num_yielded"), 0)
         run_rule(DataLoaderPosition(), path).assert_one(
-            message="has given no batch, although 4 batches of the epoch are done"
+            message="has given no batches, although 4 batches of the epoch are done"
         )
 
     def test_both_loaders_of_accelerate_have_ended(self, tmp_path):
@@ -146,7 +146,7 @@ class TestRanksOfTorchtitan:
     def test_a_rank_without_one(self, copied):
         path = self.edited(copied(*TITAN), lambda names: names.pop("dataloader.dp_rank_1"))
         found = run_rule(DataLoaderPosition(), path).assert_one(key="dataloader.world_size", severity="warning")
-        assert found.message.startswith("no state of the data loader of rank 1, and 'dataloader.world_size' in __")
+        assert found.message.startswith("there is no dataloader state for rank 1, but 'dataloader.world_size' in __")
         assert found.data == {"missing": [1], "world_size": 2}
 
     def test_a_rank_too_many(self, copied):
@@ -191,7 +191,7 @@ class TestRanksOfMegatron:
         (save / "mp_rank_00" / "train_dataloader_dprank001.pt").unlink()
         run_rule(DataLoaderPosition(), save).assert_one(
             path="common.pt", key="args.data_parallel_size",
-            message="no state of the data loader of rank 1, and 'args.data_parallel_size' in common.pt says 3 ranks",
+            message="there is no dataloader state for rank 1, but 'args.data_parallel_size' in common.pt says 3 ranks",
         )  # fmt: skip
 
     def test_a_rank_too_many(self, save):
@@ -227,7 +227,7 @@ class TestStatesBesideTheSaves:
     def test_fewer_than_ranks(self, save):
         found = run_rule(DataLoaderPosition(), save(ranks=3)).assert_one(
             severity="error", path="common.pt", key="args.data_parallel_size",
-            message="no state of the data loader of rank 3, and 'args.data_parallel_size' in common.pt says 4 ranks: a resume stops",
+            message="there is no dataloader state for rank 3, but 'args.data_parallel_size' in common.pt says 4 ranks: a resume stops",
         )  # fmt: skip
         assert found.data == {"missing": [3], "world_size": 4}
 

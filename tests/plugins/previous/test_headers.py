@@ -140,7 +140,7 @@ class TestSmaller:
         sizes = [(tmp_path / f"step={step}.ckpt").stat().st_size for step in (10, 20)]
         run_rule(Smaller(), tmp_path / "step=20.ckpt").assert_one(
             path="step=20.ckpt",
-            message=f"the file has {sizes[1]:,} bytes, and {sizes[0]:,} bytes in the save before, step=10.ckpt",
+            message=f"the file has {sizes[1]:,} bytes; it had {sizes[0]:,} bytes in the previous save, step=10.ckpt",
         )
 
 

@@ -628,7 +628,7 @@ def test_what_a_person_must_judge_of_a_scheduler(change, key, said, saved):
         (
             {"_is_initial": True},
             "warning",
-            "_is_initial of the scheduler (CosineAnnealingLR) is True, which only holds while a scheduler is built",
+            "_is_initial of the scheduler (CosineAnnealingLR) is True, which is only true while a scheduler is being built",
         ),
         ({"T_max": -7}, "warning", "T_max of the scheduler (CosineAnnealingLR) is -7, but it counts steps"),
         ({"T_max": [7], "own_field": 1}, None, ""),
@@ -645,7 +645,7 @@ def test_what_a_cosine_is_computed_from(change, severity, said, make_checkpoint,
 
 def test_other_first_rates(saved):
     found = saved("scheduler.pt", changed(base_lrs=[7.0, 7.0]))
-    said = "the scheduler's first learning rate of parameter group 0 is 7, the optimizer's (initial_lr) 0.0"
+    said = "the scheduler's first learning rate of parameter group 0 is 7, but the optimizer's (initial_lr) is 0.0"
     one(found, "warning", "scheduler/base-lr-mismatch", "scheduler.pt", "base_lrs[0]", said)
 
 

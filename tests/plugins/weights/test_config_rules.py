@@ -68,7 +68,7 @@ def test_a_whole_model_passes(model, rule):
         (
             "rope_parameters",
             [{"rope_type": "default"}],
-            "rope_parameters in config.json is [{'rope_type': 'default'}], where a dictionary",
+            "rope_parameters in config.json is [{'rope_type': 'default'}], expected a dictionary",
         ),
         ("rope_scaling", 99, "rope_scaling in config.json is 99, expected a dictionary"),
     ],

@@ -43,7 +43,7 @@ def test_a_slip(old, new, meant, saved):
     (found,) = saved(old, new)
     assert found[:2] == ("model.safetensors", new)
     leaf = new.partition(".")[2]
-    assert f"no other tensor is called '{leaf}', and {new[0]} has no '{meant}', as other modules have" in found[2]
+    assert f"no other tensor is called '{leaf}', and {new[0]} has no '{meant}', unlike similar modules" in found[2]
     renamed = {new if k == old else k: v for k, v in model().state_dict().items()}
     with pytest.raises(RuntimeError, match="Missing key"):
         model().load_state_dict(renamed)

@@ -145,7 +145,7 @@ class TestShards:
         found = run_rule(MissingShard(), ck.remove(gone)).assert_one(
             path=gone, message=f"{gone} is missing; the index places"
         )
-        assert "tensors in" in found.message
+        assert "tensors there" in found.message
 
     def test_a_shard_without_a_tensor_that_the_index_promises(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded")
@@ -198,9 +198,7 @@ class TestShards:
         first, second = shards(ck)[:2]
         name, value = next(iter(load_file(ck / first).items()))
         ck.edit(second, lambda tensors: tensors | {name: value})
-        run_rule(DuplicateTensor(), ck).assert_one(
-            path=second, tensor=name, message=f"1 tensors are in {first} as well"
-        )
+        run_rule(DuplicateTensor(), ck).assert_one(path=second, tensor=name, message=f"1 tensors are also in {first}")
 
     def test_a_missing_shard_blocks_what_needs_the_whole(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded")
