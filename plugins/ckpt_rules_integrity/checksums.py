@@ -25,19 +25,20 @@ _MOST = 20
 
 
 class Crc(Rule):
-    """Bytes of a zip archive are not those that its checksums were computed from.
+    """The contents of a zip archive do not match its checksums.
 
     ## What it checks
-    The CRC-32 of the content of every entry, against the one in the directory of the archive: of files by torch.save, of each
-    archive in the files of a distributed checkpoint, and of any other zip archive. A checksum of 0 stands for none, and
-    entries that are compressed are left out. Of the `data.pkl` of a file by torch.save, which is read in any case, `zip/ambiguous` speaks.
+    The CRC-32 of the content of every entry, against the one in the directory of the archive: of files by torch.save,
+    of each archive in the files of a distributed checkpoint, and of any other zip archive. A checksum of 0 means that
+    there is none, and compressed entries are skipped. The `data.pkl` of a torch.save file, which is read in any case,
+    is covered by `zip/ambiguous`.
 
     ## Why it matters
     A bit that flipped on a disk, in memory or on the wire changes weights silently: torch.load does not compare the
-    checksum. Safetensors files carry none; for those, seal the checkpoint when it is saved.
+    checksum. Safetensors files have none; for those, seal the checkpoint when it is saved.
 
     ## How to repair
-    Copy the file again from where it was saved. If that copy has the same fault, take another save.
+    Copy the file again from where it was saved. If that copy has the same fault, use another save.
     """
 
     id = "integrity/crc"
@@ -52,7 +53,7 @@ class Crc(Rule):
         """One problem for each entry, 20 at the most in one file."""
         computed = read_all(checkpoint, self.wanted(checkpoint)).checksums
         if not computed:
-            raise FactUnavailable("no file carries checksums; only zip archives do")
+            raise FactUnavailable("no file has checksums; only zip archives do")
         faults: dict[str, list[tuple[ZipMember, int]]] = defaultdict(list)
         checked_before = {entry.path for entry in checkpoint.files.of_format("torch")}
         for member, crc in computed.items():
@@ -83,11 +84,11 @@ def _problem(member: ZipMember, crc: int, tensors: list[str], faults: int) -> Pr
     shown = ", ".join(tensors[:_SHOWN])
     more = f" and {len(tensors) - _SHOWN:,} more" if len(tensors) > _SHOWN else ""
     whose = f", which holds {shown}{more}," if tensors else ""
-    others = f"; {faults:,} entries of this file are so" if faults > 1 else ""
+    others = f"; {faults:,} entries of this file have this fault" if faults > 1 else ""
     return Problem(
-        message=f"the {member.nbytes:,} bytes of {member.name}{whose} have the CRC-32 {crc:08x}, and were written with "
+        message=f"the {member.nbytes:,} bytes of {member.name}{whose} have the CRC-32 {crc:08x}, but were written with "
         f"{member.crc:08x}{others}",
         place=Place(path=member.path, tensor=tensors[0] if tensors else None, key=member.name, offset=member.offset),
-        help="copy the file again from where it was saved, or take another save; torch.load does not notice this",
+        help="copy the file again from where it was saved, or use another save; torch.load does not detect this",
         data={"entry": member.name, "crc": crc, "expected": member.crc, "tensors": tensors[:100], "entries": faults},
     )

@@ -19,11 +19,11 @@ class BrokenChunk(Rule):
     directory agree, and whose pickle can be read. Objects may be bytes of any kind.
 
     ## Why it matters
-    Each chunk is handed to torch.load by itself. A loader stops at the first that is broken, hours after the job has
-    started where it comes late.
+    Each chunk is passed to torch.load separately. A loader fails at the first broken one, which may be hours after the
+    job has started.
 
     ## How to repair
-    Copy the file again from the disk of the rank that wrote it, or take another save.
+    Copy the file again from the disk of the rank that wrote it, or use another save.
     """
 
     id = "integrity/broken-chunk"
@@ -47,14 +47,14 @@ class BrokenChunk(Rule):
                 broken = [(i, p.problems[0].message) for i, p in zip(items, parts, strict=False) if p.problems]
                 yield from (_problem(item, why, len(broken), len(items)) for item, why in broken[:_MOST])
         if not found:
-            raise FactUnavailable("there is no file of a distributed checkpoint")
+            raise FactUnavailable("there are no files of a distributed checkpoint")
 
 
 def _problem(item: StoredItem, why: str, broken: int, chunks: int) -> Problem:
     return Problem(
-        message=f"the {item.nbytes:,} bytes of this chunk are not what torch.save wrote: {why}; {broken:,} of {chunks:,} chunks of "
-        "the file are so",
+        message=f"the {item.nbytes:,} bytes of this chunk are not what torch.save wrote: {why}; {broken:,} of "
+        f"{chunks:,} chunks of the file have this fault",
         place=Place(path=item.path, tensor=item.name, offset=item.offset),
-        help="copy the file again from the disk of the rank that wrote it, or take another save",
+        help="copy the file again from the disk of the rank that wrote it, or use another save",
         data={"nbytes": item.nbytes, "broken": broken, "of": chunks},
     )

@@ -27,25 +27,28 @@ _MOST = 100
 _SHOWN = 5
 _AFTER_THE_SEAL = (SEAL_NAME, SIGNATURE_NAME, f"{SEAL_NAME}.sig", f"{SEAL_NAME}.asc")
 """What is written when all else is sealed: the seal, and what signs it."""
-_AGAIN = "copy the file again from where it was sealed or downloaded; seal the checkpoint again if the change was meant"
+_AGAIN = (
+    "copy the file again from where it was sealed or downloaded; seal the checkpoint again if the change was intended"
+)
 
 
 class DigestDiffers(Rule):
-    """A file is not what it was when its digest was written down.
+    """A file has changed since its digest was recorded.
 
     ## What it checks
     Every file that the seal of the checkpoint (`ckpt-rules seal`), a list by `sha256sum` (`SHA256SUMS`, `*.sha256`),
-    Megatron-core's `integrity.json` or the metadata of the Hugging Face hub promises something about, in a local directory
-    or in its cache: its size, then its digest. Of a sealed checkpoint also which files vanished, and, as a warning, which
-    appeared; what git and the hub's client keep for themselves (`.git`, `.gitattributes`, `.cache/huggingface`) does not
-    count. A file that was written after the hub downloaded it was edited by its owner: a warning.
+    Megatron-core's `integrity.json` or the metadata of the Hugging Face hub lists, in a local directory or in its
+    cache: its size, then its digest. For a sealed checkpoint, also which files are missing and, as a warning, which are
+    new; files that git and the hub's client keep for themselves (`.git`, `.gitattributes`, `.cache/huggingface`) are
+    ignored. A file that was written after the hub downloaded it was edited locally: a warning.
 
     ## Why it matters
-    A digest notices any change: a bit that flipped, a copy that stopped half-way, a file that somebody replaced. No other
-    rule can tell a weight of 0.10 from one of 0.11.
+    A digest notices any change: a bit that flipped, a copy that stopped half-way, a file that somebody replaced. No
+    other rule can distinguish a weight of 0.10 from one of 0.11.
 
     ## How to repair
-    Copy the file again from where it was sealed or downloaded. If the change was meant, seal the checkpoint again with `--force`.
+    Copy the file again from where it was sealed or downloaded. If the change was intended, seal the checkpoint again
+    with `--force`.
     """
 
     id = "integrity/digest"
@@ -62,7 +65,7 @@ class DigestDiffers(Rule):
         known = checkpoint.fact(promises)
         if not known:
             raise FactUnavailable(
-                "nothing says what the files should be: no seal, no SHA256SUMS, no metadata of a download"
+                "there is nothing to compare the files with: no seal, no SHA256SUMS, no download metadata"
             )
         digests = read_all(checkpoint, self.wanted(checkpoint)).digests
         broken: dict[str, Problem] = {}
@@ -73,7 +76,7 @@ class DigestDiffers(Rule):
         yield from found[:_MOST]
         if len(found) > _MOST:
             yield Problem(
-                message=f"{len(found) - _MOST:,} more files are not what they were, {len(found):,} of {len(files):,} in all",
+                message=f"{len(found) - _MOST:,} more files have changed, {len(found):,} of {len(files):,} in total",
                 help=_AGAIN,
                 data={"files": len(found), "of": len(files)},
             )
@@ -82,7 +85,7 @@ class DigestDiffers(Rule):
         if hidden:
             why = checkpoint.listing.truncated or "a directory can't be read"
             raise FactUnavailable(
-                f"{len(hidden):,} of the {len(files):,} files could not be looked for: {why}",
+                f"{len(hidden):,} of the {len(files):,} files could not be checked: {why}",
                 path=".",
                 blocked=True,
             )
@@ -128,10 +131,12 @@ def _problems(checkpoint: Checkpoint, promise: Promise, digest: str | None) -> I
     data: dict[str, object] = {"source": promise.source, "algorithm": promise.algorithm, "expected": promise.digest}
     place = Place(path=promise.path)
     if entry is None:
-        yield Problem(message=f"the file is gone; {promise.source} lists it", place=place, help=_AGAIN, data=data)
+        yield Problem(
+            message=f"the file is missing, although {promise.source} lists it", place=place, help=_AGAIN, data=data
+        )
         return
     if entry.kind is not EntryKind.FILE:
-        message = f"this is a {entry.kind.value}, and {promise.source} lists a file"
+        message = f"this is a {entry.kind.value}, but {promise.source} lists a file"
         yield Problem(message=message, place=place, help=_AGAIN, data=data)
         return
     edited = promise.until_ns is not None and entry.mtime_ns > promise.until_ns
@@ -139,15 +144,16 @@ def _problems(checkpoint: Checkpoint, promise: Promise, digest: str | None) -> I
     when = "; it was written after the download" if edited else ""
     if promise.size is not None and entry.size != promise.size:
         yield Problem(
-            message=f"the file has {entry.size:,} bytes, and had {promise.size:,} when it was sealed",
+            message=f"the file has {entry.size:,} bytes, but had {promise.size:,} when it was sealed",
             place=place,
             help=_AGAIN,
             data={**data, "size": entry.size, "expected_size": promise.size},
         )
     elif digest is not None and digest != promise.digest:
         yield Problem(
-            message=f"the file's {promise.algorithm} digest is {digest[:16]}…, and {promise.source} says "
-            f"{promise.digest[:16]}…: its {entry.size:,} bytes are not those that were written down{when}",
+            message=f"the file's {promise.algorithm} digest is {digest[:16]}…, but {promise.source} says "
+            f"{promise.digest[:16]}…: the content of its {entry.size:,} bytes has changed"
+            f"{when}",
             place=place,
             help=_AGAIN,
             severity=severity,
@@ -169,26 +175,26 @@ def _appeared(checkpoint: Checkpoint) -> Iterator[Problem]:
         more = f" and {len(new) - _SHOWN:,} more" if len(new) > _SHOWN else ""
         files = "1 file was" if len(new) == 1 else f"{len(new):,} files were"
         yield Problem(
-            message=f"{files} not there when the checkpoint was sealed: {', '.join(new[:_SHOWN])}{more}",
+            message=f"{files} not present when the checkpoint was sealed: {', '.join(new[:_SHOWN])}{more}",
             place=Place(path=new[0]),
-            help="remove what does not belong there, or seal the checkpoint again with --force",
+            help="remove what does not belong in the checkpoint, or seal it again with --force",
             severity=Severity.WARNING,
             data={"files": new[:1000], "count": len(new)},
         )
 
 
 class Unsigned(Rule):
-    """Nothing vouches for the files of the checkpoint.
+    """There is no seal or checksum for the files of the checkpoint.
 
     ## What it checks
     Whether there is a seal, a list of checksums or the metadata of a download that `integrity/digest` can compare files
-    with. It is in no built-in ruleset: a team that seals its checkpoints selects it.
+    with. This rule is in no built-in ruleset: teams that seal their checkpoints can select it.
 
     ## Why it matters
-    Without a digest, a changed weight can't be told from a trained one.
+    Without a digest, a changed weight can't be distinguished from a trained one.
 
     ## How to repair
-    Run `ckpt-rules seal PATH` when the save is done, from the training loop or right behind it.
+    Run `ckpt-rules seal PATH` when the save is complete, from the training loop or right after it.
     """
 
     id = "integrity/unsigned"
@@ -200,6 +206,6 @@ class Unsigned(Rule):
         has_seal = checkpoint.listing.get(SEAL_NAME) is not None  # a damaged one is integrity/digest's to report
         if not has_seal and not checkpoint.fact(promises):
             yield Problem(
-                message=f"no seal and no list of checksums says what the {len(checkpoint.listing.files()):,} files should be",
-                help="run 'ckpt-rules seal' on the checkpoint when the save is done",
+                message=f"no seal or list of checksums covers the {len(checkpoint.listing.files()):,} files",
+                help="run 'ckpt-rules seal' on the checkpoint when the save is complete",
             )

@@ -30,19 +30,20 @@ _MOST = 10
 
 
 class Signature(Rule):
-    """The signature of the checkpoint is missing, or does not hold for its files.
+    """The signature of the checkpoint is missing or does not match its files.
 
     ## What it checks
-    Where the ruleset gives a public key (option `key`): that `model.sig`, an OpenSSF model signature as `ckpt-rules seal
-    --sign-key` and `model_signing sign key` write it, was made with the private key that belongs to it, and that every file
-    is the one that was signed; what git and the hub's client keep for themselves does not count. Nothing is asked of any server. Needs the package model-signing (`ckpt-rules[signing]`).
+    Where the ruleset gives a public key (option `key`): that `model.sig`, an OpenSSF model signature as `ckpt-rules
+    seal --sign-key` and `model_signing sign key` write it, was made with the private key that belongs to it, and that
+    every file is the one that was signed; files that git and the hub's client keep for themselves are ignored. No
+    server is contacted. Needs the package model-signing (`ckpt-rules[signing]`).
 
     ## Why it matters
-    A seal shows that nothing changed since it was written; a signature shows who wrote it. Whoever can exchange the weights
-    can seal them again, but not sign them.
+    A seal shows that nothing changed since it was written; a signature shows who wrote it. Someone who replaces the
+    weights can seal them again, but can't sign them.
 
     ## How to repair
-    Take the checkpoint from where it was signed. If the change was yours, sign it again.
+    Copy the checkpoint again from where it was signed. If you made the change, sign it again.
     """
 
     id = "integrity/signature"
@@ -60,13 +61,13 @@ class Signature(Rule):
             yield Problem(
                 message=f"the checkpoint is not signed: there is no {self.signature}",
                 place=Place(path=self.signature),
-                help="take the checkpoint from where it was signed, or sign it: ckpt-rules seal --sign-key",
+                help="copy the checkpoint from where it was signed, or sign it: ckpt-rules seal --sign-key",
             )
         elif fault := _fault(checkpoint, self.key, self.signature):
             yield Problem(
-                message=f"{self.signature} does not hold for the files: {fault}",
+                message=f"{self.signature} does not match the files: {fault}",
                 place=Place(path=self.signature),
-                help="do not load it before you know who changed it; take the checkpoint from where it was signed",
+                help="do not load it until you know who changed it; copy the checkpoint from where it was signed",
                 data={"key": self.key},
             )
 
@@ -80,13 +81,13 @@ def _fault(checkpoint: Checkpoint, key: str, signature: str) -> str | None:
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except (OSError, ValueError, AttributeError) as error:
-        why = "it lies on no elliptic curve" if isinstance(error, AttributeError) else _words(error)
+        why = "it is not an elliptic-curve key" if isinstance(error, AttributeError) else _words(error)
         raise FactUnavailable(f"the public key {key} can't be used: {why}", path=signature, blocked=True) from None
     if checkpoint.listing.truncated:
         raise FactUnavailable(f"not everything could be listed: {checkpoint.listing.truncated}", path=".", blocked=True)
     folder = next((e.path for e in checkpoint.listing if e.link and e.kind is EntryKind.DIRECTORY), None)
     if folder is not None:
-        return f"{folder} is a link to a directory, and what lies there can't be signed"
+        return f"{folder} is a link to a directory, and its contents can't be signed"
     if hashed := _as_signed(checkpoint, signature):
         verifier.set_hashing_config(hashed)
     try:

@@ -42,17 +42,17 @@ class ReplicasDiffer(Rule):
     """Copies of one tensor hold different values.
 
     ## What it checks
-    The output head against the input embeddings where config.json says `tie_word_embeddings: true` and both are stored; and, in
-    the files of tensor-parallel ranks (`mp_rank_XX`), the tensors that each of them keeps whole: norms, position
-    embeddings, biases behind a sum over ranks.
+    The output head against the input embeddings where config.json says `tie_word_embeddings: true` and both are stored;
+    and, in the files of tensor-parallel ranks (`mp_rank_XX`), the tensors of which each rank keeps a full copy: norms,
+    position embeddings, biases added after a sum over ranks.
 
     ## Why it matters
-    A loader takes one copy and drops the other. Ranks that disagree on a norm compute with different models from then on,
-    and their sums mean nothing; no error ever says so.
+    A loader takes one copy and drops the other. Ranks that disagree on a norm compute with different models from then
+    on, and their sums are meaningless; no error ever shows it.
 
     ## How to repair
-    Resume from an earlier save whose copies agree. If they differ there as well, look at how gradients of shared
-    parameters are reduced.
+    Resume from an earlier save whose copies agree. If they differ there too, check how gradients of shared parameters
+    are reduced.
     """
 
     id = "numerics/replicas-differ"
@@ -95,9 +95,10 @@ def _tied(checkpoint: Checkpoint) -> Iterator[Problem]:
     known = one.values.fingerprint is not None and other.values.fingerprint is not None
     if alike and known and one.values.fingerprint != other.values.fingerprint:
         yield Problem(
-            message=f"{head} and {embedding} hold different values, and config.json says that they are tied",
+            message=f"{head} and {embedding} hold different values, but config.json says that they are tied",
             place=Place(path=one.tensor.path, tensor=head),
-            help="set tie_word_embeddings to false if both were trained; else resume from a save in which they agree",
+            help="set tie_word_embeddings to false if both were trained; otherwise resume from a save in which they "
+            "agree",
             data={"head": head, "embedding": embedding, "embedding_path": other.tensor.path},
         )
 
@@ -125,10 +126,11 @@ def _across_ranks(checkpoint: Checkpoint, copies: dict[tuple[str, str], list[Loc
             differing.append((name, _odd_ones(known)))
     for name, paths in differing[:_MOST]:
         yield Problem(
-            message=f"the tensor-parallel ranks hold different values of {name}, which each keeps whole: {listed(paths)} "
+            message=f"the tensor-parallel ranks hold different values of {name}, although each stores a full copy: "
+            f"{listed(paths)} "
             f"differ from the others; {len(differing):,} of {len(copies):,} such tensors differ",
             place=Place(path=paths[0], tensor=name),
-            help="resume from a save in which the ranks agree; look at how gradients of shared parameters are reduced",
+            help="resume from a save in which the ranks agree; check how gradients of shared parameters are reduced",
             data={"tensor": name, "paths": paths, "differing": len(differing), "shared": len(copies)},
         )
 

@@ -38,19 +38,20 @@ Print = tuple[str, tuple[int, ...], int]
 
 
 class EmaIsModel(Rule):
-    """The moving average of the weights is the weights, to the bit.
+    """The moving average of the weights is bit-for-bit equal to the weights.
 
     ## What it checks
-    After many updates (`least_updates`, counted from where the average begins): that not every tensor of the average (`unet_ema/`,
-    `ema_state_dict`, `ema.safetensors`) has the very bytes of a weight of the model. Where the average has a decay of 0, or the
-    learning rate is 0, the two are equal by design.
+    After many updates (`least_updates`, counted from the start of the average): that not every tensor of the average
+    (`unet_ema/`, `ema_state_dict`, `ema.safetensors`) has exactly the bytes of a weight of the model. If the average
+    has a decay of 0, or the learning rate is 0, the two are equal by design.
 
     ## Why it matters
-    The average was copied over the weights for an evaluation and not taken back, or was never updated. Training continues from other
-    weights than the optimizer's moments belong to, or whoever evaluates the average evaluates the model.
+    The average was copied over the weights for an evaluation and not reverted, or was never updated. Training continues
+    from weights that do not match the optimizer's moments, or an evaluation of the average evaluates the plain model.
 
     ## How to repair
-    Resume from a save in which the two differ. In the script, restore the weights after the evaluation and before the save.
+    Resume from a save in which the two differ. In the script, restore the weights after the evaluation, before the
+    save.
     """
 
     id = "numerics/ema-is-model"
@@ -59,7 +60,7 @@ class EmaIsModel(Rule):
     reads = Reads.BYTES
 
     least_updates: int = Field(
-        default=100, ge=1, description="Updates after which the average must have left the weights behind."
+        default=100, ge=1, description="Number of updates after which the average must differ from the weights."
     )
 
     def wanted(self, checkpoint: Checkpoint) -> Wanted:
@@ -73,7 +74,7 @@ class EmaIsModel(Rule):
             raise FactUnavailable("there is no moving average of the weights")
         done = _updates(checkpoint)
         if done is None or _stands_still(checkpoint):
-            raise FactUnavailable("nothing says that the weights have moved since the average began")
+            raise FactUnavailable("nothing shows that the weights have changed since the average began")
         known = read_all(checkpoint, Wanted(Measure.FINGERPRINT))
         own = {(t.path, t.name) for tensors in averages.values() for t in tensors}
         model = {
@@ -86,10 +87,12 @@ class EmaIsModel(Rule):
             updates = _since(checkpoint, where, done)
             if found and None not in found and updates >= self.least_updates and found <= model:
                 yield Problem(
-                    message=f"all {len(tensors):,} tensors of the moving average are weights of the model to the bit, after {updates:,} "
+                    message=f"all {len(tensors):,} tensors of the moving average are bit-for-bit equal to weights of "
+                    f"the model after {updates:,} "
                     "updates",
                     place=Place(path=tensors[0].path, tensor=tensors[0].name),
-                    help="resume from a save in which they differ; restore the weights after evaluating the average, before the save",
+                    help="resume from a save in which they differ; after evaluating the average, restore the weights "
+                    "before saving",
                     data={"tensors": len(tensors), "updates": updates},
                 )
 

@@ -16,16 +16,17 @@ class NonFinite(Rule):
     """A tensor holds NaN or infinity.
 
     ## What it checks
-    Every value of every floating-point and complex tensor in the files, of weights, optimizer and everything else. Let pass
-    are infinities that are meant: a best score that nothing has beaten yet (no dimensions), masks (by their name, or where
-    all finite values are 0), and the extremes of observers that have seen nothing (`min_val`, `max_val`).
+    Every value of every floating-point and complex tensor in the files, of weights, optimizer and everything else.
+    Intended infinities are accepted: a best score that nothing has beaten yet (no dimensions), masks (by their name, or
+    where all finite values are 0), and the extremes of observers that have seen nothing (`min_val`, `max_val`).
 
     ## Why it matters
-    One NaN in a weight spreads through the whole model with the first forward pass; one in a moment of the optimizer does so
-    with the first update. The loss is NaN from there on, and nothing says where it began.
+    One NaN in a weight spreads through the whole model with the first forward pass; one in a moment of the optimizer
+    does so with the first update. The loss is NaN from there on, and nothing shows where it began.
 
     ## How to repair
-    Resume from the last save without one, with a smaller learning rate, gradient clipping, or the batch that did it left out.
+    Resume from the last save without one, with a lower learning rate or gradient clipping, or skip the batch that
+    caused it.
     """
 
     id = "numerics/non-finite"
@@ -62,7 +63,7 @@ def _problem(measured: Measured) -> Problem:
     return Problem(
         message=f"{values.non_finite:,} of {values.numel:,} values are not finite ({_kinds(values)}){where}",
         place=Place(path=spot.path if spot else tensor.path, tensor=tensor.name, offset=spot.offset if spot else None),
-        help="resume from the last save whose values are all finite; look at the loss and the gradients before this one",
+        help="resume from the last save whose values are all finite; check the loss and the gradients before this save",
         data={
             "dtype": tensor.dtype,
             "values": values.numel,
@@ -82,8 +83,8 @@ def _kinds(values: Values) -> str:
 def _rest(path: str, rest: Iterable[Measured], tensors: int) -> Problem:
     names = [m.tensor.name for m in rest]
     return Problem(
-        message=f"{len(names):,} more of its tensors, {tensors:,} in all, hold values that are not finite, {names[0]} the first "
-        "of them",
+        message=f"{len(names):,} more of its tensors ({tensors:,} in total) contain values that are not finite, "
+        f"{names[0]} first",
         place=Place(path=path, tensor=names[0]),
         help="resume from the last save whose values are all finite",
         data={"tensors": tensors, "names": names[:1000]},

@@ -10,18 +10,20 @@ from ckpt_rules_numerics.tensors import listed
 
 
 class MasterVsModel(Rule):
-    """The float32 master copies of the optimizer are not the weights that are saved.
+    """The optimizer's float32 master weights do not match the saved weights.
 
     ## What it checks
-    Where an optimizer keeps a float32 copy of weights that are saved beside it (DeepSpeed's ZeRO 1 and 2, its bf16
-    optimizer, with experts and pipelines, and its universal checkpoints): that each copy, rounded to the dtype of the weight, is the weight to the bit.
+    If an optimizer keeps a float32 copy of weights that are also saved (DeepSpeed's ZeRO 1 and 2, its bf16 optimizer,
+    with experts and pipelines, and its universal checkpoints): that each copy, rounded to the dtype of the weight, is
+    bit-for-bit equal to the weight.
 
     ## Why it matters
-    The first update after a resume overwrites the weights with the rounded masters. Where the two are of different steps, the
-    model that continues is another than the one that was evaluated; where one of them was damaged, so is the model from then on.
+    The first update after a resume overwrites the weights with the rounded masters. If the two are from different
+    steps, training continues with a different model than the one that was evaluated; if one of them was damaged, so is
+    the model from then on.
 
     ## How to repair
-    Take all files from one save. If the weights were exchanged on purpose, resume without the optimizer states, or with
+    Take all files from one save. If the weights were replaced on purpose, resume without the optimizer states, or with
     `load_from_fp32_weights: false`, which makes new masters from the weights.
     """
 
@@ -63,8 +65,10 @@ def _pair(master: Master) -> tuple[Cast, Cast]:
 def _problem(path: str, found: list[Master], count: int) -> Problem:
     names = [master.name for master in found]
     return Problem(
-        message=f"{len(names):,} of {count:,} weights are not what the optimizer's float32 copies round to: {listed(names)}",
+        message=f"{len(names):,} of {count:,} weights differ from the optimizer's float32 copies after rounding: "
+        f"{listed(names)}",
         place=Place(path=path, tensor=names[0], offset=found[0].weight.offset),
-        help="take all files from one save; if the weights were exchanged on purpose, resume without the optimizer states",
+        help="take all files from one save; if the weights were replaced on purpose, resume without the optimizer "
+        "states",
         data={"tensors": names[:1000], "count": len(names), "of": count, "master_path": found[0].parts[0].path},
     )

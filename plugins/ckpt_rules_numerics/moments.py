@@ -27,13 +27,13 @@ class NegativeSecondMoment(Rule):
     """A second moment of the optimizer is negative.
 
     ## What it checks
-    The smallest value of every tensor that an optimizer keeps a mean of squares in: `exp_avg_sq` and `max_exp_avg_sq` of the
-    Adam family, the rows and columns of Adafactor, `square_avg` of RMSprop. Adagrad's `sum` counts as one where it is kept
-    in the optimizer's `state`.
+    The smallest value of every tensor that an optimizer keeps a mean of squares in: `exp_avg_sq` and `max_exp_avg_sq`
+    of the Adam family, the rows and columns of Adafactor, `square_avg` of RMSprop. Adagrad's `sum` counts as one where
+    it is kept in the optimizer's `state`.
 
     ## Why it matters
-    A mean of squares can't be negative. Its root is NaN, and so is the weight after the first update. A sign bit has flipped,
-    or the tensors of the optimizer were mixed up when it was saved.
+    A mean of squares can't be negative. Its root is NaN, and so is the weight after the first update. A sign bit has
+    flipped, or the tensors of the optimizer were mixed up when it was saved.
 
     ## How to repair
     Resume from an earlier save, or with a new optimizer state and a warmup.
@@ -53,7 +53,7 @@ class NegativeSecondMoment(Rule):
             m for m in each_once(measured_tensors(checkpoint, Measure.RANGE)) if _is_second_moment(m.tensor.name)
         ]
         if not moments:
-            raise FactUnavailable("no optimizer keeps second moments here")
+            raise FactUnavailable("no optimizer in the checkpoint keeps second moments")
         negative = [m for m in moments if m.values.smallest is not None and m.values.smallest < 0]
         for measured in negative[:_MOST]:
             yield _problem(measured, len(negative), len(moments))
@@ -72,8 +72,8 @@ def _is_second_moment(name: str) -> bool:
 def _problem(measured: Measured, negative: int, moments: int) -> Problem:
     tensor, values, _ = measured
     return Problem(
-        message=f"the smallest of {values.numel:,} second moments is {values.smallest:.6g}, and a mean of squares can't be "
-        f"negative; {negative:,} of {moments:,} such tensors hold negative values",
+        message=f"the smallest of {values.numel:,} second moments is {values.smallest:.6g}, but a mean of squares "
+        f"can't be negative; {negative:,} of {moments:,} such tensors hold negative values",
         place=Place(path=tensor.blocks[0].path, tensor=tensor.name),
         help="resume from an earlier save, or with a new optimizer state and a warmup",
         data={"smallest": values.smallest, "tensors": negative, "of": moments},

@@ -14,7 +14,7 @@ def of_numbers(found: Iterable[Measured]) -> Iterator[Measured]:
         nothing = False
         yield measured
     if nothing:
-        raise FactUnavailable("there is no tensor whose values could be read")
+        raise FactUnavailable("there are no tensors whose values can be read")
 
 
 def each_once(found: Iterable[Measured]) -> Iterator[Measured]:

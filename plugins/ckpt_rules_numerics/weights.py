@@ -57,17 +57,17 @@ class AllZero(_OfWeights):
     """A weight matrix is zero throughout.
 
     ## What it checks
-    Every floating-point weight with at least two dimensions longer than 1, quantisation scales, masks and statistics left
-    out. Before the second update everything may still be zero that begins so; what adapters and ControlNets add at zero
-    (`lora_B`) is looked at only where the optimizer has counted two updates or more; of several adapters some may never have
-    been trained.
+    Every floating-point weight with at least two dimensions longer than 1, except quantisation scales, masks and
+    statistics. Before the second update, anything that starts at zero may still be zero; what adapters and ControlNets
+    add at zero (`lora_B`) is checked only if the optimizer has counted two updates or more; if there are several
+    adapters, some may never have been trained.
 
     ## Why it matters
-    A layer of zeros passes nothing on. It is what is left of a tensor that was allocated and never filled, of a shard
-    that a full disk swallowed, or of an adapter whose gradients never arrived.
+    A layer of zeros outputs nothing. The usual causes are a tensor that was allocated and never filled, a shard that
+    was lost to a full disk, or an adapter whose gradients never arrived.
 
     ## How to repair
-    Resume from an earlier save; if the tensor is zero there as well, look at whether it is trained at all.
+    Resume from an earlier save; if the tensor is zero there too, check whether it is trained at all.
     """
 
     id = "numerics/all-zero"
@@ -95,7 +95,7 @@ class AllZero(_OfWeights):
             yield Problem(
                 message=f"{_are(names, count, 'zero throughout')}",
                 place=Place(path=path, tensor=names[0]),
-                help="resume from an earlier save; if it is zero there as well, look at whether the tensor is trained at all",
+                help="resume from an earlier save; if it is zero there too, check whether the tensor is trained at all",
                 data={"tensors": names[:1000], "count": len(names), "of": count, "updates": updates},
             )
 
@@ -105,14 +105,14 @@ class Constant(_OfWeights):
 
     ## What it checks
     Every floating-point weight with at least two dimensions longer than 1 and 64 elements or more. Norms, quantisation
-    scales, masks and statistics are left out.
+    scales, masks and statistics are not checked.
 
     ## Why it matters
-    Units that start out equal get equal gradients and stay equal: the layer has one unit's capacity. It is also what memory
-    looks like that was filled with a pattern and never written.
+    Units that start out equal get equal gradients and stay equal: the layer has one unit's capacity. Memory that was
+    filled with a pattern and never written also looks like this.
 
     ## How to repair
-    Resume from an earlier save, and look at how the layer is initialised.
+    Resume from an earlier save, and check how the layer is initialised.
     """
 
     id = "numerics/constant"
@@ -127,9 +127,9 @@ class Constant(_OfWeights):
 
         for path, names, count in _by_file(checkpoint, is_constant):
             yield Problem(
-                message=_are(names, count, "one and the same number throughout"),
+                message=_are(names, count, "the same number throughout"),
                 place=Place(path=path, tensor=names[0]),
-                help="resume from an earlier save, and look at how these layers are initialised",
+                help="resume from an earlier save, and check how these layers are initialised",
                 data={"tensors": names[:1000], "count": len(names), "of": count},
             )
 
@@ -144,21 +144,21 @@ class Huge(_OfWeights):
     """A weight or a moment of the optimizer is larger than training makes them.
 
     ## What it checks
-    The absolute maximum of every floating-point weight, masks, statistics and quantisation scales left out, against `limit`,
-    and that of every moment that an optimizer keeps of a weight against `moment_limit`.
+    The absolute maximum of every floating-point weight, except masks, statistics and quantisation scales, against
+    `limit`, and that of every moment that an optimizer keeps of a weight against `moment_limit`.
 
     ## Why it matters
-    Weights of a healthy model rarely pass 100. A million is what a flipped exponent bit or the moment before a divergence
-    looks like.
+    Weights of a healthy model rarely exceed 100. A value of a million suggests a flipped exponent bit or a run about to
+    diverge.
 
     ## How to repair
-    Compare with an earlier save. One value that jumped is a damaged file; many are a run that diverges.
+    Compare with an earlier save. A single value that jumped means a damaged file; many mean that the run is diverging.
     """
 
     id = "numerics/huge"
 
-    limit: float = Field(default=1e6, gt=0, description="The absolute value that no weight should pass.")
-    moment_limit: float = Field(default=1e15, gt=0, description="The absolute value that no moment should pass.")
+    limit: float = Field(default=1e6, gt=0, description="No weight should exceed this absolute value.")
+    moment_limit: float = Field(default=1e15, gt=0, description="No moment should exceed this absolute value.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file with such weights, one for each with such moments."""
@@ -183,25 +183,27 @@ def _beyond(what: str, tensors: list[tuple[str, Measured]], limit: float) -> Ite
     for path, bad in found.items():
         peak, worst = max(bad)
         yield Problem(
-            message=f"{len(bad):,} of {count[path]:,} {what} pass {limit:g} in absolute value: {worst} reaches {peak:.6g}",
+            message=f"{len(bad):,} of {count[path]:,} {what} exceed {limit:g} in absolute value: {worst} reaches "
+            f"{peak:.6g}",
             place=Place(path=path, tensor=worst),
-            help="compare with an earlier save: one value that jumped is a damaged file, many are a run that diverges",
+            help="compare with an earlier save: a single value that jumped means a damaged file, many mean that the "
+            "run is diverging",
             data={"tensors": [name for _, name in bad[:1000]], "count": len(bad), "of": count[path], "peak": peak},
         )
 
 
 class Fp16Range(_OfWeights):
-    """Training runs in float16, and a weight has left what float16 can hold.
+    """Training runs in float16, but a weight is outside the range of float16.
 
     ## What it checks
-    Where a gradient scaler is enabled or the configuration says float16: that no weight that is stored in a wider dtype
-    passes 65,504 in absolute value.
+    If a gradient scaler is enabled or the configuration says float16: that no weight that is stored in a wider dtype
+    exceeds 65,504 in absolute value.
 
     ## Why it matters
     Cast to float16 for the forward pass, it is infinite, and the loss is NaN on the first batch.
 
     ## How to repair
-    Resume in bfloat16, or from an earlier save with a smaller learning rate.
+    Resume in bfloat16, or from an earlier save with a lower learning rate.
     """
 
     id = "numerics/fp16-range"
@@ -209,7 +211,7 @@ class Fp16Range(_OfWeights):
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file with such weights."""
         if not _is_fp16(checkpoint):
-            raise FactUnavailable("nothing says that training runs in float16")
+            raise FactUnavailable("nothing shows that training runs in float16")
         peaks: dict[str, float] = {}
 
         def is_beyond(name: str, measured: Measured) -> bool:
@@ -220,10 +222,11 @@ class Fp16Range(_OfWeights):
         for path, names, count in _by_file(checkpoint, is_beyond):
             worst = max(names, key=peaks.__getitem__)
             yield Problem(
-                message=f"{len(names):,} of {count:,} weights pass {FP16_LARGEST:,.0f}, the largest float16 number: {worst} "
+                message=f"{len(names):,} of {count:,} weights exceed {FP16_LARGEST:,.0f}, the largest float16 number: "
+                f"{worst} "
                 f"reaches {peaks[worst]:.6g}",
                 place=Place(path=path, tensor=worst),
-                help="resume in bfloat16, or from an earlier save with a smaller learning rate",
+                help="resume in bfloat16, or from an earlier save with a lower learning rate",
                 data={"tensors": names[:1000], "count": len(names), "of": count, "peak": peaks[worst]},
             )
 

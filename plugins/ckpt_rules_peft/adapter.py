@@ -30,22 +30,22 @@ _SHOWN = 3
 
 
 class Adapter(Rule):
-    """The adapter file and adapter_config.json do not belong together.
+    """The adapter weights do not match adapter_config.json.
 
     ## What it checks
-    For LoRA and DoRA: each `lora_A` has a `lora_B`; their rank is the configuration's `r`, or what its `rank_pattern` says for
-    the module; every module in the file is one that `target_modules` names, and every name there is in the file; each of
-    `modules_to_save` is in the file; no name has anything before PEFT's own `base_model.model.`. For prompt tuning: the
-    embeddings have `num_virtual_tokens` rows of `token_dim`.
-    A `target_modules` that is a regular expression is not evaluated; one in `rank_pattern` allows its rank everywhere.
+    For LoRA and DoRA: each `lora_A` has a `lora_B`; their rank is the configuration's `r`, or the value in its
+    `rank_pattern` for the module; every module in the file is one that `target_modules` names, and every name there is
+    in the file; each of `modules_to_save` is in the file; no name has anything before PEFT's own `base_model.model.`.
+    For prompt tuning: the embeddings have `num_virtual_tokens` rows of `token_dim`. A `target_modules` that is a
+    regular expression is not evaluated; one in `rank_pattern` allows its rank everywhere.
 
     ## Why it matters
-    A configuration that names fewer modules than the file holds drops the weights of the others, without an error or a
-    word. One that names more, or other ranks, leaves fresh adapters that do nothing, or stops with a size mismatch.
+    A configuration that names fewer modules than the file holds silently drops the weights of the others. One that
+    names more, or other ranks, leaves untrained adapters that have no effect, or fails with a size mismatch.
 
     ## How to repair
-    Take both files from the same save. A name in `target_modules` that the base model does not have (a list made for several
-    models) does no harm.
+    Take both files from the same save. A name in `target_modules` that the base model does not have (a list made for
+    several models) does no harm.
     """
 
     id = "weights/adapter"
@@ -64,7 +64,7 @@ def _compared(config: Mapping[str, object], file: WeightFile, folder: str) -> It
     elif kind in ("PROMPT_TUNING", "P_TUNING"):
         yield from _prompt(config, file)
     else:
-        raise FactUnavailable(f"adapters of the kind {str(kind)[:40]!r} are not compared with their configuration")
+        raise FactUnavailable(f"adapters of type {str(kind)[:40]!r} are not compared with their configuration")
 
 
 def _config(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:
@@ -72,7 +72,7 @@ def _config(checkpoint: Checkpoint, path: str) -> Mapping[str, object]:
         raise FactUnavailable(f"there is no {path}")
     config = checkpoint.files.contents(path)
     if not isinstance(config, Mapping):
-        raise FactUnavailable(f"{path} holds no dictionary", path=path, blocked=True)
+        raise FactUnavailable(f"{path} does not contain a dictionary", path=path, blocked=True)
     return config
 
 
@@ -115,7 +115,7 @@ def _foreign_prefix(file: WeightFile) -> Problem | None:
     name, prefix = next(iter(found.items()))
     words = f"{len(found):,} of {len(file.tensors):,} names have {prefix!r} before '{_PREFIX}', such as {name}: PEFT does not "
     return Problem(
-        message=f"{words}find them, and the adapter starts fresh, so that it does nothing",
+        message=f"{words}find them, so the adapter starts untrained and has no effect",
         place=Place(path=file.path, tensor=name),
         help="strip the prefix from the names",
         data={"prefix": prefix, "tensors": len(found)},
@@ -138,7 +138,7 @@ def _halves(modules: Iterable[_Module], file: WeightFile) -> Iterator[Problem]:
             for one, other in zip(ones, others, strict=True):
                 if one in module.parts and other not in module.parts:
                     name = module.parts[one][0]
-                    words = f"{module.name} has a {one} and no {other}: PEFT leaves that half as it was initialised"
+                    words = f"{module.name} has a {one} and no {other}: PEFT leaves {other} as it was initialised"
                     yield _problem(words, file.path, tensor=name)
 
 
@@ -156,7 +156,7 @@ def _ranks(config: Mapping[str, object], modules: Iterable[_Module], file: Weigh
                 wrong.setdefault((found, int(rank)), []).append(name)
     for (found, rank), names in wrong.items():
         more = f" and {len(names) - 1:,} more tensors" if len(names) > 1 else ""
-        words = f"{names[0]}{more} have rank {found}, and {CONFIG} says {rank}: loading stops with a size mismatch"
+        words = f"{names[0]}{more} have rank {found}, but {CONFIG} says {rank}: loading fails with a size mismatch"
         yield _problem(words, file.path, tensor=names[0], data={"rank": found, "config": rank, "tensors": len(names)})
 
 
@@ -169,15 +169,15 @@ def _targets(config: Mapping[str, object], modules: list[_Module], file: WeightF
     dropped = [m for m in modules if m.name not in named and not (ties and _is_tied(m, named.values()))]
     if dropped:
         shown = ", ".join(m.name for m in dropped[:_SHOWN]) + (" …" if len(dropped) > _SHOWN else "")
-        words = f"{len(dropped):,} of {len(modules):,} adapted modules are none of target_modules in {CONFIG}, and are dropped "
+        words = f"{len(dropped):,} of {len(modules):,} adapted modules match nothing in target_modules of {CONFIG} and are dropped "
         name = next(iter(dropped[0].parts.values()))[0]
         yield _problem(f"{words}silently: {shown}", file.path, tensor=name, data={"modules": len(dropped)})
     idle = [t for t in targets if not any(_names(t, m.name) for m in modules)]
     if idle and not any(config.get(key) for key in _NARROWING):
         shown = ", ".join(idle[:_SHOWN]) + (" …" if len(idle) > _SHOWN else "")
-        words = f"target_modules names {shown}, for which {file.path} holds nothing: where the base model has them, they start "
+        words = f"target_modules names {shown}, but {file.path} has no tensors for them: if the base model has these modules, they start "
         yield _problem(
-            f"{words}as fresh adapters that do nothing", path, key="target_modules", severity=Severity.INFO,
+            f"{words}as untrained adapters that have no effect", path, key="target_modules", severity=Severity.INFO,
             data={"modules": idle[:100]},
         )  # fmt: skip
 
@@ -198,7 +198,7 @@ def _saved(config: Mapping[str, object], file: WeightFile, path: str) -> Iterato
     # PEFT itself asks for every usual name of a classification head, of which a model has one.
     serious = [w for w in absent if w not in _ADDED_BY_PEFT] or (absent if len(absent) == len(wanted) else [])
     if serious:
-        words = f"modules_to_save names {', '.join(serious[:_SHOWN])}, of which {file.path} holds nothing: what was trained is lost"
+        words = f"modules_to_save names {', '.join(serious[:_SHOWN])}, but {file.path} has no tensors for them: their trained weights are lost"
         yield _problem(words, path, key="modules_to_save", data={"modules": serious[:100]})
 
 
@@ -207,10 +207,10 @@ def _prompt(config: Mapping[str, object], file: WeightFile) -> Iterator[Problem]
     submodules = config.get("num_transformer_submodules") or 1
     tensor = file.tensors.get("prompt_embeddings")
     if tensor is None or not (is_count(tokens) and is_count(dim) and is_count(submodules)):
-        raise FactUnavailable("the adapter holds no prompt embeddings, or its configuration no sizes of them")
+        raise FactUnavailable("the adapter has no prompt embeddings, or its configuration does not give their sizes")
     expected = (int(tokens * submodules), int(dim))
     if tensor.shape != expected:
-        words = f"prompt_embeddings has the shape {list(tensor.shape)}, and {CONFIG} says {list(expected)}"
+        words = f"prompt_embeddings has the shape {list(tensor.shape)}, but {CONFIG} says {list(expected)}"
         yield _problem(words, file.path, tensor="prompt_embeddings", data={"shape": list(tensor.shape)})
 
 

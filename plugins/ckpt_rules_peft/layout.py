@@ -79,7 +79,7 @@ class PeftAdapter(Layout):
         return (
             Requirement(
                 (CONFIG,),
-                "without it PEFT does not know which modules the adapter changes, and refuses to load it",
+                "without it, PEFT does not know which modules the adapter changes and refuses to load it",
                 purposes=TO_RESUME_OR_LOAD,
             ),
         )

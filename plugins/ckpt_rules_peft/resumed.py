@@ -10,20 +10,21 @@ from ckpt_rules_peft.layout import CONFIG, WEIGHTS, adapters, configuration, ins
 
 
 class AdapterNotResumed(Rule):
-    """The adapter can be loaded for inference, and training can't continue from it.
+    """The adapter can be loaded for inference, but training can't continue from it.
 
     ## What it checks
-    By adapter_config.json: prefix tuning with `prefix_projection` and VB-LoRA with `save_only_topk_weights`, from which a resume
-    stops with an error; and the prompt encoder of P-tuning, which starts again (information).
+    By adapter_config.json: prefix tuning with `prefix_projection` and VB-LoRA with `save_only_topk_weights`, from which
+    a resume fails with an error; and the prompt encoder of P-tuning, which is reinitialised (information).
 
     ## Why it matters
-    PEFT saves the prompts that an encoder gave and not the encoder. The Trainer loads those of P-tuning as the input of a new
-    encoder, at random weights, and puts the moments of the old one on it, silently. Prefixes do not fit into that
-    place, and the resume stops with a size mismatch.
+    PEFT saves the prompts that an encoder produced but not the encoder. For P-tuning, the Trainer silently loads the
+    prompts as the input of a new, randomly initialised encoder and gives it the old encoder's moments. Prefixes do not
+    fit there, and the resume fails with a size mismatch.
 
     ## How to repair
-    Nothing brings the encoder back. To continue from the prompts, load them into prompt tuning, or into prefix tuning without a
-    projection, with a fresh optimizer. Of VB-LoRA keep all logits (`save_only_topk_weights=False`) while it trains.
+    The encoder can't be recovered. To continue from the prompts, load them into prompt tuning, or into prefix tuning
+    without a projection, with a fresh optimizer. For VB-LoRA, keep all logits (`save_only_topk_weights=False`) during
+    training.
     """
 
     id = "weights/adapter-not-resumed"
@@ -41,7 +42,8 @@ class AdapterNotResumed(Rule):
                 yield Problem(
                     message=message,
                     place=Place(path=path),
-                    help="load it for inference (the ruleset inference checks that), or start again from what it holds",
+                    help="load it for inference (the inference ruleset checks that), or start a new training run "
+                    "from what it contains",
                     severity=severity,
                     data={"peft_type": config.get("peft_type")},
                 )
@@ -55,11 +57,11 @@ def starts_anew(config: Mapping[str, object]) -> bool:
 def _said(config: Mapping[str, object]) -> Iterator[tuple[str, Severity | None]]:
     if starts_anew(config):
         kind = str(config.get("encoder_reparameterization_type") or "MLP")[:10]
-        words = f"it holds the prompts and not the {kind} encoder that gave them: a resume takes them as the input of a new encoder"
-        yield f"{words}, which starts at random weights, silently", Severity.INFO
+        words = f"the adapter has the prompts but not the {kind} encoder that produced them: a resume feeds them into a new encoder"
+        yield f"{words}, which silently starts from random weights", Severity.INFO
     elif is_projected(config):
-        words = "it holds the prefixes and not the projection that gave them"
-        yield f"{words}: a resume stops with a size mismatch of the embedding that they were made from", None
+        words = "the adapter has the prefixes but not the projection that produced them"
+        yield f"{words}: a resume fails with a size mismatch of the embedding that they were computed from", None
     elif keeps_only_the_largest(config):
-        words = f"of its logits VB-LoRA saved only the largest {config.get('topk')} (save_only_topk_weights)"
-        yield f"{words}: a resume stops with 'Found infinity values in VB-LoRA logits'", None
+        words = f"VB-LoRA saved only the {config.get('topk')} largest of its logits (save_only_topk_weights)"
+        yield f"{words}: a resume fails with 'Found infinity values in VB-LoRA logits'", None

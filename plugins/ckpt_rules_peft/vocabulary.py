@@ -17,20 +17,21 @@ _MOST_DIGITS = 12
 
 
 class AdapterVocabulary(Rule):
-    """Tokens were added for the adapter, and its embeddings do not fit the base model's.
+    """Tokens were added for the adapter, but its embeddings do not fit the base model's.
 
     ## What it checks
-    Where the base model that adapter_config.json names lies beside the adapter: that the embeddings that the adapter keeps have
-    as many rows as the base model has tokens (`vocab_size`), and, where it keeps none, that the base model has a row for every
-    token that the adapter's tokenizer adds.
+    If the base model that adapter_config.json names is next to the adapter: that the embeddings stored with the adapter
+    have as many rows as the base model has tokens (`vocab_size`), and, if it stores none, that the base model has a row
+    for every token that the adapter's tokenizer adds.
 
     ## Why it matters
-    `PeftModel.from_pretrained` stops with a size mismatch unless the embeddings are resized first. Rows that were trained and are
-    not in the adapter are lost: the first text with a new token stops with an index out of range, or is read through random rows.
+    `PeftModel.from_pretrained` fails with a size mismatch unless the embeddings are resized first. Rows that were
+    trained and are not in the adapter are lost: the first text with a new token fails with an index out of range, or
+    uses random rows.
 
     ## How to repair
-    Resize the base model before the adapter is loaded: `model.resize_token_embeddings(len(tokenizer))`. When saving, keep the
-    rows: `save_pretrained(..., save_embedding_layers=True)`, or `modules_to_save=["embed_tokens", "lm_head"]`.
+    Resize the base model before the adapter is loaded: `model.resize_token_embeddings(len(tokenizer))`. When saving,
+    keep the rows: `save_pretrained(..., save_embedding_layers=True)`, or `modules_to_save=["embed_tokens", "lm_head"]`.
     """
 
     id = "weights/adapter-vocabulary"
@@ -44,14 +45,14 @@ class AdapterVocabulary(Rule):
         config = configuration(checkpoint, "")
         base, rows = _base(checkpoint, config)
         if config.get("trainable_token_indices") or config.get("peft_type") == "TRAINABLE_TOKENS":
-            raise FactUnavailable("the adapter keeps the rows of single tokens")
+            raise FactUnavailable("the adapter stores only the rows of individual tokens")
         kept = next(_kept(checkpoint), None)
         if kept is not None:
             file, name, count = kept
             if count != rows:
                 yield Problem(
-                    message=f"the adapter's embeddings have {count:,} rows, and the base model in ../{base} has {rows:,}: loading "
-                    "stops with a size mismatch, unless the base model is resized first",
+                    message=f"the adapter's embeddings have {count:,} rows, but the base model in ../{base} has "
+                    f"{rows:,}: loading fails with a size mismatch unless the base model is resized first",
                     place=Place(path=file.path, tensor=name),
                     help=f"call model.resize_token_embeddings({count}) before the adapter is loaded",
                     data={"rows": count, "base": rows},
@@ -61,8 +62,8 @@ class AdapterVocabulary(Rule):
         beyond = {path: (token, number) for path, (token, number) in added.items() if number >= rows}
         for path, (token, number) in list(beyond.items())[:1]:
             yield Problem(
-                message=f"{path} gives the token {token!r} the id {number:,}, the base model in ../{base} has {rows:,} rows, and the "
-                "adapter keeps no embeddings: what was trained of the new rows is lost",
+                message=f"{path} gives the token {token!r} the id {number:,}, the base model in ../{base} has "
+                f"{rows:,} rows, and the adapter stores no embeddings: the training of the new rows is lost",
                 place=Place(path=path),
                 help="save with save_embedding_layers=True, or with the embeddings among modules_to_save",
                 data={"highest": number, "base": rows},
@@ -74,7 +75,7 @@ def _base(checkpoint: Checkpoint, config: Mapping[str, object]) -> tuple[str, in
     named = config.get("base_model_name_or_path")
     name = named.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(named, str) else ""
     if not name or name not in checkpoint.listing.siblings:
-        raise FactUnavailable("the base model does not lie beside the adapter")
+        raise FactUnavailable("the base model is not next to the adapter")
     try:
         values = json.loads(checkpoint.files.small_text(f"../{name}/config.json") or "null")
     except (ValueError, RecursionError):

@@ -13,19 +13,19 @@ from ckpt_rules_previous.saves import called
 
 
 class Smaller(Rule):
-    """Files are much smaller than in the save before, or gone.
+    """Files are much smaller than in the previous save, or missing.
 
     ## What it checks
-    The bytes of the files of each kind, that is, whose names differ in numbers only (`model-#-of-#.safetensors`,
-    `__#_#.distcp`), where they made up a twentieth of the earlier save or more: that they have not shrunk to less than
-    `share`. Of a checkpoint that is one file, its size.
+    The total size of each kind of file (files whose names differ only in numbers, such as `model-#-of-#.safetensors` or
+    `__#_#.distcp`) that made up at least a twentieth of the previous save: that it has not shrunk to less than `share`.
+    For a checkpoint that is one file, the size of that file.
 
     ## Why it matters
-    The saves of a run are of one size. One that is much smaller lacks something: an optimizer that was not gathered, an
-    upload that stopped, weights alone where everything was to be saved.
+    All saves of a run have about the same size. One that is much smaller lacks something: the optimizer was not
+    gathered, an upload stopped, or only the weights were saved.
 
     ## How to repair
-    Compare the two (`ckpt-rules diff`), and resume from the earlier save where something is missing.
+    Compare the two (`ckpt-rules diff`), and resume from the previous save if something is missing.
     """
 
     id = "previous/smaller"
@@ -33,7 +33,9 @@ class Smaller(Rule):
     severity = Severity.WARNING
     compares = True
 
-    share: float = Field(default=0.5, gt=0, lt=1, description="The share of their earlier bytes that files must keep.")
+    share: float = Field(
+        default=0.5, gt=0, lt=1, description="Files must keep at least this share of their earlier size in bytes."
+    )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each kind of file."""
@@ -43,9 +45,9 @@ class Smaller(Rule):
         for kind, nbytes in before.items():
             if nbytes * _RELEVANT >= total and after[kind] < self.share * nbytes:
                 yield Problem(
-                    message=f"{_said(kind, after)}, and {nbytes:,} bytes in the save before, {name}",
+                    message=f"{_said(kind, after)}; it had {nbytes:,} bytes in the previous save, {name}",
                     place=Place(path=_first(checkpoint, kind) or kind),
-                    help=f"see `ckpt-rules diff`; resume from {name} where something is missing here",
+                    help=f"see `ckpt-rules diff`; resume from {name} if something is missing here",
                     data={"kind": kind, "before": nbytes, "after": after[kind], "previous": name},
                 )
 

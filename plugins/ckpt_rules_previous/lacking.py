@@ -35,19 +35,19 @@ _KEPT = 100
 
 
 class LacksFile(Rule):
-    """A file is missing that the saves beside it all have.
+    """A file is missing that all neighbouring saves have.
 
     ## What it checks
-    The kinds of files, that is, of names that differ in numbers only, of the nearest saves: the two before this one and the
-    two after it, at least two together. Those that all of them have and this one lacks are reported, but for logs, notes, names
-    that begin with a dot, what evaluations leave, random-number states, weights where this save has any, and files that the layout
-    asks for by itself or
-    that no resume reads. Names that differ in their ranks alone are of one kind. A save with as many kinds of its own is of
-    another form and is not compared.
+    The kinds of files (files whose names differ only in numbers or ranks are of one kind) in the nearest saves: the two
+    before this one and the two after it, at least two in total. Kinds that all of them have and this one lacks are
+    reported, except for logs, notes, names that begin with a dot, evaluation results, random-number states, weights if
+    this save has any, files that the layout itself requires, and files that no resume reads. A save that has at least
+    as many extra kinds as missing ones has a different form and is not compared.
 
     ## Why it matters
-    Trainers pass over many files without which training continues differently: a loss scaler, the state of a sampler, a moving
-    average, the random numbers of all ranks. That a save lacks what the others have shows a copy that was not finished.
+    Trainers tolerate the loss of many files without which training continues differently: the loss scaler, the sampler
+    state, a moving average, the random-number states of all ranks. A save that lacks what the others have is often an
+    unfinished copy.
 
     ## How to repair
     Copy the file from where the save was written, or resume from a save that has it.
@@ -68,7 +68,7 @@ class LacksFile(Rule):
             kinds.append(_kinds(found))
             weights |= _weights(found)
         if len(names) < _LEAST:
-            raise FactUnavailable("fewer than two other saves of its run lie beside it")
+            raise FactUnavailable("there are fewer than two other saves of its run in the same directory")
         own = set(_kinds(checkpoint))
         everywhere = set(kinds[0]).intersection(*kinds[1:])
         if _weights(checkpoint):
@@ -83,7 +83,8 @@ class LacksFile(Rule):
         lacking = [path for path in missing.values() if not any(fnmatchcase(path, pattern) for pattern in elsewhere)]
         if lacking:
             yield Problem(
-                message=f"it has no {listed(lacking)}, which all {len(names):,} saves beside it have ({', '.join(names)})",
+                message=f"it has no {listed(lacking)}, but all {len(names):,} neighbouring saves do "
+                f"({', '.join(names)})",
                 place=Place(path=lacking[0]),
                 help="copy it from where the save was written, or resume from a save that has it",
                 data={"lacking": lacking[:_KEPT], "others": names},

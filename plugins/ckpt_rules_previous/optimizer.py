@@ -25,18 +25,19 @@ _MOMENTS = frozenset(
 
 
 class OptimizerReset(Rule):
-    """Training continued, and the optimizer began again.
+    """Training continued, but the optimizer was restarted.
 
     ## What it checks
-    That no optimizer has counted fewer updates than in the earlier save, and that its moments are not zero throughout
-    where they were not before. Where the progress itself went back, `previous/progress-went-back` says so instead.
+    That no optimizer has counted fewer updates than in the previous save, and that its moments are not all zero if they
+    were not before. If the progress itself went back, `previous/progress-went-back` reports that instead.
 
     ## Why it matters
-    A resume that did not load the optimizer starts its moments from zero. The first updates are as large as those of a run
-    that has just begun, at a learning rate that is not: the loss jumps, and part of what was learnt is lost.
+    A resume that did not load the optimizer starts its moments from zero. The first updates are as large as those of a
+    run that has just begun, at a learning rate that is not: the loss jumps, and part of what was learned is lost.
 
     ## How to repair
-    Resume from the earlier save, and see that the optimizer's state is loaded: a loader that finds none may only log it.
+    Resume from the previous save, and make sure that the optimizer's state is loaded: a loader that finds none may only
+    log it.
     """
 
     id = "previous/optimizer-reset"
@@ -69,10 +70,10 @@ def _counted(name: str, before: tuple[OptimizerState, ...], after: tuple[Optimiz
     for was, now in zip(before, after, strict=False):
         if was.updates is not None and now.updates is not None and now.updates < was.updates:
             yield Problem(
-                message=f"the optimizer has counted {now.updates:,} updates, and {was.updates:,} in the save before, {name}: it "
-                "began again",
+                message=f"the optimizer has counted {now.updates:,} updates, but {was.updates:,} in the previous "
+                f"save, {name}: it was restarted",
                 place=Place(path=now.path, key=now.key or None),
-                help=f"resume from {name}, and see that the optimizer's state is loaded",
+                help=f"resume from {name}, and make sure that the optimizer's state is loaded",
                 data={"before": was.updates, "after": now.updates, "previous": name},
             )
 
@@ -82,9 +83,10 @@ def _emptied(checkpoint: Checkpoint, name: str, optimizers: tuple[OptimizerState
     if now and not any(now) and any(was):
         where = optimizers[0] if optimizers else None
         yield Problem(
-            message=f"all {len(now):,} moments of the optimizer are zero, and they were not in the save before, {name}",
+            message=f"all {len(now):,} moments of the optimizer are zero, but they were not in the previous save, "
+            f"{name}",
             place=Place(path=where.path if where else ".", key=(where.key or None) if where else None),
-            help=f"resume from {name}, and see that the optimizer's state is loaded",
+            help=f"resume from {name}, and make sure that the optimizer's state is loaded",
             data={"moments": len(now), "previous": name},
         )
 

@@ -11,20 +11,20 @@ _PLANS = ("total_steps", "total_epochs")
 
 
 class PlanChanged(Rule):
-    """The planned length of training is another than in the save before.
+    """The planned length of training differs from the previous save.
 
     ## What it checks
-    The planned number of steps (`max_steps`, `max_iters`, `train_iters`), or of epochs where no steps are planned, that both
-    saves record. Where the learning rate is constant, no schedule depends on the length, and nothing is reported.
+    The planned number of steps (`max_steps`, `max_iters`, `train_iters`), or of epochs if no steps are planned, if both
+    saves record it. If the learning rate is constant, no schedule depends on the length, and nothing is reported.
 
     ## Why it matters
-    Most schedules of the learning rate are stretched over the planned length: with another one, the rate jumps at the resume,
-    in the middle of a cosine often to twice what it was. Where the run was meant to be extended, that is a choice; often a
-    default, a number of GPUs or the size of the data set changed it.
+    Most learning-rate schedules are stretched over the planned length: if it changes, the rate jumps at the resume, in
+    the middle of a cosine often to twice its value. That may be intended, to extend the run; but often a default, the
+    number of GPUs or the size of the dataset changed it.
 
     ## How to repair
-    Resume from the earlier save with the length that it was planned for. If the change is meant, choose a schedule that suits
-    it, and ignore the finding in the ruleset.
+    Resume from the previous save with its planned length. If the change is intended, choose a schedule that suits it,
+    and ignore the finding in the ruleset.
     """
 
     id = "previous/plan-changed"
@@ -37,15 +37,16 @@ class PlanChanged(Rule):
         before, after = _planned(checkpoint.previous), _planned(checkpoint)
         common = [name for name in _PLANS if name in before and name in after]
         if not common:
-            raise FactUnavailable("no planned length of training is recorded in both saves")
+            raise FactUnavailable("the two saves do not both record a planned length of training")
         name = called(checkpoint.previous)
         was, now = before[common[0]], after[common[0]]
         if was.value != now.value and not _is_constant(checkpoint):
             yield Problem(
-                message=f"{now.key} is {_shown(now)}, and it was {_shown(was)} in the save before, {name}: a schedule that "
-                f"depends on it changed between them{_jump(checkpoint)}",
+                message=f"{now.key} is {_shown(now)}, but it was {_shown(was)} in the previous save, {name}: a "
+                "schedule that depends on it has changed"
+                f"{_jump(checkpoint)}",
                 place=Place(path=now.path, key=now.key),
-                help=f"if that was not meant, resume from {name} with {was.key} {_shown(was)}",
+                help=f"if that was not intended, resume from {name} with {was.key} {_shown(was)}",
                 data={"before": _shown(was), "after": _shown(now), "previous": name},
             )
 

@@ -9,19 +9,19 @@ from ckpt_rules_previous.saves import called, maybe, progress_counters
 
 
 class ProgressWentBack(Rule):
-    """The counters of progress are lower than in the save before.
+    """The progress counters are lower than in the previous save.
 
     ## What it checks
-    Each counter that both saves record: the global step, the number of updates, of batches done, and the epoch. The first that
-    went back is reported. Saves of the same step may follow one another.
+    Each counter that both saves record: the global step, the number of updates, of batches done, and the epoch. The
+    first one that went back is reported. Consecutive saves at the same step are fine.
 
     ## Why it matters
-    A resume that did not restore its counters starts its schedules, its logging and its place in the data over, and the
-    next saves overwrite older ones. Or the save holds the state of an older one.
+    A resume that did not restore its counters restarts its schedules, its logging and its position in the data, and the
+    next saves overwrite older ones. Or the save contains the state of an older one.
 
     ## How to repair
-    Resume from the save before and see in the training log whether its counters were restored. If the run was started again
-    into the same directory, move the saves of the old run away.
+    Resume from the previous save and check in the training log that its counters are restored. If the run was started
+    again in the same directory, move the old run's saves elsewhere.
     """
 
     id = "previous/progress-went-back"
@@ -33,14 +33,15 @@ class ProgressWentBack(Rule):
         name = called(checkpoint.previous)
         counters = progress_counters(checkpoint)
         if not counters:
-            raise FactUnavailable("no counter of progress is recorded in both saves")
+            raise FactUnavailable("the two saves have no progress counter in common")
         counter = next((c for c in counters if c.after < c.before), None)
         if counter is not None:
             yield Problem(
-                message=f"the {counter.name} is {_shown(counter.after)}, and it was {_shown(counter.before)} in the save before, {name}",
+                message=f"the {counter.name} is {_shown(counter.after)}, but it was {_shown(counter.before)} in the "
+                f"previous save, {name}",
                 place=_place(checkpoint, counter.name),
-                help=f"resume from {name} and see whether its counters are restored; if the run was started again, move the "
-                "saves of the old one away",
+                help=f"resume from {name} and check that its counters are restored; if the run was started again, "
+                "move the old run's saves elsewhere",
                 data={"counter": counter.name, "before": counter.before, "after": counter.after, "previous": name},
             )
 

@@ -15,22 +15,21 @@ _ENOUGH = 1.5
 
 
 class StaleState(Rule):
-    """Steps were made since the save before, and optimizer, weights or data loader are the same, bit for bit.
+    """Steps were made since the previous save, but optimizer, weights or dataloader are the same, bit for bit.
 
     ## What it checks
-    Where the counters say that steps were made since the earlier save, by what the files say of themselves: the CRC-32 that a
-    torch file keeps of each tensor, and the batches that a data loader counted within an epoch. All tensors of the optimizers must
-    not be the same where its count of updates is, nor all weights (unless the learning rate may have been zero), nor the place in
-    the data. Steps that
-    are too few for an update, where the trainer accumulates gradients, are passed over. What lies in files without check sums is
-    compared by `previous/unchanged`, which reads every byte.
+    If the counters show that steps were made since the previous save, what the file headers record: the CRC-32 that a
+    torch file keeps of each tensor, and the batches that a dataloader has counted within an epoch. Not all tensors of
+    the optimizer may be unchanged along with its update count, nor all weights (unless the learning rate may have been
+    zero), nor the position in the data. Nothing is reported if there were too few steps for an update under gradient
+    accumulation. Files without checksums are compared by `previous/unchanged`, which reads every byte.
 
     ## Why it matters
-    The save wrote an object that is not the one in training, or a file of the save before was copied. A resume then pairs
-    new weights with an old optimizer, or trains on the same data again.
+    The save wrote an object that is not the one being trained, or a file of the previous save was copied. A resume then
+    pairs new weights with an old optimizer, or trains on the same data again.
 
     ## How to repair
-    Resume from the earlier save, which fits together, and look at what object the save writes.
+    Resume from the previous save, which is consistent, and check which object the save code writes.
     """
 
     id = "previous/stale-state"
@@ -45,10 +44,10 @@ class StaleState(Rule):
             path, same = identical(find, checkpoint) if may_have_changed(what, checkpoint, steps) else ("", 0)
             if same:
                 yield Problem(
-                    message=f"{steps:,} steps were made since {name}, and all {same:,} tensors of the {what} are the same, "
-                    "by their CRC-32",
+                    message=f"{steps:,} steps were made since {name}, but all {same:,} tensors of the {what} are "
+                    "unchanged (same CRC-32)",
                     place=Place(path=path),
-                    help=f"resume from {name}, and look at what object the save writes",
+                    help=f"resume from {name}, and check which object the save code writes",
                     data={"which": what, "tensors": same, "steps": steps, "previous": name},
                 )
         yield from _of_loaders(checkpoint, name, steps)
@@ -139,10 +138,11 @@ def _of_loaders(checkpoint: Checkpoint, name: str, steps: int) -> Iterator[Probl
     if counted and all(_stood_still(s, was.get((s.path, s.key))) for s in counted):
         first = counted[0]
         yield Problem(
-            message=f"{steps:,} steps were made since {name}, and the data loader has given {first.batches} batches as before, "
-            f"although {now.position:,} of the epoch are done",
+            message=f"{steps:,} steps were made since {name}, but the dataloader has still given {first.batches} "
+            "batches, "
+            f"although {now.position:,} batches of the epoch are done",
             place=Place(path=first.path, key=first.key or None),
-            help=f"resume from {name}, or let the script skip the batches that are done",
+            help=f"resume from {name}, or make the script skip the batches that were already trained",
             data={
                 "which": "data",
                 "position": now.position,

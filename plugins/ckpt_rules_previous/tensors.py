@@ -12,18 +12,18 @@ _KEPT = 1000
 
 
 class TensorSet(Rule):
-    """The weights have other names than in the save before.
+    """The weights have different names than in the previous save.
 
     ## What it checks
-    That each weight of the earlier save is there, and no other.
+    That this save has exactly the weights of the previous save.
 
     ## Why it matters
-    The saves of one run hold one model. A weight that has gone starts at random when training resumes, wherever the loader
-    is not strict; one that was added says that another model was saved, or the same one through another wrapper.
+    All saves of a run contain the same model. A weight that is gone starts at random when training resumes, unless the
+    loader is strict; an added weight means that another model was saved, or the same one through another wrapper.
 
     ## How to repair
-    Compare the two (`ckpt-rules diff`), and resume from the earlier save if this one lacks weights. Names that all carry a
-    new prefix come from a wrapper (`module.`, `_orig_mod.`) that the save did not take off.
+    Compare the two (`ckpt-rules diff`), and resume from the previous save if this one lacks weights. If all names have
+    a new prefix, it comes from a wrapper (`module.`, `_orig_mod.`) that was not removed before saving.
     """
 
     id = "previous/tensor-set"
@@ -47,18 +47,18 @@ class TensorSet(Rule):
 
 
 class ShapeOrDtype(Rule):
-    """A weight has another shape or dtype than in the save before.
+    """A weight has a different shape or dtype than in the previous save.
 
     ## What it checks
-    Shape and dtype of each weight that both saves hold.
+    The shape and dtype of each weight that is in both saves.
 
     ## Why it matters
-    Within a run neither changes. A tensor of another shape is of another model, or a shard that was not gathered; another
-    dtype has lost precision, or takes memory that nobody planned for, and the optimizer's state no longer fits it.
+    Within a run, neither changes. A different shape means another model, or a shard that was not gathered; a different
+    dtype has lost precision or takes unplanned memory, and the optimizer's state no longer fits it.
 
     ## How to repair
-    Resume from the earlier save. If the change was meant (a larger vocabulary, a cast for release), keep the result out of
-    the directory of the run.
+    Resume from the previous save. If the change was intended (a larger vocabulary, a cast for release), keep the result
+    out of the run's directory.
     """
 
     id = "previous/shape-or-dtype"
@@ -72,10 +72,10 @@ class ShapeOrDtype(Rule):
         odd = [n for n in before if n in after and _form(before[n]) != _form(after[n])]
         for weight in odd[:_MOST]:
             yield Problem(
-                message=f"it is {_form(after[weight])}, and was {_form(before[weight])} in the save before, {name}; "
-                f"{len(odd):,} of {len(before):,} weights differ so",
+                message=f"it is {_form(after[weight])}, but was {_form(before[weight])} in the previous save, "
+                f"{name}; {len(odd):,} of {len(before):,} weights differ like this",
                 place=_place(checkpoint, weight),
-                help=f"resume from {name}; if the change was meant, keep the result out of the directory of the run",
+                help=f"resume from {name}; if the change was intended, keep the result out of the run's directory",
                 data={
                     "before": {"dtype": before[weight].dtype, "shape": list(before[weight].shape)},
                     "after": {"dtype": after[weight].dtype, "shape": list(after[weight].shape)},

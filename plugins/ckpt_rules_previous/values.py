@@ -46,21 +46,22 @@ class _OfValues(Rule):
 
 
 class Unchanged(_OfValues):
-    """Steps were made, and the weights, a head of the model or the optimizer are those of the save before.
+    """Steps were made, but the weights, a head of the model or the optimizer are the same as in the previous save.
 
     ## What it checks
-    Where counters say that steps were made since the earlier save, with a learning rate above zero: whether every
+    If the counters show that steps were made since the previous save with a learning rate above zero: whether every
     floating-point weight is the same, bit for bit; and whether those of a value or reward head are, or of another head
-    where the optimizer keeps state for every weight, so that none is frozen (a warning). Single weights may stay as they
-    are: they may be frozen. And whether all of the optimizer's moments are the same. What the check sums in the files tell is
-    reported by `previous/stale-state`.
+    if the optimizer keeps state for every weight, so that none is frozen (a warning). Single weights may stay as they
+    are: they may be frozen. Also whether all of the optimizer's moments are the same. What checksums in the files
+    already show is reported by `previous/stale-state`.
 
     ## Why it matters
-    Gradients do not arrive, or the save writes a copy of the model that is not the one in training. Nothing says so: the
-    loss is logged, the files are there, and the result of a week is the model that it began with.
+    Gradients do not arrive, or the save writes a copy of the model that is not the one being trained. There is no other
+    sign: the loss is logged, the files are there, and the result of a week's training is the initial model.
 
     ## How to repair
-    Look at which parameters the optimizer was given, and at what object the save writes. Older saves tell when it began.
+    Check which parameters the optimizer was given, and which object the save code writes. Older saves show when it
+    began.
     """
 
     id = "previous/unchanged"
@@ -105,10 +106,10 @@ def _same_moments(checkpoint: Checkpoint, name: str, steps: int, measures: Measu
     if said and before.keys() == after.keys() and all(_signature(before[k]) == _signature(m) for k, m in after.items()):
         path, _ = next(iter(after))
         yield Problem(
-            message=f"{steps:,} steps were made since {name}, and all {len(after):,} moments of the optimizer are the same, "
-            "bit for bit",
+            message=f"{steps:,} steps were made since {name}, but all {len(after):,} moments of the optimizer are "
+            "the same, bit for bit",
             place=Place(path=path),
-            help=f"resume from {name}, and look at what object the save writes",
+            help=f"resume from {name}, and check which object the save code writes",
             data={"which": "optimizer", "tensors": len(after), "steps": steps, "previous": name},
         )
 
@@ -128,10 +129,10 @@ def _same_weights(
         whose = f"all {len(names):,} weights are" if which == "all" else f"the head ({listed(names)}) is"
         path = next(after.tensor.path for weight, _, after in pairs if weight == names[0])
         yield Problem(
-            message=f"{steps:,} steps were made since {name}, and {whose} the same, bit for bit",
+            message=f"{steps:,} steps were made since {name}, but {whose} the same, bit for bit",
             place=Place(path=path, tensor=names[0]),
             severity=None if which == "all" else Severity.WARNING,
-            help="look at which parameters the optimizer was given, and at what object the save writes",
+            help="check which parameters the optimizer was given, and which object the save code writes",
             data={"which": which, "tensors": names[:1000], "of": len(pairs), "steps": steps, "previous": name},
         )
 
@@ -154,25 +155,25 @@ def _unchanged_head(checkpoint: Checkpoint, weights: list[str], same: list[str])
 
 
 class NormJump(_OfValues):
-    """The norm of a weight jumped since the save before.
+    """The norm of a weight jumped since the previous save.
 
     ## What it checks
-    Every floating-point weight with at least two dimensions longer than 1 and 64 elements or more, whose root mean square
-    was 0.01 or more: that it did not grow or shrink by more than `factor`, further than the learning rate could take it in
-    the steps between. What begins at zero may grow.
+    Every floating-point weight with at least two dimensions longer than 1 and 64 elements or more, whose root mean
+    square was 0.01 or more: that it did not grow or shrink by more than `factor`, beyond what the learning rate allows
+    in the steps between. Weights that start at zero may grow.
 
     ## Why it matters
-    An exponent bit that flipped, a tensor written over by another, or the first save after a divergence. The loss that
-    follows a resume tells the same, hours later.
+    An exponent bit that flipped, a tensor written over by another, or the first save after a divergence. The loss after
+    a resume shows the same problem, hours later.
 
     ## How to repair
-    Resume from the earlier save. If the weights jump there again, lower the learning rate or clip the gradients; if not, the
+    Resume from the previous save. If the weights jump again, lower the learning rate or clip the gradients; if not, the
     file was damaged.
     """
 
     id = "previous/norm-jump"
 
-    factor: float = Field(default=10.0, gt=1, description="How many times larger or smaller a norm may get.")
+    factor: float = Field(default=10.0, gt=1, description="How many times larger or smaller a norm may become.")
 
     def wanted(self, checkpoint: Checkpoint) -> Wanted:
         """The sums of squares of all tensors."""
@@ -195,7 +196,8 @@ class NormJump(_OfValues):
         jumps.sort(key=lambda jump: -jump[0])
         for ratio, weight, was, now, after in jumps[:_MOST]:
             yield Problem(
-                message=f"its norm is {_times(now, was)} that in {name}, {steps:,} steps before (root mean square {was:.4g}, now "
+                message=f"its norm is {_times(now, was)} that in {name}, {steps:,} steps before (root mean square "
+                f"{was:.4g}, now "
                 f"{now:.4g}); {len(jumps):,} weights jumped",
                 place=Place(path=after.tensor.path, tensor=weight),
                 help=f"resume from {name}; if it jumps again, lower the learning rate or clip the gradients",
@@ -241,5 +243,5 @@ def _pairs(checkpoint: Checkpoint, measures: Measure) -> list[tuple[str, Measure
         if name in earlier and after.tensor.is_float
     ]
     if not found:
-        raise FactUnavailable("the two saves have no floating-point weight in common")
+        raise FactUnavailable("the two saves have no floating-point weights in common")
     return found

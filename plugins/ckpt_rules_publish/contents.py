@@ -18,18 +18,18 @@ _NAMES = ("_name_or_path", "base_model_name_or_path")
 
 
 class TrainingState(Rule):
-    """A file of the training state lies beside the weights.
+    """There is a training-state file with the weights.
 
     ## What it checks
-    Names of optimizer, scheduler, scaler, random-number and trainer states, and of `training_args.bin`; files of a distributed
-    checkpoint; and the file in which an optimizer lies beside the weights.
+    Names of optimizer, scheduler, scaler, random-number and trainer states, and of `training_args.bin`; files of a
+    distributed checkpoint; and any weight file that also contains an optimizer.
 
     ## Why it matters
-    Nobody needs them to load the model, they often take twice the space of the weights, and the pickled arguments tell paths
-    and names of the machine that trained.
+    They are not needed to load the model, often take twice the space of the weights, and the pickled arguments reveal
+    paths and names of the training machine.
 
     ## How to repair
-    Save the model alone (`save_pretrained`, `save_only_model`), or leave these files out of what is uploaded.
+    Save only the model (`save_pretrained`, `save_only_model`), or leave these files out of the upload.
     """
 
     id = "publish/training-state"
@@ -40,16 +40,17 @@ class TrainingState(Rule):
         for entry in _files(checkpoint):
             if _STATE.fullmatch(entry.name):
                 yield Problem(
-                    message=f"{entry.path} ({entry.size:,} bytes) belongs to training, and nobody needs it to load the model",
+                    message=f"{entry.path} ({entry.size:,} bytes) is training state, which is not needed to load the "
+                    "model",
                     place=Place(path=entry.path),
-                    help="leave it out of what is published",
+                    help="leave it out of the published files",
                     data={"nbytes": entry.size},
                 )
             elif entry.suffix == ".distcp":
                 yield Problem(
-                    message=f"{entry.path} is a part of a distributed checkpoint, which no library loads as a model",
+                    message=f"{entry.path} is part of a distributed checkpoint, which no library loads as a model",
                     place=Place(path=entry.path),
-                    help="export the weights as safetensors, and leave it out of what is published",
+                    help="export the weights as safetensors, and leave it out of the published files",
                     data={"nbytes": entry.size},
                 )
         yield from _with_optimizer(checkpoint)
@@ -63,20 +64,21 @@ def _with_optimizer(checkpoint: Checkpoint) -> Iterator[Problem]:
         return
     for path in sorted(p for p in paths if p.endswith(_TORCH) and not _STATE.fullmatch(p.rpartition("/")[2])):
         yield Problem(
-            message=f"{path} holds the state of the optimizer, which nobody needs to load the model",
+            message=f"{path} contains the optimizer state, which is not needed to load the model",
             place=Place(path=path),
-            help="save the weights alone, as safetensors",
+            help="save only the weights, as safetensors",
         )
 
 
 class PickledWeights(Rule):
-    """Weights are in a pickle, which runs code when it is loaded.
+    """Weights are in a pickle, which can run code when it is loaded.
 
     ## What it checks
-    Every file that `torch.save` or pickle wrote, except for training states, of which another rule speaks.
+    Every file that `torch.save` or pickle wrote, except for training states, which another rule reports.
 
     ## Why it matters
-    Whoever loads a pickle runs what is in it, or must trust a scanner. Hubs flag such files, and many people refuse them.
+    Loading a pickle runs what is in it; the user has to trust it, or a scanner. Hubs flag such files, and many people
+    refuse them.
 
     ## How to repair
     Save the weights as safetensors: `save_pretrained(...)` of transformers does, or `safetensors.torch.save_file`.
@@ -90,20 +92,21 @@ class PickledWeights(Rule):
         for entry in checkpoint.files.of_format("torch"):
             if not _STATE.fullmatch(entry.name):
                 yield Problem(
-                    message=f"{entry.path} is a pickle, which runs what is in it when it is loaded",
+                    message=f"{entry.path} is a pickle, which can run arbitrary code when it is loaded",
                     place=Place(path=entry.path),
                     help="save its tensors as safetensors",
                 )
 
 
 class LocalPath(Rule):
-    """A configuration names a directory of the machine that wrote it.
+    """A configuration names a directory on the machine that wrote it.
 
     ## What it checks
     `_name_or_path` in config.json and `base_model_name_or_path` in adapter_config.json: that they are not paths.
 
     ## Why it matters
-    An adapter whose base model is a local path can't be loaded anywhere else. Any path tells how the machine is laid out.
+    An adapter whose base model is a local path can't be loaded anywhere else. Any path reveals the directory layout of
+    the machine.
 
     ## How to repair
     Write the public name of the model into the file.
@@ -122,10 +125,10 @@ class LocalPath(Rule):
                 if isinstance(value, str) and _LOCAL.match(value):
                     adapter = key == "base_model_name_or_path"
                     yield Problem(
-                        message=f"{key} is {value!r}, a path of the machine that wrote it"
+                        message=f"{key} is {value!r}, a path on the machine that wrote it"
                         + (", without which nobody can load the adapter" if adapter else ""),
                         place=Place(path=path, key=key),
-                        help="write the public name of the model into it",
+                        help="replace it with the public name of the model",
                         severity=Severity.ERROR if adapter else None,
                     )
 

@@ -15,17 +15,18 @@ _COPY = "copy it from where the model was saved"
 
 
 class NotLoadable(Rule):
-    """A file by which from_pretrained finds the weights, or the model, is missing.
+    """A file that from_pretrained needs to find the weights or build the model is missing.
 
     ## What it checks
-    Beside weights as `save_pretrained` names them: the index of shards; and `config.json`, where a tokenizer shows that the
-    model is one of transformers. Beside the configuration of a model of transformers or diffusers, or of an adapter: that the
-    weights have a name that its loader looks for (`model.safetensors`, `diffusion_pytorch_model.safetensors`,
-    `adapter_model.safetensors`, the same as `.bin`, or an index); a variant, such as `model.fp16.safetensors`, is information
-    only. It is not asked of a checkpoint to resume from: trainers know their model, and the layout says what they need.
+    If the weights are named as `save_pretrained` names them: the index of shards; and `config.json`, if a tokenizer
+    shows that it is a transformers model. If there is the configuration of a transformers or diffusers model, or of an
+    adapter: that the weights have a name that its loader looks for (`model.safetensors`,
+    `diffusion_pytorch_model.safetensors`, `adapter_model.safetensors`, the same as `.bin`, or an index); a variant,
+    such as `model.fp16.safetensors`, is information only. Checkpoints to resume from are not checked: trainers know
+    their model, and the layout says what they need.
 
     ## Why it matters
-    `from_pretrained` stops. Who wrote the model has the file in a cache and does not notice.
+    `from_pretrained` fails. The author of the model has the file in a cache and does not notice.
 
     ## How to repair
     Save the model again into an empty directory, with its tokenizer, and compare the lists of files.
@@ -38,10 +39,10 @@ class NotLoadable(Rule):
         """One problem for each file that is missing."""
         required = {name for requirement in checkpoint.requirements for name in requirement.names}
         for path in sorted(set(_indexes(checkpoint)) - required):
-            words = f"{path} is missing: from_pretrained finds the shards through it"
+            words = f"{path} is missing: from_pretrained needs it to find the shards"
             yield Problem(message=words, place=Place(path=path), help=_COPY)
         if _lacks_configuration(checkpoint) and "config.json" not in required:
-            words = "config.json is missing: from_pretrained builds the model by it, and a tokenizer lies beside the weights"
+            words = "config.json is missing: from_pretrained builds the model from it (there is a tokenizer with the weights)"
             yield Problem(message=words, place=Place(path="config.json"), help=_COPY, severity=Severity.WARNING)
         if not _is_resumed(checkpoint):
             yield from _misnamed(checkpoint)
@@ -117,13 +118,15 @@ def _under_another_name(path: str, name: str, wanted: tuple[str, ...]) -> Proble
     variant = re.fullmatch(rf"(?:{stems})\.([\w-]+)\.(?:safetensors|bin)", name)
     if variant:
         return Problem(
-            message=f"the weights are there as the variant '{variant[1]}' alone, and from_pretrained stops unless it is asked for",
+            message=f"the weights exist only as the variant '{variant[1]}': from_pretrained fails unless that "
+            "variant is requested",
             place=Place(path=path),
-            help=f"load them with variant='{variant[1]}', and say so where the model is described",
+            help=f"load them with variant='{variant[1]}', and document this in the model card",
             severity=Severity.INFO,
         )
     return Problem(
-        message=f"the weights lie in {name}, and from_pretrained looks for {wanted[0]}, {wanted[1]} or an index of shards: it stops",
+        message=f"the weights are in {name}, but from_pretrained looks for {wanted[0]}, {wanted[1]} or an index of "
+        "shards: it fails",
         place=Place(path=path),
         help=f"rename it to {wanted[0] if name.endswith('.safetensors') else wanted[1]}",
     )

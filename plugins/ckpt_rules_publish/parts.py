@@ -13,13 +13,13 @@ _TOKENIZERS = (
 
 
 class NoTokenizer(Rule):
-    """A model of text comes without its tokenizer.
+    """A text model has no tokenizer.
 
     ## What it checks
-    Where config.json gives a `vocab_size`: that a tokenizer lies beside it, in any of the usual files.
+    If config.json gives a `vocab_size`: that there is a tokenizer next to it, in any of the usual files.
 
     ## Why it matters
-    With another tokenizer the model gets other tokens, and answers nonsense without an error.
+    With a different tokenizer the model gets the wrong tokens and produces nonsense without an error.
 
     ## How to repair
     `tokenizer.save_pretrained(...)` into the same directory.
@@ -35,7 +35,8 @@ class NoTokenizer(Rule):
         size = config.values.get("vocab_size")
         if is_count(size) and size and not any(map(checkpoint.listing.has_file, _TOKENIZERS)):
             yield Problem(
-                message=f"the model has a vocabulary of {int(size):,} tokens, and there is no tokenizer beside it",
+                message=f"the model has a vocabulary of {int(size):,} tokens, but there is no tokenizer in its "
+                "directory",
                 place=Place(path=config.path, key="vocab_size"),
                 help="save the tokenizer into the same directory",
                 data={"vocab_size": int(size)},

@@ -34,18 +34,18 @@ class EmaMissing(Rule):
     """The moving average of the weights is missing, or does not cover them.
 
     ## What it checks
-    Where the options that were saved switch a moving average on (`use_ema`, `model_ema`): that the training state holds one, or
-    a file or directory is named for it. Where it holds one by name, or lies in a directory beside that of its model (`unet_ema/`
-    beside `unet/`): that no weight of floating point is left out of it, unless it has as many as the optimizer trains. Where
-    it holds as many tensors as there should be parameters: that it has one for each parameter of the optimizer. That its
-    counter of updates is not zero.
+    If the saved options switch a moving average on (`use_ema`, `model_ema`): that the training state holds one, or a
+    file or directory is named after it. If the average is stored by tensor name, or in a directory next to that of its
+    model (`unet_ema/` beside `unet/`): that it covers every floating-point weight, unless it has as many tensors as the
+    optimizer trains parameters. If it is a plain list of tensors: that it has one for each parameter of the optimizer.
+    That its counter of updates is not zero.
 
     ## Why it matters
-    The average starts again from the current weights. It needs about 1/(1-decay) updates to become useful; evaluations before
-    that look like a bad model.
+    The average starts again from the current weights. It needs about 1/(1-decay) updates to become useful; evaluations
+    before that look like a bad model.
 
     ## How to repair
-    Save the average's `state_dict()` with the rest. Resume from a checkpoint that has it.
+    Save the average's `state_dict()` in the checkpoint. Resume from a checkpoint that has it.
     """
 
     id = "ema/missing"
@@ -70,12 +70,13 @@ class EmaMissing(Rule):
             return
         switch = _switch(state.values)
         if switch is None:
-            raise FactUnavailable("nothing says that a moving average is kept")
+            raise FactUnavailable("nothing shows that training keeps a moving average")
         if not any("ema" in e.name.lower().replace(".", "_").split("_") for e in checkpoint.listing):
             yield Problem(
-                message=f"'{switch}' is on in the saved options, and there is no moving average of the weights",
+                message=f"'{switch}' is on in the saved options, but the checkpoint has no moving average of the "
+                "weights",
                 place=Place(path=state.path, key=switch),
-                help="save the average's state_dict with the rest, or resume from a checkpoint that has it",
+                help="save the average's state_dict in the checkpoint, or resume from a checkpoint that has it",
                 data={"switch": switch},
             )
 
@@ -89,9 +90,10 @@ def _gaps(checkpoint: Checkpoint, path: str, key: str, shadows: Mapping[str, Ten
     enough = trained is not None and 0 < trained <= len(known & names)
     if absent and not enough and len(known & names) * 2 > len(names):
         yield Problem(
-            message=f"the moving average under '{key}' leaves out {len(absent):,} of {len(names):,} weights, {absent[0]} first",
+            message=f"the moving average under '{key}' leaves out {len(absent):,} of {len(names):,} weights, "
+            f"{absent[0]} first",
             place=Place(path=path, key=key),
-            help="resume from a checkpoint whose average is whole",
+            help="resume from a checkpoint whose moving average is complete",
             data={"missing": absent[:100], "weights": len(names)},
         )
 
@@ -109,9 +111,10 @@ def _folder_problems(checkpoint: Checkpoint, model: str, average: str) -> Iterat
     absent = sorted(n.removeprefix(f"{model}.") for n in names - known)
     if absent:
         yield Problem(
-            message=f"the moving average in {average}/ leaves out {len(absent):,} of {len(names):,} weights, {absent[0]} first",
+            message=f"the moving average in {average}/ leaves out {len(absent):,} of {len(names):,} weights, "
+            f"{absent[0]} first",
             place=Place(path=average),
-            help="resume from a checkpoint whose average is whole",
+            help="resume from a checkpoint whose moving average is complete",
             data={"missing": absent[:100], "weights": len(names)},
         )
     path = f"{average}/config.json"
@@ -133,9 +136,10 @@ def _list_problems(checkpoint: Checkpoint, path: str, key: str) -> Iterator[Prob
     # An average of one of two models that one optimizer trains holds fewer by design.
     if trained / 2 < held < trained == len(checkpoint.weights.complete().tensors):
         yield Problem(
-            message=f"the moving average under '{key}' holds {held:,} tensors, and the optimizer trains {trained:,} parameters",
+            message=f"the moving average under '{key}' holds {held:,} tensors, but the optimizer trains {trained:,} "
+            "parameters",
             place=Place(path=path, key=key),
-            help="resume from a checkpoint whose average is whole",
+            help="resume from a checkpoint whose moving average is complete",
             data={"shadows": held, "parameters": trained},
         )
 
@@ -146,10 +150,10 @@ def _counter_problem(checkpoint: Checkpoint, path: str, key: str, values: object
     done = updates_of(checkpoint)
     if name is not None and done:
         yield Problem(
-            message=f"the moving average counts no update, and the optimizer counts {done:,}: its decay starts again from 0, "
-            "so that the first updates overwrite it",
+            message=f"the moving average has counted 0 updates, but the optimizer has made {done:,}: its decay "
+            "starts again from 0, so the first updates overwrite it",
             place=Place(path=path, key=f"{key}.{name}" if key else name),
-            help=f"set {name} to the number of updates that were averaged, or start a new average on purpose",
+            help=f"set {name} to the number of updates that were averaged, or deliberately start a new average",
             data={"counter": name, "updates": done},
         )
 

@@ -15,16 +15,17 @@ class EmptyOptimizerState(Rule):
     """The optimizer has parameter groups but no state, although updates were made.
 
     ## What it checks
-    Whether the optimizer's `state` is empty, or holds nothing for any parameter, while counters or scheduler say that
-    training has begun. SGD without momentum keeps no state and is left alone; so are optimizers that can't be told from it.
+    Whether the optimizer's `state` is empty, or has no entry for any parameter, although the counters or the scheduler
+    show that training has begun. SGD without momentum keeps no state and is not checked, nor are optimizers that can't
+    be distinguished from it.
 
     ## Why it matters
-    torch loads such a `state_dict` silently, and the moments start again from zero. It comes from saving a freshly
-    built optimizer, or from gathering the state of a sharded one on a rank that has none.
+    torch loads such a `state_dict` silently, and the moments start again from zero. The usual causes are saving a
+    freshly built optimizer, or gathering the state of a sharded one on a rank that has none.
 
     ## How to repair
-    Resume from a checkpoint that has the state. Then look for where the optimizer that is saved is built: it is not the one
-    that trains.
+    Resume from a checkpoint that has the state. Then check where the saved optimizer is built: it is not the one that
+    trains.
     """
 
     id = "optimizer/empty-state"
@@ -39,9 +40,11 @@ class EmptyOptimizerState(Rule):
             if not (evidence := _evidence(checkpoint)):
                 return
             yield Problem(
-                message=f"the optimizer has {count(params, 'parameter')} and no state for any of them, although {evidence}",
+                message=f"the optimizer has {count(params, 'parameter')} and no state for any of them, although "
+                f"{evidence}",
                 place=Place(path=optimizer.path, key=inside(optimizer.key, "state")),
-                help="resume from a checkpoint whose optimizer has its state; with this one its moments start from zero",
+                help="resume from a checkpoint that has the optimizer's state; with this one, the moments start from "
+                "zero",
                 data={"parameters": params, "kind": optimizer.kind},
             )
 
@@ -63,7 +66,7 @@ def _evidence(checkpoint: Checkpoint) -> str | None:
     """What says that updates were made."""
     expected = maybe(lambda: checkpoint.progress.expected_updates)
     if expected is not None:
-        return f"{count(expected, 'update')} were made, by the recorded progress" if expected else None
+        return f"{count(expected, 'update')} were made, according to the recorded progress" if expected else None
     for name in ("global_step", "epoch", "step"):
         recorded = next((r for r in maybe(lambda: checkpoint.recorded) or () if r.name == name), None)
         if recorded and is_count(recorded.value) and recorded.value > 0:

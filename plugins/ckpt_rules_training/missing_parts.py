@@ -13,16 +13,16 @@ class OptimizerMissing(Rule):
     """The training checkpoint has no optimizer state.
 
     ## What it checks
-    That there is an optimizer's `state_dict`, in the training state or in a file of its own, and that it is one: a
-    dictionary with `param_groups` and `state`.
+    That there is an optimizer's `state_dict`, in the training state or in a separate file, and that it has the right
+    form: a dictionary with `param_groups` and `state`.
 
     ## Why it matters
-    The optimizer starts again with empty moments and, in Adam's case, with the large first steps of bias correction. The
-    loss jumps, and often settles on a worse curve. No loader complains about a key that it does not look for.
+    The optimizer starts again with empty moments and, in Adam's case, with the large first steps of bias correction.
+    The loss jumps and often settles on a worse curve. Loaders do not complain about a key that they do not look for.
 
     ## How to repair
-    Resume from a checkpoint that has it. If there is none, restart with a new warm-up of the learning rate, knowingly.
-    Then save `optimizer.state_dict()` beside the model's.
+    Resume from a checkpoint that has it. If there is none, deliberately restart with a new learning-rate warm-up. In
+    future, save `optimizer.state_dict()` together with the model's.
     """
 
     id = "optimizer/missing"
@@ -38,13 +38,14 @@ class OptimizerMissing(Rule):
 
 
 class SchedulerMissing(Rule):
-    """The checkpoint has no state of the learning-rate scheduler.
+    """The checkpoint has no learning-rate scheduler state.
 
     ## What it checks
-    That there is a scheduler's `state_dict` where the layout always has one, or where the optimizer's groups show that a
-    scheduler was attached (`initial_lr`). An explicit None says that training uses no scheduler. Where the layout expects
-    one and nothing shows that it was there, this is information only. Something else in its place is an error, and so is a
-    list of schedulers or a `state_dict` that is empty although schedulers were stepped: loaders then restore nothing.
+    That there is a scheduler's `state_dict` where the layout always has one, or where the optimizer's groups show that
+    a scheduler was attached (`initial_lr`). An explicit None says that training uses no scheduler. If the layout
+    expects one and nothing shows that it ever existed, this is information only. Anything else in its place is an
+    error, and so is an empty list of schedulers or an empty `state_dict` although schedulers were stepped: loaders then
+    restore nothing.
 
     ## Why it matters
     A new scheduler starts from its first step: the warm-up again, or a learning rate a hundred times too high for where
@@ -52,7 +53,7 @@ class SchedulerMissing(Rule):
 
     ## How to repair
     Rebuild the scheduler and step it forward to the recorded update, or pass `last_epoch`; then save
-    `scheduler.state_dict()`. If training uses none, save `None` under the key, so that the file says so.
+    `scheduler.state_dict()`. If training uses none, save `None` under the key to record this.
     """
 
     id = "scheduler/missing"
@@ -64,7 +65,7 @@ class SchedulerMissing(Rule):
         absent = _absence(checkpoint, "scheduler", always=_is_expected(checkpoint))
         if absent:
             severity = None if _was_scheduled(checkpoint) else Severity.INFO
-            help_ = "save scheduler.state_dict(), or None under its key where training uses no scheduler"
+            help_ = "save scheduler.state_dict(); if training uses no scheduler, save None under its key"
             yield _problem(checkpoint, "scheduler", absent, help_, Severity.ERROR if absent.blocked else severity)
             return
         if _was_scheduled(checkpoint):
@@ -72,19 +73,19 @@ class SchedulerMissing(Rule):
 
 
 class ScalerMissing(Rule):
-    """The checkpoint has no state of the gradient scaler although mixed precision calls for one.
+    """The checkpoint has no gradient scaler state although mixed precision needs one.
 
     ## What it checks
-    That there is a gradient scaler's `state_dict` where the saved options ask for fp16. Where they do not say, and the
-    layout always has one (`{}` for a disabled scaler), this is information only. Nothing is said where options or
-    weights say bfloat16, which needs no scaler.
+    That there is a gradient scaler's `state_dict` if the saved options select fp16. If they do not say, and the layout
+    always has one (`{}` for a disabled scaler), this is information only. Nothing is reported if options or weights are
+    bfloat16, which needs no scaler.
 
     ## Why it matters
     A legacy checkpoint without AMP state resumes with the initial loss scale of 65,536: the first updates overflow and
     are skipped until the scale has come down, and the run is no longer the one that was interrupted.
 
     ## How to repair
-    Resume all the same, and expect a few skipped updates. Then save `scaler.state_dict()` with the rest.
+    Resume anyway and expect a few skipped updates. In future, save `scaler.state_dict()` in the checkpoint.
     """
 
     id = "scaler/missing"
@@ -97,24 +98,24 @@ class ScalerMissing(Rule):
         if absent and not _in_bfloat16(checkpoint):
             field = checkpoint.state.field("scaler")
             severity = Severity.INFO if field and field.severity is Severity.INFO and not absent.blocked else None
-            help_ = "save scaler.state_dict() with the rest ({} where AMP is off)"
+            help_ = "save scaler.state_dict() in the checkpoint ({} if AMP is off)"
             yield _problem(checkpoint, "scaler", absent, help_, severity)
 
 
 class RngMissing(Rule):
-    """The checkpoint has no state of the random-number generators.
+    """The checkpoint has no random-number generator state.
 
     ## What it checks
-    Whether the state of any generator (python, numpy, torch, cuda) was saved. Information only, but a warning for layouts
-    whose trainer always writes it.
+    Whether the state of any generator (python, numpy, torch, cuda) was saved. Information only, but a warning for
+    layouts whose trainer always writes it.
 
     ## Why it matters
-    Training resumes, but with other shuffling, dropout and augmentation than an uninterrupted run would have had: the two
-    can't be compared bit by bit.
+    Training resumes, but with different shuffling, dropout and augmentation than an uninterrupted run would have had:
+    the two can't be compared bit by bit.
 
     ## How to repair
-    Save `random.getstate()`, `torch.get_rng_state()` and `torch.cuda.get_rng_state_all()` with the rest if
-    you need resumed runs to be reproducible.
+    Save `random.getstate()`, `torch.get_rng_state()` and `torch.cuda.get_rng_state_all()` in the checkpoint if resumed
+    runs must be reproducible.
     """
 
     id = "rng/missing"
@@ -125,12 +126,16 @@ class RngMissing(Rule):
         """At most one problem."""
         field = checkpoint.state.field("rng")
         if field is None:
-            raise FactUnavailable(f"the layout {checkpoint.layout.name} never holds random-number state")
+            raise FactUnavailable(f"the layout {checkpoint.layout.name} never contains random-number state")
         severity = Severity.WARNING if field.severity is Severity.WARNING else None
         absent = _absence(checkpoint, "rng", always=True)
         if absent:
             yield _problem(
-                checkpoint, "rng", absent, "save the generators' states to make resumed runs reproducible", severity
+                checkpoint,
+                "rng",
+                absent,
+                "save the states of the random-number generators to make resumed runs reproducible",
+                severity,
             )
 
 
@@ -179,10 +184,11 @@ def _problem(
 def _hollow(scheduler: SchedulerState) -> Problem:
     where = f"'{scheduler.key}'" if scheduler.key else scheduler.path
     return Problem(
-        message=f"{where} is an empty dictionary, where the state_dict of a scheduler belongs: the schedule starts again",
+        message=f"{where} is an empty dictionary, not the state_dict of a scheduler: the schedule starts again from "
+        "its first step",
         place=Place(path=scheduler.path, key=scheduler.key or None),
         severity=Severity.ERROR,
-        help="take it from another copy of the save, or step a new scheduler to where training stands",
+        help="take it from another copy of the save, or step a new scheduler forward to the current training step",
         data={"field": "scheduler"},
     )
 

@@ -37,26 +37,24 @@ def flag_faults(optimizer: OptimizerState, group: ParamGroup, *, scheduled: int)
     options = group.options
     for name in _FLAGS:
         if name in options and not _is_flag(options[name]):
-            yield Fault(name, options[name], "where True, False or None belongs")
+            yield Fault(name, options[name], "expected True, False or None")
         elif (
             name in _STRICT_WHERE_FUSED
             and options.get("fused") is True
             and not isinstance(options.get(name, False), bool)
         ):
-            yield Fault(name, options[name], "where True or False belongs, for fused is True")
+            yield Fault(name, options[name], "expected True or False, because fused is True")
     for one, other in _EXCLUSIVE:
         if options.get(one) is True and options.get(other) is True:
-            yield Fault(other, True, f"and {one} is True as well: torch refuses the two together")
+            yield Fault(other, True, f"and {one} is True too: torch does not allow both")
     alike = [g for g in optimizer.groups if g is not group and needed(g) == needed(group)]
     for name in _UNLIKE:
         if options.get(name) is True and any(plain(g.options.get(name)) is False for g in alike):
-            yield Fault(name, True, "although other groups have False", Severity.WARNING)
+            yield Fault(name, True, "although it is False in other groups", Severity.WARNING)
     yield from _absent(optimizer, group, alike, scheduled)
     first = options.get(_FIRST_RATE, 0)
     if not _is_rate(first):
-        yield Fault(
-            _FIRST_RATE, first, "where the learning rate belongs that the schedule began with", Severity.WARNING
-        )
+        yield Fault(_FIRST_RATE, first, "expected the learning rate that the schedule began with", Severity.WARNING)
 
 
 def _lost_of_distributed(optimizer: OptimizerState, group: ParamGroup) -> Iterator[Fault]:
@@ -67,7 +65,11 @@ def _lost_of_distributed(optimizer: OptimizerState, group: ParamGroup) -> Iterat
     for name, value in group.options.items():
         others = [g.options[name] for g in optimizer.groups if g is not group and name in g.options]
         if isinstance(value, TensorInfo) and any(not isinstance(other, TensorInfo) for other in others):
-            yield Fault(name, value, "although other groups have none: a distributed load asks for what they have")
+            yield Fault(
+                name,
+                value,
+                "although it is not a tensor in other groups: a distributed load expects the same kind of value in each group",
+            )
     for other in optimizer.groups:
         lost, more = other.options.keys() - own, own - other.options.keys()
         name, renamed = next(iter(lost), ""), next(iter(more), "")
@@ -75,7 +77,7 @@ def _lost_of_distributed(optimizer: OptimizerState, group: ParamGroup) -> Iterat
         if len(lost) == 1 and (not more or slip):
             # What a script gives one group, no load asks for in another; of what is needed, `absences` tells.
             if name in _OF_TORCH and name not in needed(other):
-                yield Fault(name, ABSENT, "although other groups have it, and a distributed load asks for it in each")
+                yield Fault(name, ABSENT, "although other groups have it; a distributed load expects it in every group")
             return
 
 
@@ -89,7 +91,9 @@ def _absent(optimizer: OptimizerState, group: ParamGroup, alike: list[ParamGroup
             if has and scheduled == len(optimizer.groups):
                 yield Fault(name, ABSENT, "although other groups have it", Severity.WARNING)
         elif any(value is True for value in has) and name != _OF_ITS_CLASS:
-            yield Fault(name, ABSENT, "which a load takes for False, although other groups have True", Severity.WARNING)
+            yield Fault(
+                name, ABSENT, "so loading sets it to False, although it is True in other groups", Severity.WARNING
+            )
 
 
 def _is_rate(value: object) -> bool:

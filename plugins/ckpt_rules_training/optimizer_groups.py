@@ -13,7 +13,7 @@ from ckpt_rules import OptimizerState, ParamGroup, TensorInfo, plain
 ABSENT = object()
 """Stands for the value of an option that is not there."""
 
-_STOPS = "which the optimizer reads at every update, and stops without"
+_STOPS = "but the optimizer reads it at every update and fails without it"
 _SIBLINGS = "although other groups have it"
 _USUAL = ("lr", "betas", "eps", "weight_decay", "momentum")
 _TORCHS_OWN = frozenset({"foreach", "maximize"})
@@ -42,13 +42,13 @@ def absences(optimizer: OptimizerState, group: ParamGroup) -> Iterator[tuple[str
         elif options[name] is None:
             yield name, None, _STOPS
         elif name != "betas" and isinstance(options[name], list | tuple) and not isinstance(options[name], TensorInfo):
-            yield name, options[name], "where a number belongs"
+            yield name, options[name], "expected a number"
     for name in _lost(optimizer, group) if not wanted else ():
         yield name, ABSENT, _SIBLINGS
     betas = plain(options.get("betas"))
     listed = "betas" in wanted and isinstance(betas, list | tuple)
     if listed and (len(betas) != _TWO or None in betas):  # type: ignore[arg-type, operator]
-        yield "betas", betas, "where two numbers belong"
+        yield "betas", betas, "expected two numbers"
 
 
 def _lost(optimizer: OptimizerState, group: ParamGroup) -> list[str]:

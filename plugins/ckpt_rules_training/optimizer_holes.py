@@ -14,21 +14,21 @@ _LARGEST = "max_exp_avg_sq"
 
 
 class IncompleteState(Rule):
-    """The optimizer's state of a parameter lacks something, or is not there at all.
+    """The optimizer's state for a parameter is incomplete or missing.
 
     ## What it checks
-    The state of each parameter is a dictionary; it has the counter `step` where others have one, or where torch's own Adam
-    reads it; and with `amsgrad` it has `max_exp_avg_sq`. These are errors. A parameter without any state, while others have
-    some, is a warning, unless it may never have had a gradient: where the weights without state make up whole layers, whole
-    experts, the same parameter of every layer, or modules outside of layers, they were frozen or unused.
+    The state of each parameter is a dictionary; it has the counter `step` if others have one, or if torch's own Adam
+    reads it; and with `amsgrad` it has `max_exp_avg_sq`. These are errors. A parameter without any state, while others
+    have some, is a warning, unless it may never have had a gradient: if the weights without state make up whole layers,
+    whole experts, the same parameter of every layer, or modules outside of layers, they were frozen or unused.
 
     ## Why it matters
-    Where a part is missing, the next update stops with a KeyError. Where all of it is missing, torch starts this parameter's
-    moments again from zero and says nothing: its first updates have the size of the learning rate, whatever its gradients
-    were before.
+    If part of the state is missing, the next update fails with a KeyError. If all of it is missing, torch silently
+    starts this parameter's moments again from zero: its first updates have the size of the learning rate, whatever its
+    gradients were before.
 
     ## How to repair
-    Resume from a checkpoint that has all of the state. Where a save gathers it from several ranks, look for the rank whose
+    Resume from a checkpoint that has all of the state. If a save gathers it from several ranks, find the rank whose
     part was lost.
     """
 
@@ -49,9 +49,7 @@ def _odd(optimizer: OptimizerState) -> Iterator[Problem]:
     odd = [(k, s.odd) for k, s in optimizer.states.items() if s.odd and k in known]
     if odd:
         key, said = odd[0]
-        yield _problem(
-            optimizer, [k for k, _ in odd], f"the state of parameter {key} is {said}, where a dictionary belongs"
-        )
+        yield _problem(optimizer, [k for k, _ in odd], f"the state of parameter {key} is {said}, expected a dictionary")
 
 
 def _without_step(optimizer: OptimizerState) -> Iterator[Problem]:
@@ -61,7 +59,7 @@ def _without_step(optimizer: OptimizerState) -> Iterator[Problem]:
     if not counted:  # no other counts: only torch's own classes are known to need it
         lacking = [k for k, s in states.items() if s.tensors.keys() >= _ADAM and _is_torchs(optimizer, k)]
     if lacking:
-        others = "which others have" if counted else "which the optimizer reads at every update"
+        others = "although others have one" if counted else "but the optimizer reads it at every update"
         yield _problem(optimizer, lacking, f"the state of parameter {lacking[0]} has no step, {others}")
 
 
@@ -85,7 +83,7 @@ def _without_largest(optimizer: OptimizerState) -> Iterator[Problem]:
     lacking = [p for p, names in states if names >= _ADAM and _LARGEST not in names]
     if lacking:
         group = next(g for g in optimizer.groups if lacking[0] in g.params)
-        words = f"the state of parameter {lacking[0]} has no {_LARGEST}, although amsgrad of parameter group {group.index} is True"
+        words = f"the state of parameter {lacking[0]} has no {_LARGEST}, although parameter group {group.index} has amsgrad=True"
         yield _problem(optimizer, lacking, words)
 
 
@@ -101,20 +99,22 @@ def _without_state(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterato
         "" if optimizer.updates is None else f", although the others have made {count(optimizer.updates, 'update')}"
     )
     yield Problem(
-        message=f"{len(bare):,} of {count(len(params), 'parameter')} ({listed(bare)}) have no state{updates}: their moments "
+        message=f"{len(bare):,} of {count(len(params), 'parameter')} ({listed(bare)}) have no state{updates}: their "
+        "moments "
         "start again from zero",
         place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{bare[0]}]")),
         severity=Severity.WARNING,
-        help="resume from a checkpoint that has the state of all; parameters that never had a gradient have none",
+        help="resume from a checkpoint that has state for all of them; parameters that never had a gradient have no "
+        "state",
         data={"parameters": [str(p) for p in bare[:100]], "count": len(bare), "of": len(params)},
     )
 
 
 def _problem(optimizer: OptimizerState, keys: list[object], words: str) -> Problem:
-    more = f", and likewise for {len(keys) - 1:,} more" if len(keys) > 1 else ""
+    more = f", and the same for {len(keys) - 1:,} more" if len(keys) > 1 else ""
     return Problem(
         message=words + more,
         place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{keys[0]}]")),
-        help="resume from a checkpoint that has the whole state; the next update stops with this one",
+        help="resume from a checkpoint with complete optimizer state; with this one, the next update fails",
         data={"parameters": [str(k) for k in keys[:100]], "count": len(keys)},
     )

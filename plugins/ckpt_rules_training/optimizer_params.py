@@ -16,24 +16,24 @@ from ckpt_rules_training.params.sides import Sides
 
 
 class ParamMismatch(Rule):
-    """The optimizer's state does not fit the weights, or not its own groups.
+    """The optimizer's state does not fit the weights or its own parameter groups.
 
     ## What it checks
-    Every entry of the state belongs to a parameter of exactly one group, and numbered parameters stand in the order in which
-    torch numbers them. The moments of one parameter have one shape. Flat moments that have fewer elements than the weights,
-    in a file that ought to hold all of them, are one rank's shard. For
-    optimizers that keep moments of their parameter's shape (Adam, SGD, RMSprop, …): where parameter names were saved, each
-    moment has the shape of the weight of that name, and in a distributed save there is such a weight for each; else there are
-    not more moments of any shape than weights of that shape, nor more parameters than weights. Frozen, tied and unused parameters are not a mismatch, nor are those that
-    PEFT trains and does not save, by its configuration: the encoder of P-tuning's prompts.
+    Every entry of the state belongs to a parameter of exactly one group, and numbered parameters are in the order in
+    which torch numbers them. The moments of one parameter have one shape. Flat moments that have fewer elements than
+    the weights, in a file that should hold all of them, are one rank's shard. For optimizers that keep moments of their
+    parameter's shape (Adam, SGD, RMSprop, …): if parameter names were saved, each moment has the shape of the weight of
+    that name, and in a distributed save every such weight exists; otherwise there are no more moments of any shape than
+    weights of that shape, and no more parameters than weights. Frozen, tied and unused parameters are not a mismatch,
+    nor are those that PEFT trains but by its configuration does not save: P-tuning's prompt encoder.
 
     ## Why it matters
-    Loading checks how many parameters a group has, and nothing else. Moments of another model, or of the same model with its
-    layers in another order, load silently and land on the wrong parameters: the first update fails or, where shapes
-    happen to agree, quietly spoils the weights.
+    Loading only checks how many parameters a group has. Moments of another model, or of the same model with its layers
+    in another order, load silently and land on the wrong parameters: the first update fails or, where shapes happen to
+    agree, quietly spoils the weights.
 
     ## How to repair
-    Take optimizer and weights from the same save. If the model was changed since, the optimizer has to start afresh.
+    Take optimizer and weights from the same save. If the model has changed since, start with a fresh optimizer.
     """
 
     id = "optimizer/param-mismatch"

@@ -26,19 +26,19 @@ _FIRST_SCALE = 65536.0
 
 
 class StepDrift(Rule):
-    """Optimizer updates differ from the recorded progress.
+    """The number of optimizer updates does not match the recorded progress.
 
     ## What it checks
     The updates that the optimizer has counted against those that epoch, step and batches per epoch imply (gradient
-    accumulation taken into account where it is recorded or plain from two other counters), or against the global step where
-    that is all there is. With a gradient scaler in use, updates that overflowed and were skipped may be missing:
-    a share of all, and one for each halving of the loss scale since its first value. Where the
-    trainer itself counts every update, as the transformers Trainer does, the two must agree exactly, unless the option
-    `tolerance` is set.
+    accumulation taken into account if it is recorded or follows from two other counters), or against the global step if
+    there is nothing else. With a gradient scaler in use, updates that overflowed and were skipped may be missing: a
+    fraction of all updates, and one for each halving of the loss scale since its initial value. If the trainer itself
+    counts every update, as the transformers Trainer does, the two must agree exactly, unless the option `tolerance` is
+    set.
 
     ## Why it matters
-    Weights, moments and counters then come from different moments of training: the optimizer was restarted, taken from
-    another save, or the counters were. Bias correction and schedule are off by the difference, and batches are repeated or
+    Weights, moments and counters then belong to different training steps: the optimizer or the counters were restarted
+    or taken from another save. Bias correction and schedule are off by the difference, and batches are repeated or
     skipped.
 
     ## How to repair
@@ -56,7 +56,7 @@ class StepDrift(Rule):
         default=0.02, ge=0, le=1, description="Share of the updates that a gradient scaler may have skipped."
     )
     accumulation: int | None = Field(
-        default=None, ge=1, description="Batches per optimizer update, where the checkpoint does not record it."
+        default=None, ge=1, description="Batches per optimizer update, for checkpoints that do not record it."
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -68,7 +68,7 @@ class StepDrift(Rule):
         progress = checkpoint.progress
         expected = self._expected(progress, done)
         if expected is None:
-            raise FactUnavailable("the recorded progress implies no number of optimizer updates")
+            raise FactUnavailable("the recorded progress does not imply a number of optimizer updates")
         slack = 0 if progress.exact and "tolerance" not in self.model_fields_set else self.tolerance
         skipped = math.ceil(expected * self.skipped_fraction) + _halvings(checkpoint) if is_scaled(checkpoint) else 0
         if not expected - slack - skipped <= done <= expected + slack:
@@ -86,7 +86,7 @@ class StepDrift(Rule):
         drift, progress = done - expected, checkpoint.progress
         return Problem(
             message=(
-                f"the optimizer has made {count(done, 'update')} where {_implied(checkpoint, expected)}: "
+                f"the optimizer has made {count(done, 'update')}, but {_implied(checkpoint, expected)}: "
                 f"{abs(drift):,} {'more' if drift > 0 else 'fewer'}"
             ),
             place=Place(path=optimizer.path, key=_key_of(optimizer, done)),
@@ -122,7 +122,7 @@ def _implied(checkpoint: Checkpoint, expected: int) -> str:
         where = f"epoch {progress.epoch:,} is complete at {count(total, 'batch')} each"
     else:
         where = f"epoch {progress.epoch:,} is at batch {progress.step or 0:,} of {total:,}"
-    per_update = f", {progress.accumulation} to an update" if progress.accumulation > 1 else ""
+    per_update = f", {progress.accumulation} batches per update" if progress.accumulation > 1 else ""
     return f"{where}{per_update}, which implies {expected:,}{_other_reading(progress)}"
 
 
@@ -138,29 +138,30 @@ def _advice(progress: Progress, done: int, expected: int) -> str:
     ratio = round(expected / done) if done else 0
     if ratio > 1 and progress.accumulation == 1 and abs(expected - ratio * done) <= ratio * ((progress.epoch or 0) + 1):
         return (
-            f"if gradients are accumulated over {ratio} batches, record `gradient_accumulation_steps: {ratio}` in the training "
-            f"state, or set this rule's option `accumulation: {ratio}`; else the optimizer was restarted"
+            f"if gradients are accumulated over {ratio} batches, record `gradient_accumulation_steps: {ratio}` in "
+            "the training "
+            f"state, or set this rule's option `accumulation: {ratio}`; otherwise the optimizer was restarted"
         )
     if progress.global_step is not None and abs(progress.global_step - done) <= 1:
-        return "the global step agrees with the optimizer: look for what went wrong with epoch and step"
-    return "resume from a checkpoint whose optimizer and counters come from the same moment"
+        return "the global step agrees with the optimizer: check how epoch and step were recorded"
+    return "resume from a checkpoint whose optimizer and counters were saved at the same step"
 
 
 class UnevenSteps(Rule):
-    """Parameters of one optimizer have had different numbers of updates.
+    """Parameters of one optimizer have different update counts.
 
     ## What it checks
-    The `step` of every parameter in the optimizer's state: whether all are equal, and all are counts. Nothing is said where
-    the parameters of each group have had the same number, and no group more than one before it: groups were added while
-    training, as Lightning's BackboneFinetuning does.
+    The `step` of every parameter in the optimizer's state: whether all are valid counts and equal. Nothing is reported
+    if all parameters of a group have the same number, and no group has more than the groups before it: such groups were
+    added during training, as Lightning's BackboneFinetuning does.
 
     ## Why it matters
-    Parameters that were frozen and thawed again, or experts that saw no token, lag behind; that is known to whoever built
-    the model. Otherwise it means that states of two saves were mixed. Each parameter's bias correction follows its own
-    count.
+    Parameters that were temporarily frozen, or experts that saw no tokens, lag behind; whoever built the model will
+    know. Otherwise, states of two saves were mixed. Each parameter's bias correction follows its own count.
 
     ## How to repair
-    Nothing, where some parameters train less often: raise the option `tolerance`. Otherwise resume from another checkpoint.
+    If some parameters are meant to train less often, raise the option `tolerance`. Otherwise resume from another
+    checkpoint.
     """
 
     id = "optimizer/uneven-steps"
@@ -185,7 +186,7 @@ class UnevenSteps(Rule):
                 message=f"the update counter of {count(len(strange), 'parameter')} is not a count: {shown(step)}",
                 place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].step")),
                 severity=Severity.ERROR,
-                help="resume from a checkpoint whose optimizer state is whole",
+                help="resume from a checkpoint whose optimizer state is complete",
                 data={"parameters": len(strange), "value": str(step)},
             )
         if steps and max(steps) - min(steps) > self.tolerance and not _by_group(optimizer):
@@ -193,7 +194,8 @@ class UnevenSteps(Rule):
             yield Problem(
                 message=f"parameters have had different numbers of updates: {listed(groups)}",
                 place=Place(path=optimizer.path, key=_key_of(optimizer, steps.most_common()[-1][0])),
-                help="if some parameters were frozen for a while, raise this rule's tolerance; else two saves were mixed",
+                help="if some parameters were frozen for a while, raise this rule's tolerance; otherwise two saves "
+                "were mixed",
                 data={"steps": {str(s): n for s, n in sorted(steps.items())}},
             )
 

@@ -34,22 +34,23 @@ _MASTERS = ("master", "fp32")
 
 
 class BadHyperparameter(Rule):
-    """A parameter group has a hyper-parameter that no training can use.
+    """A parameter group has a hyper-parameter value that training can't use.
 
     ## What it checks
     Of every group: the learning rate, betas (0 up to, not including, 1), eps, weight decay and momentum must be finite
-    numbers, not negative, and below 10,000. A learning rate of 0 is a warning, unless the scheduler has set it. What torch's
-    own optimizers read at every update must be there and not None, for a load takes the saved groups as they are; and so must
-    what other groups of the same optimizer have. betas are two numbers for them, `foreach`, `fused`, `maximize` and the like
-    True, False or None; `fused` excludes `foreach` and `differentiable`. A warning is `maximize` in one group alone, and an
-    `initial_lr` that is not a number, or that one group lacks although the scheduler has its first rate.
+    numbers, not negative, and below 10,000. A learning rate of 0 is a warning, unless the scheduler has set it. What
+    torch's own optimizers read at every update must be present and not None, because loading takes the saved groups as
+    they are; so must every option that other groups of the same optimizer have. For them, betas must be two numbers,
+    `foreach`, `fused`, `maximize` and the like True, False or None; `fused` excludes `foreach` and `differentiable`. It
+    is a warning if `maximize` is set in one group only, or if an `initial_lr` is not a number or is missing in one
+    group although the scheduler has its first rate.
 
     ## Why it matters
-    Loading a `state_dict` overwrites the hyper-parameters that the optimizer was built with. NaN in one of them turns every
-    weight into NaN at the first update; with a learning rate of 0 the group does not train, and nothing says so.
+    Loading a `state_dict` overwrites the hyper-parameters that the optimizer was built with. NaN in one of them turns
+    every weight into NaN at the first update; with a learning rate of 0 the group silently does not train.
 
     ## How to repair
-    Set the value in the file, or in `optimizer.param_groups` after loading, to what the run's configuration says.
+    Set the value to the one in the run's configuration, in the file or in `optimizer.param_groups` after loading.
     """
 
     id = "optimizer/bad-hyperparameter"
@@ -64,7 +65,7 @@ class BadHyperparameter(Rule):
             for flag in flag_faults(optimizer, group, scheduled=_first_rates(checkpoint)):
                 yield _bad(optimizer, group, flag.name, flag.value, flag.said, flag.severity)
             if _is_zero(group.options.get("lr")) and not _sets_zero(scheduled, group.index) and optimizer.updates != 0:
-                yield _bad(optimizer, group, "lr", 0, "so its parameters don't train", Severity.WARNING)
+                yield _bad(optimizer, group, "lr", 0, "so its parameters do not train", Severity.WARNING)
 
 
 def _first_rates(checkpoint: Checkpoint) -> int:
@@ -88,7 +89,7 @@ def _faults(group: ParamGroup) -> Iterator[tuple[str, object, str]]:
     for name in ("lr", "eps", "weight_decay", "momentum"):
         held = group.options.get(name)
         if isinstance(held, TensorInfo) and held.numel != 1:
-            yield name, held, "where a number belongs"
+            yield name, held, "expected a number"
             continue
         value = plain(held)  # a tensor is a tuple as well, of dtype, shape, …
         for part in value if isinstance(value, list | tuple) else (value,):
@@ -96,11 +97,11 @@ def _faults(group: ParamGroup) -> Iterator[tuple[str, object, str]]:
                 yield name, part, fault
     betas = group.options.get("betas")
     if isinstance(betas, TensorInfo) or (betas is not None and not isinstance(betas, list | tuple)):
-        yield "betas", betas, "where two numbers belong"
+        yield "betas", betas, "expected two numbers"
         return
     for index, beta in enumerate(betas or ()):
         if isinstance(beta, TensorInfo) and beta.numel != 1:
-            yield f"betas[{index}]", beta, "where a number belongs"
+            yield f"betas[{index}]", beta, "expected a number"
         elif fault := _fault(beta, below=1):
             yield f"betas[{index}]", beta, fault
 
@@ -118,7 +119,7 @@ def _fault(value: object, below: float) -> str | None:
         return "which is absurdly large"
     if known < 0:
         return "which is negative"
-    return f"where less than {below:g} is needed" if known >= below else None
+    return f"expected less than {below:g}" if known >= below else None
 
 
 def _bad(
@@ -130,7 +131,7 @@ def _bad(
     return Problem(
         message=f"{name} of parameter group {group.index} {said}, {fault}",
         place=Place(path=optimizer.path, key=inside(optimizer.key, f"param_groups[{group.index}].{name}")),
-        help="set it to what the run's configuration says, in the file or after loading",
+        help="set it to the value in the run's configuration, in the file or after loading",
         severity=severity,
         data={"group": group.index, "name": name, "value": plain(value), "parameters": len(group.params)},
     )
@@ -140,20 +141,20 @@ class MomentDtype(Rule):
     """The optimizer's moments are kept in half precision, or no float32 copy of half-precision weights exists.
 
     ## What it checks
-    The dtypes of the moments and of the weights. Half-precision moments beside float32 weights are a warning, and so are
-    moments of whole numbers where those of other parameters are floating-point numbers. So are weights in half precision
-    without a float32 master copy anywhere where one of torch's own optimizers, whose moments have the dtype of what they
-    train, has float32 moments: float32 weights were trained, and rounded when they were saved. Else such weights are
-    information only: pure bfloat16 training makes both that way by itself, and it is a choice.
+    The dtypes of the moments and of the weights. Half-precision moments with float32 weights are a warning, and so are
+    integer moments if those of other parameters are floating-point. Half-precision weights without a float32 master
+    copy are also a warning if one of torch's own optimizers, whose moments have the dtype of the trained parameters,
+    has float32 moments: float32 weights were trained, and rounded when they were saved. Otherwise such weights are
+    information only: pure bfloat16 training produces both in half precision, which is a valid choice.
 
     ## Why it matters
-    bfloat16 keeps 8 bits of a number: a second moment with a decay of 0.999 can no longer change by less than 0.4 %, and
-    small updates are lost when they are added to weights. Moments that were cast when they were saved make a
+    bfloat16 keeps 8 bits of a number: a second moment with a decay of 0.999 can no longer change by less than 0.4 %,
+    and small updates are lost when they are added to weights. Moments that were cast when they were saved make a
     resumed run differ from the one that was interrupted.
 
     ## How to repair
-    Save the optimizer's `state_dict` as it is, without a cast. Where mixed precision keeps float32 master weights, save
-    those as well.
+    Save the optimizer's `state_dict` without casting it. If mixed precision keeps float32 master weights, save those
+    too.
     """
 
     id = "optimizer/moment-dtype"
@@ -182,24 +183,24 @@ def _half_precision(checkpoint: Checkpoint, optimizer: OptimizerState) -> Iterat
             message=f"{count(len(half), 'moment')} of {len(moments):,} are {listed(sorted({m[2] for m in half}))}, "
             "although the weights are float32",
             place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].{name}")),
-            help="save the optimizer's state_dict as it is, without a cast",
+            help="save the optimizer's state_dict without casting it",
             data={"half": len(half), "moments": len(moments)},
         )
     elif usual in HALF_DTYPES and not _has_masters(checkpoint, optimizer) and _are_rounded(checkpoint, optimizer):
         path = checkpoint.weights.files[0].path
         yield Problem(
-            message=f"the weights are {usual} and the optimizer's moments float32: the float32 weights that were trained are not in "
-            "the checkpoint, and a resume continues from rounded ones",
+            message=f"the weights are {usual} but the optimizer's moments are float32: the float32 weights that were "
+            "trained are not in the checkpoint, so a resume continues from rounded ones",
             place=Place(path=path),
-            help="save the float32 weights (or the master copies) with the optimizer; round them for inference alone",
+            help="save the float32 weights (or the master copies) with the optimizer; round them only for inference",
             data={"dtype": usual, "moments": "float32"},
         )
     elif usual in HALF_DTYPES and not _has_masters(checkpoint, optimizer):
         yield Problem(
-            message=f"the weights are {usual}, and no float32 master copy of them is in the checkpoint",
+            message=f"the weights are {usual}, and the checkpoint has no float32 master copy of them",
             place=Place(path=checkpoint.weights.files[0].path),
             severity=Severity.INFO,
-            help="nothing to do for pure half-precision training; with mixed precision, save the float32 weights",
+            help="nothing to do for pure half-precision training; for mixed precision, save the float32 weights",
             data={"dtype": usual},
         )
 
@@ -225,10 +226,11 @@ def _whole_numbers(optimizer: OptimizerState) -> Iterator[Problem]:
     if whole:
         key, name, dtype = whole[0]
         yield Problem(
-            message=f"{name} of parameter {key} is {dtype}, although that of others is a floating-point tensor: every fraction "
-            f"is lost{f', and so in {len(whole) - 1:,} more' if len(whole) > 1 else ''}",
+            message=f"{name} of parameter {key} is {dtype}, although it is a floating-point tensor for other "
+            "parameters: every fraction is lost"
+            f"{f', and the same in {len(whole) - 1:,} more' if len(whole) > 1 else ''}",
             place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}].{name}")),
-            help="save the optimizer's state_dict as it is, without a cast",
+            help="save the optimizer's state_dict without casting it",
             data={"whole": len(whole), "moments": len(moments)},
         )
 

@@ -8,7 +8,7 @@ from ckpt_rules import Checkpoint, FactUnavailable, Place, Problem, Progress, Re
 from ckpt_rules_training.maybe import updates_of
 from ckpt_rules_training.words import count
 
-_HELP = "set the counters to what the training log shows for this save, or resume from the save before"
+_HELP = "set the counters to what the training log shows for this save, or resume from the previous save"
 
 
 class CountersDisagree(Rule):
@@ -16,13 +16,14 @@ class CountersDisagree(Rule):
 
     ## What it checks
     The global step against the batches that epoch, step and batches per epoch add up to, against the optimizer updates
-    that these imply, and against the updates that the optimizer has counted. It must agree with one of them, to within 1:
-    trainers count batches or updates, and save before or after they count. Further counters that a layout's trainer keeps
-    (the Trainer's fractional `epoch`, Lightning's loops) are compared by that trainer's own arithmetic; a counter that no resume reads is information only.
+    that these imply, and against the updates that the optimizer has counted. It must agree with one of them to within
+    1, because trainers count batches or updates, and save before or after they count. Further counters that a layout's
+    trainer keeps (the Trainer's fractional `epoch`, Lightning's loops) are compared by that trainer's own arithmetic; a
+    counter that no resume reads is information only.
 
     ## Why it matters
-    After a resume the loop takes its position in the data from one counter, and schedules, logging, saving and the end of
-    training from another. Where they disagree, data is repeated or left out, or training ends too early or too late.
+    After a resume the loop takes its position in the data from one counter, and schedules, logging, saving and the end
+    of training from another. If they disagree, data is repeated or skipped, or training ends too early or too late.
 
     ## How to repair
     Find the true position in the training log and set both. If `global_step` was reset by an earlier resume, add what
@@ -41,7 +42,7 @@ class CountersDisagree(Rule):
         recorded = next((r for r in checkpoint.recorded if r.name == "global_step"), None)
         if recorded is None or progress.global_step is None or progress.batches_done is None:
             raise FactUnavailable(
-                "there are no two counters to compare: a global step, and epoch, step and batches per epoch"
+                "there are not two counters to compare: this needs a global step, and epoch, step and batches per epoch"
             )
         updates = updates_of(checkpoint)
         if not _agrees(progress, progress.global_step, updates):
@@ -81,15 +82,15 @@ class Finished(Rule):
     """The planned end of training is reached: nothing is left to resume.
 
     ## What it checks
-    The epoch that is complete, or the global step, against the planned number of epochs or steps, where the checkpoint
+    The number of complete epochs, or the global step, against the planned number of epochs or steps, if the checkpoint
     records one (`num_epochs`, `max_steps`, `max_iters`, … in the state or in the options saved with it).
 
     ## Why it matters
     Nothing is wrong with such a checkpoint. But a job that resumes it ends at once, after it has waited for its GPUs.
 
     ## How to repair
-    Nothing to repair. To train on, raise the planned total in the run's options; the learning-rate schedule may have
-    reached its end as well.
+    Nothing to repair. To train further, raise the planned total in the run's options; the learning-rate schedule may
+    also have reached its end.
     """
 
     id = "progress/finished"
@@ -109,7 +110,7 @@ class Finished(Rule):
             yield Problem(
                 message=f"nothing is left to train: {done} is complete",
                 place=Place(path=plan.path, key=plan.key) if plan else Place(),
-                help="to train on, raise the planned total in the run's options",
+                help="to train further, raise the planned total in the run's options",
                 data={"epoch": progress.epoch, "planned_epochs": progress.planned_epochs,
                       "planned_updates": progress.planned_updates},
             )  # fmt: skip

@@ -20,27 +20,28 @@ from ckpt_rules import (
 from ckpt_rules_training.words import count, inside, listed, shown
 
 _MOST_RANKS = 1_000_000
-_AGAIN = "they begin with the first of the data"
-_HELP = "resume from another save, or let the script skip the batches that are done"
+_AGAIN = "they start again from the beginning of the data"
+_HELP = "resume from another save, or make the script skip the batches that were already trained"
 
 
 class DataLoaderPosition(Rule):
-    """The data loader's state does not fit where training stands.
+    """The dataloader's state does not match the training progress.
 
     ## What it checks
-    States of data loaders that were saved with the rest. Where each data-parallel rank has one of its own (torchtitan's
-    `dataloader.dp_rank_0`, Megatron's `train_dataloader_dprank000.pt`), that there is one for every rank of the recorded
-    number, and none for another; and that states that lie beside the saves, in a directory for each, are there for this save
-    where they are for others. Within an epoch, that not all loaders have come to their end, and that they have given
-    batches at all. That a count of batches is one. Nothing is said where a trainer keeps no such state: what it does then
-    is in the resume plan.
+    Dataloader states in the checkpoint. If each data-parallel rank has its own (torchtitan's `dataloader.dp_rank_0`,
+    Megatron's `train_dataloader_dprank000.pt`): that there is one for each of the recorded number of ranks, and no
+    others. If states are kept outside the saves, in one directory per save: that this save has one if other saves do.
+    Within an epoch: that not all loaders have reached their end, and that they have given any batches. That batch
+    counts are valid. Nothing is reported if a trainer keeps no such state; the resume plan says what it does then.
 
     ## Why it matters
-    A loader that was finished starts its data again, and so does a rank whose state is missing, in most trainers silently: samples are trained twice, others not at all in this epoch, and a curriculum or a stream begins again.
+    A loader that had finished starts its data again, and so does a rank whose state is missing, silently in most
+    trainers: some samples are trained twice in this epoch, others not at all, and a curriculum or a stream begins
+    again.
 
     ## How to repair
-    Resume with as many data-parallel ranks as the save was written by, from a save whose loaders are whole; or start the
-    epoch again, knowingly.
+    Resume with as many data-parallel ranks as wrote the save, from a save with complete dataloader states; or
+    deliberately restart the epoch.
     """
 
     id = "progress/dataloader"
@@ -54,7 +55,7 @@ class DataLoaderPosition(Rule):
             yield _of_other_saves(loaders.elsewhere, loaders.stops)
             return
         if not loaders.states:
-            raise FactUnavailable("no data loader kept its state")
+            raise FactUnavailable("no dataloader state was saved")
         if loaders.world is not None:
             yield from _of_ranks(loaders, loaders.world)
         else:
@@ -76,9 +77,9 @@ def _of_ranks(loaders: DataLoaders, world: Recorded) -> Iterator[Problem]:
     severity = Severity.ERROR if loaders.stops else None
     if missing:
         yield Problem(
-            message=f"no state of the data loader of {_ranks(missing)}, and {said}: {loaders.stops or _AGAIN}",
+            message=f"there is no dataloader state for {_ranks(missing)}, but {said}: {loaders.stops or _AGAIN}",
             place=Place(path=world.path, key=world.key),
-            help="resume from a save that has the state of every rank, or expect these ranks to see data again",
+            help="resume from a save that has the state of every rank, or expect these ranks to see some data twice",
             severity=severity,
             data={"missing": missing[:1000], "world_size": int(size)},
         )
@@ -86,9 +87,9 @@ def _of_ranks(loaders: DataLoaders, world: Recorded) -> Iterator[Problem]:
         state = found[beyond[0]]
         stops = f": {loaders.stops}" if loaders.stops else ""
         yield Problem(
-            message=f"there is a state of the data loader of {_ranks(beyond)}, but {said}{stops}",
+            message=f"there is dataloader state for {_ranks(beyond)}, but {said}{stops}",
             place=Place(path=state.path, key=state.key or None),
-            help="the states come from two saves: resume from a directory into which only one was written",
+            help="the states come from two saves: resume from a directory that contains only one save",
             severity=severity,
             data={"beyond": beyond[:1000], "world_size": int(size)},
         )
@@ -101,10 +102,10 @@ def _gaps(loaders: DataLoaders) -> Iterator[Problem]:
     missing = [rank for rank in range(min(highest, _MOST_RANKS)) if rank not in found]
     if missing:
         yield Problem(
-            message=f"no state of the data loader of {_ranks(missing)}, and there is one of rank {highest:,}: "
+            message=f"there is no dataloader state for {_ranks(missing)}, although there is one for rank {highest:,}: "
             f"{loaders.stops or _AGAIN}",
             place=Place(path=found[highest].path, key=found[highest].key or None),
-            help="resume from a save that has the state of every rank, or expect these ranks to see data again",
+            help="resume from a save that has the state of every rank, or expect these ranks to see some data twice",
             severity=Severity.ERROR if loaders.stops else None,
             data={"missing": missing[:1000], "world_size": None},
         )
@@ -112,10 +113,10 @@ def _gaps(loaders: DataLoaders) -> Iterator[Problem]:
 
 def _of_other_saves(folder: str, stops: str | None) -> Problem:
     return Problem(
-        message=f"{folder} holds no state of a data loader for this save, and has a place for those of others: "
-        f"{stops or 'the data start again with the first'}",
+        message=f"{folder} has no dataloader state for this save, although it has some for other saves: "
+        f"{stops or 'the data starts again from the beginning'}",
         place=Place(path=folder),
-        help="copy the states from where the save was written, or expect data to be trained again",
+        help="copy the states from where the save was written, or expect some data to be trained twice",
         severity=Severity.ERROR if stops else None,
         data={"folder": folder},
     )
@@ -127,7 +128,7 @@ def _ranks(ranks: list[int]) -> str:
 
 def _no_count(state: LoaderState) -> Problem:
     return Problem(
-        message=f"the data loader has given {shown(state.batches)} batches, which is not a count",
+        message=f"the dataloader has given {shown(state.batches)} batches, which is not a count",
         place=Place(path=state.path, key=state.key or None),
         help=_HELP,
         data={"batches": str(state.batches)},
@@ -139,18 +140,19 @@ def _of_position(loaders: DataLoaders, position: int) -> Iterator[Problem]:
     first = loaders.states[0]
     given = [int(n) for s in loaders.states if is_count(n := plain(s.batches))]
     within = (
-        f"although {count(position, 'batch')} of the epoch {'is' if position == 1 else 'are'} done, and it is not over"
+        f"although {count(position, 'batch')} of the epoch {'is' if position == 1 else 'are'} done and the epoch is "
+        "not over"
     )
     if all(state.finished for state in loaders.states):
         yield Problem(
-            message=f"the data loader has come to its end, {within}: it starts with the first of the data",
+            message=f"the dataloader has reached its end, {within}: it starts again from the beginning of the data",
             place=Place(path=first.path, key=inside(first.key, "_iterator_finished")),
             help=_HELP,
             data={"position": position, "batches": given},
         )
     elif len(given) == len(loaders.states) and not any(given):
         yield Problem(
-            message=f"the data loader has given no batch, {within}: it starts with the first of the data",
+            message=f"the dataloader has given no batches, {within}: it starts again from the beginning of the data",
             place=Place(path=first.path, key=first.key or None),
             help=_HELP,
             data={"position": position, "batches": given},

@@ -19,20 +19,20 @@ _DATE = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])([0-2]\d|3[01])(\d{4}|\d{6})?")
 
 
 class NameMismatch(Rule):
-    """The name of the directory or of the state file says another step or epoch than the checkpoint itself.
+    """The name of the directory or of the state file gives a different step or epoch than the checkpoint's contents.
 
     ## What it checks
-    Numbers in names such as `step-500`, `checkpoint-500`, `iter_0000500`, `epoch_3` and `epoch=3-step=500` against every
-    counter that could be meant: the global step, the batches and optimizer updates so far, the step within the epoch;
-    and for epochs the recorded one, the one before and the one after, because names often count from 0. Other numbers
-    (`run-2024`, `llama-7b`, `v2`, dates, and `checkpoint-7`, which may count saves) are left alone.
+    Numbers in names such as `step-500`, `checkpoint-500`, `iter_0000500`, `epoch_3` and `epoch=3-step=500` against
+    every counter that could be meant: the global step, the batches and optimizer updates so far, the step within the
+    epoch; and for epochs the recorded one, the one before and the one after, because names often count from 0. Other
+    numbers (`run-2024`, `llama-7b`, `v2`, dates, and `checkpoint-7`, which may count saves) are left alone.
 
     ## Why it matters
     Scripts that resume from "the latest" choose by the number in the name. A directory that was copied, renamed or
     overwritten by another save sends them to the wrong point of training, and rotation deletes the wrong one.
 
     ## How to repair
-    Rename the directory after its content, or find the save that the name promises.
+    Rename the directory to match its contents, or find the save that the name refers to.
     """
 
     id = "progress/name-mismatch"
@@ -70,7 +70,7 @@ def _problem(name: str, path: str, what: str, number: int, candidates: list[int]
     return Problem(
         message=f"'{name}' says {what} {number:,}, but the counters inside say {found}",
         place=Place(path=path),
-        help="rename it after its content, or find the save that the name promises",
+        help="rename it to match its contents, or find the save that the name refers to",
         data={"name": name, "named": number, "recorded": sorted(set(candidates))},
     )
 

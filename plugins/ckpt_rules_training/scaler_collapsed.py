@@ -13,15 +13,16 @@ class CollapsedScaler(Rule):
     """The gradient scaler's loss scale has collapsed.
 
     ## What it checks
-    The loss scale of a gradient scaler in use: a positive, finite number. Below 1 it is a warning.
+    The loss scale of an enabled gradient scaler: it must be a positive, finite number. A scale below 1 is a warning.
 
     ## Why it matters
-    The scale is halved at every update whose gradients overflow. Near zero, every update overflowed for a long time: the
-    loss or the weights are probably NaN already, and every further update is skipped while the counters continue.
+    The scale is halved at every update whose gradients overflow. A scale near zero means that every update has
+    overflowed for a long time: the loss or the weights are probably NaN already, and every further update is skipped
+    while the counters continue.
 
     ## How to repair
-    Resume from a checkpoint from before the gradients blew up, with a lower learning rate or with bfloat16, which needs no
-    scaling. Resetting the scale alone hides the fault for a few updates.
+    Resume from a checkpoint saved before the gradients overflowed, with a lower learning rate or with bfloat16, which
+    needs no scaling. Resetting the scale alone only hides the problem for a few updates.
     """
 
     id = "scaler/collapsed"
@@ -41,7 +42,7 @@ class CollapsedScaler(Rule):
                 message=f"the loss scale is {shown(scaler.scale)}, {words}",
                 place=Place(path=scaler.path, key=inside(scaler.key, "scale")),
                 severity=severity,
-                help="resume from a checkpoint from before the gradients overflowed",
+                help="resume from a checkpoint saved before the gradients overflowed",
                 data={"scale": scaler.scale},
             )
 
@@ -50,5 +51,5 @@ def _fault(scale: object) -> tuple[Severity | None, str] | None:
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         return None, "which is not a number"
     if not 0 < scale < math.inf:
-        return None, "with which every update is skipped or produces NaN"
-    return (Severity.WARNING, "so nearly every update so far has overflowed") if scale < 1 else None
+        return None, "every update will be skipped or produce NaN"
+    return (Severity.WARNING, "nearly every recent update must have overflowed") if scale < 1 else None

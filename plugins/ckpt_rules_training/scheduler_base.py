@@ -15,22 +15,22 @@ _SAME = 1e-6
 
 
 class BaseLrMismatch(Rule):
-    """The first learning rates that the scheduler keeps can't be those of its optimizer.
+    """The scheduler's base learning rates do not match those of its optimizer.
 
     ## What it checks
-    `base_lrs` of each scheduler: finite numbers, one for each rate that the scheduler sets, which are errors; and the same
-    as `initial_lr` of the group, which torch writes together with it. Another rate, or the same rates in another order, is a
-    warning: some scripts set `base_lrs` by hand where a run continues with another rate. CyclicLR and OneCycleLR, whose base is
-    their lower bound, are left alone.
+    `base_lrs` of each scheduler: finite numbers, one for each rate that the scheduler sets (otherwise an error); and
+    equal to the group's `initial_lr`, which torch writes together with it. A different rate, or the same rates in a
+    different order, is a warning: some scripts set `base_lrs` by hand to continue a run with another rate. CyclicLR and
+    OneCycleLR, whose base is their lower bound, are not checked.
 
     ## Why it matters
-    Most schedules multiply these rates by a factor. With NaN the next update turns every weight into NaN; with too few the
-    scheduler stops, or leaves the last groups without a schedule; with others the learning rate jumps at the first step
-    after the resume.
+    Most schedules multiply these rates by a factor. With NaN the next update turns every weight into NaN; with too few,
+    the scheduler fails or leaves the last groups without a schedule; with different rates, the learning rate jumps at
+    the first step after the resume.
 
     ## How to repair
-    Set `base_lrs` in the scheduler's state to the rates that the run began with, or build the scheduler again and step it
-    to where training stands.
+    Set `base_lrs` in the scheduler's state to the rates that the run began with, or rebuild the scheduler and step it
+    forward to the current training step.
     """
 
     id = "scheduler/base-lr-mismatch"
@@ -57,11 +57,11 @@ def _of(scheduler: SchedulerState, optimizer: OptimizerState | None) -> Iterator
     bad = next((i for i, value in enumerate(bases) if _is_bad(value)), None)
     if bad is not None:
         value = plain(bases[bad])
-        said = f"base_lrs[{bad}] of the scheduler is {shown(value)}, where a finite number belongs"
+        said = f"base_lrs[{bad}] of the scheduler is {shown(value)}, expected a finite number"
         yield _problem(scheduler, f"base_lrs[{bad}]", said, Severity.ERROR, {"value": str(value)})
     elif scheduler.last_lr and len(bases) != len(scheduler.last_lr):
         said = (
-            f"the scheduler keeps {count(len(bases), 'first learning rate')} (base_lrs), and has set "
+            f"the scheduler keeps {count(len(bases), 'first learning rate')} (base_lrs), but has set "
             f"{count(len(scheduler.last_lr), 'rate')} (_last_lr)"
         )
         numbers = {"rates": len(bases), "groups": len(scheduler.last_lr)}
@@ -88,8 +88,8 @@ def _unlike_initial(scheduler: SchedulerState, optimizer: OptimizerState) -> Ite
     base, first = pairs[odd]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     turned = len(known) > 1 and sorted(a for a, _ in known) == sorted(b for _, b in known)
-    order = ": the same rates stand in another order" if turned else ""
-    said = f"the scheduler's first learning rate of parameter group {odd} is {base:g}, the optimizer's (initial_lr) {first:g}{order}"
+    order = ": the same rates are in a different order" if turned else ""
+    said = f"the scheduler's first learning rate of parameter group {odd} is {base:g}, but the optimizer's (initial_lr) is {first:g}{order}"
     yield _problem(
         scheduler, f"base_lrs[{odd}]", said, Severity.WARNING, {"group": odd, "scheduler": base, "optimizer": first}
     )
@@ -105,10 +105,10 @@ def _unlike_all(checkpoint: Checkpoint, scheduler: SchedulerState) -> Iterator[P
     odd = next(((i, base) for i, base in bases if initial and not any(_same(base, first) for first in initial)), None)
     strange = next((n for n in initial if bases and not any(_same(n, base) for _, base in bases)), None)
     if odd is None and strange is not None:
-        said = f"a parameter of the optimizer began with the learning rate {strange:g} (initial_lr), and no group of the scheduler did (base_lrs)"
+        said = f"a parameter of the optimizer began with the learning rate {strange:g} (initial_lr), but no group of the scheduler did (base_lrs)"
         yield _problem(scheduler, "base_lrs", said, Severity.WARNING, {"optimizer": strange})
     if odd is not None:
-        said = f"the scheduler's first learning rate of parameter group {odd[0]} is {odd[1]:g}, and no parameter of the optimizer began with it (initial_lr)"
+        said = f"the scheduler's first learning rate of parameter group {odd[0]} is {odd[1]:g}, but no parameter of the optimizer began with it (initial_lr)"
         yield _problem(scheduler, f"base_lrs[{odd[0]}]", said, Severity.WARNING, {"group": odd[0], "scheduler": odd[1]})
 
 
@@ -121,6 +121,7 @@ def _problem(scheduler: SchedulerState, key: str, said: str, severity: Severity,
         message=said,
         place=Place(path=scheduler.path, key=inside(scheduler.key, key)),
         severity=severity,
-        help="set base_lrs to the rates that the run began with, or step a new scheduler to where training stands",
+        help="set base_lrs to the rates that the run began with, or step a new scheduler forward to the current "
+        "training step",
         data=data,
     )

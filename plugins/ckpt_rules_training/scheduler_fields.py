@@ -34,22 +34,24 @@ _LAMBDAS = "lr_lambdas"
 
 
 class BadSchedulerField(Rule):
-    """A field of the scheduler's state holds what no learning rate can be computed from.
+    """A field of the scheduler's state has a value from which no learning rate can be computed.
 
     ## What it checks
-    Of torch's schedulers: `base_lrs` is a list, `lr_lambdas` of LambdaLR a list with None or a dictionary for each group, and
-    what its class computes with (`T_max`, `eta_min`, `gamma`, `step_size`, …) a finite number, and not 0 where it is divided
-    by; these are errors, and so is a field that a distributed save lacks. Warnings are an `eta_min` below zero or above the
-    first learning rates, a count below zero, an `_is_initial` that is true, a `_last_lr` that is missing or holds something other than
-    finite numbers, and, where a library's trainer wrote it, a state with the fields that all schedulers share and none of its
-    own class, as one that lost `lr_lambdas` is. A class that adds fields of its own is left alone.
+    Of torch's schedulers: `base_lrs` is a list, `lr_lambdas` of LambdaLR a list with None or a dictionary for each
+    group, and every value that its class computes with (`T_max`, `eta_min`, `gamma`, `step_size`, …) is a finite
+    number, and not 0 if it is a divisor; otherwise an error, as is a field that a distributed save lacks. Warnings are
+    an `eta_min` below zero or above the first learning rates, a count below zero, an `_is_initial` that is true, a
+    `_last_lr` that is missing or holds something other than finite numbers, and, if a library's trainer wrote it, a
+    state that has only the fields that all schedulers share, for example because `lr_lambdas` was lost. Classes that
+    add their own fields are not checked.
 
     ## Why it matters
-    `load_state_dict` takes the saved fields as they are. The next step of the scheduler then stops with a TypeError, a
+    `load_state_dict` takes the saved fields as they are. The next step of the scheduler then fails with a TypeError, a
     KeyError or a division by zero; with NaN it makes every learning rate NaN, and the weights with it.
 
     ## How to repair
-    Set the field to what the run's configuration says, or build the scheduler again and step it to where training stands.
+    Set the field to the value in the run's configuration, or rebuild the scheduler and step it forward to the current
+    training step.
     """
 
     id = "scheduler/bad-field"
@@ -76,20 +78,20 @@ def _of(scheduler: SchedulerState) -> Iterator[Problem]:
     values = scheduler.values
     bases = values.get("base_lrs", ())
     if not _is_list(bases):
-        yield _bad(scheduler, "base_lrs", bases, "where a list of learning rates belongs")
+        yield _bad(scheduler, "base_lrs", bases, "expected a list of learning rates")
     yield from _lambdas(scheduler)
     yield from _numbers(scheduler)
     yield from _last_rates(scheduler)
     started = values.get("_is_initial")
     if started and not isinstance(started, TensorInfo) and scheduler.kind in _ASKING:
-        said = "which only holds while a scheduler is built: its first step then changes no learning rate"
+        said = "which is only true while a scheduler is being built: its first step will not change the learning rate"
         yield _bad(scheduler, "_is_initial", started, said, Severity.WARNING)
     steps = values.get("_step_count", 0)
     if scheduler.kind != "unknown" and not isinstance(steps, int | float | TensorInfo):
-        yield _bad(scheduler, "_step_count", steps, "where a number belongs: the next step stops when it adds to it")
+        yield _bad(scheduler, "_step_count", steps, "expected a number: the next step fails when it adds 1 to it")
     yield from _tensors(scheduler)
     if not _lost_lambdas(scheduler) and (absent := _absent(scheduler)):
-        yield _bad(scheduler, absent, None, "and a distributed load asks for it, and stops", said="is missing")
+        yield _bad(scheduler, absent, None, "and a distributed load fails without it", said="is missing")
 
 
 def _tensors(scheduler: SchedulerState) -> Iterator[Problem]:
@@ -99,14 +101,15 @@ def _tensors(scheduler: SchedulerState) -> Iterator[Problem]:
         if name not in _PLAIN or not isinstance(value, TensorInfo):
             continue
         if distributed or name in _SWITCHES or value.numel != 1:
-            stops = ": a distributed load stops" if distributed else ""
-            yield _bad(scheduler, name, value, f"where {_PLAIN[name]} belongs{stops}", said="is a tensor")
+            stops = ": a distributed load fails" if distributed else ""
+            yield _bad(scheduler, name, value, f"expected {_PLAIN[name]}{stops}", said="is a tensor")
 
 
 def _without_lambdas(scheduler: SchedulerState) -> Problem:
     return Problem(
-        message="the state of the scheduler has the fields that all schedulers share, and none of its own class: LambdaLR, "
-        f"if it is one, stops at a load with KeyError: '{_LAMBDAS}'",
+        message="the scheduler's state has only the fields that all schedulers share, none of a specific class: if "
+        "it is a LambdaLR, loading fails with KeyError:"
+        f" '{_LAMBDAS}'",
         place=Place(path=scheduler.path, key=scheduler.key or None),
         severity=Severity.WARNING,
         help=_HELP,
@@ -137,7 +140,7 @@ def _absent(scheduler: SchedulerState) -> str | None:
     return next((name for name in sorted(_SINCE_LONG) if name not in values), None)
 
 
-_HELP = "set it to what the run's configuration says, or step a new scheduler to where training stands"
+_HELP = "set it to the value in the run's configuration, or step a new scheduler forward to the current training step"
 
 
 def _is_list(value: object) -> bool:
@@ -147,16 +150,14 @@ def _is_list(value: object) -> bool:
 def _lambdas(scheduler: SchedulerState) -> Iterator[Problem]:
     value = scheduler.values.get(_LAMBDAS)
     if _LAMBDAS in scheduler.values and not _is_list(value):
-        yield _bad(
-            scheduler, _LAMBDAS, value, "where a list belongs, with None or a dictionary for each parameter group"
-        )
+        yield _bad(scheduler, _LAMBDAS, value, "expected a list with None or a dictionary for each parameter group")
     bases = scheduler.values.get("base_lrs")
     if _is_list(value) and _is_list(bases) and bases and len(value) > len(bases):  # type: ignore[arg-type]
-        said = f"holds {len(value):,} entries for {count(len(bases), 'parameter group')}: a load stops with IndexError"  # type: ignore[arg-type]
-        yield _bad(scheduler, _LAMBDAS, value, "one belongs to each group", said=said)
+        said = f"holds {len(value):,} entries for {count(len(bases), 'parameter group')}: loading fails with IndexError"  # type: ignore[arg-type]
+        yield _bad(scheduler, _LAMBDAS, value, "expected one for each group", said=said)
     for index, part in enumerate(value if isinstance(value, list | tuple) and _is_list(value) else ()):
         if isinstance(part, str | int | float | TensorInfo) or (_is_list(part) and part):
-            yield _bad(scheduler, f"{_LAMBDAS}[{index}]", part, "where None or a dictionary belongs")
+            yield _bad(scheduler, f"{_LAMBDAS}[{index}]", part, "expected None or a dictionary")
 
 
 def _numbers(scheduler: SchedulerState) -> Iterator[Problem]:
@@ -179,24 +180,26 @@ def _doubtful(scheduler: SchedulerState, name: str, value: object) -> str | None
     if not isinstance(value, int | float):
         return None
     if name in _COUNTS:
-        return "and counts steps" if value < 0 else None
+        return "but it counts steps" if value < 0 else None
     if name != "eta_min":
         return None
     first = [b for b in scheduler.base_lrs if isinstance(b, int | float) and not isinstance(b, bool)]
     if first and value > max(first):
-        return f"which is above every learning rate that the schedule began with: they rise to it from {max(first):g}"
-    return "so that learning rates become negative" if value < 0 else None
+        return (
+            f"which is above every learning rate that the schedule began with: the rates rise to it from {max(first):g}"
+        )
+    return "so the learning rates become negative" if value < 0 else None
 
 
 def _fault(value: object, *, divides: bool = False) -> str | None:
     if isinstance(value, TensorInfo):
         if value.value is None:  # of a single number, headers don't always show it
-            return None if value.numel == 1 else "where a number belongs"
+            return None if value.numel == 1 else "expected a number"
         value = value.value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "where a number belongs"
+        return "expected a number"
     if value != value or abs(value) == math.inf:  # noqa: PLR0124 - NaN; math.isnan can't take an integer of any size
-        return "where a finite number belongs"
+        return "expected a finite number"
     return "and the schedule divides by it" if divides and value == 0 else None
 
 
@@ -206,11 +209,11 @@ def _last_rates(scheduler: SchedulerState) -> Iterator[Problem]:
         return
     rates = values.get("_last_lr")
     if "_last_lr" not in values:
-        yield _bad(scheduler, "_last_lr", None, "though every step sets it", Severity.WARNING, said="is missing")
+        yield _bad(scheduler, "_last_lr", None, "although every step sets it", Severity.WARNING, said="is missing")
     elif not isinstance(rates, list | tuple) or not _is_list(rates):
-        yield _bad(scheduler, "_last_lr", rates, "where a list of learning rates belongs", Severity.WARNING)
+        yield _bad(scheduler, "_last_lr", rates, "expected a list of learning rates", Severity.WARNING)
     elif not rates and values.get("base_lrs"):
-        yield _bad(scheduler, "_last_lr", rates, "where one learning rate for each group belongs", Severity.WARNING)
+        yield _bad(scheduler, "_last_lr", rates, "expected one learning rate for each group", Severity.WARNING)
     else:
         for index, rate in enumerate(rates):
             if fault := _fault(rate):

@@ -29,34 +29,34 @@ class LrMismatch(Rule):
 
     ## What it checks
     The rates that the scheduler set last (`_last_lr`) against the rate of each parameter group, with a relative
-    tolerance; and that there are as many. ReduceLROnPlateau is left alone, and so are
-    schedulers with a separate warm-up: others change the rate beside them. Of several schedulers and optimizers, which are not
-    distinguished on disk, a scheduler is at fault where no optimizer has its rates, and one has those of no scheduler. In a
-    sequence or chain the part at work must have set the same rates.
+    tolerance; and that there are as many. ReduceLROnPlateau and schedulers with a separate warm-up are not checked,
+    because something else also changes the rate. With several schedulers and optimizers, whose pairing is not saved, a
+    scheduler is reported if no optimizer has its rates and some optimizer has the rates of no scheduler. In a sequence
+    or chain, the active part must have set the same rates.
 
     ## Why it matters
     Some schedulers compute the next rate from the optimizer's, others from their own base rates: after a resume the
-    learning rate jumps to another curve. It comes from states saved at different moments, or from a rate that was set by
-    hand after loading.
+    learning rate jumps to another curve. The usual causes are states saved at different steps, or a rate that was set
+    by hand after loading.
 
     ## How to repair
-    Set each group's `lr` to the scheduler's, or build the scheduler again and step it to where training stands.
+    Set each group's `lr` to the scheduler's, or rebuild the scheduler and step it forward to the current training step.
     """
 
     id = "scheduler/lr-mismatch"
     severity = Severity.WARNING
     tags = frozenset({"resume"})
 
-    tolerance: float = Field(default=1e-6, ge=0, description="Relative difference that passes silently.")
+    tolerance: float = Field(default=1e-6, ge=0, description="Relative difference that is not reported.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each group, or one where the numbers of groups differ."""
         known = [s for s in checkpoint.schedulers if s.kind != PLATEAU and s.last_lr]
         if not known:
             kind = checkpoint.schedulers[0].kind if checkpoint.schedulers else "none"
-            raise FactUnavailable(f"the scheduler ({kind}) does not record the learning rate it set last")
+            raise FactUnavailable(f"the scheduler ({kind}) does not record the last learning rate it set")
         if _warms_up_beside(checkpoint):
-            raise FactUnavailable("a warm-up of its own changes the learning rate beside the scheduler")
+            raise FactUnavailable("a separate warm-up changes the learning rate in addition to the scheduler")
         for scheduler in known:
             faults = list(part_rates(scheduler))
             yield from faults
@@ -87,10 +87,12 @@ def _unused_rates(scheduler: SchedulerState, optimizer: OptimizerState, toleranc
     for index, rate in enumerate(map(number, scheduler.last_lr)):
         if rate is not None and rates and all(differ(rate, lr, tolerance) for lr in rates):
             yield Problem(
-                message=f"the scheduler set the learning rate of parameter group {index} to {rate:g}, and no parameter of the "
-                f"optimizer has it: the nearest is {min(rates, key=lambda lr: abs(lr - rate)):g}",
+                message=f"the scheduler set the learning rate of parameter group {index} to {rate:g}, but no "
+                "parameter of the optimizer has it: the nearest is"
+                f" {min(rates, key=lambda lr: abs(lr - rate)):g}",
                 place=Place(path=scheduler.path, key=inside(scheduler.key, f"_last_lr[{index}]")),
-                help="take scheduler and optimizer from the same save, or step a new scheduler to where training stands",
+                help="take scheduler and optimizer from the same save, or step a new scheduler forward to the "
+                "current training step",
                 data={"group": index, "scheduler": rate},
             )
 
@@ -104,7 +106,8 @@ def _warms_up_beside(checkpoint: Checkpoint) -> bool:
 def _numbers_differ(scheduler: SchedulerState, optimizer: OptimizerState) -> Problem:
     rates, groups = len(scheduler.last_lr), len(optimizer.groups)
     return Problem(
-        message=f"the scheduler sets {count(rates, 'learning rate')}, the optimizer has {count(groups, 'parameter group')}",
+        message=f"the scheduler sets {count(rates, 'learning rate')}, but the optimizer has "
+        f"{count(groups, 'parameter group')}",
         place=Place(path=scheduler.path, key=inside(scheduler.key, "_last_lr")),
         help="scheduler and optimizer were not built for each other: take both from the same save",
         data={"rates": rates, "groups": groups},
@@ -114,9 +117,11 @@ def _numbers_differ(scheduler: SchedulerState, optimizer: OptimizerState) -> Pro
 def _lrs_differ(scheduler: SchedulerState, optimizer: OptimizerState, index: int, a: float, b: float) -> Problem:
     where = f" in {scheduler.path}" if scheduler.path != optimizer.path else ""
     return Problem(
-        message=f"the scheduler{where} set the learning rate of parameter group {index} to {a:g}, the optimizer has {b:g}",
+        message=f"the scheduler{where} set the learning rate of parameter group {index} to {a:g}, but the optimizer "
+        f"has {b:g}",
         place=Place(path=optimizer.path, key=inside(optimizer.key, f"param_groups[{index}].lr")),
-        help="take scheduler and optimizer from the same save, or step a new scheduler to where training stands",
+        help="take scheduler and optimizer from the same save, or step a new scheduler forward to the current "
+        "training step",
         data={
             "group": index,
             "scheduler": a,
@@ -127,20 +132,20 @@ def _lrs_differ(scheduler: SchedulerState, optimizer: OptimizerState, index: int
 
 
 class Exhausted(Rule):
-    """The learning rate has become so small that training on would change nothing.
+    """The learning rate has become so small that further training would change nothing.
 
     ## What it checks
     The learning rate of every parameter group against the rate that its schedule started from (`base_lrs`, or the
-    optimizer's `initial_lr`). The rule speaks when all groups are below the given ratio, once a step was made. Schedules that
-    restart, and sequences with parts still to come, are left alone, and so is a checkpoint whose planned end is reached:
-    `progress/finished` says that.
+    optimizer's `initial_lr`). It is reported if all groups are below the given ratio after at least one step. Schedules
+    that restart, sequences with parts still to come, and checkpoints that have reached their planned end (see
+    `progress/finished`) are not checked.
 
     ## Why it matters
-    After the scheduler's state is loaded, or it is stepped forward to the recorded update, the schedule may have run out:
-    a cosine past its `T_max`, a linear decay at zero. Training then runs at full cost and learns nothing.
+    After the scheduler's state is loaded, or it is stepped forward to the recorded update, the schedule may have run
+    out: a cosine past its `T_max`, a linear decay at zero. Training then runs at full cost and learns nothing.
 
     ## How to repair
-    Plan the schedule for the whole of the training that is left: build a new scheduler with more steps, or with a minimum
+    Plan the schedule for all of the remaining training: build a new scheduler with more steps, or with a minimum
     learning rate above zero.
     """
 
@@ -149,7 +154,10 @@ class Exhausted(Rule):
     tags = frozenset({"resume"})
 
     ratio: float = Field(
-        default=1e-6, ge=0, lt=1, description="Share of the first learning rate below which it is spent."
+        default=1e-6,
+        ge=0,
+        lt=1,
+        description="The learning rate counts as used up below this share of the first learning rate.",
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -172,7 +180,7 @@ class Exhausted(Rule):
                 message=f"the learning rate is {lr:g} after {count(int(steps), 'step')} of the scheduler, "
                 f"{_share(lr, base)} it started from",
                 place=Place(path=optimizer.path, key=inside(optimizer.key, "param_groups[0].lr")),
-                help="build a new scheduler that reaches as far as training shall, or one with a higher minimum",
+                help="build a new scheduler that covers all of the remaining training, or one with a higher minimum",
                 data={"lr": lr, "base_lr": base, "steps": int(steps)},
             )
 

@@ -68,9 +68,9 @@ def _of_part(part: SchedulerState, due: int, why: str, *, nested: bool = False) 
         yield from part_steps(part, ahead=ahead)
         return
     yield Problem(
-        message=f"last_epoch of a part of the scheduler ({part.kind}) is {shown(part.last_epoch)}, and {why}",
+        message=f"last_epoch of a part of the scheduler ({part.kind}) is {shown(part.last_epoch)}, but {why}",
         place=Place(path=part.path, key=counter_key(part)),
-        help="build the scheduler again and step it to the update where training stands",
+        help="rebuild the scheduler and step it forward to the current training step",
         data={"last_epoch": str(part.last_epoch), "expected": due},
     )
 
@@ -88,10 +88,10 @@ def part_rates(scheduler: SchedulerState) -> Iterator[Problem]:
         return
     whole, own = pairs[odd]
     yield Problem(
-        message=f"the scheduler set the learning rate of parameter group {odd} to {whole:g}, and the part of it that is at work "
-        f"({part.kind}) to {own:g}",
+        message=f"the scheduler set the learning rate of parameter group {odd} to {whole:g}, but its active part ("
+        f"{part.kind}) to {own:g}",
         place=Place(path=part.path, key=inside(part.key, f"_last_lr[{odd}]")),
-        help="the two are written together: build the scheduler again and step it to where training stands",
+        help="the two are written together: rebuild the scheduler and step it forward to the current training step",
         data={"group": odd, "scheduler": whole, "part": own},
     )
 

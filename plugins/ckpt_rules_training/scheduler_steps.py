@@ -14,33 +14,33 @@ from ckpt_rules_training.words import shown
 
 
 class StepMismatch(Rule):
-    """The scheduler has made another number of steps than training.
+    """The scheduler's step count does not match the training progress.
 
     ## What it checks
-    That a scheduler of torch has a `last_epoch`, without which it starts again from its first step, an error. Then the
-    scheduler's `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
-    batches, the global step, and finished epochs. It must agree with one of them. `_step_count` ought to be
-    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations, SWALR counts from where averaging began; both are left alone.
-    Where the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless the option
-    `tolerance` is set. Of several schedulers each is looked at, and where there are more of them than optimizers, so that one
-    may continue where another stopped, it is enough that the steps of all together agree; in a sequence
-    (SequentialLR) also the part that is at work, which counts from its milestone, and in a chain every part, for all make
-    the same steps.
+    That a torch scheduler has a `last_epoch` (an error, because without it the scheduler starts again from its first
+    step). Then `last_epoch` against everything that it may count: optimizer updates (made, or implied by the counters),
+    batches, the global step, and finished epochs. It must agree with one of them. `_step_count` should be
+    `last_epoch` plus 1. ReduceLROnPlateau counts evaluations and SWALR counts from the start of averaging; neither is
+    checked. If the trainer itself counts every update, as the transformers Trainer does, it must agree exactly, unless
+    the option `tolerance` is set. Each of several schedulers is checked; if there are more schedulers than optimizers,
+    so that one may continue where another stopped, it is enough that the sum of their steps agrees. In a sequence
+    (SequentialLR), the active part, which counts from its milestone, is also checked, and in a chain every part,
+    because all make the same steps.
 
     ## Why it matters
-    The learning rate is a function of that number. A scheduler that is behind repeats a part of its schedule, the warm-up
-    most of all; one that is ahead ends too early.
+    The learning rate is a function of that number. A scheduler that is behind repeats part of its schedule, often the
+    warm-up; one that is ahead ends too early.
 
     ## How to repair
-    Build the scheduler again and step it to the update where training stands, or set `last_epoch` in its state. Step it once
-    for every update (or once for every epoch), before saving.
+    Rebuild the scheduler and step it forward to the current training step, or set `last_epoch` in its state. Step it
+    once per update (or once per epoch), before saving.
     """
 
     id = "scheduler/step-mismatch"
     severity = Severity.WARNING
     tags = frozenset({"resume"})
 
-    tolerance: int = Field(default=1, ge=0, description="Allowed difference, in steps of the scheduler.")
+    tolerance: int = Field(default=1, ge=0, description="Allowed difference, in scheduler steps.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for `last_epoch`, or one for `_step_count`."""
@@ -86,10 +86,11 @@ def _has_lost_count(scheduler: SchedulerState) -> bool:
 def _lost_count(scheduler: SchedulerState) -> Problem:
     what = "is None" if "last_epoch" in scheduler.values else "is missing"
     return Problem(
-        message=f"last_epoch of the scheduler ({scheduler.kind}) {what}: it starts again from its first step, or stops",
+        message=f"last_epoch of the scheduler ({scheduler.kind}) {what}: it starts again from its first step, or fails",
         place=Place(path=scheduler.path, key=counter_key(scheduler)),
         severity=Severity.ERROR,
-        help="set it to the steps that were made, or step a new scheduler to where training stands",
+        help="set it to the number of steps that were made, or step a new scheduler forward to the current training "
+        "step",
         data={"last_epoch": None},
     )
 
@@ -99,7 +100,7 @@ def _uncounted(scheduler: SchedulerState) -> str | None:
     if scheduler.kind == "ReduceLROnPlateau":
         return "ReduceLROnPlateau counts evaluations, not updates"
     if scheduler.kind == "SWALR":  # Lightning's begins at the number of epochs, by itself it begins at 0
-        return "SWALR counts from where averaging began"
+        return "SWALR counts from the start of averaging"
     return f"the scheduler ({scheduler.kind}) keeps no last_epoch" if scheduler.last_epoch is None else None
 
 
@@ -107,7 +108,7 @@ def _mismatch(scheduler: SchedulerState, steps: int, possible: list[Candidate]) 
     return Problem(
         message=f"the scheduler is at step {steps:,}; expected {_expected(possible)}",
         place=Place(path=scheduler.path, key=counter_key(scheduler)),
-        help="build the scheduler again and step it to the update where training stands",
+        help="rebuild the scheduler and step it forward to the current training step",
         data={"last_epoch": steps, "candidates": [{"of": c.words, "from": c.low, "to": c.high} for c in possible]},
     )
 
@@ -124,7 +125,7 @@ def _no_count(scheduler: SchedulerState) -> Problem:
     return Problem(
         message=f"last_epoch of the scheduler is {shown(scheduler.last_epoch)}, which is not a count of steps",
         place=Place(path=scheduler.path, key=counter_key(scheduler)),
-        help="build the scheduler again and step it to the update where training stands",
+        help="rebuild the scheduler and step it forward to the current training step",
         data={"last_epoch": str(scheduler.last_epoch)},
     )
 
@@ -141,6 +142,6 @@ def _step_count(scheduler: SchedulerState, steps: int, tolerance: int) -> Iterat
     yield Problem(
         message=f"_step_count of the scheduler is {shown(calls)}, but last_epoch is {steps:,}",
         place=Place(path=scheduler.path, key=f"{counter_key(scheduler).removesuffix('last_epoch')}_step_count"),
-        help="the two are written together: build the scheduler again and step it forward",
+        help="the two are written together: rebuild the scheduler and step it forward",
         data={"step_count": str(calls), "last_epoch": steps},
     )

@@ -15,11 +15,11 @@ class MissingField(Rule):
     """The training state lacks a field that resuming needs.
 
     ## What it checks
-    Each layout says which fields its training state ought to have. In the plain layout those are `epoch` and `step`
-    (errors) and `total_batches` (a warning) where the convention of `training_state.pth` is followed, and at least one
-    counter of any name elsewhere. Where a trainer restores from a dictionary in such a field, as Lightning does from its loops,
-    that must hold something. Optimizer, scheduler, scaler and random-number state have rules of their own
-    (`optimizer/missing`, `scheduler/missing`, …). A misspelt key is left to `state/misspelled-field`.
+    Each layout says which fields its training state should have. In the plain layout those are `epoch` and `step`
+    (errors) and `total_batches` (a warning) if the convention of `training_state.pth` is followed, otherwise at least
+    one counter of any name. If a trainer restores from a dictionary in such a field, as Lightning does from its loops,
+    it must not be empty. Optimizer, scheduler, scaler and random-number state have separate rules (`optimizer/missing`,
+    `scheduler/missing`, …). A misspelt key is left to `state/misspelled-field`.
 
     ## Why it matters
     A loader that finds no counter starts counting from zero: the same data again, and the learning-rate schedule from
@@ -27,7 +27,7 @@ class MissingField(Rule):
 
     ## How to repair
     Resume from a checkpoint that has the field, or add it by hand: load the file, set the key to the value that the
-    training log shows for this save, save it again.
+    training log shows for this save, and save it again.
     """
 
     id = "state/missing-field"
@@ -57,7 +57,7 @@ def _missing(state: TrainingState, field: Field) -> Problem:
         message=f"{what}: {field.why}" if field.why else what,
         place=Place(path=state.path, key=key or field.keys[0]),
         severity=field.severity,
-        help=f"set '{field.keys[0]}' to the value that the training log shows, or resume from a checkpoint that has it",
+        help=f"set '{field.keys[0]}' to the value in the training log, or resume from a checkpoint that has it",
         data={"field": field.name, "looked_for": list(field.keys)},
     )
 
@@ -85,15 +85,15 @@ class MisspelledField(Rule):
 
     ## What it checks
     For each field of the layout that is absent, whether a key with a value of the right kind differs from one of its
-    names by a slip: a letter left out, added, changed or swapped, or other capitals and separators. It is an error where
-    resuming goes wrong without the field, else a warning.
+    names by a typo: a letter left out, added, changed or swapped, or different capitals or separators. It is an error
+    if resuming goes wrong without the field, otherwise a warning.
 
     ## Why it matters
-    Nobody reads what lies under a misspelt key. `state.get("optimizer_state_dict")` gives None for a file that holds
-    `optimizer_state_dit`, and the optimizer starts again from nothing although all of it is in the file.
+    Nothing reads a misspelt key. `state.get("optimizer_state_dict")` gives None for a file that holds
+    `optimizer_state_dit`, and the optimizer starts from scratch although its full state is in the file.
 
     ## How to repair
-    Rename the key: load the file, move the value to the right key, save it again. Then mend the code that wrote it.
+    Rename the key: load the file, move the value to the right key, and save it again. Then fix the code that wrote it.
     """
 
     id = "state/misspelled-field"
@@ -126,9 +126,9 @@ def _is_elsewhere(checkpoint: Checkpoint, name: str) -> bool:
 def _misspelt(state: TrainingState, field: Field, key: str) -> Problem:
     meant = misspelling_of(key, field.keys) or field.keys[0]
     return Problem(
-        message=f"the training state has '{key}' and no {field.name}: did you mean '{meant}'? {field.why}".rstrip(),
+        message=f"the training state has '{key}' but no {field.name}: did you mean '{meant}'? {field.why}".rstrip(),
         place=Place(path=state.path, key=key),
         severity=Severity.ERROR if field.severity is Severity.ERROR else None,
-        help=f"rename '{key}' to '{meant}' in {state.path}; no loader looks for it under this name",
+        help=f"rename '{key}' to '{meant}' in {state.path}; no loader looks for it under its current name",
         data={"field": field.name, "key": key, "meant": meant},
     )

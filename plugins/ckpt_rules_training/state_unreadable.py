@@ -26,18 +26,18 @@ class UnreadableState(Rule):
     """The training state or a configuration can't be parsed, or is not a dictionary.
 
     ## What it checks
-    Every JSON file that a loader reads (`config.json`, `*_config.json`, `*.index.json`, `trainer_state.json` and the like,
-    those that the layout requires, and a `tokenizer.json` of up to 4 MiB) must parse, and hold a dictionary.
-    So must the object that the training state's torch file holds. Damage to the torch file itself is the
-    business of `weights/broken-torch-file`.
+    Every JSON file that a loader reads (`config.json`, `*_config.json`, `*.index.json`, `trainer_state.json` and the
+    like, those that the layout requires, and a `tokenizer.json` of up to 4 MiB) must parse and contain a dictionary,
+    and so must the training state's torch file. Damage to the torch file itself is reported by
+    `weights/broken-torch-file`.
 
     ## Why it matters
-    A save that was interrupted, or a full disk, leaves half a JSON file behind. Loaders then stop with a parser's error
-    that names no checkpoint; some trainers start from scratch instead, silently.
+    A save that was interrupted, or a full disk, leaves half a JSON file. Loaders then fail with a parser error that
+    does not name the checkpoint; some trainers silently start from scratch instead.
 
     ## How to repair
-    Restore the file from the save before, or from another copy. `config.json` can be written again from the code that
-    built the model. A training state of another type than a dictionary was written by something else than the trainer.
+    Restore the file from the previous save, or from another copy. `config.json` can be written again from the code that
+    built the model. A training state that is not a dictionary was not written by the trainer.
     """
 
     id = "state/unreadable"
@@ -66,7 +66,7 @@ def _json_problems(checkpoint: Checkpoint, path: str) -> Iterator[Problem]:
         yield Problem(message=message, place=place, help=_HELP, severity=severity, data=data)
     elif not isinstance(file.value, Mapping) and path not in _LISTS:
         kind = type(file.value).__name__
-        message = f"{path} holds a JSON value of type {kind}, where a dictionary belongs"
+        message = f"{path} holds a JSON value of type {kind}, expected a dictionary"
         yield Problem(message=message, place=Place(path=path), help=_HELP, severity=severity, data={"type": kind})
 
 
@@ -78,4 +78,4 @@ def _state_problems(checkpoint: Checkpoint) -> Iterator[Problem]:
             yield Problem(message=absent.reason, place=Place(path=absent.path), help=_HELP)
 
 
-_HELP = "restore it from another copy or from the save before"
+_HELP = "restore it from another copy or from the previous save"

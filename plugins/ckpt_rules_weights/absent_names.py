@@ -68,33 +68,34 @@ def loadable(checkpoint: Checkpoint) -> tuple[Weights, Mapping[str, object]]:
     if config.path != "config.json" or not (
         "architectures" in config.values or "transformers_version" in config.values
     ):
-        raise FactUnavailable("there is no config.json of a model of transformers")
+        raise FactUnavailable("there is no config.json of a transformers model")
     if weights.parts or not all(_LOADED.fullmatch(f.path) and not f.key for f in weights.files):
-        raise FactUnavailable("the weights do not lie where from_pretrained looks for them")
+        raise FactUnavailable("the weights are not where from_pretrained looks for them")
     if checkpoint.listing.has_file("adapter_config.json"):
         raise FactUnavailable(
-            "with an adapter beside them, from_pretrained takes the base model's weights from elsewhere"
+            "there is an adapter in the same directory, so from_pretrained takes the base model's weights from "
+            "elsewhere"
         )
     if is_quantised(weights, config.values, checkpoint):
-        raise FactUnavailable("quantised weights have names of their own")
+        raise FactUnavailable("quantised weights have different tensor names")
     return weights.complete(), config.values
 
 
 def _absent_names(checkpoint: Checkpoint) -> Absent:
     weights, config = loadable(checkpoint)
     if is_draft(config):
-        raise FactUnavailable("a draft has only some of the tensors of the model whose model_type it bears")
+        raise FactUnavailable("a draft model has only some of the tensors of the model type that its config.json names")
     if config.get("auto_map"):
-        raise FactUnavailable("the class is in a file of its own (auto_map), and so are its names")
+        raise FactUnavailable("the model class is custom code (auto_map), so its tensor names are not known")
     looked_for = expectation(config)
     if looked_for is None:
-        raise FactUnavailable("config.json names no class whose tensors are known by name")
+        raise FactUnavailable("config.json names no class whose tensor names are known")
     found = {looked_for.normalised(name): name for _, name, _ in weights.items()}
     used: set[str] = set()
     lost = [w for wanted in looked_for.wanted for w in _lost(looked_for, wanted, found, used)]
     others = {name: spelt for name, spelt in found.items() if name not in used}
     if lost and _are_fused(looked_for, others):
-        raise FactUnavailable("several matrices are fused into one, as engines for inference do")
+        raise FactUnavailable("several matrices are fused into one, as inference engines do")
     prefix, hidden = _hidden(looked_for, lost, others)
     seen, explained = {spelt for _, spelt in hidden}, {id(w) for w, _ in hidden}
     lost = [w for w in lost if id(w) not in explained]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ckpt_rules import Checkpoint, Place, Problem, ReadProblem, Rule, Severity, TorchFile
 
 _SHOWN = 20
-_AGAIN = "copy the file again if the original is whole, or resume from an earlier save"
+_AGAIN = "copy the file again if the original is intact, or resume from an earlier save"
 
 
 def _problems(
@@ -33,14 +33,15 @@ class BrokenSafetensors(Rule):
     """A safetensors file does not follow its format.
 
     ## What it checks
-    The header's length, its JSON, every dtype, shape and offset: tensors may not overlap, leave holes or pass the end, and
-    the file must be exactly as long as its header says. These are the checks of the safetensors library itself.
+    The header's length, its JSON, every dtype, shape and offset: tensors may not overlap, leave holes or extend past
+    the end, and the file must be exactly as long as its header says. These are the checks of the safetensors library
+    itself.
 
     ## Why it matters
     A full disk, an interrupted copy or download cut the file short, and the loader refuses it.
 
     ## How to repair
-    Copy the file again if the original is whole; otherwise resume from an earlier save.
+    Copy the file again if the original is intact; otherwise resume from an earlier save.
     """
 
     id = "weights/broken-safetensors"
@@ -57,15 +58,15 @@ class BrokenTorchFile(Rule):
 
     ## What it checks
     The zip directory and the header of each entry, the pickle, and that every storage is there with the size that the
-    pickle declares; in files from before torch 1.6, the five pickles and the storages behind them. Nothing in the file is
-    run, and no tensor is read.
+    pickle declares; in files from before torch 1.6, the five pickles and the storages after them. Nothing in the file
+    is executed, and no tensor is read.
 
     ## Why it matters
-    torch.save writes in place: a job killed while saving leaves half a file under the final name. `failed finding central
-    directory` is how torch puts it.
+    torch.save writes in place: a job killed while saving leaves half a file under the final name. torch then fails with
+    `failed finding central directory`.
 
     ## How to repair
-    Copy the file again if the original is whole; otherwise resume from an earlier save.
+    Copy the file again if the original is intact; otherwise resume from an earlier save.
     """
 
     id = "weights/broken-torch-file"

@@ -21,21 +21,21 @@ _MORE_DTYPES = frozenset({"auto", "float", "double", "half", "bfloat", "int", "l
 
 
 class BadConfigField(Rule):
-    """A field of config.json holds what transformers can't build a configuration from.
+    """A field of config.json has a value that transformers can't build a configuration from.
 
     ## What it checks
-    The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, several of them or null (of
-    `vocab_size` one, where tokens such as `eos_token_id` are compared with it, and of `head_dim` one, where positions are rotated),
-    `rope_parameters` and `rope_scaling` are dictionaries or null, and
-    `dtype` or `torch_dtype` is the name of a dtype of torch. Where config.json names no `model_type` or `architectures`, it is
-    not one of transformers and is left alone.
+    The sizes of a model (`vocab_size`, `hidden_size`, `num_hidden_layers`, `head_dim`, …) are numbers, several of them
+    or null (of `vocab_size` one, where tokens such as `eos_token_id` are compared with it, and of `head_dim` one, where
+    positions are rotated), `rope_parameters` and `rope_scaling` are dictionaries or null, and `dtype` or `torch_dtype`
+    is the name of a dtype of torch. A config.json without `model_type` or `architectures` is not from transformers and
+    is not checked.
 
     ## Why it matters
-    `from_pretrained` stops at such a field, and so does a resume with the Trainer, which reads config.json of the checkpoint to
-    compare versions: with `module 'torch' has no attribute 'float3'`, or where two sizes are compared.
+    `from_pretrained` fails on such a field, and so does a resume with the Trainer, which reads the checkpoint's
+    config.json to compare versions: for example with `module 'torch' has no attribute 'float3'`.
 
     ## How to repair
-    Take config.json from the model that training began with, or from another save of the run.
+    Take config.json from the model that training started from, or from another save of the run.
     """
 
     id = "config/bad-field"
@@ -52,15 +52,15 @@ class BadConfigField(Rule):
             several = isinstance(value, Mapping | list)
             infinite = isinstance(value, float) and not math.isfinite(value)
             if isinstance(value, str) or infinite or (several and (not value or _is_one(name, values))):
-                yield _problem(config.path, name, value, "where a number belongs")
+                yield _problem(config.path, name, value, "expected a number")
         for name in _ROTATIONS:
             value = values.get(name)
             if value is not None and not isinstance(value, Mapping):
-                yield _problem(config.path, name, value, "where a dictionary belongs")
+                yield _problem(config.path, name, value, "expected a dictionary")
         for name in _DTYPES:
             value = values.get(name)
             if isinstance(value, str) and not _is_dtype(value.removeprefix("torch.")):
-                yield _problem(config.path, name, value, "which is not a dtype of torch")
+                yield _problem(config.path, name, value, "which is not a torch dtype")
 
 
 def _is_one(name: str, values: Mapping[str, object]) -> bool:
@@ -87,6 +87,6 @@ def _problem(path: str, name: str, value: object, said: str) -> Problem:
     return Problem(
         message=f"{name} in {path} is {repr(value)[:60]}, {said}",
         place=Place(path=path, key=name),
-        help="take config.json from the model that training began with, or from another save of the run",
+        help="take config.json from the model that training started from, or from another save of the run",
         data={"field": name, "value": repr(value)[:60]},
     )

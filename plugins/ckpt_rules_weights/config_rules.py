@@ -26,9 +26,9 @@ def _model(checkpoint: Checkpoint) -> tuple[Weights, Mapping[str, object]]:
     """Whole weights of a model, and its configuration; FactUnavailable for adapters and quantised weights."""
     weights, config = checkpoint.weights.complete(), checkpoint.config
     if any(f.path.startswith("adapter") for f in weights.files):
-        raise FactUnavailable("adapter weights are only a part of a model")
+        raise FactUnavailable("adapter weights are only part of a model")
     if config.values.get("quantization_config") is not None:
-        raise FactUnavailable("quantised weights are packed in ways of their own")
+        raise FactUnavailable("quantised weights are packed, so their element counts differ")
     return weights, config.values
 
 
@@ -36,23 +36,26 @@ class SizeVsConfig(Rule):
     """The weights have far fewer or more elements than the configuration implies.
 
     ## What it checks
-    For Llama and its kin, whose layers are known: embeddings, attention and feed-forward matrices by the sizes in config.json,
-    against the elements of all tensors.
+    For Llama and similar models, whose layers are known: the elements of the embeddings, attention and feed-forward
+    matrices, computed from the sizes in config.json, against the elements of all tensors.
 
     ## Why it matters
-    A save under ZeRO-3 or FSDP that gathered nothing writes a valid file with a fraction of the model. `from_pretrained` fills
-    the rest with random numbers, and says so only in the log.
+    A save under ZeRO-3 or FSDP that did not gather the weights writes a valid file with a fraction of the model.
+    `from_pretrained` initialises the rest randomly and only logs it.
 
     ## How to repair
-    Gather the weights when saving (`stage3_gather_16bit_weights_on_model_save`), or put the shards together with the
-    script that the trainer brings (`zero_to_fp32.py`).
+    Gather the weights when saving (`stage3_gather_16bit_weights_on_model_save`), or merge the shards with the trainer's
+    script (`zero_to_fp32.py`).
     """
 
     id = "weights/size-vs-config"
     tags = frozenset({"load", "resume"})
 
     ratio: float = Field(
-        default=0.5, gt=0, lt=1, description="Share of the implied elements below which weights are missing."
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Weights are reported as missing below this share of the elements that the configuration implies.",
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -60,13 +63,13 @@ class SizeVsConfig(Rule):
         weights, config = _model(checkpoint)
         implied = _implied(config)
         if implied is None:
-            raise FactUnavailable("the configuration's family is not one whose size is known")
+            raise FactUnavailable("the size of this model family is not known")
         found = weights.numel
         if found < self.ratio * implied or found > implied / self.ratio * 2:
             yield Problem(
-                message=f"the weights have {found:,} elements, and the configuration implies some {implied:,}",
+                message=f"the weights have {found:,} elements, but the configuration implies about {implied:,}",
                 place=Place(path=weights.files[0].path),
-                help="gather the weights when saving, or look whether the configuration is that of another model",
+                help="gather the weights when saving, or check whether the configuration is from another model",
                 data={"found": found, "implied": implied},
             )
 
@@ -92,17 +95,17 @@ def _implied(config: Mapping[str, object]) -> int | None:
 
 
 class DtypeVsConfig(Rule):
-    """The weights are stored in another float dtype than the configuration says.
+    """The weights are stored in a different float dtype than the configuration says.
 
     ## What it checks
     `dtype` (or `torch_dtype`) in config.json against the dtype of nine tenths of the elements.
 
     ## Why it matters
-    Loaders that go by the configuration cast the weights: half precision loses what was stored, full precision takes twice the
-    memory that was planned.
+    Loaders that follow the configuration cast the weights: casting down loses precision, casting up takes twice the
+    planned memory.
 
     ## How to repair
-    Nothing, where it is meant so. Else save again with `save_pretrained`, which writes both.
+    Nothing, if this is intended. Otherwise save again with `save_pretrained`, which writes both.
     """
 
     id = "weights/dtype-vs-config"
@@ -124,29 +127,29 @@ class DtypeVsConfig(Rule):
         dtype, most = stored.most_common(1)[0]
         if dtype != meant and most > 0.9 * stored.total():
             yield Problem(
-                message=f"the weights are {dtype}, and config.json says {meant}: loaders that go by it cast them",
+                message=f"the weights are {dtype}, but config.json says {meant}: loaders that follow it will cast them",
                 place=Place(path="config.json", key="dtype" if "dtype" in config else "torch_dtype"),
-                help="save them again with save_pretrained, unless it is meant so",
+                help="save them again with save_pretrained, unless this is intended",
                 data={"stored": dtype, "config": meant},
             )
 
 
 class Tied(Rule):
-    """The output head is missing and nothing explains it, or it can't be the embedding that it is tied to.
+    """The output head is missing without explanation, or can't be the embedding that it is tied to.
 
     ## What it checks
-    Where config.json says `tie_word_embeddings: false` and names a model for text generation (`...ForCausalLM`): that there
-    is an output head beside the input embeddings. A configuration without the key explains nothing and is let pass. Where it
-    says `true`, for Llama and its kin, and the head is stored all the same: that it has the shape of the embeddings.
-    [numerics/replicas-differ](#numericsreplicas-differ) compares their bytes. A head that is missing is an error where
-    `from_pretrained` or the Trainer is known to look for it, a warning elsewhere.
+    Where config.json says `tie_word_embeddings: false` and names a model for text generation (`...ForCausalLM`): that
+    there is an output head in addition to the input embeddings. A configuration without the key is accepted. If it says
+    `true`, for Llama and similar models, and the head is stored anyway: that it has the shape of the embeddings.
+    [numerics/replicas-differ](#numericsreplicas-differ) compares their bytes. A missing head is an error if
+    `from_pretrained` or the Trainer is known to look for it, otherwise a warning.
 
     ## Why it matters
-    A head that is neither stored nor tied is initialised at random. The model trains on, from a loss as if it had learned
-    nothing.
+    A head that is neither stored nor tied is initialised at random. Training continues with a loss as if the model had
+    learned nothing.
 
     ## How to repair
-    Save the model whole; or, if the head is the embedding, write `"tie_word_embeddings": true` into config.json.
+    Save the complete model; or, if the head is the embedding, write `"tie_word_embeddings": true` into config.json.
     """
 
     id = "weights/tied"
@@ -163,13 +166,14 @@ class Tied(Rule):
         names = config.get("architectures")
         causal = isinstance(names, list) and any(str(n).endswith("ForCausalLM") for n in names)
         if config.get("tie_word_embeddings") is not False or not causal:
-            raise FactUnavailable("the configuration does not say that the model has a head of its own")
+            raise FactUnavailable("the configuration does not say that the model has a separate head")
         embedding = next((n for n in tensors if n.endswith(EMBEDDINGS)), None)
         if embedding is not None and not any(n.endswith(_HEADS) for n in tensors):
             yield Problem(
-                message=f"there is no output head ({_HEADS[0]}), and config.json says that it is not tied to {embedding}",
+                message=f"there is no output head ({_HEADS[0]}), but config.json says that it is not tied to "
+                f"{embedding}",
                 place=Place(path="config.json", key="tie_word_embeddings"),
-                help="save the model whole, or correct tie_word_embeddings if the head is the embedding",
+                help="save the complete model, or correct tie_word_embeddings if the head is the embedding",
                 severity=Severity.ERROR if _is_looked_for(checkpoint) else None,
                 data={"embedding": embedding},
             )
@@ -191,13 +195,14 @@ def _tied_shapes(weights: Weights) -> Iterator[Problem]:
     heads = [(file.path, name, t) for file, name, t in found if name.endswith(_HEADS)]
     embeddings = [(name, t) for _, name, t in found if name.endswith(EMBEDDINGS)]
     if len(heads) != 1 or len(embeddings) != 1:
-        raise FactUnavailable("the head is tied to the embeddings, and not stored beside them")
+        raise FactUnavailable("the head is tied to the embeddings and not stored separately")
     (path, head, stored), (embedding, tied) = heads[0], embeddings[0]
     if stored.shape == tied.shape:
         return
     yield Problem(
-        message=f"{head} has the shape {list(stored.shape)}, and config.json ties it to {embedding}, which has {list(tied.shape)}",
+        message=f"{head} has the shape {list(stored.shape)}, but config.json ties it to {embedding}, which has "
+        f"{list(tied.shape)}",
         place=Place(path=path, tensor=head),
-        help="save the model whole after resizing, or correct tie_word_embeddings if the head is one of its own",
+        help="save the complete model after resizing, or correct tie_word_embeddings if the head is separate",
         data={"head": list(stored.shape), "embedding": list(tied.shape)},
     )

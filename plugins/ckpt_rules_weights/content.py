@@ -44,10 +44,11 @@ class Missing(Rule):
 
     ## What it checks
     That the layout finds weights at all: as safetensors, as a torch file, in shards, or inside the training state. An
-    `adapter_config.json` without adapter weights counts as missing weights too.
+    `adapter_config.json` without adapter weights also counts as missing weights.
 
     ## Why it matters
-    The save stopped before the model was written, or wrote it elsewhere. Some trainers then continue with random weights.
+    The save stopped before the model was written, or wrote it elsewhere. Some trainers then continue with random
+    weights.
 
     ## How to repair
     Copy the weights from where the save was written, or resume from an earlier save.
@@ -63,7 +64,8 @@ class Missing(Rule):
             return  # files/missing-checkpoint speaks of empty directories
         if _is_of_peft(checkpoint) and not listing.files("adapter_model*.*", top_only=True):
             yield Problem(
-                message="adapter_config.json describes an adapter, and there are no adapter weights beside it",
+                message="adapter_config.json describes an adapter, but there are no adapter weights in the same "
+                "directory",
                 place=Place(path="adapter_config.json"),
                 help="copy adapter_model.safetensors from where the save was written",
             )
@@ -77,12 +79,12 @@ class Missing(Rule):
                     raise FactUnavailable(f"{entry.path} can't be read", path=entry.path, blocked=True) from None
             for entry in checkpoint.fact(hollow_saves):
                 raise FactUnavailable(
-                    f"{entry.path} holds none of what its name says", path=entry.path, blocked=True
+                    f"{entry.path} does not contain what its name says", path=entry.path, blocked=True
                 ) from None
             if other := _may_hold_weights(checkpoint):
-                raise FactUnavailable(f"no layout says whether {other} holds the weights") from None
+                raise FactUnavailable(f"no known layout says whether {other} holds the weights") from None
             yield Problem(
-                message="there are no model weights: no safetensors file, no torch file that holds a model",
+                message="there are no model weights: no safetensors file and no torch file that contains a model",
                 place=Place(path=absent.path or "."),
                 help="copy the weights from where the save was written, or resume from an earlier save",
             )
@@ -129,18 +131,18 @@ def _is_data(checkpoint: Checkpoint, entry: Entry) -> bool:
 
 
 class NoTensors(Rule):
-    """A weight file is valid and holds no tensor.
+    """A weight file is valid but contains no tensors.
 
     ## What it checks
     Every file that the weights are loaded from. A safetensors file of 40 bytes and a `.bin` of 443 are what an empty
     dictionary looks like.
 
     ## Why it matters
-    A filter on parameter names, or a gather across ranks, let nothing through. The loader takes the file without an error
-    and leaves the model as it was initialised.
+    A filter on parameter names, or a gather across ranks, let nothing through. The loader accepts the file without an
+    error and leaves the model as it was initialised.
 
     ## How to repair
-    Resume from a save that holds weights, and mend what collects the state dictionary before the next save.
+    Resume from a save that contains weights, and fix the code that collects the state dict before the next save.
     """
 
     id = "weights/no-tensors"
@@ -152,9 +154,9 @@ class NoTensors(Rule):
             if not file.tensors and not any(p.fatal for p in file.problems) and _is_dictionary(checkpoint, file):
                 entry = checkpoint.listing.get(file.path)
                 yield Problem(
-                    message=f"the file is valid, {entry.size if entry else 0:,} bytes long, and holds no tensor",
+                    message=f"the file is valid, {entry.size if entry else 0:,} bytes long, but holds no tensors",
                     place=Place(path=file.path, key=file.key or None),
-                    help="resume from a save that holds weights; look at what collects the state dictionary",
+                    help="resume from a save that holds weights; check the code that collects the state dict",
                 )
 
 
@@ -176,15 +178,15 @@ def _is_flattened(checkpoint: Checkpoint, file: WeightFile) -> bool:
 
 
 class EmptyTensors(Rule):
-    """Tensors without any element lie where weights should be.
+    """Weight tensors have no elements.
 
     ## What it checks
-    The shape of every `weight`, `bias` and embedding: a dimension of size zero means that nothing was stored. Buffers, such
-    as masks and caches, may be empty.
+    The shape of every `weight`, `bias` and embedding: a dimension of size zero means that nothing was stored. Buffers,
+    such as masks and caches, may be empty.
 
     ## Why it matters
-    ZeRO-3 and FSDP leave placeholders of shape [0] in a model whose parameters live on other ranks. Saved without
-    gathering them first, the checkpoint has every name and no value.
+    ZeRO-3 and FSDP leave placeholders of shape [0] in a model whose parameters live on other ranks. If it is saved
+    without gathering them first, the checkpoint has every name but no values.
 
     ## How to repair
     Save through the trainer's own gathering (`stage3_gather_16bit_weights_on_model_save`, a full state dictionary), or
@@ -210,7 +212,7 @@ def _hollow(file: WeightFile, empty: list[str]) -> Problem:
     shown = ", ".join(f"{n} {list(file.tensors[n].shape)}" for n in empty[:_SHOWN])
     more = f" and {len(empty) - _SHOWN:,} more" if len(empty) > _SHOWN else ""
     return Problem(
-        message=f"{len(empty):,} of {len(file.tensors):,} tensors have no element: {shown}{more}",
+        message=f"{len(empty):,} of {len(file.tensors):,} tensors have no elements: {shown}{more}",
         place=Place(path=file.path, tensor=empty[0]),
         help="gather the parameters from all ranks before saving (ZeRO-3, FSDP), or resume from another save",
         data={"empty": len(empty), "tensors": len(file.tensors)},

@@ -24,15 +24,15 @@ class LayerGap(Rule):
     """Layers are missing, or there are more or fewer than the configuration says.
 
     ## What it checks
-    The numbers in names such as `model.layers.7.` and `transformer.h.7.`: they count from 0 without a hole, and there are
-    as many as config.json says (`num_hidden_layers`, `n_layer`, …; `num_nextn_predict_layers` may come on top).
+    The numbers in names such as `model.layers.7.` and `transformer.h.7.`: they count from 0 without gaps, and there are
+    as many as config.json says (`num_hidden_layers`, `n_layer`, …; `num_nextn_predict_layers` may be added).
 
     ## Why it matters
-    A shard or a pipeline stage was lost, or the configuration is of another model. Loaders fill missing layers with random
-    numbers or drop what is left over.
+    A shard or a pipeline stage was lost, or the configuration is from another model. Loaders initialise missing layers
+    randomly and drop surplus ones.
 
     ## How to repair
-    Find the shard that holds the missing layers, or the configuration that belongs to these weights.
+    Find the shard that holds the missing layers, or the configuration that matches these weights.
     """
 
     id = "weights/layer-gap"
@@ -57,9 +57,9 @@ def _holes(path: str, stack: str, numbers: set[int], expected: tuple[str, int] |
     if missing and (2 * len(missing) <= len(numbers) or (expected and expected[1] > max(numbers))):
         shown = ", ".join(map(str, missing[:_SHOWN])) + (" …" if len(missing) > _SHOWN else "")
         yield Problem(
-            message=f"{stack} counts to {max(numbers)} and lacks {len(missing):,} layers: {shown}",
+            message=f"{stack} has layers numbered up to {max(numbers)}, but lacks {len(missing):,} of them: {shown}",
             place=Place(path=path, tensor=f"{stack}.{missing[0]}"),
-            help="find the shard or pipeline stage that holds them",
+            help="find the shard or pipeline stage that contains them",
             data={"missing": missing[:1000], "found": len(numbers)},
         )
 
@@ -73,9 +73,9 @@ def _other_count(
     key, count = expected
     if len(numbers) not in (count, count + predictors):
         yield Problem(
-            message=f"{stack} has {len(numbers):,} layers and the configuration says {key} = {count:,}",
+            message=f"{stack} has {len(numbers):,} layers, but the configuration says {key} = {count:,}",
             place=Place(path=path, tensor=f"{stack}.{min(count, len(numbers) - 1)}"),
-            help="find the missing layers, or the configuration that belongs to these weights",
+            help="find the missing layers, or the configuration that matches these weights",
             data={"found": len(numbers), "expected": count},
         )
 

@@ -13,33 +13,33 @@ from ckpt_rules_weights.layers import LayerGap
 from ckpt_rules_weights.names import wrappers_of
 from ckpt_rules_weights.siblings import odd_layers
 
-_RANDOM = "from_pretrained starts {} from random numbers and only logs it"
+_RANDOM = "from_pretrained initialises {} randomly and only logs it"
 _ALIKE = 0.9
 _LISTED = 8
 _COMPARED = 1000
 
 
 class MissingTensor(Rule):
-    """The model looks for a tensor by a name that the weights do not have.
+    """The weights lack a tensor that the model looks for.
 
     ## What it checks
-    Beside a config.json that names a class of a common architecture of transformers: that the weights hold every tensor that
-    the class looks for, in the base model, in each layer and in the head, and the value head that `value_head_prefix` names
-    there. Names that a loader understands too are let pass: the base model's without its prefix, old spellings, a head that is
-    tied to the embedding. Where the architecture is not known: that no layer lacks a tensor that all other layers have, if
-    they agree.
+    If config.json names a class of a common transformers architecture: that the weights hold every tensor that the
+    class looks for, in the base model, in each layer and in the head, and the value head that `value_head_prefix` names
+    there. Alternative names that a loader understands are accepted: the base model's without its prefix, old spellings,
+    a head that is tied to the embedding. If the architecture is not known: that no layer lacks a tensor that all other
+    layers have, if those layers agree.
 
-    Not judged are adapters, quantised weights, the fused matrices of engines for inference, and a training loop's own model
-    that has other tensors in all layers. Layers that are missing as a whole are reported by `weights/layer-gap`, prefixes of
-    wrappers by `weights/wrapper-prefix`, a head that is not tied by `weights/tied`.
+    Not checked are adapters, quantised weights, the fused matrices of inference engines, and a training loop's custom
+    model that has other tensors in all layers. Layers that are missing entirely are reported by `weights/layer-gap`,
+    prefixes of wrappers by `weights/wrapper-prefix`, a head that is not tied by `weights/tied`.
 
     ## Why it matters
-    `from_pretrained` and the Trainer fill in what they do not find with random numbers, and training continues from a model
-    that has lost a part of what it learned.
+    `from_pretrained` and the Trainer randomly initialise what they do not find, and training continues from a model
+    that has lost part of what it learned.
 
     ## How to repair
-    Save the model again with `save_pretrained`, or rename the tensors: strip a prefix that a wrapper has left, merge an
-    adapter before saving. Take the weights that belong to the configuration where they are of another class.
+    Save the model again with `save_pretrained`, or rename the tensors: strip a prefix that a wrapper has left, or merge
+    an adapter before saving. If the weights are of another class, take those that match the configuration.
     """
 
     id = "weights/missing-tensor"
@@ -83,13 +83,15 @@ def _under_a_prefix(checkpoint: Checkpoint, absent: Absent) -> Iterator[Problem]
     where = (
         f"have {absent.prefix!r} before their names"
         if absent.prefix
-        else "have a part of PEFT's own inside of their names"
+        else "have a PEFT-specific part inside their names"
     )
     yield Problem(
-        message=f"{_share(len(absent.hidden), absent.wanted)} tensors that {absent.cls} looks for {where}, such as {name} "
+        message=f"{_share(len(absent.hidden), absent.wanted)} tensors that {absent.cls} looks for {where}, such as "
+        f"{name} "
         f"for {wanted.names[0]}; {_RANDOM.format('them')}",
         place=Place(path=path, tensor=name),
-        help="save the model itself (`merge_and_unload` first where it is PEFT's), or strip the prefix from the names",
+        help="save the unwrapped model (call `merge_and_unload` first for a PEFT model), or strip the prefix from "
+        "the names",
         severity=Severity.WARNING if resumes_by_itself(checkpoint) else None,
         data={"prefix": absent.prefix, "tensors": len(absent.hidden), "wanted": absent.wanted},
     )
@@ -121,10 +123,11 @@ def _renamed(checkpoint: Checkpoint, absent: Absent, lost: list[Wanted]) -> Prob
     there = f"; the weights have other names, such as {absent.others[0]}" if absent.others else ""
     path = _file_of(checkpoint, absent.others[0] if absent.others else "")
     return Problem(
-        message=f"{_share(len(lost), absent.wanted)} tensors that {absent.cls} looks for are not there, such as "
+        message=f"{_share(len(lost), absent.wanted)} tensors that {absent.cls} looks for are missing, such as "
         f"{lost[0].names[0]}{there}; {_RANDOM.format('them')}",
         place=Place(path=path, tensor=lost[0].names[0]),
-        help="rename the tensors as the class in config.json has them, or put the configuration of their own class beside them",
+        help="rename the tensors to the names that the class in config.json uses, or add the configuration that "
+        "matches these weights",
         data={"tensors": len(lost), "wanted": absent.wanted},
     )
 
@@ -134,12 +137,12 @@ def _missing(checkpoint: Checkpoint, absent: Absent, members: list[Wanted]) -> P
     more = f" and {len(members) - 1:,} more of its kind" if len(members) > 1 else ""
     verb = "are" if more else "is"
     like = get_close_matches(first, absent.others[:_COMPARED], n=1, cutoff=_ALIKE)
-    other = f" ({like[0]} lies there, which it does not know)" if like else ""
+    other = f" ({like[0]} is present, but that name is not known)" if like else ""
     return Problem(
         message=f"{first}{more} {verb} missing, which {absent.cls} looks for{other}; "
         f"{_RANDOM.format('them' if more else 'it')}",
         place=Place(path=_file_near(checkpoint, members[0]), tensor=first),
-        help="take the tensor from where the model was saved, or save the model again with save_pretrained",
+        help="copy the tensor from where the model was saved, or save the model again with save_pretrained",
         data={"tensors": len(members), "names": [w.names[0] for w in members[:_LISTED]]},
     )
 
@@ -149,9 +152,10 @@ def _gone_layers(checkpoint: Checkpoint, absent: Absent) -> Problem:
     shown = ", ".join(map(str, layers[:_LISTED])) + (" …" if len(layers) > _LISTED else "")
     first = next(w.names[0] for w in absent.lost if w.layer == layers[0])
     return Problem(
-        message=f"{len(layers):,} layers that {absent.cls} looks for are missing as a whole: {shown}; {_RANDOM.format('them')}",
+        message=f"{len(layers):,} layers that {absent.cls} looks for are missing entirely: {shown}; "
+        f"{_RANDOM.format('them')}",
         place=Place(path=checkpoint.weights.files[0].path, tensor=first),
-        help="find the shard or pipeline stage that holds them",
+        help="find the shard or pipeline stage that contains them",
         data={"layers": layers[:_COMPARED]},
     )
 
@@ -169,9 +173,9 @@ def _value_head(checkpoint: Checkpoint) -> Iterator[Problem]:
     name = _name_of_value_head(config)
     if name and not any(n == name or n.endswith(f".{name}") for n in weights.tensors):
         yield Problem(
-            message=f"{name} is missing, which is the value head by config.json; it starts from random numbers",
+            message=f"{name} is missing; config.json names it as the value head, which will be initialised randomly",
             place=Place(path=weights.files[0].path, tensor=name),
-            help="take the tensor from where the model was saved, or save the model with its head",
+            help="copy the tensor from where the model was saved, or save the model with its head",
         )
 
 

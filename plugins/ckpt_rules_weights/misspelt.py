@@ -11,19 +11,19 @@ from ckpt_rules_weights.absent_names import absent_names, resumes_by_itself
 
 
 class MisspeltTensor(Rule):
-    """A tensor's name is almost that of a tensor that its module lacks.
+    """A tensor's name looks like a misspelling of one that its module lacks.
 
     ## What it checks
-    The last part of each name that no other tensor has: whether it differs by a slip (a letter left out, added, changed or
-    swapped) from one that at least two others have and its own module lacks, and whether it is what makes that module unlike
-    others. `2.weightx` beside `2.bias` is told where other modules hold `weight` and `bias`. Likewise a module whose name is
-    another's with something before it (`my_net.2` beside `net.2`), where neither is like any other module, and the two
-    together are. Plurals and numbers at the end are
-    left alone, and so is a class whose tensors are known by name: `weights/missing-tensor` reports those.
+    The last part of each name that no other tensor has: whether it differs by a slip (a letter left out, added, changed
+    or swapped) from one that at least two others have and its own module lacks, and whether it is what makes that
+    module unlike others. `2.weightx` next to `2.bias` is reported if other modules have `weight` and `bias`. Likewise a
+    module whose name is another's with something before it (`my_net.2` beside `net.2`), where neither is like any other
+    module, and the two together are. Plurals and trailing numbers are ignored, and classes whose tensor names are known
+    are not checked: `weights/missing-tensor` reports those.
 
     ## Why it matters
-    A loader finds no tensor of the name that it looks for: a strict load stops with `Missing key(s) in state_dict`, any other
-    leaves random numbers in its place.
+    A loader finds no tensor of the name that it looks for: a strict load fails with `Missing key(s) in state_dict`, a
+    non-strict load leaves the weight randomly initialised.
 
     ## How to repair
     Rename the tensor, or take the weights from another copy of the save.
@@ -43,8 +43,9 @@ class MisspeltTensor(Rule):
             for module, name, meant in _slips(file.tensors):
                 full = ".".join(filter(None, (module, name)))
                 yield Problem(
-                    message=f"no other tensor is called '{name}', and {module or 'the model'} has no '{meant}', as other modules "
-                    "have: a strict load stops at the name, any other leaves random numbers in its place",
+                    message=f"no other tensor is called '{name}', and {module or 'the model'} has no '{meant}', "
+                    "unlike similar modules: a strict load fails on the name, a non-strict load leaves "
+                    f"'{meant}' randomly initialised",
                     place=Place(path=file.path, tensor=full),
                     help=f"rename it to '{meant}', or take the weights from another copy of the save",
                     data={"name": full, "meant": meant},
@@ -54,8 +55,8 @@ class MisspeltTensor(Rule):
 def _parted(path: str, half: tuple[str, str, str]) -> Problem:
     module, meant, name = half
     return Problem(
-        message=f"{module} has {name} alone, and {meant} has all but that of what other modules have: a strict load stops at the "
-        "name, any other leaves random numbers in its place",
+        message=f"{module} has only {name}, and {meant} has everything that similar modules have except that: a "
+        "strict load fails on the name, a non-strict load leaves the tensor randomly initialised",
         place=Place(path=path, tensor=f"{module}.{name}"),
         help=f"rename it to '{meant}.{name}', or take the weights from another copy of the save",
         data={"name": f"{module}.{name}", "meant": f"{meant}.{name}"},

@@ -24,21 +24,22 @@ _WRAPPED_AGAIN = (wrappers.COMPILED, wrappers.DATA_PARALLEL)
 
 
 class WrapperPrefix(Rule):
-    """Tensor names carry the name of a wrapper around the model.
+    """Tensor names contain a prefix from a wrapper around the model.
 
     ## What it checks
     `_orig_mod.` (torch.compile), `module.` before every name (data parallel), `_fsdp_wrapped_module.`, `_flat_param`,
-    `_checkpoint_wrapped_module.`, a doubled `base_model.model.`. Inside a training state the first two are information only:
-    the loop that wrote it wraps its model in the same way when it resumes. Beside a config.json by which `from_pretrained` or
-    the Trainer looks for the plain names, and no training state of another loop, they are an error.
+    `_checkpoint_wrapped_module.`, a doubled `base_model.model.`. Inside a training state the first two are information
+    only: the loop that wrote it wraps its model in the same way when it resumes. They are an error if there is a
+    config.json with which `from_pretrained` or the Trainer looks for the plain names, and no training state of another
+    loop.
 
     ## Why it matters
-    A plain model does not find these names. With `strict=False` the loader says nothing and the model stays as it was
-    initialised.
+    An unwrapped model does not find these names. With `strict=False` the loader does not complain and the model stays
+    as it was initialised.
 
     ## How to repair
-    Save `model.module.state_dict()` or the unwrapped model; or strip the prefix when loading, as the trainer that wrote the
-    file does, and list that wrapper in the option `allowed`.
+    Save `model.module.state_dict()` or the unwrapped model; or strip the prefix when loading, as the trainer that wrote
+    the file does, and list that wrapper in the option `allowed`.
     """
 
     id = "weights/wrapper-prefix"
@@ -46,7 +47,7 @@ class WrapperPrefix(Rule):
     tags = frozenset({"load"})
 
     allowed: tuple[str, ...] = Field(
-        default=(), description="Prefixes that the team's loader strips by itself, such as `_orig_mod.`."
+        default=(), description="Prefixes that the team's loader strips automatically, such as `_orig_mod.`."
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -58,8 +59,9 @@ class WrapperPrefix(Rule):
                 severity = Severity.INFO if file.key and part in _WRAPPED_AGAIN else None
                 if part not in self.allowed:
                     yield Problem(
-                        message=f"{count:,} of {len(file.tensors):,} tensor names carry '{part}' ({wrapper}), such as "
-                        f"{example[part]}; a plain model does not find them",
+                        message=f"{count:,} of {len(file.tensors):,} tensor names contain '{part}' ({wrapper}), such "
+                        "as "
+                        f"{example[part]}; an unwrapped model does not find them",
                         place=Place(path=file.path, tensor=example[part], key=file.key or None),
                         help="save the unwrapped model, or strip the prefix when loading and list it in `allowed`",
                         severity=Severity.ERROR if lost else severity,

@@ -26,28 +26,29 @@ _PACKED = frozenset({"int8", "uint8", "bool"})
 _FLOAT8 = frozenset(d for d in FLOAT_DTYPES if d.startswith("float8"))
 _ODD = _WIDE | _PACKED | _FLOAT8
 _SCALES = ("_scale_inv", "_scale", "_scales", ".scale")
-_CAST = "resume from an earlier save, and look at what casts the weights before they are saved"
+_CAST = "resume from an earlier save, and check what casts the weights before they are saved"
 _DECLARE = (
     "add the `quantization_config` that the weights were made with to config.json, or save them in floating point"
 )
 
 
 class NotFloat(Rule):
-    """Weights are stored as integers or float8 and nothing says how they are to be read, or as something other than a tensor.
+    """Weights are stored as integers or float8 without a quantisation config, or as something other than a tensor.
 
     ## What it checks
-    The dtype of every `weight` and `bias`. In an architecture that is known, each must be floating-point, where config.json names
-    no quantisation; float8 alone is a warning, and an error beside scales that nothing asks for. In any other model: weights that
-    are integers in one layer and floating-point in the next, and weights that are integers of 16 bits and more throughout.
-    In a model's `state_dict` that torch saved: a number, text or a dictionary under the name of a module's `weight` or `bias`.
+    The dtype of every `weight` and `bias`. In a known architecture, each must be floating-point unless config.json
+    declares a quantisation; float8 alone is a warning, and an error if there are also scales that nothing reads. In any
+    other model: weights that are integers in one layer and floating-point in the next, and weights that are all
+    integers of 16 bits or more. In a model's `state_dict` that torch saved: a number, text or a dictionary under the
+    name of a module's `weight` or `bias`.
 
     ## Why it matters
-    Loaders cast what they find: a norm of 0.98 that was stored as an integer is 0, packed numbers are taken for values. Nothing is
-    said, and the model is broken. At what is not a tensor, `load_state_dict` stops.
+    Loaders cast what they find: a norm of 0.98 that was stored as an integer is 0, packed numbers are taken as values.
+    The model is silently broken. If an entry is not a tensor, `load_state_dict` fails.
 
     ## How to repair
-    Resume from an earlier save, and look at what casts the weights. Where they are quantised, put the configuration that says how
-    beside them.
+    Resume from an earlier save, and check what casts the weights. If they are quantised, add the configuration that
+    says how.
     """
 
     id = "weights/not-float"
@@ -93,7 +94,7 @@ def _no_tensors(file: WeightFile, entries: Mapping[object, object]) -> Iterator[
         name, value = odd[0]
         more = f" (and {len(odd) - 1:,} more like it)" if len(odd) > 1 else ""
         yield Problem(
-            message=f"{name} is {state_dicts.described(value)}{more}, where a tensor belongs: load_state_dict stops at it",
+            message=f"{name} is {state_dicts.described(value)}{more}, expected a tensor: load_state_dict fails on it",
             place=Place(path=file.path, tensor=name, key=file.key or None),
             help="resume from an earlier save, or take the tensor from another copy of this one",
             data={"tensors": [k for k, _ in odd[:100]], "count": len(odd)},
@@ -115,11 +116,11 @@ def _in_known(checkpoint: Checkpoint, family: str) -> Iterator[Problem]:
         for dtype in dict.fromkeys(t.dtype for *_, t in odd):
             members = [located for located in odd if located[2].dtype == dtype]
             if dtype in _WIDE:
-                yield _problem(members, f"and every weight of this architecture ({family}) is floating-point", _CAST)
+                yield _problem(members, f"but every weight of this architecture ({family}) is floating-point", _CAST)
                 continue
             scaled = any(f"{name}{end}" in file.tensors for _, name, _ in members for end in _SCALES)
             severity = Severity.WARNING if dtype in _FLOAT8 and not scaled else None
-            yield _problem(members, "and config.json names no quantisation", _DECLARE, severity)
+            yield _problem(members, "but config.json declares no quantisation", _DECLARE, severity)
 
 
 def _in_unknown(checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -128,13 +129,13 @@ def _in_unknown(checkpoint: Checkpoint) -> Iterator[Problem]:
     kinds = {k: [m for m in members if _is_parameter(m)] for k, members in tensor_kinds(checkpoint).items()}
     parameters = [located for members in kinds.values() for located in members]
     if parameters and all(tensor.dtype in _WIDE for *_, tensor in parameters):
-        yield _problem(parameters, "and not one weight is floating-point", _CAST)
+        yield _problem(parameters, "and none of the weights is floating-point", _CAST)
         return
     for kind, members in kinds.items():
         wide = [located for located in members if located[2].dtype in _WIDE]
         floats = sorted({t.dtype for *_, t in members if t.dtype in FLOAT_DTYPES})
         if wide and floats:
-            yield _problem(wide, f"and others of {kind} are {floats[0]}", _CAST)
+            yield _problem(wide, f"but {kind} is {floats[0]} in other layers", _CAST)
 
 
 def _problem(found: list[Located], why: str, help_: str, severity: Severity | None = None) -> Problem:

@@ -17,15 +17,15 @@ class ShapeVsConfig(Rule):
 
     ## What it checks
     Vocabulary, hidden size, heads, intermediate size and experts of common architectures against config.json; for other
-    architectures the rows of the token embedding. Channels, latents and the text that is attended to in models of diffusers
-    (`unet/config.json`). Quantised weights without a quantisation configuration count too.
+    architectures the rows of the token embedding. Channels, latents and the cross-attention dimension in diffusers
+    models (`unet/config.json`). Quantised weights without a quantisation configuration are also reported.
 
     ## Why it matters
-    The configuration is of another model or was changed after the save. Loading stops with a size mismatch, or the model
-    that was trained is not the one that was meant.
+    The configuration is from another model or was changed after the save. Loading fails with a size mismatch, or the
+    trained model is not the intended one.
 
     ## How to repair
-    Put the configuration that belongs to these weights beside them.
+    Add the configuration that matches these weights.
     """
 
     id = "weights/shape-vs-config"
@@ -38,7 +38,7 @@ class ShapeVsConfig(Rule):
             return
         weights, config = checkpoint.weights, checkpoint.config
         if any(f.path.startswith("adapter") for f in weights.files):
-            raise FactUnavailable("adapter weights have shapes of their own")
+            raise FactUnavailable("adapter weights have different shapes")
         yield from _undeclared_quantisation(checkpoint, weights, config.values)
         sizes = Sizes.of(config.values)
         tensors = tensor_kinds(checkpoint)
@@ -62,9 +62,9 @@ def _problem(wrong: Wrong) -> Problem:
     meant = ", ".join("?" if n is None else str(n) for n in wrong.expected)
     more = f" (and {wrong.tensors - 1:,} more like it)" if wrong.tensors > 1 else ""
     return Problem(
-        message=f"the tensor has shape {list(wrong.shape)} and {wrong.config} implies [{meant}]{more}",
+        message=f"the tensor has shape {list(wrong.shape)} but {wrong.config} implies [{meant}]{more}",
         place=Place(path=wrong.path, tensor=wrong.name),
-        help="put the configuration that belongs to these weights beside them",
+        help="add the configuration that matches these weights",
         data={"shape": list(wrong.shape), "expected": list(wrong.expected), "tensors": wrong.tensors},
     )
 
@@ -102,7 +102,7 @@ def _undeclared_quantisation(
         quantised = [n for n in file.tensors if QUANTISED.fullmatch(n)]
         if quantised:
             yield Problem(
-                message=f"{len(quantised):,} tensors are quantised, and the configuration does not say how",
+                message=f"{len(quantised):,} tensors are quantised, but the configuration does not say how",
                 place=Place(path=file.path, tensor=quantised[0]),
                 help="add the `quantization_config` that the weights were made with to config.json",
                 data={"tensors": len(quantised)},

@@ -35,15 +35,15 @@ def _indexed(checkpoint: Checkpoint) -> list[tuple[Weights, WeightIndex]]:
 
 
 class MissingShard(Rule):
-    """The index names a shard, or a tensor in a shard, that is not there.
+    """The index lists a shard, or a tensor in a shard, that is missing.
 
     ## What it checks
-    Every file in the index's `weight_map` lies beside it, and holds each tensor that the index promises. Names that lead
-    out of the checkpoint are never followed. As a warning, an index that transformers passes over, because the weights lie beside
-    it in one file, and whose shards are gone.
+    Every file in the index's `weight_map` exists next to it, and contains each tensor that the index lists for it.
+    Names that point outside the checkpoint are never followed. It is a warning if the shards are missing but
+    transformers ignores the index, because the weights are also there in one file.
 
     ## Why it matters
-    A copy or a save stopped half way. Some loaders refuse, some fill the missing parameters with random numbers.
+    A copy or a save stopped half way. Some loaders fail, some initialise the missing parameters randomly.
 
     ## How to repair
     Copy the missing shards from where the save was written, or resume from an earlier save.
@@ -61,9 +61,9 @@ class MissingShard(Rule):
             if unavailable.path is None or not _is_no_index(checkpoint, unavailable.path):
                 raise
             yield Problem(
-                message="the index holds no `weight_map` from the names of tensors to the names of files",
+                message="the index has no `weight_map` from tensor names to file names",
                 place=Place(path=unavailable.path, key="weight_map"),
-                help="write the index again, or copy it from where the save was written",
+                help="rewrite the index, or copy it from where the save was written",
             )
             return
         for weights, index in indexed:
@@ -78,15 +78,17 @@ def _missing(checkpoint: Checkpoint, weights: Weights, index: WeightIndex) -> It
     for name, tensors in sorted(promised.items()):
         shown = ", ".join(tensors[:_SHOWN]) + (f" and {len(tensors) - _SHOWN:,} more" if len(tensors) > _SHOWN else "")
         if _leads_out(name):
-            yield _problem(index, name, f"the index names '{name}', which leads out of the checkpoint")
+            yield _problem(index, name, f"the index names '{name}', which points outside the checkpoint")
         elif checkpoint.listing.get(name) is None:
-            what = f"the index promises {len(tensors):,} tensors in {name}, which is not there: {shown}"
+            what = f"{name} is missing; the index places {len(tensors):,} tensors there: {shown}"
             yield _problem(index, name, what, path=name)
         elif name in read and not any(p.fatal for p in read[name].problems):
             absent = [t for t in tensors if t not in read[name].tensors]
             if absent:
                 more = f" and {len(absent) - _SHOWN:,} more" if len(absent) > _SHOWN else ""
-                what = f"the shard lacks {len(absent):,} of the {len(tensors):,} tensors that {index.path} promises: "
+                what = (
+                    f"the shard lacks {len(absent):,} of the {len(tensors):,} tensors that {index.path} lists for it: "
+                )
                 yield _problem(index, name, what + ", ".join(absent[:_SHOWN]) + more, path=name, tensor=absent[0])
 
 
@@ -103,10 +105,11 @@ def _stale(checkpoint: Checkpoint) -> Iterator[Problem]:
             if gone and [f.path for f in each.files] == [whole]:
                 are = "is" if len(gone) == 1 else "are"
                 yield Problem(
-                    message=f"the index names {len(shards):,} shards, and {len(gone):,} of them {are} not there ({gone[0]}); "
-                    f"transformers loads {whole} instead, loaders that go by the index (vLLM, diffusers) stop",
+                    message=f"the index names {len(shards):,} shards, but {len(gone):,} of them {are} missing "
+                    f"({gone[0]}); transformers loads {whole} instead, loaders that use the index (vLLM, "
+                    "diffusers) fail",
                     place=Place(path=index.path),
-                    help=f"delete the index, if {whole} holds the weights that are meant",
+                    help=f"delete the index if {whole} contains the intended weights",
                     severity=Severity.WARNING,
                     data={"shards": sorted(shards)[:100], "missing": gone[:100]},
                 )
@@ -136,17 +139,17 @@ def _problem(
 
 
 class Unindexed(Rule):
-    """Weights lie on disk that the index does not know.
+    """Weights on disk are not listed in the index.
 
     ## What it checks
-    Weight files beside an index that it does not name, and tensors in its shards that it leaves out. An error where a
-    whole shard of the index's own numbered family is left out.
+    Weight files next to an index that it does not list, and tensors in its shards that it leaves out. It is an error if
+    a whole shard of the index's own numbered family is left out.
 
     ## Why it matters
-    What the index does not name is never loaded. Loaders that go by file names instead mix the stray file in.
+    What the index does not list is never loaded. Loaders that use file names instead mix the stray file in.
 
     ## How to repair
-    Remove files of other saves; write the index again if it is the index that is out of date.
+    Remove files of other saves; if the index is out of date, rewrite it.
     """
 
     id = "weights/unindexed"
@@ -167,9 +170,9 @@ def _strays(weights: Weights, index: WeightIndex) -> Iterator[Problem]:
         )
         what = f"a shard of the same family, with {len(file.tensors):,} tensors," if own else "the file"
         yield Problem(
-            message=f"{what} is not named in {index.path}, so it is not loaded",
+            message=f"{what} is not listed in {index.path}, so it is not loaded",
             place=Place(path=file.path),
-            help="write the index again" if own else "remove it, or write the index again",
+            help="rewrite the index" if own else "remove it, or rewrite the index",
             severity=Severity.ERROR if own else None,
             data={"index": index.path, "tensors": len(file.tensors)},
         )
@@ -178,15 +181,15 @@ def _strays(weights: Weights, index: WeightIndex) -> Iterator[Problem]:
         if stray:
             more = f" and {len(stray) - _SHOWN:,} more" if len(stray) > _SHOWN else ""
             yield Problem(
-                message=f"{len(stray):,} tensors are not named in {index.path}: {', '.join(stray[:_SHOWN])}{more}",
+                message=f"{len(stray):,} tensors are not listed in {index.path}: {', '.join(stray[:_SHOWN])}{more}",
                 place=Place(path=file.path, tensor=stray[0]),
-                help="write the index again",
+                help="rewrite the index",
                 data={"index": index.path, "tensors": len(stray)},
             )
 
 
 class IndexTotal(Rule):
-    """The size that the index announces is not the size of the tensors.
+    """The total size in the index differs from the size of the tensors.
 
     ## What it checks
     `metadata.total_size` of the index against the bytes of all tensors in its shards. An index without it is fine.
@@ -195,14 +198,14 @@ class IndexTotal(Rule):
     No loader reads the number, so nothing fails; but the index was not written together with these shards.
 
     ## How to repair
-    Look at whether the shards are of one save; then write the index again.
+    Check whether the shards are from one save, then rewrite the index.
     """
 
     id = "weights/index-total"
     severity = Severity.WARNING
     tags = frozenset({"load"})
 
-    tolerance: int = Field(default=0, ge=0, description="Bytes by which the two may differ.")
+    tolerance: int = Field(default=0, ge=0, description="Allowed difference between the two, in bytes.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each index."""
@@ -216,13 +219,14 @@ class IndexTotal(Rule):
             yield Problem(
                 message=f"total_size is {str(index.total_size)[:60]!r}, which is not a number of bytes",
                 place=Place(path=index.path, key="metadata.total_size"),
-                help="write the index again",
+                help="rewrite the index",
             )
         elif all(abs(index.total_size - nbytes(weights)) > self.tolerance for nbytes in (_each, _once)):
             yield Problem(
-                message=f"the index announces {int(index.total_size):,} bytes and its tensors take {weights.nbytes:,}",
+                message=f"the index gives a total size of {int(index.total_size):,} bytes, but its tensors take "
+                f"{weights.nbytes:,}",
                 place=Place(path=index.path, key="metadata.total_size"),
-                help="look at whether the shards are of one save, then write the index again",
+                help="check whether the shards are from one save, then rewrite the index",
                 data={"announced": int(index.total_size), "found": weights.nbytes},
             )
 
@@ -244,10 +248,10 @@ class DuplicateTensor(Rule):
     The names of all tensors in the files that are loaded together.
 
     ## Why it matters
-    The file that is read last wins, and which that is depends on the loader. The two values are seldom the same.
+    The file that is read last wins, and which one that is depends on the loader. The two values are seldom the same.
 
     ## How to repair
-    Find out which file is of this save, and write the weights again from it.
+    Find out which file belongs to this save, and rewrite the weights from it.
     """
 
     id = "weights/duplicate-tensor"
@@ -264,7 +268,7 @@ class DuplicateTensor(Rule):
             and weights.index is None
             and not all(map(conventions.weight_files.SHARD.fullmatch, (f.path for f in weights.files)))
         ):
-            raise FactUnavailable("files with names of their own may hold models of their own")
+            raise FactUnavailable("files with other names may contain separate models")
         if len(set().union(*(f.tensors for f in weights.files))) == sum(len(f.tensors) for f in weights.files):
             return
         for file, name, _ in weights.items():
@@ -274,8 +278,8 @@ class DuplicateTensor(Rule):
         for (one, other), names in sorted(shared.items()):
             more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
             yield Problem(
-                message=f"{len(names):,} tensors are in {one} as well: {', '.join(names[:_SHOWN])}{more}",
+                message=f"{len(names):,} tensors are also in {one}: {', '.join(names[:_SHOWN])}{more}",
                 place=Place(path=other, tensor=names[0]),
-                help="find out which file is of this save, and write the weights again",
+                help="find out which file belongs to this save, and write the weights again",
                 data={"files": [one, other], "tensors": len(names)},
             )

@@ -30,11 +30,11 @@ def odd_layers(checkpoint: Checkpoint) -> Iterator[Problem]:
     weights = checkpoint.weights.complete()
     config = _config(checkpoint)
     if is_quantised(weights, config, checkpoint):
-        raise FactUnavailable("quantised weights have names of their own")
+        raise FactUnavailable("quantised weights have different tensor names")
     if any(part in f.path for f in weights.files for part in ("adapter", "lora")):
-        raise FactUnavailable("an adapter may be on a few layers only")
+        raise FactUnavailable("an adapter may cover only some layers")
     if is_draft(config):
-        raise FactUnavailable("the layers of a draft differ from each other")
+        raise FactUnavailable("the layers of a draft model differ from each other")
     shared = {name for f in weights.files for name in f.metadata}
     for stack, layers in _stacks(checkpoint).items():
         for group in _groups(layers, config):
@@ -96,10 +96,11 @@ def _odd_one(
     file = next(f for f, name, _ in checkpoint.weights.items() if name.startswith(f"{stack}.{odd}."))
     shown = ", ".join(missing[:_LISTED]) + (" …" if len(missing) > _LISTED else "")
     yield Problem(
-        message=f"{stack}.{odd} lacks {len(missing):,} of the {len(usual):,} tensors that all {count:,} other layers of its kind "
-        f"have: {shown}",
+        message=f"{stack}.{odd} lacks {len(missing):,} of the {len(usual):,} tensors that all {count:,} other layers "
+        "of the same kind have:"
+        f" {shown}",
         place=Place(path=file.path, tensor=names[0], key=file.key or None),
-        help="take what is missing from where the model was saved, or save the model again",
+        help="copy the missing tensors from where the model was saved, or save the model again",
         data={"layer": odd, "missing": missing[:1000], "siblings": count},
     )
 

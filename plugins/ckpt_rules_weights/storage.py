@@ -29,14 +29,14 @@ class MixedDtypes(Rule):
     """Tensors of one kind have different dtypes in different layers.
 
     ## What it checks
-    Floating-point tensors whose names differ only in a layer's number. Norms, biases, routers and quantisation scales are
-    left out: they are kept in a wider dtype on purpose.
+    Floating-point tensors whose names differ only in a layer's number. Norms, biases, routers and quantisation scales
+    are skipped: they are kept in a wider dtype on purpose.
 
     ## Why it matters
     Parts of two saves were put together, or a conversion stopped half way.
 
     ## How to repair
-    Convert all layers alike, or ignore the finding if the model means it.
+    Convert all layers alike, or ignore the finding if the model is designed that way.
     """
 
     id = "weights/mixed-dtypes"
@@ -60,20 +60,20 @@ class MixedDtypes(Rule):
                 yield Problem(
                     message=f"{kind} has several dtypes: {found}",
                     place=Place(path=path, tensor=name),
-                    help="look at whether the layers are of one save",
+                    help="check whether the layers are from one save",
                     data=dict(counts),
                 )
 
 
 class StorageBloat(Rule):
-    """A tensor drags a far larger storage into the file.
+    """A tensor's storage in the file is far larger than the tensor.
 
     ## What it checks
     In torch files: the bytes of each storage against the bytes of the tensors that view it.
 
     ## Why it matters
-    `torch.save` writes the whole memory that a view belongs to: one row of a matrix is saved as the matrix. Checkpoints
-    grow many times over, and loading takes the memory too.
+    `torch.save` writes the whole storage that a view belongs to: one row of a matrix is saved as the full matrix.
+    Checkpoints become many times larger, and so does the memory that loading takes.
 
     ## How to repair
     Call `.clone()` on tensors that are slices of others before saving them.
@@ -84,7 +84,7 @@ class StorageBloat(Rule):
     tags = frozenset({"load"})
 
     factor: float = Field(default=2.0, gt=1, description="How many times larger than its tensors a storage may be.")
-    least_nbytes: int = Field(default=1 << 20, ge=0, description="Wasted bytes below which nothing is said.")
+    least_nbytes: int = Field(default=1 << 20, ge=0, description="Wasted bytes up to this number are not reported.")
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each storage that is mostly unused."""
@@ -99,7 +99,7 @@ class StorageBloat(Rule):
                 if held > self.factor * used and held - used >= self.least_nbytes:
                     name = found[0][0]
                     yield Problem(
-                        message=f"the tensor takes {used:,} bytes and keeps a storage of {held:,} in the file",
+                        message=f"the tensor takes {used:,} bytes, but its storage takes {held:,} bytes in the file",
                         place=Place(path=file.path, tensor=name, key=file.key or None),
                         help="clone the slice before saving it",
                         data={"used": used, "stored": held},

@@ -9,17 +9,18 @@ from ckpt_rules_weights.config_rules import EMBEDDINGS
 
 
 class VocabRows(Rule):
-    """The tokenizer has tokens for which the embeddings have no row.
+    """The tokenizer has tokens without a row in the embeddings.
 
     ## What it checks
-    The highest id among the added tokens (`added_tokens_decoder` in tokenizer_config.json, added_tokens.json) against the rows
-    of the input embeddings. More rows than tokens are padding, and fine.
+    The highest id among the added tokens (`added_tokens_decoder` in tokenizer_config.json, added_tokens.json) against
+    the rows of the input embeddings. More rows than tokens are padding, which is fine.
 
     ## Why it matters
-    The first text with such a token stops with an index out of range; on a GPU, with a device-side assertion that names neither.
+    The first text with such a token fails with an index out of range; on a GPU, with a device-side assertion that names
+    neither token nor embedding.
 
     ## How to repair
-    `model.resize_token_embeddings(len(tokenizer))` before training; or take the tokenizer that belongs to the weights.
+    `model.resize_token_embeddings(len(tokenizer))` before training; or use the tokenizer that matches the weights.
     """
 
     id = "weights/vocab-rows"
@@ -30,22 +31,23 @@ class VocabRows(Rule):
         """At most one problem for each file that adds tokens."""
         added = _added_tokens(checkpoint)
         if not added:
-            raise FactUnavailable("no tokenizer lists the tokens that were added to it")
+            raise FactUnavailable("no tokenizer lists its added tokens")
         rows = {
             n: t.shape[0]
             for n, t in checkpoint.weights.complete().tensors.items()
             if n.endswith(EMBEDDINGS) and t.shape
         }
         if len(rows) != 1:
-            raise FactUnavailable("there is not one embedding of tokens")
+            raise FactUnavailable("there is not exactly one token embedding")
         ((name, count),) = rows.items()
         for path, tokens in added.items():
             token, highest = max(tokens.items(), key=lambda item: item[1])
             if highest >= count:
                 yield Problem(
-                    message=f"{path} gives the token {token!r} the id {highest:,}, and {name} has {count:,} rows (0 to {count - 1:,})",
+                    message=f"{path} gives the token {token!r} the id {highest:,}, but {name} has only {count:,} "
+                    f"rows (0 to {count - 1:,})",
                     place=Place(path=path),
-                    help="resize the embeddings to the tokenizer, or take the tokenizer that belongs to the weights",
+                    help="resize the embeddings to the tokenizer, or use the tokenizer that matches the weights",
                     data={"highest": highest, "rows": count},
                 )
 

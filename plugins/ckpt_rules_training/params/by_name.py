@@ -37,7 +37,7 @@ def _name_problems(optimizer: OptimizerState, pairs: list[tuple[object, str, Sha
     wrong = [p for p in pairs if p[2] != p[3]]
     if wrong:
         key, name, moment, weight = wrong[0]
-        more = f"; so have {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        more = f"; the same for {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
         yield Problem(
             message=f"the moments of {name} have the shape {list(moment)}, the weight has {list(weight)}{more}",
             place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{key}]"), tensor=name),
@@ -51,7 +51,8 @@ def _lost_weights(optimizer: OptimizerState, keys: list[object], of: int) -> Pro
         message=f"the optimizer has state for {listed(keys)}, and the weights have no tensor by "
         f"{'these names' if len(keys) > 1 else 'this name'}, as they have for the other {of - len(keys):,}",
         place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{keys[0]}]"), tensor=str(keys[0])),
-        help="resume from a checkpoint that has all weights; a load asks for each by its name, and stops without it",
+        help="resume from a checkpoint that has all weights; loading looks up each one by name and fails if it is "
+        "missing",
         data={"parameters": [str(k) for k in keys[:100]], "count": len(keys)},
     )
 

@@ -28,9 +28,10 @@ def half_moments(optimizer: OptimizerState) -> Iterator[Problem]:
     halves = [(k, _ADAM - s.tensors.keys()) for k, s in optimizer.states.items() if _is_half(s)]
     if halves:
         key, absent = halves[0]
-        more = f", and {len(halves) - 1:,} more lack one as well" if len(halves) > 1 else ""
+        more = f", and {len(halves) - 1:,} more lack one too" if len(halves) > 1 else ""
         yield Problem(
-            message=f"the state of parameter {key} has no {' and no '.join(sorted(absent))}, which others have{more}",
+            message=f"the state of parameter {key} has no {' and no '.join(sorted(absent))}, unlike other "
+            f"parameters{more}",
             place=place_of(optimizer, key),
             help=HELP,
             data={"parameters": [str(k) for k, _ in halves[:100]]},
@@ -50,7 +51,7 @@ def uneven_moments(optimizer: OptimizerState) -> Iterator[Problem]:
     if uneven:
         key, state = uneven[0]
         moments = listed(f"{n} {list(t.shape)}" for n, t in state.tensors.items() if n in _ELEMENTWISE)
-        more = f", and so do those of {len(uneven) - 1:,} more" if len(uneven) > 1 else ""
+        more = f", and the same for {len(uneven) - 1:,} more" if len(uneven) > 1 else ""
         yield Problem(
             message=f"the moments of parameter {key} differ in shape ({moments}){more}",
             place=place_of(optimizer, key),

@@ -22,8 +22,9 @@ def out_of_order(optimizer: OptimizerState) -> Iterator[Problem]:
     for group in optimizer.groups:
         if place < start + len(group.params):
             yield Problem(
-                message=f"parameter {key} stands at place {place:,} of the parameter groups, where torch writes parameter {place}: "
-                "groups or parameters are in another order, and each gets the state of another",
+                message=f"parameter {key} is at position {place:,} of the parameter groups, where torch writes "
+                f"parameter {place}: the order of groups or parameters has changed, so each gets the state "
+                "of another",
                 place=Place(
                     path=optimizer.path,
                     key=inside(optimizer.key, f"param_groups[{group.index}].params[{place - start}]"),
@@ -59,8 +60,10 @@ def exchanged_moments(sides: Sides) -> Iterator[Problem]:
     weight, bias = next(iter(lost))
     at = next((i for i, s in enumerate(row) if s == bias and (i == 0 or row[i - 1] != weight)), 0)
     yield Problem(
-        message=f"the moments have the shapes of the weights, but in another order: those of a bias, {list(bias)}, of parameter "
-        f"{params[at]} do not follow those of its weight, {list(weight)}, as those of {wanted.total() - lost.total():,} of "
+        message=f"the moments have the shapes of the weights, but in another order: those of a bias, {list(bias)}, "
+        "of parameter "
+        f"{params[at]} do not follow those of its weight, {list(weight)}, as those of "
+        f"{wanted.total() - lost.total():,} of "
         f"{wanted.total():,} biases do",
         place=Place(path=optimizer.path, key=inside(optimizer.key, f"state[{params[at]}]")),
         help=HELP,

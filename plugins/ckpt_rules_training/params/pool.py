@@ -28,7 +28,7 @@ def _all_shapes(checkpoint: Checkpoint, key: str) -> list[Shape]:
         name for name in weights.expected if name not in present and not any(p.endswith(f"/{name}") for p in present)
     ]
     if missing:
-        raise FactUnavailable(f"the weights are not complete: {listed(missing)} is missing")
+        raise FactUnavailable(f"the weights are incomplete: {listed(missing)} is missing")
     state = maybe(lambda: checkpoint.state.path)
     outside = [t.shape for f, _, t in weights.items() if f.path != state or not f.key or _is_pickled(checkpoint, f.key)]
     return [*outside, *weights.behind, *_beside(checkpoint, key)]

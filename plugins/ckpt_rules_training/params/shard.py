@@ -18,10 +18,12 @@ def one_shard(sides: Sides) -> Iterator[Problem]:
     have, there = sum(map(prod, shapes.values())), sum(map(prod, pool))
     key = next(k for k, s in shapes.items() if s not in set(pool))
     yield Problem(
-        message=f"all moments are flat and have {have:,} elements, the weights have {there:,}: this is one rank's shard of the "
+        message=f"all moments are flat and have {have:,} elements, but the weights have {there:,}: this is one "
+        "rank's shard of the "
         "optimizer of an FSDP or ZeRO run",
         place=place_of(optimizer, key),
-        help="gather the whole optimizer before saving, as FSDP's full_optim_state_dict does, or save each rank's shard",
+        help="gather the whole optimizer before saving, as FSDP's full_optim_state_dict does, or save each rank's "
+        "shard",
         data={"moments": have, "weights": there},
     )
 

@@ -10,7 +10,7 @@ from ckpt_rules_training.words import inside
 
 Shape = tuple[int, ...]
 
-HELP = "take weights and optimizer from the same save; if the model was changed, start with a fresh optimizer"
+HELP = "take weights and optimizer from the same save; if the model has changed, start with a fresh optimizer"
 
 
 @dataclass(frozen=True, slots=True)

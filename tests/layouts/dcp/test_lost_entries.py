@@ -80,11 +80,11 @@ def put(*path, value):
 @pytest.mark.parametrize(
     ("name", "change", "rule", "key", "said"),
     [
-        ("dcp-flat", drop("lr_scheduler", "T_max"), "scheduler/bad-field", "lr_scheduler.T_max", "T_max of the scheduler (unknown) is missing, and a distributed load asks for it"),
+        ("dcp-flat", drop("lr_scheduler", "T_max"), "scheduler/bad-field", "lr_scheduler.T_max", "T_max of the scheduler (unknown) is missing, and a distributed load fails without it"),
         ("dcp-flat", drop("lr_scheduler", "_get_lr_called_within_step"), "scheduler/bad-field", "lr_scheduler._get_lr_called_within_step", "_get_lr_called_within_step of the scheduler (CosineAnnealingLR) is missing"),
         ("dcp-flat", drop("optimizer"), "optimizer/missing", "optimizer", "there is no optimizer state: dcp.load asks for each of its entries, and stops"),
         ("dcp-flat", put("optimizer", value=[0]), "optimizer/missing", "optimizer", "'optimizer' is a number, where the state_dict of an optimizer belongs"),
-        ("dcp-flat", drop("optimizer", "param_groups.3.weight.fused"), "optimizer/bad-hyperparameter", "optimizer.param_groups[1].fused", "fused of parameter group 1 is missing, although other groups have it, and a distributed load asks for it in each"),
+        ("dcp-flat", drop("optimizer", "param_groups.3.weight.fused"), "optimizer/bad-hyperparameter", "optimizer.param_groups[1].fused", "fused of parameter group 1 is missing, although other groups have it; a distributed load expects it in every group"),
         ("dcp-appstate", drop("app", "optim", "param_groups", 0, "foreach"), "optimizer/bad-hyperparameter", "optimizer.param_groups[0].foreach", "foreach of parameter group 0 is missing"),
         ("dcp-appstate", rename("app", "optim", "param_groups", 0, "foreach"), "optimizer/bad-hyperparameter", "optimizer.param_groups[0].foreach", "foreach of parameter group 0 is missing"),
         ("dcp-appstate", drop("app", "model", "2.bias"), "optimizer/param-mismatch", "optimizer.state[2.bias]", "the optimizer has state for 2.bias, and the weights have no tensor by this name, as they have for the other 7"),
@@ -103,8 +103,8 @@ def test_what_a_load_stops_at(name, change, rule, key, said, changed):
     ("change", "rule", "said"),
     [
         (drop("lr_scheduler"), "scheduler/missing", "there is no scheduler state"),
-        (put("lr_scheduler", "_last_lr", 1, value=0.5), "scheduler/lr-mismatch", "set the learning rate of parameter group 1 to 0.5, and no parameter of the optimizer has it"),
-        (put("lr_scheduler", "base_lrs", 1, value=0.5), "scheduler/base-lr-mismatch", "first learning rate of parameter group 1 is 0.5, and no parameter of the optimizer began with it"),
+        (put("lr_scheduler", "_last_lr", 1, value=0.5), "scheduler/lr-mismatch", "set the learning rate of parameter group 1 to 0.5, but no parameter of the optimizer has it"),
+        (put("lr_scheduler", "base_lrs", 1, value=0.5), "scheduler/base-lr-mismatch", "first learning rate of parameter group 1 is 0.5, but no parameter of the optimizer began with it"),
         (put("optimizer", "state.2.weight.exp_avg_sq", value=torch.ones(8, dtype=torch.int64)), "optimizer/moment-dtype", "exp_avg_sq of parameter 2.weight is int64"),
     ],
 )  # fmt: skip
@@ -191,7 +191,7 @@ def as_number(state):
 def test_something_else_in_the_place_of_a_parameters_state(change, said, changed):
     trainer, path, found = changed("dcp-appstate", change)
     assert [f[:3] for f in found] == [("error", "optimizer/incomplete-state", "optimizer.state[3.weight]")], found
-    assert f"the state of parameter 3.weight is {said}, where a dictionary belongs" in found[0][3]
+    assert f"the state of parameter 3.weight is {said}, expected a dictionary" in found[0][3]
     with pytest.raises(BaseException, match="Missing key"):
         trainer.resume(path)
 
@@ -202,7 +202,7 @@ def test_every_other_entry_of_the_optimizer_is_lost(changed):
 
     trainer, path, found = changed("dcp-flat", half)
     assert [f[:3] for f in found] == [("error", "optimizer/param-mismatch", "optimizer.state[0.weight]")], found
-    assert "parameter 0.weight has no exp_avg_sq, which others have, and 7 more lack one as well" in found[0][3]
+    assert "parameter 0.weight has no exp_avg_sq, unlike other parameters, and 7 more lack one too" in found[0][3]
     with pytest.raises(BaseException, match="Missing key"):
         trainer.resume(path)
 
@@ -212,7 +212,7 @@ def test_a_dictionary_in_the_place_of_a_schedulers_field(field, changed):
     trainer, path, found = changed("dcp-flat", put("lr_scheduler", field, value={"a": 1, "b": {"lr": 2}}))
     (one,) = [f for f in found if f[0] == "error"]
     assert one[1:3] == ("scheduler/bad-field", f"lr_scheduler.{field}")
-    assert "is missing, and a distributed load asks for it, and stops" in one[3]
+    assert "is missing, and a distributed load fails without it" in one[3]
     with pytest.raises(BaseException, match="Missing key"):
         trainer.resume(path)
 
@@ -224,7 +224,7 @@ def test_a_tensor_in_the_place_of_a_schedulers_field(field, shape, changed):
     errors = [f for f in found if f[:3] == ("error", "scheduler/bad-field", f"lr_scheduler.{field}")]
     assert len(errors) == 1, found
     assert f"{field} of the scheduler" in errors[0][3]
-    assert "is a tensor, where" in errors[0][3]
+    assert "is a tensor, expected" in errors[0][3]
     with pytest.raises(BaseException, match="expected BytesStorageMetadata"):
         trainer.resume(path)
 

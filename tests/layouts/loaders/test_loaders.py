@@ -70,14 +70,13 @@ class TestWithinAnEpoch:
             path="mid.ckpt", key="loops.fit_loop.state_dict.combined_loader[0]._iterator_finished", severity="warning"
         )
         assert found.message == (
-            "the data loader has come to its end, although 4 batches of the epoch are done, and it is not over: it starts with "
-            "the first of the data"
+            "the dataloader has reached its end, although 4 batches of the epoch are done and the epoch is not over: it starts again from the beginning of the data"
         )
 
     def test_a_loader_that_never_began(self, changed):
         path = changed("lightning/mid.ckpt", "", (*LOADERS, 0, "_num_yielded"), 0)
         run_rule(DataLoaderPosition(), path).assert_one(
-            message="has given no batch, although 4 batches of the epoch are done"
+            message="has given no batches, although 4 batches of the epoch are done"
         )
 
     def test_both_loaders_of_accelerate_have_ended(self, tmp_path):
@@ -147,7 +146,7 @@ class TestRanksOfTorchtitan:
     def test_a_rank_without_one(self, copied):
         path = self.edited(copied(*TITAN), lambda names: names.pop("dataloader.dp_rank_1"))
         found = run_rule(DataLoaderPosition(), path).assert_one(key="dataloader.world_size", severity="warning")
-        assert found.message.startswith("no state of the data loader of rank 1, and 'dataloader.world_size' in __")
+        assert found.message.startswith("there is no dataloader state for rank 1, but 'dataloader.world_size' in __")
         assert found.data == {"missing": [1], "world_size": 2}
 
     def test_a_rank_too_many(self, copied):
@@ -186,13 +185,13 @@ class TestRanksOfMegatron:
 
     def test_none_is_for_the_script_to_know(self, save):
         shutil.rmtree(save / "mp_rank_00")
-        run_rule(DataLoaderPosition(), save).assert_skipped("no data loader kept its state")
+        run_rule(DataLoaderPosition(), save).assert_skipped("no dataloader state was saved")
 
     def test_a_rank_without_one(self, save):
         (save / "mp_rank_00" / "train_dataloader_dprank001.pt").unlink()
         run_rule(DataLoaderPosition(), save).assert_one(
             path="common.pt", key="args.data_parallel_size",
-            message="no state of the data loader of rank 1, and 'args.data_parallel_size' in common.pt says 3 ranks",
+            message="there is no dataloader state for rank 1, but 'args.data_parallel_size' in common.pt says 3 ranks",
         )  # fmt: skip
 
     def test_a_rank_too_many(self, save):
@@ -228,14 +227,14 @@ class TestStatesBesideTheSaves:
     def test_fewer_than_ranks(self, save):
         found = run_rule(DataLoaderPosition(), save(ranks=3)).assert_one(
             severity="error", path="common.pt", key="args.data_parallel_size",
-            message="no state of the data loader of rank 3, and 'args.data_parallel_size' in common.pt says 4 ranks: a resume stops",
+            message="there is no dataloader state for rank 3, but 'args.data_parallel_size' in common.pt says 4 ranks: a resume stops",
         )  # fmt: skip
         assert found.data == {"missing": [3], "world_size": 4}
 
     def test_more_than_ranks(self, save):
         found = run_rule(DataLoaderPosition(), save(ranks=8)).assert_one(
             severity="error", path="../energon/iter_0000100/train_dataloader_dprank004.pt",
-            message="there is a state of the data loader of ranks 4, 5, 6, 7, but",
+            message="there is dataloader state for ranks 4, 5, 6, 7, but",
         )  # fmt: skip
         assert found.data == {"beyond": [4, 5, 6, 7], "world_size": 4}
 
@@ -244,21 +243,21 @@ class TestStatesBesideTheSaves:
         (path.parent / "energon" / "iter_0000100" / "train_dataloader_dprank001.pt").unlink()
         found = run_rule(DataLoaderPosition(), path).assert_one(
             severity="error", path="../energon/iter_0000100/train_dataloader_dprank003.pt",
-            message="no state of the data loader of rank 1, and there is one of rank 3: a resume stops",
+            message="there is no dataloader state for rank 1, although there is one for rank 3: a resume stops",
         )  # fmt: skip
         assert found.data == {"missing": [1], "world_size": None}
 
     def test_only_those_of_a_newer_save(self, save):
         run_rule(DataLoaderPosition(), save(step=200)).assert_one(
             severity="warning", path="../energon",
-            message="../energon holds no state of a data loader for this save, and has a place for those of others: the data start",
+            message="../energon has no dataloader state for this save, although it has some for other saves: the data start",
         )  # fmt: skip
 
     def test_a_directory_that_is_empty(self, save):
         run_rule(DataLoaderPosition(), save(ranks=0)).assert_one(severity="error", path="../energon")
 
     def test_nothing_of_other_saves_says_nothing(self, save):
-        run_rule(DataLoaderPosition(), save(ranks=0, step=200)).assert_skipped("no data loader kept its state")
+        run_rule(DataLoaderPosition(), save(ranks=0, step=200)).assert_skipped("no dataloader state was saved")
 
     def test_where_the_arguments_say(self, save):
         path = save(ranks=3, folder="states", dataloader_save="/gone/run/states/")

@@ -65,7 +65,7 @@ def test_rows_that_the_base_model_does_not_have(base, adapter, run_rule, modules
     run_rule(AdapterVocabulary(), path).assert_one(
         path="adapter_model.safetensors",
         severity="warning",
-        message="the adapter's embeddings have 67 rows, and the base model in ../base has 64: loading stops",
+        message="the adapter's embeddings have 67 rows, but the base model in ../base has 64: loading fails",
     )
 
 
@@ -75,7 +75,7 @@ def test_rows_that_were_not_saved(base, adapter, run_rule):
         loaded(base, path)(input_ids=torch.tensor([[ROWS + 1]]))
     run_rule(AdapterVocabulary(), path).assert_one(
         path="tokenizer_config.json",
-        message="gives the token '<NEW66>' the id 66, the base model in ../base has 64 rows, and the adapter keeps no embeddings",
+        message="gives the token '<NEW66>' the id 66, the base model in ../base has 64 rows, and the adapter stores no embeddings",
     )
 
 
@@ -93,7 +93,7 @@ def test_lora_on_the_embeddings(base, adapter, run_rule):
         loaded(base, path)
     run_rule(AdapterVocabulary(), path).assert_one(
         tensor="base_model.model.model.embed_tokens.lora_embedding_A",
-        message="the adapter's embeddings have 67 rows, and the base model in ../base has 64",
+        message="the adapter's embeddings have 67 rows, but the base model in ../base has 64",
     )
 
 

@@ -198,7 +198,7 @@ class TestOfAnotherSave:
         checkpoint = copied(SCRIPT, "accelerate/sharded/end")
         replace(made(SCRIPT) / "accelerate/sharded/mid/optimizer_0", checkpoint / "optimizer_0")
         found = the(verify(checkpoint), "scheduler/lr-mismatch")
-        assert "to 0.000125, the optimizer has 0.0005" in found.message
+        assert "to 0.000125, but the optimizer has 0.0005" in found.message
 
 
 def replace(source, target):

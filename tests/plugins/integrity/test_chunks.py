@@ -33,7 +33,7 @@ def test_a_chunk_without_its_first_bytes_is_named_with_its_place(saved, run_rule
     item = chunk(saved, name)
     saved.zero("__0_0.distcp", item.offset, 4)
     found = run_rule(BrokenChunk(), saved).assert_one(
-        path="__0_0.distcp", tensor=name, offset=item.offset, message="1 of 2 chunks of the file are so"
+        path="__0_0.distcp", tensor=name, offset=item.offset, message="1 of 2 chunks of the file have this fault"
     )
     assert found.data == {"nbytes": item.nbytes, "broken": 1, "of": 2}
 
@@ -45,4 +45,4 @@ def test_a_directory_that_is_gone_is_told(saved, run_rule):
 
 
 def test_elsewhere_it_is_skipped(make_checkpoint, run_rule):
-    run_rule(BrokenChunk(), make_checkpoint()).assert_skipped("there is no file of a distributed checkpoint")
+    run_rule(BrokenChunk(), make_checkpoint()).assert_skipped("there are no files of a distributed checkpoint")

@@ -92,7 +92,7 @@ def test_an_archive_of_anybody_is_checked(tmp_path, run_rule):
 
 def test_where_nothing_carries_a_checksum_it_is_skipped(make_checkpoint, run_rule):
     checkpoint = make_checkpoint().remove("training_state.pth")
-    run_rule(Crc(), checkpoint).assert_skipped("no file carries checksums; only zip archives do")
+    run_rule(Crc(), checkpoint).assert_skipped("no file has checksums; only zip archives do")
 
 
 def test_an_archive_that_was_written_without_checksums_says_nothing(saved, run_rule):

@@ -35,7 +35,7 @@ class TestSeal:
         found = run_rule(DigestDiffers(), sealed).assert_one(
             path="model.safetensors", message=f"the file's {algorithm} digest is ", severity="error"
         )
-        assert found.message.endswith(f"its {size:,} bytes are not those that were written down")
+        assert found.message.endswith(f"the content of its {size:,} bytes has changed")
         assert found.data["source"] == SEAL
         assert found.data["digest"] != found.data["expected"]
 
@@ -44,19 +44,21 @@ class TestSeal:
         sealed.append("config.json", b"  ")
         run_rule(DigestDiffers(), sealed).assert_one(
             path="config.json",
-            message=f"the file has {size + 2:,} bytes, and had {size:,} when it was sealed",
+            message=f"the file has {size + 2:,} bytes, but had {size:,} when it was sealed",
             data={"size": size + 2, "expected_size": size},
         )
 
     def test_a_file_that_vanished_is_named(self, sealed, run_rule):
         sealed.remove("config.json")
-        run_rule(DigestDiffers(), sealed).assert_one(path="config.json", message="the file is gone", severity="error")
+        run_rule(DigestDiffers(), sealed).assert_one(
+            path="config.json", message="the file is missing", severity="error"
+        )
 
     def test_files_that_appeared_are_a_warning(self, sealed, run_rule):
         (sealed / "notes.txt").write_text("x")
         run_rule(DigestDiffers(), sealed).assert_one(
             path="notes.txt",
-            message="1 file was not there when the checkpoint was sealed: notes.txt",
+            message="1 file was not present when the checkpoint was sealed: notes.txt",
             severity="warning",
         )
 
@@ -75,7 +77,7 @@ class TestSeal:
         sealed.remove("config.json")
         (sealed / "config.json").mkdir()
         run_rule(DigestDiffers(), sealed).assert_one(
-            path="config.json", message=f"this is a directory, and {SEAL} lists a file", severity="error"
+            path="config.json", message=f"this is a directory, but {SEAL} lists a file", severity="error"
         )
 
     def test_a_file_past_a_limit_is_not_called_gone(self, sealed, tmp_path):
@@ -84,7 +86,7 @@ class TestSeal:
         report = verify(sealed, ruleset=ruleset, select=["integrity/digest"])
         (outcome,) = report.outcomes
         assert (outcome.status, outcome.findings, outcome.blocked_by) == ("skipped", (), ".")
-        assert outcome.reason.startswith("2 of the 3 files could not be looked for: there are more than 2")
+        assert outcome.reason.startswith("2 of the 3 files could not be checked: there are more than 2")
 
     def test_of_a_file_that_two_sources_know_one_finding_is_made(self, sealed, run_rule):
         digest = hashlib.sha256((sealed / "model.safetensors").read_bytes()).hexdigest()
@@ -148,12 +150,12 @@ class TestSha256sums:
     def test_names_outside_of_the_checkpoint_are_not_followed(self, make_checkpoint, run_rule):
         checkpoint = make_checkpoint()
         (checkpoint / "SHA256SUMS").write_text(f"{'0' * 64}  ../secret\n{'0' * 64}  /etc/passwd\nnot a line\n")
-        run_rule(DigestDiffers(), checkpoint).assert_skipped("nothing says what the files should be")
+        run_rule(DigestDiffers(), checkpoint).assert_skipped("nothing to compare the files with")
 
     def test_a_digest_alone_without_a_file_beside_it_says_nothing(self, make_checkpoint, run_rule):
         checkpoint = make_checkpoint()
         (checkpoint / "model.sha256").write_text("0" * 64 + "\n")
-        run_rule(DigestDiffers(), checkpoint).assert_skipped("nothing says what the files should be")
+        run_rule(DigestDiffers(), checkpoint).assert_skipped("nothing to compare the files with")
 
     @pytest.mark.parametrize("flags", [[], ["--tag"]])
     def test_names_that_sha256sum_escapes_are_understood(self, make_checkpoint, run_rule, flags):
@@ -193,7 +195,7 @@ class TestSha256sums:
         checkpoint = make_checkpoint()
         (checkpoint / "SHA256SUMS").write_text(f"{'0' * 64}  model-00002.safetensors\n")
         run_rule(DigestDiffers(), checkpoint).assert_one(
-            path="model-00002.safetensors", message="the file is gone; SHA256SUMS lists it"
+            path="model-00002.safetensors", message="the file is missing, although SHA256SUMS lists it"
         )
 
 
@@ -246,7 +248,7 @@ class TestHub:
 
 class TestUnsigned:
     def test_a_checkpoint_that_nothing_vouches_for_is_noted(self, make_checkpoint, run_rule):
-        run_rule(Unsigned(), make_checkpoint()).assert_one(severity="info", message="says what the 3 files should be")
+        run_rule(Unsigned(), make_checkpoint()).assert_one(severity="info", message="covers the 3 files")
 
     def test_a_sealed_one_passes(self, sealed, run_rule):
         run_rule(Unsigned(), sealed).assert_passed()

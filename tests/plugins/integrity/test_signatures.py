@@ -102,7 +102,7 @@ def test_a_link_to_a_directory_is_neither_signed_nor_trusted(signed, ours, tmp_p
     (tmp_path / "code" / "evil.py").write_text("x")
     (signed / "code").symlink_to(tmp_path / "code")
     run_rule(Signature(key=ours[1]), signed).assert_one(
-        path="model.sig", message="code is a link to a directory, and what lies there can't be signed"
+        path="model.sig", message="code is a link to a directory, and its contents can't be signed"
     )
     with pytest.raises(UsageError, match="is sealed, but can't be signed: code is a link to a directory"):
         seal(signed, sign_key=ours[0], force=True)
@@ -122,7 +122,7 @@ def test_what_lies_past_a_limit_is_not_trusted(signed, ours, tmp_path):
 def test_a_file_that_changed_since_is_named(signed, ours, run_rule, file):
     signed.flip_bit(file, 300)
     run_rule(Signature(key=ours[1]), signed).assert_one(
-        path="model.sig", severity="error", message=f"model.sig does not hold for the files: {file} changed"
+        path="model.sig", severity="error", message=f"model.sig does not match the files: {file} changed"
     )
 
 
@@ -146,7 +146,7 @@ def test_the_signature_of_somebody_else_does_not_hold(make_checkpoint, tmp_path,
 def test_a_damaged_signature_does_not_hold_either(signed, ours, run_rule, text):
     (signed / "model.sig").write_text(text)
     run_rule(Signature(key=ours[1]), signed).assert_one(
-        path="model.sig", message="model.sig does not hold for the files: "
+        path="model.sig", message="model.sig does not match the files: "
     )
 
 
@@ -207,7 +207,7 @@ def test_a_private_key_that_can_not_be_used_is_told_before_anything_is_written(
 
 
 def test_a_public_key_on_no_elliptic_curve_blocks_the_rule(signed, rsa_key, run_rule):
-    run_rule(Signature(key=rsa_key), signed).assert_skipped("can't be used: it lies on no elliptic curve")
+    run_rule(Signature(key=rsa_key), signed).assert_skipped("can't be used: it is not an elliptic-curve key")
 
 
 def test_without_the_extra_the_rule_is_skipped_and_nothing_is_sealed(

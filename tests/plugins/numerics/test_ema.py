@@ -60,7 +60,7 @@ def test_an_average_that_was_copied_over_the_weights(diffusers, run_rule):
         path="unet_ema/diffusion_pytorch_model.safetensors",
         tensor="0.bias",
         severity="warning",
-        message="all 4 tensors of the moving average are weights of the model to the bit, after 120 updates",
+        message="all 4 tensors of the moving average are bit-for-bit equal to weights of the model after 120 updates",
     )
 
 
@@ -82,7 +82,9 @@ def test_in_one_file(tmp_path, run_rule, key, prefix):
         torch.save(state | {key: shadow}, tmp_path / "checkpoint.pth")
         result = run_rule(EmaIsModel(), tmp_path)
         if copied:
-            result.assert_one(path="checkpoint.pth", message="all 4 tensors of the moving average are weights")
+            result.assert_one(
+                path="checkpoint.pth", message="all 4 tensors of the moving average are bit-for-bit equal to weights"
+            )
         else:
             result.assert_passed()
 

@@ -85,7 +85,7 @@ def test_after_ten_tensors_the_rest_are_counted(saved, run_rule, tmp_path):
     findings = run_rule(NonFinite(), CheckpointDir(tmp_path)).findings
     assert len(findings) == 11
     assert findings[-1].message == (
-        "15 more of its tensors, 25 in all, hold values that are not finite, layers.10.weight the first of them"
+        "15 more of its tensors (25 in total) contain values that are not finite, layers.10.weight first"
     )
     assert findings[-1].data["names"] == [f"layers.{i:02}.weight" for i in range(10, 25)]
 
@@ -117,4 +117,4 @@ def test_nan_is_never_meant(saved, run_rule):
 
 def test_without_a_tensor_it_is_skipped(tmp_path, run_rule):
     (tmp_path / "notes.txt").write_text("nothing")
-    run_rule(NonFinite(), CheckpointDir(tmp_path)).assert_skipped("there is no tensor whose values could be read")
+    run_rule(NonFinite(), CheckpointDir(tmp_path)).assert_skipped("there are no tensors whose values can be read")

@@ -50,7 +50,7 @@ def test_every_parameter_is_compared_with_its_own_elements(saved, run_rule, name
             path=master.weight.path,
             tensor=master.name,
             offset=master.weight.offset,
-            message=f"1 of {len(masters)} weights are not what the optimizer's float32 copies round to: {master.name}",
+            message=f"1 of {len(masters)} weights differ from the optimizer's float32 copies after rounding: {master.name}",
         )
         assert (found.data["count"], found.data["of"]) == (1, len(masters))
 

@@ -101,7 +101,7 @@ class TestConstant:
         run_rule(Constant(), weights(healthy)).assert_one(
             path="model.safetensors",
             tensor="layer.weight",
-            message="1 of 3 weights is one and the same number throughout: layer.weight",
+            message="1 of 3 weights is the same number throughout: layer.weight",
         )
 
     @pytest.mark.parametrize("name", ["final_norm.weight", "ln_1.weight", "layer.weight_scale", "layer_scale.gamma"])
@@ -122,14 +122,14 @@ class TestHuge:
         found = run_rule(Huge(), weights(healthy)).assert_one(
             path="model.safetensors",
             tensor="layer.weight",
-            message="1 of 3 weights pass 1e+06 in absolute value: layer.weight reaches 3.2e+06",
+            message="1 of 3 weights exceed 1e+06 in absolute value: layer.weight reaches 3.2e+06",
         )
         assert found.data["peak"] == 3.2e6
 
     def test_the_limit_is_an_option(self, weights, healthy, run_rule):
         healthy["layer.weight"][0, 0] = 900.0
         run_rule(Huge(limit=1000), weights(healthy)).assert_passed()
-        run_rule(Huge(limit=800), weights(healthy)).assert_one(tensor="layer.weight", message="pass 800 in absolute")
+        run_rule(Huge(limit=800), weights(healthy)).assert_one(tensor="layer.weight", message="exceed 800 in absolute")
 
     def test_a_moment_past_its_own_limit_is_named(self, make_checkpoint, run_rule):
         def spoil(state):
@@ -139,7 +139,7 @@ class TestHuge:
         found = run_rule(Huge(), make_checkpoint(epoch=1).edit("training_state.pth", spoil)).assert_one(
             path="training_state.pth",
             tensor="optimizer_state_dict.state.1.exp_avg",
-            message="moments pass 1e+15 in absolute value: optimizer_state_dict.state.1.exp_avg reaches 3e+35",
+            message="moments exceed 1e+15 in absolute value: optimizer_state_dict.state.1.exp_avg reaches 3e+35",
         )
         assert found.data["count"] == 1
 
@@ -154,7 +154,7 @@ class TestFp16Range:
         found = run_rule(Fp16Range(), weights(healthy, config={"torch_dtype": "float16"})).assert_one(
             path="model.safetensors",
             tensor="layer.weight",
-            message="1 of 3 weights pass 65,504, the largest float16 number: layer.weight reaches 70000",
+            message="1 of 3 weights exceed 65,504, the largest float16 number: layer.weight reaches 70000",
         )
         assert found.data["peak"] == 70000
 
@@ -165,7 +165,7 @@ class TestFp16Range:
     def test_elsewhere_it_is_skipped(self, weights, healthy, run_rule):
         healthy["layer.weight"][1, 1] = 70000.0
         result = run_rule(Fp16Range(), weights(healthy, config={"dtype": "bfloat16"}))
-        result.assert_skipped("nothing says that training runs in float16")
+        result.assert_skipped("nothing shows that training runs in float16")
 
 
 class TestNegativeSecondMoment:
@@ -194,4 +194,4 @@ class TestNegativeSecondMoment:
 
     def test_without_second_moments_it_is_skipped(self, weights, healthy, run_rule):
         result = run_rule(NegativeSecondMoment(), weights(healthy))
-        result.assert_skipped("no optimizer keeps second moments here")
+        result.assert_skipped("no optimizer in the checkpoint keeps second moments")

@@ -29,7 +29,7 @@ class TestProgressWentBack:
         found = run_rule(ProgressWentBack(), saves[1]).assert_one(
             path="training_state.pth",
             key="global_step",
-            message="the global step is 7, and it was 10 in the save before, epoch-1",
+            message="the global step is 7, but it was 10 in the previous save, epoch-1",
         )
         assert (found.data["before"], found.data["after"]) == (10, 7)
 
@@ -78,14 +78,16 @@ class TestShapeOrDtype:
 
     def test_another_shape(self, saves, change_weights, run_rule):
         change_weights(saves[1], lambda w: w | {"lm_head.weight": torch.zeros(3, 2)})
-        found = run_rule(ShapeOrDtype(), saves[1]).assert_one(message="it is float32 [3, 2], and was float32 [")
+        found = run_rule(ShapeOrDtype(), saves[1]).assert_one(message="it is float32 [3, 2], but was float32 [")
         assert found.data["after"]["shape"] == [3, 2]
 
     def test_ten_are_named_and_all_are_counted(self, saves, change_weights, run_rule):
         change_weights(saves[1], lambda w: {n: t.half() for n, t in w.items()})
         found = run_rule(ShapeOrDtype(), saves[1]).findings
         assert len(found) == 10
-        assert f"{found[0].data['tensors']:,} of {found[0].data['tensors']:,} weights differ so" in found[0].message
+        assert (
+            f"{found[0].data['tensors']:,} of {found[0].data['tensors']:,} weights differ like this" in found[0].message
+        )
 
 
 class TestSmaller:
@@ -95,13 +97,13 @@ class TestSmaller:
         after = (saves[1] / "training_state.pth").stat().st_size
         found = run_rule(Smaller(), saves[1]).assert_one(
             path="training_state.pth",
-            message=f"training_state.pth has {after:,} bytes, and {before:,} bytes in the save before, epoch-1",
+            message=f"training_state.pth has {after:,} bytes; it had {before:,} bytes in the previous save, epoch-1",
         )
         assert (found.data["before"], found.data["after"]) == (before, after)
 
     def test_a_file_that_is_gone(self, saves, run_rule):
         saves[1].remove("model.safetensors")
-        run_rule(Smaller(), saves[1]).assert_one(path="model.safetensors", message="model.safetensors is gone, and ")
+        run_rule(Smaller(), saves[1]).assert_one(path="model.safetensors", message="model.safetensors is gone; it had ")
 
     def test_a_small_file_may_go(self, saves, run_rule):
         saves[0].write_json("notes.json", {"a": 1})
@@ -138,7 +140,7 @@ class TestSmaller:
         sizes = [(tmp_path / f"step={step}.ckpt").stat().st_size for step in (10, 20)]
         run_rule(Smaller(), tmp_path / "step=20.ckpt").assert_one(
             path="step=20.ckpt",
-            message=f"the file has {sizes[1]:,} bytes, and {sizes[0]:,} bytes in the save before, step=10.ckpt",
+            message=f"the file has {sizes[1]:,} bytes; it had {sizes[0]:,} bytes in the previous save, step=10.ckpt",
         )
 
 

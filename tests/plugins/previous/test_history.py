@@ -192,8 +192,7 @@ class TestPlanChanged:
             severity="warning",
             path=STATE,
             key="max_steps",
-            message="max_steps is 40, and it was 20 in the save before, checkpoint-10: a schedule that depends on it changed "
-            "between them; the learning rate rose from 0.0005 to 0.0006913",
+            message="max_steps is 40, but it was 20 in the previous save, checkpoint-10: a schedule that depends on it has changed; the learning rate rose from 0.0005 to 0.0006913",
             data={"before": "20", "after": "40", "previous": "checkpoint-10"},
         )
 
@@ -218,7 +217,7 @@ def test_an_epoch_that_went_back_is_an_error(trainer_save, run_rule):
         severity="error",
         path=STATE,
         key="epoch",
-        message="the epoch is 0.5, and it was 1 in the save before, checkpoint-10",
+        message="the epoch is 0.5, but it was 1 in the previous save, checkpoint-10",
         data={"counter": "epoch", "before": 1.0, "after": 0.5, "previous": "checkpoint-10"},
     )
 
@@ -230,7 +229,7 @@ class TestStaleState:
         run_rule(StaleState(), after).assert_one(
             severity="error",
             path="optimizer.pt",
-            message="5 steps were made since checkpoint-5, and all 4 tensors of the optimizer are the same, by their CRC-32",
+            message="5 steps were made since checkpoint-5, but all 4 tensors of the optimizer are unchanged (same CRC-32)",
             data={"which": "optimizer", "tensors": 4, "steps": 5, "previous": "checkpoint-5"},
         )
         assert verify(after.path).exit_code == 1
@@ -272,7 +271,7 @@ class TestStaleState:
         run_rule(StaleState(), after).assert_one(
             severity="error",
             path="pytorch_model.bin",
-            message="all 2 tensors of the weights are the same",
+            message="all 2 tensors of the weights are unchanged",
             data={"which": "weights", "tensors": 2, "steps": 5},
         )
 
@@ -328,7 +327,7 @@ class TestStaleState:
         run_rule(Unchanged(), after).assert_one(
             severity="error",
             path="training_state.pth",
-            message="3 steps were made since step-3, and all 8 moments of the optimizer are the same, bit for bit",
+            message="3 steps were made since step-3, but all 8 moments of the optimizer are the same, bit for bit",
             data={"which": "optimizer", "tensors": 8, "steps": 3},
         )
 
@@ -346,7 +345,7 @@ class TestLacksFile:
         run[number].remove("ema.pt")
         others = [c.path.name for i, c in enumerate(run) if i != number]
         found = run_rule(LacksFile(), run[number]).assert_one(
-            severity="warning", path="ema.pt", message="it has no ema.pt, which all 2 saves beside it have"
+            severity="warning", path="ema.pt", message="it has no ema.pt, but all 2 neighbouring saves do"
         )
         assert sorted(found.data["others"]) == sorted(others)
         assert found.data["lacking"] == ["ema.pt"]

@@ -67,7 +67,7 @@ class TestUnchanged:
         found = run_rule(Unchanged(), saves[1]).assert_one(
             path="model.safetensors",
             severity="error",
-            message=f"10 steps were made since step-10, and all {count} weights are the same, bit for bit",
+            message=f"10 steps were made since step-10, but all {count} weights are the same, bit for bit",
         )
         assert (found.data["steps"], found.data["of"], found.data["previous"]) == (10, count, "step-10")
 
@@ -100,7 +100,7 @@ class TestProgressWentBack:
         found = run_rule(ProgressWentBack(), saves[0], previous=saves[1]).assert_one(
             path="training_state.pth",
             severity="error",
-            message="the global step is 10, and it was 20 in the save before, step-20",
+            message="the global step is 10, but it was 20 in the previous save, step-20",
         )
         assert (found.data["before"], found.data["after"]) == (20, 10)
 
@@ -136,7 +136,7 @@ class TestSmaller:
         run_rule(Smaller(), saves[1]).assert_one(
             path="training_state.pth",
             severity="warning",
-            message=f"training_state.pth has {after:,} bytes, and {before:,} bytes in the save before, step-10",
+            message=f"training_state.pth has {after:,} bytes; it had {before:,} bytes in the previous save, step-10",
             data={"before": before, "after": after},
         )
 
@@ -157,7 +157,7 @@ class TestOptimizerReset:
         run_rule(OptimizerReset(), saves[1]).assert_one(
             path="training_state.pth",
             severity="error",
-            message="the optimizer has counted 3 updates, and 10 in the save before, step-10: it began again",
+            message="the optimizer has counted 3 updates, but 10 in the previous save, step-10: it was restarted",
             data={"before": 10, "after": 3},
         )
 
@@ -170,7 +170,8 @@ class TestOptimizerReset:
 
         saves[1].edit("training_state.pth", empty)
         run_rule(OptimizerReset(), saves[1]).assert_one(
-            path="training_state.pth", message="moments of the optimizer are zero, and they were not in the save before"
+            path="training_state.pth",
+            message="moments of the optimizer are zero, but they were not in the previous save",
         )
 
 

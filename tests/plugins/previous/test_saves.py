@@ -101,7 +101,7 @@ class TestOnTheCommandLine:
         code, out, _ = run("verify", run_of_three[0].path.parent, "-r", "deep")
         assert code == 1
         assert out.count("error    previous/progress-went-back") == 1
-        assert "it was 10 in the save before, epoch-1" in " ".join(out.split())
+        assert "it was 10 in the previous save, epoch-1" in " ".join(out.split())
 
     def test_a_run_has_more_than_one_save_before(self, run_of_three, run):
         path = run_of_three[0].path

@@ -42,7 +42,7 @@ class TestUnchanged:
     def test_all_weights_are_those_of_the_save_before(self, saves, run_rule):
         keep_weights(saves)
         found = run_rule(Unchanged(), saves[1]).assert_one(
-            path="model.safetensors", message="10 steps were made since epoch-1, and all "
+            path="model.safetensors", message="10 steps were made since epoch-1, but all "
         )
         assert (found.data["which"], found.data["steps"], len(found.data["tensors"])) == ("all", 10, found.data["of"])
 
@@ -115,7 +115,7 @@ class TestOptimizerReset:
         found = run_rule(OptimizerReset(), later).assert_one(
             path=STATE,
             key="optimizer_state_dict",
-            message="the optimizer has counted 3 updates, and 5 in the save before, step-5: it began again",
+            message="the optimizer has counted 3 updates, but 5 in the previous save, step-5: it was restarted",
         )
         assert (found.data["before"], found.data["after"]) == (5, 3)
 
@@ -128,7 +128,7 @@ class TestOptimizerReset:
         found = run_rule(OptimizerReset(), saves[1]).assert_one(
             path=STATE,
             key="optimizer_state_dict",
-            message="moments of the optimizer are zero, and they were not in the save before",
+            message="moments of the optimizer are zero, but they were not in the previous save",
         )
         assert found.data["moments"] == 2 * len(state["optimizer_state_dict"]["state"])
 

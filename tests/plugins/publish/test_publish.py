@@ -151,7 +151,7 @@ class TestNames:
         (finding,) = [f for f in verify(model, ruleset=ruleset).findings if f.severity == "error"]
         assert (finding.rule, str(finding.place)) == ("weights/not-loadable", name)
         assert (
-            f"the weights lie in {name}, and from_pretrained looks for model.safetensors, pytorch_model.bin or"
+            f"the weights are in {name}, but from_pretrained looks for model.safetensors, pytorch_model.bin or"
             in finding.message
         )
 

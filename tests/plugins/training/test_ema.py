@@ -24,7 +24,7 @@ class TestEma:
         self.saved(tmp_path, ema={f"module.{n}": t for n, t in self.WEIGHTS.items()}).assert_passed()
 
     def test_nothing_speaks_of_one(self, tmp_path):
-        self.saved(tmp_path, args={"use_ema": False}).assert_skipped("nothing says")
+        self.saved(tmp_path, args={"use_ema": False}).assert_skipped("nothing shows")
 
     def test_an_average_that_was_promised(self, tmp_path):
         result = self.saved(tmp_path, args={"use_ema": True})

@@ -119,7 +119,7 @@ def test_drift_is_graded(updates, severity, make_checkpoint, run_rule):
         path=STATE,
         key=f"{OPT}.state[0].step",
         severity=severity,
-        message=f"the optimizer has made {updates:,} updates where epoch 2 is complete at 1,270 batches each, "
+        message=f"the optimizer has made {updates:,} updates, but epoch 2 is complete at 1,270 batches each, "
         f"which implies 2,540: {abs(drift):,} {'more' if drift > 0 else 'fewer'}",
         data={"updates": updates, "expected": 2540, "drift": drift},
     )
@@ -134,7 +134,7 @@ def test_either_reading_of_the_epoch_fits(updates, make_checkpoint, run_rule):
 def test_neither_reading_of_the_epoch_fits(make_checkpoint, run_rule):
     ck = make_checkpoint(epoch=3, step=500, total_batches=1270, updates=3700, global_step=False)
     run_rule(StepDrift(), ck).assert_one(
-        message="the optimizer has made 3,700 updates where epoch 3 is at batch 500 of 1,270, which implies 3,040 "
+        message="the optimizer has made 3,700 updates, but epoch 3 is at batch 500 of 1,270, which implies 3,040 "
         "(4,310 if it counts finished epochs): 660 more",
         severity="error",
     )
@@ -160,7 +160,7 @@ def test_drift_against_a_global_step_alone(kit, tmp_path, run_rule):
     path = kit.save_one_file(tmp_path / "ck", state, "ckpt.pt")
     run_rule(StepDrift(), path).assert_one(
         path="ckpt.pt", key="optimizer.state[0].step", severity="error",
-        message="the optimizer has made 14 updates where the recorded step says 1,000: 986 fewer",
+        message="the optimizer has made 14 updates, but the recorded step says 1,000: 986 fewer",
     )  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def test_drift_needs_two_counts(make_checkpoint, run_rule, kit, tmp_path):
     run = kit.train()
     state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "epoch": 1}
     path = kit.save_one_file(tmp_path / "ck", state)
-    run_rule(StepDrift(), path).assert_skipped("implies no number of optimizer updates")
+    run_rule(StepDrift(), path).assert_skipped("does not imply a number of optimizer updates")
 
 
 def test_an_optimizer_from_another_save(make_checkpoint, kit):
@@ -280,7 +280,9 @@ def test_moments_that_differ_in_shape(make_checkpoint, run_rule):
 def test_one_moment_of_two(name, make_checkpoint, run_rule):
     ck = make_checkpoint().drop_key(STATE, f"{OPT}.state.2.{name}")
     run_rule(ParamMismatch(), ck).assert_one(
-        key=f"{OPT}.state[2]", severity="error", message=f"the state of parameter 2 has no {name}, which others have"
+        key=f"{OPT}.state[2]",
+        severity="error",
+        message=f"the state of parameter 2 has no {name}, unlike other parameters",
     )
 
 
@@ -335,14 +337,14 @@ def test_names_tell_moments_that_changed_places(kit, tmp_path, run_rule):
     torch.save(state, path / STATE)
     run_rule(ParamMismatch(), path).assert_one(
         key=f"{OPT}.state[0]", tensor="embed.weight",
-        message="the moments of embed.weight have the shape [6, 4], the weight has [5, 4]; so have 1 more",
+        message="the moments of embed.weight have the shape [6, 4], the weight has [5, 4]; the same for 1 more",
     )  # fmt: skip
 
 
 def test_incomplete_weights_are_not_compared(make_checkpoint, run_rule):
     ck = make_checkpoint(weights="sharded").remove("model-00002-of-00002.safetensors")
     run_rule(ParamMismatch(), ck).assert_skipped(
-        "the weights are not complete: model-00002-of-00002.safetensors is missing"
+        "the weights are incomplete: model-00002-of-00002.safetensors is missing"
     )
     ck = make_checkpoint().truncate("model.safetensors")
     run_rule(ParamMismatch(), ck).assert_skipped(blocked_by="model.safetensors")
@@ -357,11 +359,11 @@ def test_incomplete_weights_are_not_compared(make_checkpoint, run_rule):
         ("lr", "1e-3", "error", "lr of parameter group 1 is '1e-3', which is not a number"),
         ("lr", True, "error", "which is not a number"),
         ("lr", torch.tensor(-1.0), "error", "lr of parameter group 1 is -1.0, which is negative"),
-        ("lr", 0.0, "warning", "lr of parameter group 1 is 0, so its parameters don't train"),
+        ("lr", 0.0, "warning", "lr of parameter group 1 is 0, so its parameters do not train"),
         ("eps", -1e-8, "error", "eps of parameter group 1 is -1e-08, which is negative"),
         ("weight_decay", math.nan, "error", "weight_decay of parameter group 1 is nan, which is not finite"),
-        ("betas", (0.9, 1.0), "error", "betas[1] of parameter group 1 is 1.0, where less than 1 is needed"),
-        ("betas", 0.9, "error", "betas of parameter group 1 is 0.9, where two numbers belong"),
+        ("betas", (0.9, 1.0), "error", "betas[1] of parameter group 1 is 1.0, expected less than 1"),
+        ("betas", 0.9, "error", "betas of parameter group 1 is 0.9, expected two numbers"),
         ("lr", 10**400, "error", "lr of parameter group 1 is an integer of 1,329 bits, which is absurdly large"),
         ("betas", (-0.1, 0.9), "error", "betas[0] of parameter group 1 is -0.1, which is negative"),
     ],
@@ -377,9 +379,7 @@ def test_momentum_out_of_range(make_checkpoint, run_rule):
     ck = make_checkpoint(optimizer="SGD", optimizer_options={"momentum": 0.9}).set_key(
         STATE, f"{OPT}.param_groups.0.momentum", 1.5
     )
-    run_rule(BadHyperparameter(), ck).assert_one(
-        message="momentum of parameter group 0 is 1.5, where less than 1 is needed"
-    )
+    run_rule(BadHyperparameter(), ck).assert_one(message="momentum of parameter group 0 is 1.5, expected less than 1")
 
 
 def test_good_hyperparameters(make_checkpoint, run_rule):
@@ -425,7 +425,7 @@ class TestRoundedWeights:
         name = str(dtype).removeprefix("torch.")
         run_rule(MomentDtype(), self.rounded(make_checkpoint, dtype)).assert_one(
             path="model.safetensors", severity="warning",
-            message=f"the weights are {name} and the optimizer's moments float32: the float32 weights that were trained are not in",
+            message=f"the weights are {name} but the optimizer's moments are float32: the float32 weights that were trained are not in",
         )  # fmt: skip
 
     def test_with_masters(self, make_checkpoint, run_rule):
@@ -454,7 +454,7 @@ class TestRoundedWeights:
 def test_no_float32_copy_of_half_precision_weights(make_checkpoint, run_rule):
     run_rule(MomentDtype(), make_checkpoint(dtype="bfloat16")).assert_one(
         path="model.safetensors", severity="info",
-        message="the weights are bfloat16, and no float32 master copy of them is in the checkpoint",
+        message="the weights are bfloat16, and the checkpoint has no float32 master copy of them",
     )  # fmt: skip
     run_rule(
         MomentDtype(), make_checkpoint(dtype="bfloat16", extra={"master_weights": {"w": torch.zeros(3)}})

@@ -162,7 +162,7 @@ def test_lr_mismatch_tolerance(make_checkpoint, run_rule):
 def test_another_number_of_groups(make_checkpoint, run_rule):
     ck = make_checkpoint().set_key(STATE, f"{SCHED}._last_lr", [0.1, 0.1, 0.1])
     run_rule(LrMismatch(), ck).assert_one(
-        key=f"{SCHED}._last_lr", message="the scheduler sets 3 learning rates, the optimizer has 2 parameter groups"
+        key=f"{SCHED}._last_lr", message="the scheduler sets 3 learning rates, but the optimizer has 2 parameter groups"
     )
 
 

@@ -84,7 +84,7 @@ class TestSequence:
         path = saved(sequence, (("_schedulers", 2, "last_epoch"), value))
         found = run_rule(StepMismatch(), path).assert_one(path=STATE, key=f"{SCHED}._schedulers[2].last_epoch")
         assert found.message == (
-            f"last_epoch of a part of the scheduler (CosineAnnealingWarmRestarts) is {value}, and the sequence of schedulers is "
+            f"last_epoch of a part of the scheduler (CosineAnnealingWarmRestarts) is {value}, but the sequence of schedulers is "
             "at step 9, 2 after this part began"
         )
 
@@ -103,7 +103,7 @@ class TestSequence:
         path = saved(sequence, (("_last_lr",), [0.5]))
         found = run_rule(LrMismatch(), path).assert_one(path=STATE, key=f"{SCHED}._schedulers[2]._last_lr[0]")
         assert found.message.startswith(
-            "the scheduler set the learning rate of parameter group 0 to 0.5, and the part of it"
+            "the scheduler set the learning rate of parameter group 0 to 0.5, but its active part"
         )
 
     def test_the_rate_of_the_part_at_work(self, saved, run_rule):
@@ -133,7 +133,7 @@ class TestChain:
         found = run_rule(StepMismatch(), path).assert_one(key=f"{SCHED}._schedulers[1].last_epoch")
         assert (
             found.message
-            == "last_epoch of a part of the scheduler (ExponentialLR) is 4, and the first scheduler of the chain has made 9"
+            == "last_epoch of a part of the scheduler (ExponentialLR) is 4, but the first scheduler of the chain has made 9"
         )
 
     def test_all_of_its_parts(self, saved, run_rule):

@@ -250,19 +250,23 @@ def test_accelerate_only_logs_random_states(accelerated):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("lr", ..., "lr of parameter group 0 is missing, which the optimizer reads at every update, and stops without"),
+        (
+            "lr",
+            ...,
+            "lr of parameter group 0 is missing, but the optimizer reads it at every update and fails without it",
+        ),
         ("betas", ..., "betas of parameter group 0 is missing"),
         ("eps", ..., "eps of parameter group 0 is missing"),
         ("weight_decay", ..., "weight_decay of parameter group 0 is missing"),
         ("eps", None, "eps of parameter group 0 is None"),
         ("eps", 1e30, "eps of parameter group 0 is 1e+30, which is absurdly large"),
-        ("betas", (None, 0.99), "betas of parameter group 0 is (None, 0.99), where two numbers belong"),
-        ("betas", (0.9,), "betas of parameter group 0 is (0.9,), where two numbers belong"),
-        ("betas", (0.9, 0.99, 0.9), "where two numbers belong"),
+        ("betas", (None, 0.99), "betas of parameter group 0 is (None, 0.99), expected two numbers"),
+        ("betas", (0.9,), "betas of parameter group 0 is (0.9,), expected two numbers"),
+        ("betas", (0.9, 0.99, 0.9), "expected two numbers"),
         (
             "betas",
             torch.zeros(2, 3),
-            "betas of parameter group 0 is a float32 tensor of shape [2, 3], where two numbers belong",
+            "betas of parameter group 0 is a float32 tensor of shape [2, 3], expected two numbers",
         ),
     ],
 )
@@ -279,25 +283,25 @@ def test_options_of_groups(name, value, said, saved):
 @pytest.mark.parametrize(
     ("options", "severity", "name", "said"),
     [
-        ({"amsgrad": torch.ones(())}, "error", "amsgrad", "amsgrad of parameter group 0 is 1.0, where True, False or None belongs"),
-        ({"betas": (torch.zeros(2, 3), 0.99)}, "error", "betas[0]", "betas[0] of parameter group 0 is a float32 tensor of shape [2, 3], where a number belongs"),
-        ({"initial_lr": math.inf}, "warning", "initial_lr", "initial_lr of parameter group 0 is inf, where the learning rate belongs that the schedule began with"),
+        ({"amsgrad": torch.ones(())}, "error", "amsgrad", "amsgrad of parameter group 0 is 1.0, expected True, False or None"),
+        ({"betas": (torch.zeros(2, 3), 0.99)}, "error", "betas[0]", "betas[0] of parameter group 0 is a float32 tensor of shape [2, 3], expected a number"),
+        ({"initial_lr": math.inf}, "warning", "initial_lr", "initial_lr of parameter group 0 is inf, expected the learning rate that the schedule began with"),
         ({"initial_lr": torch.zeros(2, 3)}, "warning", "initial_lr", "initial_lr of parameter group 0 is a float32 tensor of shape [2, 3]"),
         ({"params": [float(n) for n in range(4)]}, None, "", ""),
-        ({"fused": torch.zeros(3)}, "error", "fused", "fused of parameter group 0 is a float32 tensor of shape [3], where True, False or None belongs"),
+        ({"fused": torch.zeros(3)}, "error", "fused", "fused of parameter group 0 is a float32 tensor of shape [3], expected True, False or None"),
         ({"capturable": "text"}, "error", "capturable", "capturable of parameter group 0 is 'text'"),
-        ({"fused": True, "differentiable": True}, "error", "differentiable", "and fused is True as well: torch refuses the two together"),
-        ({"fused": True, "foreach": True}, "error", "foreach", "and fused is True as well"),
-        ({"fused": True, "maximize": None}, "error", "maximize", "maximize of parameter group 0 is None, where True or False belongs, for fused is True"),
-        ({"weight_decay": torch.zeros(3)}, "error", "weight_decay", "weight_decay of parameter group 0 is a float32 tensor of shape [3], where a number belongs"),
-        ({"eps": [1e-8]}, "error", "eps", "eps of parameter group 0 is [1e-08], where a number belongs"),
-        ({"capturable": True}, "warning", "capturable", "capturable of parameter group 0 is True, although other groups have False"),
-        ({"maximize": True}, "warning", "maximize", "maximize of parameter group 0 is True, although other groups have False"),
+        ({"fused": True, "differentiable": True}, "error", "differentiable", "and fused is True too: torch does not allow both"),
+        ({"fused": True, "foreach": True}, "error", "foreach", "and fused is True too"),
+        ({"fused": True, "maximize": None}, "error", "maximize", "maximize of parameter group 0 is None, expected True or False, because fused is True"),
+        ({"weight_decay": torch.zeros(3)}, "error", "weight_decay", "weight_decay of parameter group 0 is a float32 tensor of shape [3], expected a number"),
+        ({"eps": [1e-8]}, "error", "eps", "eps of parameter group 0 is [1e-08], expected a number"),
+        ({"capturable": True}, "warning", "capturable", "capturable of parameter group 0 is True, although it is False in other groups"),
+        ({"maximize": True}, "warning", "maximize", "maximize of parameter group 0 is True, although it is False in other groups"),
         ({"foreach": ..., "maximize": False}, None, "", ""),
         ({"amsgrad": 0}, None, "", ""),
         ({"capturable": ...}, None, "", ""),
         ({"initial_lr": ...}, "warning", "initial_lr", "initial_lr of parameter group 0 is missing, although other groups have it"),
-        ({"initial_lr": "0.1"}, "warning", "initial_lr", "initial_lr of parameter group 0 is '0.1', where the learning rate belongs"),
+        ({"initial_lr": "0.1"}, "warning", "initial_lr", "initial_lr of parameter group 0 is '0.1', expected the learning rate"),
     ],
 )  # fmt: skip
 def test_flags_of_groups(options, severity, name, said, saved):
@@ -390,7 +394,7 @@ def test_a_state_that_is_none(saved):
         "optimizer/incomplete-state",
         "optimizer.pt",
         "state[3]",
-        "the state of parameter 3 is None, where a dictionary",
+        "the state of parameter 3 is None, expected a dictionary",
     )
 
 
@@ -406,7 +410,7 @@ def test_a_state_without_step(saved):
         "optimizer/incomplete-state",
         "optimizer.pt",
         "state[3]",
-        "the state of parameter 3 has no step, which others have",
+        "the state of parameter 3 has no step, although others have one",
     )
 
 
@@ -423,7 +427,7 @@ def test_moments_of_whole_numbers(saved):
         state["state"][3]["exp_avg"] = state["state"][3]["exp_avg"].to(torch.int64)
         return state
 
-    said = "exp_avg of parameter 3 is int64, although that of others is a floating-point tensor: every fraction is lost"
+    said = "exp_avg of parameter 3 is int64, although it is a floating-point tensor for other parameters: every fraction is lost"
     one(saved("optimizer.pt", change), "warning", "optimizer/moment-dtype", "optimizer.pt", "state[3].exp_avg", said)
 
 
@@ -469,7 +473,7 @@ def test_a_state_whose_step_has_another_name(saved):
         state["state"][3]["steps"] = state["state"][3].pop("step")
         return state
 
-    said = "the state of parameter 3 has no step, which others have"
+    said = "the state of parameter 3 has no step, although others have one"
     one(saved("optimizer.pt", change), "error", "optimizer/incomplete-state", "optimizer.pt", "state[3]", said)
 
 
@@ -480,7 +484,7 @@ def test_no_state_with_a_step(saved):
         return state
 
     found = saved("optimizer.pt", change)
-    said = "has no step, which the optimizer reads at every update, and likewise for 20 more"
+    said = "has no step, but the optimizer reads it at every update, and the same for 20 more"
     one(found, "error", "optimizer/incomplete-state", "optimizer.pt", "state[0]", said)
 
 
@@ -490,7 +494,7 @@ def test_amsgrad_without_its_largest(saved):
         return state
 
     found = saved("optimizer.pt", change)
-    said = "the state of parameter 0 has no max_exp_avg_sq, although amsgrad of parameter group 0 is True"
+    said = "the state of parameter 0 has no max_exp_avg_sq, although parameter group 0 has amsgrad=True"
     one(found, "error", "optimizer/incomplete-state", "optimizer.pt", "state[0]", said)
 
 
@@ -503,7 +507,7 @@ def test_groups_in_another_order(saved):
         return {**state, "param_groups": state["param_groups"][::-1]}
 
     found = saved("optimizer.pt", change)
-    said = "parameter 16 stands at place 0 of the parameter groups, where torch writes parameter 0"
+    said = "parameter 16 is at position 0 of the parameter groups, where torch writes parameter 0"
     one(found, "error", "optimizer/param-mismatch", "optimizer.pt", "param_groups[0].params[0]", said)
 
 
@@ -545,7 +549,7 @@ def test_one_ranks_flat_shard(saved):
         return state
 
     found = saved("optimizer.pt", change)
-    said = "all moments are flat and have 63 elements, the weights have"
+    said = "all moments are flat and have 63 elements, but the weights have"
     one(found, "error", "optimizer/param-mismatch", "optimizer.pt", "state[0]", said)
 
 
@@ -554,17 +558,17 @@ def test_one_ranks_flat_shard(saved):
     [
         ({"last_epoch": ...}, "scheduler/step-mismatch", "last_epoch", "last_epoch of the scheduler (LambdaLR) is missing: it starts again from its first step"),
         ({"last_epoch": None}, "scheduler/step-mismatch", "last_epoch", "last_epoch of the scheduler (LambdaLR) is None"),
-        ({"base_lrs": [math.nan, 0.1]}, "scheduler/base-lr-mismatch", "base_lrs[0]", "base_lrs[0] of the scheduler is nan, where a finite number belongs"),
-        ({"base_lrs": [None, 0.1]}, "scheduler/base-lr-mismatch", "base_lrs[0]", "is None, where a finite number belongs"),
-        ({"base_lrs": 0.1}, "scheduler/bad-field", "base_lrs", "base_lrs of the scheduler (LambdaLR) is 0.1, where a list of learning rates belongs"),
-        ({"lr_lambdas": "text"}, "scheduler/bad-field", "lr_lambdas", "lr_lambdas of the scheduler (LambdaLR) is 'text', where a list belongs"),
-        ({"lr_lambdas": [None] * 4}, "scheduler/bad-field", "lr_lambdas", "lr_lambdas of the scheduler (LambdaLR) holds 4 entries for 2 parameter groups: a load stops with IndexError"),
-        ({"_step_count": None}, "scheduler/bad-field", "_step_count", "_step_count of the scheduler (LambdaLR) is None, where a number belongs"),
-        ({"lr_lambdas": [None, 3]}, "scheduler/bad-field", "lr_lambdas[1]", "lr_lambdas[1] of the scheduler (LambdaLR) is 3, where None or a dictionary belongs"),
+        ({"base_lrs": [math.nan, 0.1]}, "scheduler/base-lr-mismatch", "base_lrs[0]", "base_lrs[0] of the scheduler is nan, expected a finite number"),
+        ({"base_lrs": [None, 0.1]}, "scheduler/base-lr-mismatch", "base_lrs[0]", "is None, expected a finite number"),
+        ({"base_lrs": 0.1}, "scheduler/bad-field", "base_lrs", "base_lrs of the scheduler (LambdaLR) is 0.1, expected a list of learning rates"),
+        ({"lr_lambdas": "text"}, "scheduler/bad-field", "lr_lambdas", "lr_lambdas of the scheduler (LambdaLR) is 'text', expected a list"),
+        ({"lr_lambdas": [None] * 4}, "scheduler/bad-field", "lr_lambdas", "lr_lambdas of the scheduler (LambdaLR) holds 4 entries for 2 parameter groups: loading fails with IndexError"),
+        ({"_step_count": None}, "scheduler/bad-field", "_step_count", "_step_count of the scheduler (LambdaLR) is None, expected a number"),
+        ({"lr_lambdas": [None, 3]}, "scheduler/bad-field", "lr_lambdas[1]", "lr_lambdas[1] of the scheduler (LambdaLR) is 3, expected None or a dictionary"),
         ({"lr_lambdas": [torch.ones(()), None]}, "scheduler/bad-field", "lr_lambdas[0]", "lr_lambdas[0] of the scheduler (LambdaLR) is"),
-        ({"_step_count": torch.ones(2, 3)}, "scheduler/bad-field", "_step_count", "_step_count of the scheduler (LambdaLR) is a tensor, where a number belongs"),
-        ({"_is_initial": torch.ones(())}, "scheduler/bad-field", "_is_initial", "_is_initial of the scheduler (LambdaLR) is a tensor, where True or False belongs"),
-        ({"base_lrs": []}, "scheduler/base-lr-mismatch", "base_lrs", "the scheduler keeps 0 first learning rates (base_lrs), and has set 2 rates"),
+        ({"_step_count": torch.ones(2, 3)}, "scheduler/bad-field", "_step_count", "_step_count of the scheduler (LambdaLR) is a tensor, expected a number"),
+        ({"_is_initial": torch.ones(())}, "scheduler/bad-field", "_is_initial", "_is_initial of the scheduler (LambdaLR) is a tensor, expected True or False"),
+        ({"base_lrs": []}, "scheduler/base-lr-mismatch", "base_lrs", "the scheduler keeps 0 first learning rates (base_lrs), but has set 2 rates"),
     ],
 )  # fmt: skip
 def test_what_a_scheduler_keeps(change, rule, key, said, saved):
@@ -574,25 +578,29 @@ def test_what_a_scheduler_keeps(change, rule, key, said, saved):
 @pytest.mark.parametrize(
     ("change", "key", "said"),
     [
-        ({"_last_lr": ...}, "_last_lr", "_last_lr of the scheduler (LambdaLR) is missing, though every step sets it"),
+        ({"_last_lr": ...}, "_last_lr", "_last_lr of the scheduler (LambdaLR) is missing, although every step sets it"),
         (
             {"_last_lr": [None, 0.1]},
             "_last_lr[0]",
-            "_last_lr[0] of the scheduler (LambdaLR) is None, where a number belongs",
+            "_last_lr[0] of the scheduler (LambdaLR) is None, expected a number",
         ),
-        ({"_last_lr": [math.inf, 0.1]}, "_last_lr[0]", "where a finite number belongs"),
+        ({"_last_lr": [math.inf, 0.1]}, "_last_lr[0]", "expected a finite number"),
         (
             {"_last_lr": []},
             "_last_lr",
-            "_last_lr of the scheduler (LambdaLR) is [], where one learning rate for each group belongs",
+            "_last_lr of the scheduler (LambdaLR) is [], expected one learning rate for each group",
         ),
         (
             {"lr_lambdas": ..., "lr_lambdasx": []},
             None,
-            "the fields that all schedulers share, and none of its own class",
+            "only the fields that all schedulers share, none of a specific class",
         ),
-        ({"lr_lambdas": ..., "base_lrs": ..., "_step_count": ...}, None, "and none of its own class"),
-        ({"lr_lambdas": ...}, None, "the fields that all schedulers share, and none of its own class: LambdaLR"),
+        ({"lr_lambdas": ..., "base_lrs": ..., "_step_count": ...}, None, "none of a specific class"),
+        (
+            {"lr_lambdas": ...},
+            None,
+            "only the fields that all schedulers share, none of a specific class: if it is a LambdaLR",
+        ),
     ],
 )
 def test_what_a_person_must_judge_of_a_scheduler(change, key, said, saved):
@@ -605,9 +613,13 @@ def test_what_a_person_must_judge_of_a_scheduler(change, key, said, saved):
     [
         ({}, None, ""),
         ({"T_max": 0}, "error", "T_max of the scheduler (CosineAnnealingLR) is 0, and the schedule divides by it"),
-        ({"T_max": [7]}, "error", "T_max of the scheduler (CosineAnnealingLR) is [7], where a number belongs"),
-        ({"eta_min": math.nan}, "error", "eta_min of the scheduler (CosineAnnealingLR) is nan, where a finite number"),
-        ({"eta_min": -1}, "warning", "eta_min of the scheduler (CosineAnnealingLR) is -1, so that learning rates"),
+        ({"T_max": [7]}, "error", "T_max of the scheduler (CosineAnnealingLR) is [7], expected a number"),
+        (
+            {"eta_min": math.nan},
+            "error",
+            "eta_min of the scheduler (CosineAnnealingLR) is nan, expected a finite number",
+        ),
+        ({"eta_min": -1}, "warning", "eta_min of the scheduler (CosineAnnealingLR) is -1, so the learning rates"),
         (
             {"eta_min": 5},
             "warning",
@@ -616,9 +628,9 @@ def test_what_a_person_must_judge_of_a_scheduler(change, key, said, saved):
         (
             {"_is_initial": True},
             "warning",
-            "_is_initial of the scheduler (CosineAnnealingLR) is True, which only holds while a scheduler is built",
+            "_is_initial of the scheduler (CosineAnnealingLR) is True, which is only true while a scheduler is being built",
         ),
-        ({"T_max": -7}, "warning", "T_max of the scheduler (CosineAnnealingLR) is -7, and counts steps"),
+        ({"T_max": -7}, "warning", "T_max of the scheduler (CosineAnnealingLR) is -7, but it counts steps"),
         ({"T_max": [7], "own_field": 1}, None, ""),
     ],
 )
@@ -633,7 +645,7 @@ def test_what_a_cosine_is_computed_from(change, severity, said, make_checkpoint,
 
 def test_other_first_rates(saved):
     found = saved("scheduler.pt", changed(base_lrs=[7.0, 7.0]))
-    said = "the scheduler's first learning rate of parameter group 0 is 7, the optimizer's (initial_lr) 0.0"
+    said = "the scheduler's first learning rate of parameter group 0 is 7, but the optimizer's (initial_lr) is 0.0"
     one(found, "warning", "scheduler/base-lr-mismatch", "scheduler.pt", "base_lrs[0]", said)
 
 
@@ -665,7 +677,7 @@ def test_a_schedule_in_another_order_than_the_groups(kit, tmp_path, run_rule):
     run.scheduler.base_lrs.reverse()
     ck = kit.save_canonical(run, tmp_path / "turned")
     run_rule(BaseLrMismatch(), ck).assert_one(
-        severity="warning", key="scheduler_state_dict.base_lrs[0]", message="the same rates stand in another order"
+        severity="warning", key="scheduler_state_dict.base_lrs[0]", message="the same rates are in a different order"
     )
 
 

@@ -37,9 +37,7 @@ def test_json_that_was_cut_short(file, make_checkpoint, run_rule):
 @pytest.mark.parametrize(("value", "kind"), [([], "list"), ("x", "str"), (None, "NoneType"), (3, "int")])
 def test_json_that_is_no_dictionary(value, kind, make_checkpoint, run_rule):
     ck = make_checkpoint().write_json("config.json", value)
-    run_rule(UnreadableState(), ck).assert_one(
-        path="config.json", data={"type": kind}, message="where a dictionary belongs"
-    )
+    run_rule(UnreadableState(), ck).assert_one(path="config.json", data={"type": kind}, message="expected a dictionary")
 
 
 def test_other_peoples_json_is_left_alone(make_checkpoint, run_rule):
@@ -48,7 +46,12 @@ def test_other_peoples_json_is_left_alone(make_checkpoint, run_rule):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [([1, 2], "holds no dictionary"), ("done", "holds no dictionary"), (None, "holds no dictionary")]
+    ("value", "said"),
+    [
+        ([1, 2], "holds no dictionary"),
+        ("done", "holds no dictionary"),
+        (None, "holds no dictionary"),
+    ],
 )
 def test_a_state_that_is_no_dictionary(value, said, make_checkpoint, run_rule):
     ck = make_checkpoint().write_torch(STATE, value)

@@ -58,19 +58,19 @@ def test_a_whole_model_passes(model, rule):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("dtype", "float3", "dtype in config.json is 'float3', which is not a dtype of torch"),
-        ("torch_dtype", "", "torch_dtype in config.json is '', which is not a dtype of torch"),
-        ("vocab_size", "64", "vocab_size in config.json is '64', where a number belongs"),
-        ("vocab_size", {}, "vocab_size in config.json is {}, where a number belongs"),
-        ("head_dim", [], "head_dim in config.json is [], where a number belongs"),
-        ("head_dim", math.inf, "head_dim in config.json is inf, where a number belongs"),
-        ("rope_parameters", "default", "rope_parameters in config.json is 'default', where a dictionary belongs"),
+        ("dtype", "float3", "dtype in config.json is 'float3', which is not a torch dtype"),
+        ("torch_dtype", "", "torch_dtype in config.json is '', which is not a torch dtype"),
+        ("vocab_size", "64", "vocab_size in config.json is '64', expected a number"),
+        ("vocab_size", {}, "vocab_size in config.json is {}, expected a number"),
+        ("head_dim", [], "head_dim in config.json is [], expected a number"),
+        ("head_dim", math.inf, "head_dim in config.json is inf, expected a number"),
+        ("rope_parameters", "default", "rope_parameters in config.json is 'default', expected a dictionary"),
         (
             "rope_parameters",
             [{"rope_type": "default"}],
-            "rope_parameters in config.json is [{'rope_type': 'default'}], where a dictionary",
+            "rope_parameters in config.json is [{'rope_type': 'default'}], expected a dictionary",
         ),
-        ("rope_scaling", 99, "rope_scaling in config.json is 99, where a dictionary belongs"),
+        ("rope_scaling", 99, "rope_scaling in config.json is 99, expected a dictionary"),
     ],
 )
 def test_a_field_that_no_configuration_is_built_from(field, value, said, model):
@@ -101,7 +101,7 @@ def test_several_head_sizes_of_which_one_is_rotated(model):
 
     path = model(head_dim=[16], rope_theta=1e4)
     found = run_rule(BadConfigField(), path).assert_one(path="config.json", key="head_dim", severity="error")
-    assert "head_dim in config.json is [16], where a number belongs" in found.message
+    assert "head_dim in config.json is [16], expected a number" in found.message
     with pytest.raises(Exception, match="head_dim"):
         AutoConfig.from_pretrained(path)
     run_rule(BadConfigField(), model(head_dim=[16])).assert_passed()
@@ -112,7 +112,7 @@ def test_several_vocabularies_that_a_token_is_compared_with(model):
 
     path = model(vocab_size=[64], eos_token_id=2)
     found = run_rule(BadConfigField(), path).assert_one(path="config.json", key="vocab_size", severity="error")
-    assert "vocab_size in config.json is [64], where a number belongs" in found.message
+    assert "vocab_size in config.json is [64], expected a number" in found.message
     with pytest.raises(Exception, match=r"expected int|not supported between"):
         AutoConfig.from_pretrained(path)
     own = {"auto_map": {"AutoConfig": "configuration.Config"}}
@@ -132,7 +132,7 @@ def test_a_fraction_of_the_model(model):
 
 
 def test_half_a_model_of_another_family_is_not_judged(model):
-    run_rule(SizeVsConfig(), model(model_type="mamba")).assert_skipped("not one whose size is known")
+    run_rule(SizeVsConfig(), model(model_type="mamba")).assert_skipped("the size of this model family is not known")
 
 
 def test_another_dtype(model):

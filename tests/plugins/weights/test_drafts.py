@@ -65,7 +65,7 @@ def test_its_head_and_feed_forward_are_compared_all_the_same(eagle3, run_rule):
     run_rule(ShapeVsConfig(), eagle3(head=DRAFT + 1)).assert_one(
         path=WEIGHTS,
         tensor="lm_head.weight",
-        message=f"the tensor has shape [{DRAFT + 1}, {HIDDEN}] and config.json implies [{DRAFT}, {HIDDEN}]",
+        message=f"the tensor has shape [{DRAFT + 1}, {HIDDEN}] but config.json implies [{DRAFT}, {HIDDEN}]",
     )
     found = run_rule(ShapeVsConfig(), eagle3(inner=INNER // 2)).findings
     assert [f.place.tensor for f in found] == [f"midlayer.mlp.{n}_proj.weight" for n in ("down", "gate", "up")]

@@ -83,7 +83,7 @@ class TestKnownClass:
     def test_a_name_that_is_alike_is_named(self, model):
         name = "model.layers.0.self_attn.k_proj.weight"
         run_rule(MissingTensor(), model({**without(name), f"{name}_x": torch.ones(8, 16)})).assert_one(
-            tensor=name, message=f"({name}_x lies there, which it does not know)"
+            tensor=name, message=f"({name}_x is present, but that name is not known)"
         )
 
     def test_the_embedding_and_the_head_that_is_tied_to_it(self, model):
@@ -121,7 +121,7 @@ class TestKnownClass:
         headed = without("lm_head.weight") | {f"{prefix}.weight": torch.ones(1, 16)}
         run_rule(MissingTensor(), model(headed, **config)).assert_passed()
         run_rule(MissingTensor(), model(without("lm_head.weight"), **config)).assert_one(
-            path=WEIGHTS, tensor=f"{prefix}.weight", message="which is the value head by config.json"
+            path=WEIGHTS, tensor=f"{prefix}.weight", message="config.json names it as the value head"
         )
 
     def test_the_value_head_of_trl(self, model):
@@ -136,7 +136,7 @@ class TestKnownClass:
         found = run_rule(MissingTensor(), model(renamed)).assert_one(
             path=WEIGHTS,
             severity=Severity.ERROR,
-            message="all 30 tensors that LlamaForCausalLM looks for are not there",
+            message="all 30 tensors that LlamaForCausalLM looks for are missing",
         )
         assert found.data == {"tensors": 30, "wanted": 30}
 

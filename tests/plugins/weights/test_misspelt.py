@@ -43,7 +43,7 @@ def test_a_slip(old, new, meant, saved):
     (found,) = saved(old, new)
     assert found[:2] == ("model.safetensors", new)
     leaf = new.partition(".")[2]
-    assert f"no other tensor is called '{leaf}', and {new[0]} has no '{meant}', as other modules have" in found[2]
+    assert f"no other tensor is called '{leaf}', and {new[0]} has no '{meant}', unlike similar modules" in found[2]
     renamed = {new if k == old else k: v for k, v in model().state_dict().items()}
     with pytest.raises(RuntimeError, match="Missing key"):
         model().load_state_dict(renamed)
@@ -72,6 +72,8 @@ def test_a_prefix_on_one_tensor_parts_its_module(tmp_path):
     renamed = {"my_net.2.weight" if name == "net.2.weight" else name: v for name, v in tensors.items()}
     save_file(renamed, tmp_path / "model.safetensors")
     found = run_rule(MisspeltTensor(), tmp_path).assert_one(path="model.safetensors", tensor="my_net.2.weight")
-    assert found.message.startswith("my_net.2 has weight alone, and net.2 has all but that of what other modules have")
+    assert found.message.startswith(
+        "my_net.2 has only weight, and net.2 has everything that similar modules have except that"
+    )
     save_file({**tensors, "ema.net.2.weight": torch.zeros(3, 8)}, tmp_path / "model.safetensors")
     run_rule(MisspeltTensor(), tmp_path).assert_passed()

@@ -118,7 +118,7 @@ def test_two_models_beside_each_other_share_names(make_checkpoint, run_rule):
 @pytest.mark.parametrize("weight_map", [None, [], {"w": 3}])
 def test_an_index_without_a_map_is_reported_at_the_index(make_checkpoint, run_rule, weight_map):
     ck = make_checkpoint(weights="sharded").write_json(INDEX, {"weight_map": weight_map})
-    run_rule(MissingShard(), ck).assert_one(path=INDEX, key="weight_map", message="holds no `weight_map`")
+    run_rule(MissingShard(), ck).assert_one(path=INDEX, key="weight_map", message="has no `weight_map`")
 
 
 def test_a_directory_of_directories_is_no_checkpoint(tmp_path, run_rule):

@@ -43,7 +43,7 @@ def test_floating_point_of_any_width_passes(llama, run_rule):
 @pytest.mark.parametrize("name", ["model.norm.weight", Q])
 def test_one_weight_that_is_an_integer(llama, run_rule, name, dtype):
     found = run_rule(NotFloat(), llama(only(name, getattr(torch, dtype)))).assert_one(path=WEIGHTS, tensor=name)
-    assert f"is stored as {dtype}, and every weight of this architecture (llama) is floating-point" in found.message
+    assert f"is stored as {dtype}, but every weight of this architecture (llama) is floating-point" in found.message
     assert found.severity is Severity.ERROR
 
 
@@ -62,7 +62,7 @@ def test_packed_weights_under_plain_names(llama, run_rule, pack, said):
 def test_float8_is_an_error_beside_scales_and_else_a_warning(llama, run_rule):
     cast = projections(lambda t: t.to(torch.float8_e4m3fn))
     scales = {f"{n}_scale_inv": torch.ones(1, 1) for n in parameter_shapes(CONFIG) if "proj" in n}
-    message = "is stored as float8_e4m3fn (and 13 more like it), and config.json names no quantisation"
+    message = "is stored as float8_e4m3fn (and 13 more like it), but config.json declares no quantisation"
     assert run_rule(NotFloat(), llama(cast, scales)).assert_one(message=message).severity is Severity.ERROR
     assert run_rule(NotFloat(), llama(cast)).assert_one(message=message).severity is Severity.WARNING
     assert run_rule(NotFloat(), llama(cast, dtype="float8_e4m3fn")).status is Status.SKIPPED
@@ -101,7 +101,7 @@ class TestUnknownArchitecture:
         cast = {name: tensor.long() for name, tensor in whole.items()}
         run_rule(NotFloat(), model(**cast)).assert_one(
             tensor="net.0.bias",
-            message="the weight of shape [4] is stored as int64 (and 1 more like it), and not one weight is floating-point",
+            message="the weight of shape [4] is stored as int64 (and 1 more like it), and none of the weights is floating-point",
         )
 
     def test_one_layer_unlike_its_siblings(self, model, run_rule):
@@ -110,7 +110,7 @@ class TestUnknownArchitecture:
         layers["h_1_w1_weight"] = torch.ones(4, 4, dtype=torch.int32)
         run_rule(NotFloat(), model(**layers)).assert_one(
             tensor="h.1.w1.weight",
-            message="the weight of shape [4, 4] is stored as int32, and others of h.*.w1.weight are float32",
+            message="the weight of shape [4, 4] is stored as int32, but h.*.w1.weight is float32 in other layers",
         )
 
     def test_a_table_of_integers_of_its_own(self, model, run_rule):

@@ -138,5 +138,5 @@ def test_text_and_pictures_are_no_weights(tmp_path):
     (tmp_path / "loss.png").write_bytes(b"\x89PNG\r\n\x1a\n" + os.urandom(500))
     (tmp_path / "events.out.tfevents.1").write_bytes(os.urandom(500))
     assert told(tmp_path)[1] == [
-        "weights/missing @ .: there are no model weights: no safetensors file, no torch file that holds a model"
+        "weights/missing @ .: there are no model weights: no safetensors file and no torch file that contains a model"
     ]

@@ -63,12 +63,12 @@ def test_shards_that_are_gone(export, run_rule):
     assert loaded(export) == 2.0
     found = run_rule(MissingShard(), export).assert_one(
         path=INDEX,
-        message=f"the index names 2 shards, and 1 of them is not there ({FIRST}); transformers loads {WHOLE} instead",
+        message=f"the index names 2 shards, but 1 of them is missing ({FIRST}); transformers loads {WHOLE} instead",
     )
     assert found.severity is Severity.WARNING
     assert run_rule(DuplicateFormat(), export).findings == ()
     export.remove("model-00002-of-00002.safetensors")
-    run_rule(MissingShard(), export).assert_one(path=INDEX, message="names 2 shards, and 2 of them are not there")
+    run_rule(MissingShard(), export).assert_one(path=INDEX, message="names 2 shards, but 2 of them are missing")
 
 
 def test_either_alone_is_clean(export, run_rule, tmp_path):

@@ -88,7 +88,7 @@ class TestMissing:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / name)
         (tmp_path / "notes.txt").write_text("x")
-        run_rule(Missing(), tmp_path).assert_skipped(f"no layout says whether {name} holds the weights")
+        run_rule(Missing(), tmp_path).assert_skipped(f"no known layout says whether {name} holds the weights")
 
     @pytest.mark.parametrize(
         ("name", "content"),
@@ -103,7 +103,7 @@ class TestMissing:
     def test_a_file_of_any_name_that_is_no_text_may_hold_them(self, tmp_path, run_rule, name, content):
         (tmp_path / name).write_bytes(content)
         (tmp_path / "notes.txt").write_text("x")
-        run_rule(Missing(), tmp_path).assert_skipped(f"no layout says whether {name} holds the weights")
+        run_rule(Missing(), tmp_path).assert_skipped(f"no known layout says whether {name} holds the weights")
 
     def test_text_holds_none(self, tmp_path, run_rule):
         (tmp_path / "README.md").write_text("# A model\n")
@@ -142,8 +142,10 @@ class TestShards:
     def test_a_shard_that_is_not_there(self, make_checkpoint, run_rule, weights):
         ck = make_checkpoint(weights=weights)
         gone = shards(ck)[1]
-        found = run_rule(MissingShard(), ck.remove(gone)).assert_one(path=gone, message="which is not there")
-        assert "tensors in" in found.message
+        found = run_rule(MissingShard(), ck.remove(gone)).assert_one(
+            path=gone, message=f"{gone} is missing; the index places"
+        )
+        assert "tensors there" in found.message
 
     def test_a_shard_without_a_tensor_that_the_index_promises(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded")
@@ -158,12 +160,12 @@ class TestShards:
     def test_a_name_that_leads_out_is_never_followed(self, make_checkpoint, run_rule, outside):
         ck = make_checkpoint(weights="sharded")
         ck.edit(INDEX, lambda index: {**index, "weight_map": {**index["weight_map"], "lm_head.weight": outside}})
-        run_rule(MissingShard(), ck).assert_one(path=INDEX, message=f"'{outside}', which leads out of the checkpoint")
+        run_rule(MissingShard(), ck).assert_one(path=INDEX, message=f"'{outside}', which points outside the checkpoint")
 
     def test_a_stray_file_beside_the_index(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded").write_safetensors("extra.safetensors", {"x": torch.ones(1)})
         run_rule(Unindexed(), ck).assert_one(
-            path="extra.safetensors", severity=Severity.WARNING, message="is not named in"
+            path="extra.safetensors", severity=Severity.WARNING, message="is not listed in"
         )
 
     def test_a_whole_shard_that_the_index_leaves_out(self, make_checkpoint, run_rule):
@@ -177,13 +179,13 @@ class TestShards:
         ck.edit(
             INDEX, lambda i: {**i, "weight_map": {k: v for k, v in i["weight_map"].items() if k != "lm_head.weight"}}
         )
-        run_rule(Unindexed(), ck).assert_one(tensor="lm_head.weight", message="1 tensors are not named in")
+        run_rule(Unindexed(), ck).assert_one(tensor="lm_head.weight", message="1 tensors are not listed in")
 
     def test_a_total_that_is_not_the_sum(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded")
         ck.set_key(INDEX, "metadata.total_size", 12345)
         found = run_rule(IndexTotal(), ck).assert_one(
-            path=INDEX, key="metadata.total_size", message="announces 12,345 bytes"
+            path=INDEX, key="metadata.total_size", message="gives a total size of 12,345 bytes"
         )
         assert found.data["announced"] == 12345
         ck.set_key(INDEX, "metadata.total_size", "many")
@@ -196,9 +198,7 @@ class TestShards:
         first, second = shards(ck)[:2]
         name, value = next(iter(load_file(ck / first).items()))
         ck.edit(second, lambda tensors: tensors | {name: value})
-        run_rule(DuplicateTensor(), ck).assert_one(
-            path=second, tensor=name, message=f"1 tensors are in {first} as well"
-        )
+        run_rule(DuplicateTensor(), ck).assert_one(path=second, tensor=name, message=f"1 tensors are also in {first}")
 
     def test_a_missing_shard_blocks_what_needs_the_whole(self, make_checkpoint, run_rule):
         ck = make_checkpoint(weights="sharded")
@@ -222,7 +222,7 @@ class TestNames:
     def test_every_name_carries_a_wrapper(self, make_checkpoint, run_rule, prefix, wrapper):
         ck = make_checkpoint().edit(WEIGHTS, lambda tensors: {prefix + k: v for k, v in tensors.items()})
         run_rule(WrapperPrefix(), ck).assert_one(
-            path=WEIGHTS, severity=Severity.WARNING, message=f"21 of 21 tensor names carry '{prefix}' ({wrapper})"
+            path=WEIGHTS, severity=Severity.WARNING, message=f"21 of 21 tensor names contain '{prefix}' ({wrapper})"
         )
         run_rule(WrapperPrefix(allowed=(prefix,)), ck).assert_passed()
 
@@ -247,14 +247,14 @@ class TestLayers:
         run_rule(LayerGap(), ck).assert_one(
             path=WEIGHTS,
             tensor="model.layers.1",
-            message="model.layers counts to 3 and lacks 1 layers: 1",
+            message="model.layers has layers numbered up to 3, but lacks 1 of them: 1",
             data={"missing": [1]},
         )
 
     def test_fewer_layers_than_the_configuration_says(self, make_checkpoint, run_rule):
         ck = make_checkpoint().set_key(CONFIG, "num_hidden_layers", 32)
         run_rule(LayerGap(), ck).assert_one(
-            message="model.layers has 2 layers and the configuration says num_hidden_layers = 32",
+            message="model.layers has 2 layers, but the configuration says num_hidden_layers = 32",
             data={"found": 2, "expected": 32},
         )
 
@@ -296,8 +296,8 @@ class TestShapes:
     def test_the_numbers_are_in_the_message(self, make_checkpoint, run_rule):
         found = run_rule(ShapeVsConfig(), make_checkpoint().set_key(CONFIG, "vocab_size", 17)).findings
         assert [(f.place.tensor, f.message) for f in found] == [
-            ("lm_head.weight", "the tensor has shape [16, 8] and config.json implies [17, 8]"),
-            ("model.embed_tokens.weight", "the tensor has shape [16, 8] and config.json implies [17, 8]"),
+            ("lm_head.weight", "the tensor has shape [16, 8] but config.json implies [17, 8]"),
+            ("model.embed_tokens.weight", "the tensor has shape [16, 8] but config.json implies [17, 8]"),
         ]
 
     def test_an_unknown_architecture_is_asked_for_its_embedding_only(self, make_checkpoint, run_rule):
@@ -347,7 +347,7 @@ class TestStorage:
         ck = make_checkpoint(weights="bin").edit("pytorch_model.bin", lambda t: t | {"row": big[0]})
         run_rule(StorageBloat(), ck).assert_one(
             tensor="row",
-            message="takes 4,096 bytes and keeps a storage of 4,194,304",
+            message="takes 4,096 bytes, but its storage takes 4,194,304",
             data={"used": 4096, "stored": 4194304},
         )
 
