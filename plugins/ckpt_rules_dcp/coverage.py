@@ -76,7 +76,7 @@ class ChunkCoverage(Rule):
 def _elsewhere(metadata: DistributedMetadata, absent: Mapping[int, object], path: str) -> FactUnavailable:
     here = ranks_of(metadata.items.paths).keys() - absent.keys()
     words = (
-        f"all files of {named(absent)} are missing, and those of {named(here)} are here. If each node saves to its own disk, "
+        f"all files of {named(absent)} are missing, while those of {named(here)} are here. If each node saves to its own disk, "
         "copy every node's files into one directory; on a shared disk the files are lost"
     )
     return FactUnavailable(words, path=path, blocked=True)
@@ -110,8 +110,8 @@ class UnreferencedFile(Rule):
             said, paths = known.get(entry.parent, ("", set()))
             if said and entry.path not in paths and entry.size:
                 yield Problem(
-                    message=f"{said} says nothing of {entry.path} ({entry.size:,} bytes), so it is not loaded",
+                    message=f"{said} does not mention {entry.path} ({entry.size:,} bytes), so it is not loaded",
                     place=Place(path=entry.path),
-                    help="delete it; it is of another save, by more ranks",
+                    help="delete it; it is left over from another save, by more ranks",
                     data={"nbytes": entry.size},
                 )

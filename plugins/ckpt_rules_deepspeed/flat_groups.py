@@ -124,7 +124,7 @@ def _padding(states: list[Mapping[object, object]], number: int) -> int:
 def _problem(flat: _Flat) -> Problem:
     padded = f" to {flat.most:,} with padding" if flat.most > flat.least else ""
     return Problem(
-        message=f"the flat partitions hold {flat.have:,} elements, and the shapes of the parameters in {flat.model} make "
+        message=f"the flat partitions hold {flat.have:,} elements, but the parameter shapes in {flat.model} add up to "
         f"{flat.least:,}{padded}",
         place=Place(path=flat.path, key=flat.key),
         help="take all files from one save; if the model was changed, load the weights alone and start with a fresh optimizer",

@@ -112,7 +112,7 @@ class Unreadable(Rule):
             yield Problem(
                 message=f"not everything in the checkpoint could be listed: {checkpoint.listing.truncated}",
                 place=Place(path="."),
-                help="name the directory of one checkpoint; where it is one, raise the limit",
+                help="name the directory of one checkpoint; if it already is one, raise the limit",
             )
         for entry in checkpoint.listing:
             if any(fnmatchcase(entry.path, glob) for glob in self.passed_over):
@@ -171,7 +171,7 @@ class Placeholder(Rule):
             if what := _stand_in(entry, head):
                 fetch = "run `git lfs pull`" if head.content is Content.LFS_POINTER else "download the file again"
                 yield Problem(
-                    message=f"the file is {what}, {head.size:,} bytes long, and not what its name says",
+                    message=f"the file is {what}, {head.size:,} bytes long, not what its name says",
                     place=Place(path=entry.path),
                     help=fetch,
                     severity=checkpoint.layout.severity_of_damage(entry.path),
@@ -179,7 +179,7 @@ class Placeholder(Rule):
                 )
         for entry in checkpoint.listing.files("*.icloud"):
             yield Problem(
-                message="the file is a cloud drive's stub: its content was never downloaded",
+                message="the file is a cloud drive's placeholder: its content was never downloaded",
                 place=Place(path=entry.path),
                 help="download the file from the drive",
             )
@@ -236,7 +236,7 @@ class WrongFormat(Rule):
                 continue
             if _stand_in(entry, head) is None and not _is_of_speechbrain(checkpoint, entry, head):
                 yield Problem(
-                    message=f"the file is named as a {expected.name} file and its content is {head.content.value}",
+                    message=f"the file is named like a {expected.name} file, but its content is {head.content.value}",
                     place=Place(path=entry.path),
                     help=f"rename it to what it is, or write it again as {expected.name}",
                     severity=checkpoint.layout.severity_of_damage(entry.path),

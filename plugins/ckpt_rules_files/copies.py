@@ -51,7 +51,7 @@ class DuplicateFormat(Rule):
             why = _difference(weights.files, copy) or self._newer(checkpoint, weights.files, copy)
             if why := why or _other_loaders(weights, copy):
                 yield Problem(
-                    message=f"the weights are there twice: loaders take {taken} and pass over {copy[0].path}, {why}",
+                    message=f"there are two copies of the weights: loaders read {taken} and ignore {copy[0].path}, {why}",
                     place=Place(path=copy[0].path),
                     help="delete the copy that is out of date",
                     data={"taken": taken, "passed_over": [f.path for f in copy]},
@@ -80,9 +80,9 @@ def _other_loaders(weights: Weights, copy: Sequence[WeightFile]) -> str | None:
         whole, shards = index.path.removesuffix(".index.json"), set(index.weight_map.values())
         here, there = ({f.path for f in files} for files in (weights.files, copy))
         if here == {whole} != shards and there <= shards:
-            return f"which loaders that go by {index.path} (vLLM, diffusers) take"
+            return f"which loaders that use {index.path} (vLLM, diffusers) read"
         if there == {whole} != shards and here <= shards:
-            return f"which loaders that do not go by {index.path} take"
+            return f"which loaders that do not use {index.path} read"
     return None
 
 

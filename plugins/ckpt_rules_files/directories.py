@@ -49,7 +49,7 @@ class DirectoryInPlace(Rule):
             if entry.kind is EntryKind.DIRECTORY and _is_meant_as_file(entry, empty=entry.path not in filled):
                 held = "an empty directory" if entry.path not in filled else "a directory"
                 yield Problem(
-                    message=f"{entry.path} is {held}, where a file belongs",
+                    message=f"{entry.path} is {held}, but should be a file",
                     place=Place(path=entry.path),
                     help="remove it, and copy the file from where the save was written, or resume from an earlier save",
                     severity=Severity.WARNING if entry.path in exported else None,

@@ -45,9 +45,9 @@ class MixedArtifacts(Rule):
             and listing.has_file("config.json")
         ):
             yield Problem(
-                message=f"{adapter.name} lies beside {model.name}: some loaders take the adapter, others the model without it",
+                message=f"{adapter.name} is in the same directory as {model.name}: some loaders read the adapter, others the model without it",
                 place=Place(path=adapter.path),
-                help="give each a directory of its own",
+                help="move each to its own directory",
                 data={"adapter": adapter.path, "model": model.path},
             )
 
@@ -76,7 +76,7 @@ class SizeOutlier(Rule):
         """One problem for each file."""
         families = [f for f in checkpoint.ranks.families if len(f.paths) >= _FEWEST]
         if not families:
-            raise FactUnavailable("no family of files has a member for each of three ranks or more")
+            raise FactUnavailable("no kind of file exists once per rank for three ranks or more")
         for family in families:
             entries = [
                 e for p in family.paths.values() if (e := checkpoint.listing.get(p)) and e.kind is EntryKind.FILE
@@ -85,7 +85,7 @@ class SizeOutlier(Rule):
             for entry in entries:
                 if 0 < entry.size < self.ratio * usual:
                     yield Problem(
-                        message=f"{entry.path} has {entry.size:,} bytes, where half of its {len(entries):,} siblings have "
+                        message=f"{entry.path} has {entry.size:,} bytes, while half of its {len(entries):,} siblings have "
                         f"{int(usual):,} or more",
                         place=Place(path=entry.path),
                         help="copy it from the node where the rank ran, or resume from an earlier save",

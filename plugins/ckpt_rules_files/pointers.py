@@ -31,7 +31,9 @@ class DanglingPointer(Rule):
         for pointer in _pointers(checkpoint):
             if not pointer.exists and pointer.severity is not None:
                 what = (
-                    f"names '{pointer.target}', which is not there" if pointer.target else _nothing(checkpoint, pointer)
+                    f"names '{pointer.target}', which does not exist"
+                    if pointer.target
+                    else _nothing(checkpoint, pointer)
                 )
                 yield Problem(
                     message=f"{_name(pointer)} {what}: {pointer.why}",
@@ -65,9 +67,9 @@ class StalePointer(Rule):
         for pointer in _pointers(checkpoint):
             if pointer.exists and pointer.newer:
                 yield Problem(
-                    message=f"{_name(pointer)} names '{pointer.target}', and '{pointer.newer}' is newer and complete",
+                    message=f"{_name(pointer)} names '{pointer.target}', but '{pointer.newer}' is newer and complete",
                     place=Place(path=pointer.path, key=pointer.key),
-                    help=f"write '{pointer.newer}' into it, unless the older save is meant",
+                    help=f"write '{pointer.newer}' into it, unless you want the older save",
                     data={"target": pointer.target, "newer": pointer.newer},
                 )
 

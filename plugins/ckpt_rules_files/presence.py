@@ -92,7 +92,7 @@ def _lost(root: Root) -> Problem:
     leads = f"can't be followed: {root.error}" if circle else "is not there"
     return Problem(
         message=f"'{root.path}' is a link to '{root.link}', which {leads}",
-        help="remove the link, or let it point to the newest save; resume from that save by its own name",
+        help="remove the link, point it to the newest save, or resume from that save by its own name",
         data={"link": root.link},
     )
 
@@ -156,8 +156,7 @@ class NotResumable(Rule):
         if why := checkpoint.layout.nothing_to_resume(checkpoint):
             yield Problem(
                 message=f"{why}, so training can't be resumed from it",
-                help="resume from a checkpoint of its run; to load the weights, verify with the ruleset inference, and to train "
-                "further start a new run from them",
+                help="resume from a checkpoint of its run; to load the weights, verify with the ruleset inference; to train further, start a new run from them",
             )
 
 
@@ -203,7 +202,7 @@ def _missing(checkpoint: Checkpoint, unmet: Sequence[Requirement], help_: str) -
 
 def _problem(needed: Requirement, help_: str, found: str | None) -> Problem:
     others = f" (or {', '.join(needed.names[1:])})" if len(needed.names) > 1 else ""
-    meant = f"{found} may be it: give it the name {needed.names[0]} if it is whole; else " if found else ""
+    meant = f"{found} may be that file: rename it to {needed.names[0]} if it is complete; otherwise " if found else ""
     return Problem(
         message=f"{needed.names[0]}{others} is missing: {needed.why}",
         place=Place(path=needed.names[0]),

@@ -75,13 +75,13 @@ def _beside(checkpoint: Checkpoint, name: str) -> Problem:
     entry = checkpoint.files.sibling(name)
     if name.endswith(_MARKER) and entry is not None and entry.kind is EntryKind.FILE:
         return Problem(
-            message=f"'{name}' beside the checkpoint marks a save that was begun and not finished: NeMo does not resume from it",
+            message=f"'{name}' next to the checkpoint marks a save that was started but not finished: NeMo does not resume from it",
             help="resume from an earlier save; NeMo deletes this one when it starts",
             severity=Severity.ERROR,
             data={"leftover": name},
         )
     return Problem(
-        message=f"'{name}' beside the checkpoint is left over from a save of it that did not finish",
+        message=f"'{name}' next to the checkpoint is left over from a save of it that did not finish",
         help="delete it if this checkpoint is complete, or resume from an earlier save",
         data={"leftover": name},
     )

@@ -70,4 +70,4 @@ def _of_hdf5(checkpoint: Checkpoint, entry: Entry) -> str | None:
         end = int.from_bytes(head.head[32:36], "little")
     if version == 1:
         end = int.from_bytes(head.head[end_at + 4 : end_at + 4 + width], "little")
-    return f"is {entry.size:,} bytes long where its superblock says {end:,}" if end != entry.size else None
+    return f"is {entry.size:,} bytes long, but its superblock says {end:,}" if end != entry.size else None

@@ -91,7 +91,7 @@ def _problems(loader: str, loaded: Loaded) -> Iterator[Problem]:
             yield _died(loader, answer, answer.death)
     if loaded.left:
         first = next((left for left in loaded.left if left.blocked), loaded.left[0])
-        more = f"; {len(loaded.left) - 1:,} more were left out" if len(loaded.left) > 1 else ""
+        more = f"; {len(loaded.left) - 1:,} more were not tried" if len(loaded.left) > 1 else ""
         raise FactUnavailable(
             f"not handed to {loader}: {first.path} {first.why}{more}", path=first.path, blocked=first.blocked
         )
@@ -108,7 +108,7 @@ def _refused(loader: str, path: str, error: str) -> Problem:
 
 def _died(loader: str, answer: Answer, death: str) -> Problem:
     return Problem(
-        message=f"{loader} does not come back from {answer.path}: {short(death)}",
+        message=f"{loader} did not return from {answer.path}: {short(death)}",
         place=Place(path=answer.path),
         help="do not load the file unless you know its source; if it is meant to be so large, raise the options `memory`, "
         "`cpu` and `timeout`",

@@ -63,7 +63,7 @@ def _beyond(family: RankFiles, beyond: list[int], count: int, record: Recorded) 
         message=f"{path} belongs to rank {beyond[0]}, but {record.path} records {count:,} rank{'' if count == 1 else 's'} "
         f"in '{record.key}': it is left over from another save",
         place=Place(path=path),
-        help="delete the files of the save that does not count, or resume from another directory",
+        help="delete the files of the save that you do not need, or resume from another directory",
         data={"beyond": beyond[:1000], "world_size": count},
     )
 
@@ -94,10 +94,10 @@ class MixedSteps(Rule):
         if len(counted) > 1:
             usual, rare = counted.most_common()[0][0], counted.most_common()[-1][0]
             odd = next(r for r in steps if plain(r.value) == rare)
-            said = ", ".join(f"step {step:,} in {n:,}" for step, n in counted.most_common(_SHOWN))
+            said = ", ".join(f"{n:,} at step {step:,}" for step, n in counted.most_common(_SHOWN))
             yield Problem(
-                message=f"the rank files were saved at different steps: {said} of {len(steps):,} files; "
-                f"{odd.path} says {rare:,} where others say {usual:,}",
+                message=f"the rank files were saved at different steps: {said}, of {len(steps):,} files; "
+                f"{odd.path} says {rare:,} but most say {usual:,}",
                 place=Place(path=odd.path, key=odd.key),
                 help="resume from an earlier save whose files all record the same step",
                 data={"steps": {str(step): n for step, n in sorted(counted.items())}},

@@ -46,7 +46,7 @@ class UnsafeGlobal(Rule):
                 what = None if ref.dotted in self.allow else danger(ref.module, ref.name)
                 if what:
                     yield Problem(
-                        message=f"the pickle {ref.stream} asks for {ref.dotted} at its byte {ref.offset:,}, which {what}",
+                        message=f"the pickle {ref.stream} imports {ref.dotted} at byte {ref.offset:,}, which {what}",
                         place=Place(path=file.path, key=ref.stream),
                         help="do not load it; find out who wrote it, and take the weights from a source that you trust",
                         data={"global": ref.dotted, "does": what, "byte": ref.offset},
@@ -108,7 +108,7 @@ def _unknown(path: str, unknown: list[GlobalRef], *, is_harmless: bool) -> Probl
     first = unknown[0]
     are = "is a name that is" if len(names) == 1 else "are names that are"
     return Problem(
-        message=f"{shown} {are} not known from training checkpoints; first asked for at byte {first.offset:,} of {first.stream}",
+        message=f"{shown} {are} not known from training checkpoints; first imported at byte {first.offset:,} of {first.stream}",
         place=Place(path=path, key=first.stream),
         help="if they are your own, name them in the rule's option `allow`; if not, do not load the file",
         data={"globals": names},
@@ -123,8 +123,8 @@ def _is_own_arguments(ref: GlobalRef) -> bool:
 
 def _called(path: str, ref: GlobalRef) -> Problem:
     return Problem(
-        message=f"the pickle {ref.stream} calls {ref.dotted} with arguments, first asked for at its byte {ref.offset:,}; "
-        "files that a trainer writes only fill an instance of it",
+        message=f"the pickle {ref.stream} calls {ref.dotted} with arguments, first imported at byte {ref.offset:,}; "
+        "files written by a trainer only restore the attributes of an instance of it",
         place=Place(path=path, key=ref.stream),
         help="do not load the file unless you know who wrote it: the code of the class runs on what the file says",
         data={"called": ref.dotted, "byte": ref.offset},

@@ -49,7 +49,7 @@ class MissingModule(Rule):
 
 def _problem(path: str, module: str, why: str) -> Problem:
     return Problem(
-        message=f"{path} asks for {module}, and {why}: torch.load stops with ModuleNotFoundError",
+        message=f"{path} imports {module}, but {why}: torch.load stops with ModuleNotFoundError",
         place=Place(path=path),
         help="resume in the environment that trains, with the project's code on the path",
         data={"module": module},

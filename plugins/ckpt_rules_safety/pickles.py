@@ -41,10 +41,10 @@ class NestedPickle(Rule):
 def _nested(file: TorchFile) -> Problem:
     inner = [g for g in file.globals if " > " in g.stream]
     unsafe = [g for g in inner if danger(g.module, g.name)]
-    count = "a pickle or archive lies" if len(file.nested) == 1 else f"{len(file.nested):,} pickles or archives lie"
-    asks = f"; it asks for {unsafe[0].dotted}" if unsafe else ""
+    count = "a pickle or archive is" if len(file.nested) == 1 else f"{len(file.nested):,} pickles or archives are"
+    asks = f"; it imports {unsafe[0].dotted}" if unsafe else ""
     return Problem(
-        message=f"{count} inside of the file, in {file.nested[0]}{asks}",
+        message=f"{count} inside the file, in {file.nested[0]}{asks}",
         place=Place(path=file.path, key=file.nested[0]),
         help="do not load it" if unsafe else "save the object itself instead of its bytes, if the file is yours",
         severity=Severity.ERROR if unsafe else None,
@@ -104,9 +104,9 @@ class PickleLimit(Rule):
         for file in pickled_files(checkpoint):
             for fault in file.problems:
                 if fault.code == _LIMIT:
-                    yield _problem(file, fault, "raise the limit if you know the file")
+                    yield _problem(file, fault, "raise the limit if you trust the file")
                 elif fault.code == _PACKED:
-                    help_ = "unpack it and verify what comes out; do not load one of somebody else's"
+                    help_ = "unpack it and verify the result; do not load one from a source you do not trust"
                     yield _problem(file, fault, help_, Severity.WARNING)
 
 

@@ -154,7 +154,7 @@ def _disagreeing(checkpoint: Checkpoint, name: str, shared: _Shared, *, is_dated
     here, there = written_at(checkpoint, own_name), written_at(checkpoint, name)
     older = is_dated and here is not None and there is not None and here < there
     what = (
-        f"the log has {shared.key} {_shown(shared.here)} at step {shared.step:,}, and that of {name}"
+        f"the log has {shared.key} {_shown(shared.here)} at step {shared.step:,}, but that of {name}"
         f"{', which was written later,' if older else ''} has {_shown(shared.there)}"
     )
     if older and not shared.earlier:
@@ -162,7 +162,7 @@ def _disagreeing(checkpoint: Checkpoint, name: str, shared: _Shared, *, is_dated
     elif older:
         meaning = "training was resumed from an older save since, and this one is left from the attempt before"
     else:
-        meaning = "the two are not saves of one run"
+        meaning = "the two saves are not of the same run"
     return Problem(
         message=f"{what}: {meaning}",
         place=Place(path=STATE, key=f"{_LOG}[{shared.entry}].{shared.key}"),
@@ -219,7 +219,7 @@ class RunAhead(Rule):
         if done - saved < least or _is_best(run, beside.name):
             return
         yield Problem(
-            message=f"the run's own {STATE} is at step {int(done):,}, and the newest save that is left, {beside.name}, is at "
+            message=f"the run's own {STATE} is at step {int(done):,}, but the newest save that is left, {beside.name}, is at "
             f"step {int(saved):,}: a resume trains {int(done - saved):,} steps again",
             place=Place(path=f"../{STATE}", key="global_step"),
             help="look for the later saves; where the run is over, use the final model in its directory",

@@ -57,7 +57,7 @@ class LogDisagrees(Rule):
             yield _problem(state.path, index, words)
 
 
-_HELP = "take trainer_state.json from the save that the weights are of"
+_HELP = "take trainer_state.json from the save that the weights belong to"
 
 
 def _problem(path: str, index: int, message: str) -> Problem:

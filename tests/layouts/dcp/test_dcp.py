@@ -98,7 +98,7 @@ class TestChunks:
             copied(TRAIN, "fsdp2", "step-2"), lambda m: m.state_dict_metadata["model.0.weight"].chunks.pop()
         )
         result = run_rule(ChunkCoverage(), checkpoint)
-        result.assert_one(path=".metadata", tensor="model.0.weight", message="124 elements, and its chunks hold 64")
+        result.assert_one(path=".metadata", tensor="model.0.weight", message="124 elements, but its chunks hold 64")
 
     def test_chunks_that_overlap(self, copied):
         def change(metadata):

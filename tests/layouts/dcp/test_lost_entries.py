@@ -81,7 +81,7 @@ def put(*path, value):
     [
         ("dcp-flat", drop("lr_scheduler", "T_max"), "scheduler/bad-field", "lr_scheduler.T_max", "T_max of the scheduler (unknown) is missing, and a distributed load asks for it"),
         ("dcp-flat", drop("lr_scheduler", "_get_lr_called_within_step"), "scheduler/bad-field", "lr_scheduler._get_lr_called_within_step", "_get_lr_called_within_step of the scheduler (CosineAnnealingLR) is missing"),
-        ("dcp-flat", drop("optimizer"), "optimizer/missing", "optimizer", "there is no optimizer state: dcp.load asks for each of its entries, and stops"),
+        ("dcp-flat", drop("optimizer"), "optimizer/missing", "optimizer", "there is no optimizer state: dcp.load requests each of its entries, and stops"),
         ("dcp-flat", put("optimizer", value=[0]), "optimizer/missing", "optimizer", "'optimizer' is a number, where the state_dict of an optimizer belongs"),
         ("dcp-flat", drop("optimizer", "param_groups.3.weight.fused"), "optimizer/bad-hyperparameter", "optimizer.param_groups[1].fused", "fused of parameter group 1 is missing, although other groups have it, and a distributed load asks for it in each"),
         ("dcp-appstate", drop("app", "optim", "param_groups", 0, "foreach"), "optimizer/bad-hyperparameter", "optimizer.param_groups[0].foreach", "foreach of parameter group 0 is missing"),

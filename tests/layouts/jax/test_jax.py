@@ -53,7 +53,7 @@ def test_the_plan_is_what_backup_and_restore_did(name, epoch, trained):
     assert progress.step == trained
     assert updates == 5 * (plan.epoch - 1) + progress.step
     assert plan.sentence == f"training starts epoch {epoch} at its first batch" + (
-        f", for BackupAndRestore does not pass over the {trained} that were trained" if trained else ""
+        f", because BackupAndRestore does not skip the {trained} that were trained" if trained else ""
     )
 
 
@@ -206,14 +206,14 @@ class TestBrokenItem:
         step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
         shutil.copy2(step / "step" / "0", step / "params.w" / "1.0")
         run_rule(BrokenOrbaxItem(), step).assert_one(
-            path="params.w/1.0", message="chunk params.w/1.0 unpacks into 8 bytes, where a chunk takes 16"
+            path="params.w/1.0", message="chunk params.w/1.0 unpacks into 8 bytes, but a chunk takes 16"
         )
 
     def test_blocks_past_the_limit_are_not_walked(self, tmp_path):
         step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
         chunk = step / "params.w" / "1.0"
         chunk.write_bytes(chunk.read_bytes()[:-1])
-        message = "chunk params.w/1.0 ends after 24 bytes, where its zstd frame takes at least 25"
+        message = "chunk params.w/1.0 ends after 24 bytes, but its zstd frame takes at least 25"
         run_rule(BrokenOrbaxItem(), step).assert_one(path="params.w/1.0", message=message)
         run_rule(BrokenOrbaxItem(blocks=1), step).assert_passed()
 
@@ -221,7 +221,7 @@ class TestBrokenItem:
         step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
         (step / "params.w" / "1.0").unlink()
         run_rule(BrokenOrbaxItem(), step).assert_one(
-            path="params.w/1.0", message="params.w lacks 1 of its chunks, the first of them params.w/1.0"
+            path="params.w/1.0", message="params.w lacks 1 of its chunks, the first being params.w/1.0"
         )
 
     def test_chunks_of_the_fill_value_may_be_left_out(self, tmp_path):

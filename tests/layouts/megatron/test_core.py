@@ -229,14 +229,14 @@ class TestLayers:
                 "ranks/layer-range",
                 "__0_0.distcp",
                 "args.num_layers",
-                "the save holds 2 layers, and the arguments say 4: of decoder.layers, 2, 3 are missing",
+                "the save holds 2 layers, but the arguments say 4: of decoder.layers, 2, 3 are missing",
             )
         ]
 
     def test_more_than_the_arguments_say(self, folder):
         (problem,) = found(save(folder, values(num_layers=1), old=True))
         assert problem[:3] == ("ranks/layer-range", "common.pt", "args.num_layers")
-        assert "holds 2 layers, and the arguments say 1" in problem[3]
+        assert "holds 2 layers, but the arguments say 1" in problem[3]
 
     @pytest.mark.parametrize("planned", [2, 4])
     def test_stacked_in_one_tensor(self, folder, planned):
@@ -351,7 +351,7 @@ class TestClassesInParamGroups:
         common["optimizer"]["optimizer"]["param_groups"][0]["cpu_optimizer_cls"] = torch.optim.AdamW
         ((rule, path, _, message),) = found(save(folder, common, old=True))
         assert (rule, path) == ("state/needs-unsafe-load", "common.pt")
-        assert message == "torch.load refuses common.pt by default: its pickle asks for torch.optim.adamw.AdamW"
+        assert message == "torch.load refuses common.pt by default: its pickle imports torch.optim.adamw.AdamW"
         assert verify(folder).exit_code == 0
 
     def test_without_it_nothing_is_said(self, folder):

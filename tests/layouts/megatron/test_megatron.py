@@ -82,9 +82,9 @@ class TestDistributed:
         [
             (None, "files/dangling-pointer", "starts from random weights"),
             ("", "files/dangling-pointer", "names nothing"),
-            ("300", "files/dangling-pointer", "names '300', which is not there"),
+            ("300", "files/dangling-pointer", "names '300', which does not exist"),
             ("ten", "files/dangling-pointer", "Invalid metadata file"),
-            ("release", "files/dangling-pointer", "names 'release', which is not there"),
+            ("release", "files/dangling-pointer", "names 'release', which does not exist"),
             ("50", "files/stale-pointer", "'iter_0000100' is newer"),
         ],
     )
@@ -270,4 +270,4 @@ class TestRanks:
             save
         )
         (found,) = [f for f in verify(save).findings if f.rule == "ranks/layer-range"]
-        assert "hold 3 layers, and the arguments say 4" in found.message
+        assert "hold 3 layers, but the arguments say 4" in found.message

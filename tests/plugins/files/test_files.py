@@ -153,7 +153,7 @@ class TestWrongFormat:
         ck = make_checkpoint()
         torch.save({"w": torch.ones(2)}, ck / WEIGHTS)
         run_rule(WrongFormat(), ck).assert_one(
-            path=WEIGHTS, message="named as a safetensors file and its content is zip", data={"content": "zip"}
+            path=WEIGHTS, message="named as a safetensors file, but its content is zip", data={"content": "zip"}
         )
 
     def test_safetensors_named_as_a_pickle(self, make_checkpoint, run_rule):
