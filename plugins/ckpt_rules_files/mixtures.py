@@ -13,18 +13,18 @@ _FEWEST = 3
 
 
 class MixedArtifacts(Rule):
-    """A base model and an adapter lie in one directory.
+    """A base model and an adapter are in one directory.
 
     ## What it checks
-    Whether both adapter weights with their `adapter_config.json` and the weights of a whole model, with a `config.json`, lie at
-    the top.
+    Whether the top directory has both adapter weights with their `adapter_config.json` and full model weights with a
+    `config.json`.
 
     ## Why it matters
-    Loaders differ in which they take: one loads the model without the adapter, another the adapter on a base model from
-    elsewhere. Neither says so.
+    Loaders differ in which one they read: one loads the model without the adapter, another the adapter on a base model
+    from elsewhere. Neither says so.
 
     ## How to repair
-    Give each a directory of its own.
+    Move each to its own directory.
     """
 
     id = "files/mixed-artifacts"
@@ -56,11 +56,11 @@ class SizeOutlier(Rule):
     """One rank's file is far smaller than those of the other ranks.
 
     ## What it checks
-    Files of which each rank writes one of the same kind, where there are three or more: that none is smaller than a part of
-    the median. Empty files are reported by files/empty.
+    Files that every rank writes, if there are three or more of a kind: none is smaller than a given share of the
+    median. Empty files are reported by files/empty.
 
     ## Why it matters
-    The file was cut short in a way that its format does not show, or that rank saved nothing of its share.
+    The file was truncated in a way that its format does not reveal, or that rank did not save its share.
 
     ## How to repair
     Copy the file from the node where the rank ran, or resume from an earlier save.
@@ -70,7 +70,9 @@ class SizeOutlier(Rule):
     severity = Severity.WARNING
     tags = frozenset({"files", "resume"})
 
-    ratio: float = Field(default=0.5, gt=0, lt=1, description="Share of the median size below which a file stands out.")
+    ratio: float = Field(
+        default=0.5, gt=0, lt=1, description="Share of the median size below which a file is reported."
+    )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""

@@ -290,7 +290,7 @@ def test_very_many_that_are_null_are_told_of_some(part, saves, tmp_path):
     )
     found = [f[3] for f in found if f[1] == "ranks/chunk-coverage"]
     assert len(found) <= 22
-    assert len([f for f in found if f.endswith(" more likewise")]) == 1
+    assert len([f for f in found if f.endswith(" more like this")]) == 1
 
 
 def test_an_option_that_a_script_gives_one_group_alone(changed):

@@ -173,7 +173,7 @@ class TestMetadataOfEachRank:
     def test_files_of_which_no_rank_speaks(self, copied):
         checkpoint = copied(RANKS, "alone/step-2")
         shutil.copy2(checkpoint / "__0_0.distcp", checkpoint / "__0_7.distcp")
-        run_rule(UnreferencedFile(), checkpoint).assert_one(path="__0_7.distcp", message="says nothing of")
+        run_rule(UnreferencedFile(), checkpoint).assert_one(path="__0_7.distcp", message="does not mention")
 
     def test_a_global_one_goes_before(self, copied, made):
         checkpoint = copied(RANKS, "states/step-2")

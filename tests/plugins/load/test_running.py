@@ -134,7 +134,7 @@ def test_a_package_that_is_not_installed_is_said_so(package, tmp_path, monkeypat
         f"import runpy, sys\nsys.modules[{package!r}] = None\nrunpy.run_path({child.__file__!r}, run_name='__main__')"
     )
     monkeypatch.setattr(child, "__file__", str(program))
-    with pytest.raises(FactUnavailable, match=f"^{loader} can't be asked: {package} is not installed$") as absent:
+    with pytest.raises(FactUnavailable, match=f"^{loader} can't be run: {package} is not installed$") as absent:
         load_all(loader, files("a"), LIMITS)
     assert absent.value.blocked is False
 
