@@ -46,7 +46,10 @@ _MOST_RANKS = 4_096
 _OWN_SUFFIXES = (".distcp", ".metadata")
 _REST_OF_STATE = re.compile(r"(?:lr_)?schedulers?\.|train_state\.|dataloader\.")
 _NO_OPTIMIZER = "dcp.load requests each of its entries, and stops"
-_WHY_OF_RANK = "when ranks save independently, each writes its own metadata last, so this rank never finished its save and can't load it"
+_WHY_OF_RANK = (
+    "when ranks save independently, each writes its own metadata last, so this rank never finished its save and "
+    "can't load it"
+)
 _WHY = "it is written last, so this save never finished, and nothing can be loaded without it; a copy with `cp *` leaves it out"
 
 

@@ -38,7 +38,10 @@ def why_elsewhere(checkpoint: Checkpoint, metadata: str) -> str | None:
     ranks = ranks_of([e.path for e in checkpoint.listing.files("*.distcp") if e.parent == folder])
     if not ranks or 0 in ranks:
         return None
-    return f"there is no {metadata}, and the files are those of {named(ranks)}: if each node has its own disk, it is on that of rank 0; torch reads it on every rank, so copy it here and verify again"
+    return (
+        f"there is no {metadata}, and the files are those of {named(ranks)}: if each node has its own disk, it is "
+        "on that of rank 0; torch reads it on every rank, so copy it here and verify again"
+    )
 
 
 def absent_ranks(checkpoint: Checkpoint, metadata: DistributedMetadata) -> dict[int, list[str]]:

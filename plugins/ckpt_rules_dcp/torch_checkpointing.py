@@ -54,7 +54,10 @@ _COMPARED = 16
 
 _OF_EACH_GROUP = frozenset({"_last_lr", "base_lrs"})
 _STOPS = "the load stops with FileNotFoundError: Missing file"
-_WHY_METADATA = "torchtitan does not recognise the directory as a checkpoint, and the shards can't be loaded on another number of ranks"
+_WHY_METADATA = (
+    "torchtitan does not recognise the directory as a checkpoint, and the shards can't be loaded on another number "
+    "of ranks"
+)
 _DTENSOR = ("torch._utils._rebuild_wrapper_subclass", "torch.distributed.tensor.DTensor")
 
 
@@ -214,7 +217,10 @@ def _differing(checkpoint: Checkpoint) -> Iterator[Contradiction]:
         for rank in sorted(files)[1:_COMPARED]:
             other = count(checkpoint, files[rank])
             if first is not None and other is not None and other != first:
-                sentence = f"{item}_{rank}.pt has counted {other:,} updates, and {item}_0.pt {first:,}: they are from different saves"
+                sentence = (
+                    f"{item}_{rank}.pt has counted {other:,} updates, and {item}_0.pt {first:,}: they are from "
+                    "different saves"
+                )
                 yield Contradiction(files[rank], "", sentence)
 
 

@@ -34,7 +34,10 @@ def progress_of(values: Mapping[object, object]) -> Progress:
 def _sentence(steps: int | None, skipped: int) -> str:
     done = "an unknown number of steps" if steps is None else f"{steps:,} step{'' if steps == 1 else 's'}"
     lost = f", of which {skipped:,} overflowed and made no update" if skipped else ""
-    return f"load_checkpoint restores the state after {done}{lost}; it does not skip data or set the epoch: the script must do that from its client_state; no random-number state is saved"
+    return (
+        f"load_checkpoint restores the state after {done}{lost}; it does not skip data or set the epoch: the script "
+        "must do that from its client_state; no random-number state is saved"
+    )
 
 
 def _notes(values: Mapping[object, object]) -> Iterator[str]:

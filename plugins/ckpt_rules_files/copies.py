@@ -51,7 +51,8 @@ class DuplicateFormat(Rule):
             why = _difference(weights.files, copy) or self._newer(checkpoint, weights.files, copy)
             if why := why or _other_loaders(weights, copy):
                 yield Problem(
-                    message=f"there are two copies of the weights: loaders read {taken} and ignore {copy[0].path}, {why}",
+                    message=f"there are two copies of the weights: loaders read {taken} and ignore {copy[0].path}, "
+                    f"{why}",
                     place=Place(path=copy[0].path),
                     help="delete the copy that is out of date",
                     data={"taken": taken, "passed_over": [f.path for f in copy]},

@@ -45,7 +45,8 @@ class MixedArtifacts(Rule):
             and listing.has_file("config.json")
         ):
             yield Problem(
-                message=f"{adapter.name} is in the same directory as {model.name}: some loaders read the adapter, others the model without it",
+                message=f"{adapter.name} is in the same directory as {model.name}: some loaders read the adapter, "
+                "others the model without it",
                 place=Place(path=adapter.path),
                 help="move each to its own directory",
                 data={"adapter": adapter.path, "model": model.path},
@@ -87,7 +88,8 @@ class SizeOutlier(Rule):
             for entry in entries:
                 if 0 < entry.size < self.ratio * usual:
                     yield Problem(
-                        message=f"{entry.path} has {entry.size:,} bytes, while half of its {len(entries):,} siblings have "
+                        message=f"{entry.path} has {entry.size:,} bytes, while half of its {len(entries):,} "
+                        "siblings have "
                         f"{int(usual):,} or more",
                         place=Place(path=entry.path),
                         help="copy it from the node where the rank ran, or resume from an earlier save",

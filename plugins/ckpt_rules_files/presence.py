@@ -156,7 +156,8 @@ class NotResumable(Rule):
         if why := checkpoint.layout.nothing_to_resume(checkpoint):
             yield Problem(
                 message=f"{why}, so training can't be resumed from it",
-                help="resume from a checkpoint of its run; to load the weights, verify with the ruleset inference; to train further, start a new run from them",
+                help="resume from a checkpoint of its run; to load the weights, verify with the ruleset inference; "
+                "to train further, start a new run from them",
             )
 
 

@@ -76,7 +76,8 @@ def _beside(checkpoint: Checkpoint, name: str) -> Problem:
     entry = checkpoint.files.sibling(name)
     if name.endswith(_MARKER) and entry is not None and entry.kind is EntryKind.FILE:
         return Problem(
-            message=f"'{name}' next to the checkpoint marks a save that was started but not finished: NeMo does not resume from it",
+            message=f"'{name}' next to the checkpoint marks a save that was started but not finished: NeMo does not "
+            "resume from it",
             help="resume from an earlier save; NeMo deletes this one when it starts",
             severity=Severity.ERROR,
             data={"leftover": name},

@@ -23,7 +23,7 @@ class BrokenKerasFile(Rule):
     files: that the file is as long as its HDF5 superblock says.
 
     ## Why it matters
-    A save that was killed, or a copy that stopped, leaves a file that Keras refuses with an error of the HDF5 library.
+    An interrupted save or copy leaves a file that Keras refuses with an error of the HDF5 library.
 
     ## How to repair
     Copy the file again if the original is whole; otherwise resume from an earlier save.

@@ -33,7 +33,10 @@ JSON_ITEM = "metadata"
 _ARRAYS = ("jax.Array", "np.ndarray", "scalar")
 _NAMED = "_CHECKPOINT_METADATA names this item, which can't be restored without it"
 _DESCRIBES = "arrays can't be restored without what describes them"
-_UNCOMMITTED = "the other parts of the save have one; on an object store Orbax treats a part without it as unfinished and deletes it"
+_UNCOMMITTED = (
+    "the other parts of the save have one; on an object store Orbax treats a part without it as unfinished and "
+    "deletes it"
+)
 _NEVER_COMMITTED = "other steps of the run have one, so this save was never committed, and Orbax skips it"
 _STEP, _MOST_SIBLINGS = re.compile(r"(?:.*_)?\d{1,18}"), 100
 _SHARDING = "_sharding"

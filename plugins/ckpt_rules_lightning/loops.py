@@ -100,7 +100,10 @@ def contradictions(path: str, state: Mapping[object, object], loops: Loops) -> I
     if fault := _out_of_step(loops.total, loops.batches):
         yield Contradiction(path, loops.total.key, fault)
     if loops.begun.counts and loops.begun["ready"] < loops.epochs["ready"]:
-        words = f"{loops.begun['ready']:,} epochs were started in total, but the current epoch is number {loops.epochs['ready']:,}"
+        words = (
+            f"{loops.begun['ready']:,} epochs were started in total, but the current epoch is number "
+            f"{loops.epochs['ready']:,}"
+        )
         yield Contradiction(path, loops.begun.key, words)
     if loops.total["ready"] < loops.batches["ready"]:
         more, fewer = loops.batches["ready"], loops.total["ready"]

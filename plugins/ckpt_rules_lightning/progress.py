@@ -97,5 +97,9 @@ def _after_the_end(loops: Loops, epoch: int, step: int, total: int | None, steps
     """Training stopped within an epoch, and its loops were closed: for Lightning the epoch is over."""
     of = "" if total is None else f" of {total:,}"
     data = "where the data loader left off" if loops.loaders else "and with the data from their start"
-    sentence = f"training had ended within epoch {epoch:,}, after batch {step:,}{of}; a resume treats that epoch as complete and starts epoch {epoch + 1:,} at its first batch; with max_steps, Lightning 2.6.6 starts it after batch {step:,}, {data}"
+    sentence = (
+        f"training had ended within epoch {epoch:,}, after batch {step:,}{of}; a resume treats that epoch as "
+        f"complete and starts epoch {epoch + 1:,} at its first batch; with max_steps, Lightning 2.6.6 starts it "
+        f"after batch {step:,}, {data}"
+    )
     return ResumePlan(sentence, epoch + 1, 0, total, steps)

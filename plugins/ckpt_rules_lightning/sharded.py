@@ -31,7 +31,8 @@ from ckpt_rules_lightning.loops import read_loops
 META = "meta.pt"
 _ENTRY = re.compile(r"optimizer_(\d{1,3})\..+")
 _NO_META = (
-    "Lightning writes it last, so this save never finished; Lightning recognises such a directory only by this file, and stops with 'does not point "
+    "Lightning writes it last, so this save never finished; Lightning recognises such a directory only by this "
+    "file, and stops with 'does not point "
     "to a valid checkpoint'"
 )
 _NO_METADATA = "nothing in the .distcp files can be found without it; a copy with `cp *` leaves it out"

@@ -111,7 +111,10 @@ def contradictions(values: Mapping[object, object], path: str) -> tuple[Contradi
         return ()
     constant = args.get("rampup_batch_size") in (None, [], 0)
     if constant and is_count(step) and is_count(batch) and samples != step * batch:
-        words = f"{int(samples):,} samples were consumed, but {int(step):,} iterations of {int(batch):,} are {int(step * batch):,}"
+        words = (
+            f"{int(samples):,} samples were consumed, but {int(step):,} iterations of {int(batch):,} are "
+            f"{int(step * batch):,}"
+        )
         found.append(Contradiction(path, "args.consumed_train_samples", words))
     scheduler = values.get("opt_param_scheduler")
     steps = plain(scheduler.get("num_steps")) if isinstance(scheduler, Mapping) else None

@@ -44,7 +44,8 @@ class Detectron2(DictCheckpoint):
     newest = Newest(
         "last_checkpoint",
         without_target="detectron2 stops: it asserts that the file exists",
-        without_pointer="detectron2 with --resume finds no save, and starts from the initial weights with one line in the log",
+        without_pointer="detectron2 with --resume finds no save, and starts from the initial weights with one line "
+        "in the log",
         of_a_run=re.compile(r"model_\d{7}\.pth|metrics\.json"),
     )
     weight_keys = ("model",)

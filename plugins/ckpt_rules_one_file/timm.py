@@ -52,7 +52,10 @@ class Timm(DictCheckpoint):
         planned, recovery = counts.get("total_epochs"), _RECOVERY.fullmatch(checkpoint.state.path)
         if recovery:
             batch = int(recovery[2])
-            sentence = f"the file was written at batch {batch:,} of epoch {first:,}, and training starts epoch {first + 1:,}: the rest of epoch {first:,} is not trained"
+            sentence = (
+                f"the file was written at batch {batch:,} of epoch {first:,}, and training starts epoch "
+                f"{first + 1:,}: the rest of epoch {first:,} is not trained"
+            )
             return Progress(epoch=first, step=batch, planned_epochs=planned, plan=ResumePlan(sentence, first + 1))
         plan = ResumePlan(epoch=first + 1, after_epoch=True)
         return Progress(epoch=first, step=0, complete=True, planned_epochs=planned, plan=plan)

@@ -15,7 +15,7 @@ _OLD_NAMES = frozenset({"__builtin__", "copy_reg", "__main__", "__torch__"})
 
 
 class MissingModule(Rule):
-    """A file that resuming reads asks for a module that is not installed here.
+    """A file needed to resume imports a module that is not installed here.
 
     ## What it checks
     The top-level package of every global in the training state and the weights: whether Python would find it, which is looked

@@ -173,7 +173,10 @@ def _of_epoch(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
         return ()  # a run that was resumed within an epoch counts that one's batches again
     # Within an epoch the last update may be made of fewer batches, which moves the fraction by less than one update.
     if abs(implied - epoch) > 1 / updates + _NEAR:
-        sentence = f"epoch is {epoch:g}, but global_step {int(step):,} at {updates:g} updates per epoch ({int(steps):,} for {epochs:g} epochs) is epoch {implied:.4g}"
+        sentence = (
+            f"epoch is {epoch:g}, but global_step {int(step):,} at {updates:g} updates per epoch ({int(steps):,} "
+            f"for {epochs:g} epochs) is epoch {implied:.4g}"
+        )
         return (Contradiction(STATE, "epoch", sentence),)
     return ()
 

@@ -32,7 +32,8 @@ def wrong_entries(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iter
     if gone := _lost(metadata):
         words = (
             f"{metadata.path} lacks {len(gone):,} of the {len(metadata.planned):,} entries of the save plan: "
-            f"{', '.join(gone[:SHOWN])}{' …' if len(gone) > SHOWN else ''}; a load that requests them stops with 'Missing key'"
+            f"{', '.join(gone[:SHOWN])}{' …' if len(gone) > SHOWN else ''}; a load that requests them stops with "
+            "'Missing key'"
         )
         yield problem(words, metadata.path, data={"names": gone[:100]}, tensor=gone[0])
     for item, fault in islice(_misplaced(checkpoint, metadata), MOST):

@@ -20,7 +20,10 @@ def unreadable_objects(checkpoint: Checkpoint, metadata: DistributedMetadata) ->
         if entry is not None and item.offset + item.nbytes <= entry.size:
             damaged[item.path].append(item)
     for path, items in damaged.items():
-        words = f"{len(items):,} small entries of {path} can't be read, {items[0].name} first: the file holds other data there"
+        words = (
+            f"{len(items):,} small entries of {path} can't be read, {items[0].name} first: the file holds other "
+            "data there"
+        )
         yield problem(words, path, items[0], {"entries": len(items)})
     for item in (file.first for file in metadata.items.files()):
         entry = checkpoint.listing.get(item.path)
