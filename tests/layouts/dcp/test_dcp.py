@@ -120,7 +120,7 @@ class TestChunks:
             del metadata.storage_data[index]
 
         result = run_rule(ChunkCoverage(), edited(copied(TRAIN, "fsdp2", "step-2"), change))
-        result.assert_some(tensor="model.0.weight", message="2 chunks, of which 1 have a place")
+        result.assert_some(tensor="model.0.weight", message="2 chunks, but only 1 have a place")
 
     def test_ranges_that_overlap(self, copied):
         def change(metadata):

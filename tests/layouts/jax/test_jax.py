@@ -151,7 +151,7 @@ class TestBrokenItem:
         shutil.copy2(other / "manifest.ocdbt", step / "state")
         (named,) = (other / "d").iterdir()
         run_rule(BrokenOrbaxItem(), step).assert_one(
-            path=f"state/d/{named.name}", message="is missing, and state/manifest.ocdbt leads to it"
+            path=f"state/d/{named.name}", message="is missing, but state/manifest.ocdbt refers to it"
         )
 
     def test_a_manifest_that_was_cut(self, step):
@@ -164,14 +164,14 @@ class TestBrokenItem:
         path = values_of(large)
         (large / path).unlink()
         run_rule(BrokenOrbaxItem(), large).assert_one(
-            path=path, message=f"{path} is missing, and manifest.ocdbt leads to it"
+            path=path, message=f"{path} is missing, but manifest.ocdbt refers to it"
         )
 
     def test_a_file_of_values_that_was_cut(self, large):
         path = values_of(large)
         (large / path).write_bytes((large / path).read_bytes()[:3000])
         run_rule(BrokenOrbaxItem(), large).assert_one(
-            path=path, message=f"{path} has 3,000 bytes, where manifest.ocdbt leads to byte"
+            path=path, message=f"{path} has 3,000 bytes, but manifest.ocdbt refers to byte"
         )
 
     def test_a_file_of_values_that_holds_zeros(self, large):
@@ -199,7 +199,7 @@ class TestBrokenItem:
     def test_an_array_that_the_tree_does_not_hold(self, large):
         metadata = large / "_METADATA"
         metadata.write_text(metadata.read_text().replace('"w"', '"v"'))
-        message = "manifest.ocdbt leads to no array params.v, which _METADATA names"
+        message = "manifest.ocdbt contains no array params.v, which _METADATA lists"
         run_rule(BrokenOrbaxItem(), large).assert_one(path="manifest.ocdbt", message=message)
 
     def test_a_chunk_of_another_shape(self, tmp_path):

@@ -100,7 +100,7 @@ def test_what_it_does_not_look_at(changed, trainer):
         ((BATCHES, "is_last_batch"), "x", f"{BATCHES}.is_last_batch", "is 'x', where True or False belongs"),
         (("epoch_progress", "total"), [], "epoch_progress.total", "is [], where a dictionary of counters belongs"),
         (("epoch_progress", "total", "ready"), 0, "epoch_progress.total", "0 epochs were started in total, but the current epoch is number 1"),
-        (("epoch_progress", "total", "ready"), 10, "epoch_progress.total", "started is 1 where ready is 10; it is the same, or one less"),
+        (("epoch_progress", "total", "ready"), 10, "epoch_progress.total", "started is 1 but ready is 10; it should be the same, or one less"),
         (("epoch_progress", "total", "ready"), ..., "epoch_progress.total", "has no 'ready'"),
     ],
 )  # fmt: skip

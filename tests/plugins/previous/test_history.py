@@ -79,7 +79,7 @@ class TestOtherHistory:
             severity="error",
             path=STATE,
             key="log_history[0].loss",
-            message="the log has loss 3.98 at step 2, and that of checkpoint-5, which was written later, has 4.98: this save "
+            message="the log has loss 3.98 at step 2, but that of checkpoint-5, which was written later, has 4.98: this save "
             "is left from an earlier run in the same directory",
         )
         assert found.data == {
