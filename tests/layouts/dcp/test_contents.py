@@ -154,7 +154,7 @@ class TestEntries:
     def test_a_description_that_is_lost(self, saved, name):
         found = only(edited(saved, lambda m: m.state_dict_metadata.pop(name)), "ranks/chunk-coverage")
         assert (found.severity, found.place.path, found.place.tensor) == ("error", ".metadata", name)
-        assert "no description of it" in found.message
+        assert "no usable description of it" in found.message
 
     def test_a_description_that_is_none(self, saved):
         change = edited(saved, lambda m: m.state_dict_metadata.update({"app.model.first.bias": None}))

@@ -112,7 +112,7 @@ class TestChunks:
             metadata.state_dict_metadata["model.0.weight"].chunks[1].offsets = torch.Size((20, 0))
 
         result = run_rule(ChunkCoverage(), edited(copied(TRAIN, "fsdp2", "step-2"), change))
-        result.assert_one(tensor="model.0.weight", message="reaches beyond it")
+        result.assert_one(tensor="model.0.weight", message="extends past it")
 
     def test_an_entry_without_a_place(self, copied):
         def change(metadata):

@@ -61,7 +61,7 @@ class TestMetadataOnTheDiskOfRank0:
         report = verify(node("states", 0, 1), ruleset=ruleset, strict=True)
         assert (report.verdict.value, report.findings) == ("unknown", []), said(report)
         (outcome,) = [o for o in report.outcomes if o.rule == "ranks/chunk-coverage"]
-        assert "all files of ranks 2 and 3 are missing, and those of" in outcome.reason
+        assert "all files of ranks 2 and 3 are missing, while those of" in outcome.reason
 
     def test_another_node_to_which_it_was_copied(self, node, made):
         checkpoint = node("states", 2, 3)

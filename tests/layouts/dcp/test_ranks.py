@@ -77,7 +77,7 @@ class TestDamages:
         checkpoint = copied(RANKS, f"{name}/step-2")
         (checkpoint / "__2_1.distcp").unlink()
         result = run_rule(ChunkCoverage(), checkpoint)
-        result.assert_one(path="__2_1.distcp", message="is not there")
+        result.assert_one(path="__2_1.distcp", message="is missing")
 
     def test_a_chunk_that_lies_on_another_ranks(self, copied):
         def change(metadata):

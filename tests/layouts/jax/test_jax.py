@@ -213,7 +213,7 @@ class TestBrokenItem:
         step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
         chunk = step / "params.w" / "1.0"
         chunk.write_bytes(chunk.read_bytes()[:-1])
-        message = "chunk params.w/1.0 ends after 24 bytes, but its zstd frame takes at least 25"
+        message = "chunk params.w/1.0 ends after 24 bytes, where its zstd frame takes at least 25"
         run_rule(BrokenOrbaxItem(), step).assert_one(path="params.w/1.0", message=message)
         run_rule(BrokenOrbaxItem(blocks=1), step).assert_passed()
 

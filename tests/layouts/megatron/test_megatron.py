@@ -102,7 +102,7 @@ class TestDistributed:
         path = sharded(tmp_path / "save", consumed_train_samples=801)
         found = [f for f in verify(path).findings if f.rule == "progress/counters-disagree"]
         assert [f.place.key for f in found] == ["args.consumed_train_samples", "opt_param_scheduler.num_steps"]
-        assert "801 samples were consumed, and 100 iterations of 8 are 800" in found[0].message
+        assert "801 samples were consumed, but 100 iterations of 8 are 800" in found[0].message
 
     def test_a_growing_batch_explains_any_number(self, tmp_path):
         path = sharded(tmp_path / "save", rampup_batch_size=[2, 2, 100], consumed_train_samples=800)
@@ -193,7 +193,7 @@ class TestNemo:
         (save.parent / f"{save.name}-unfinished").touch()
         (found,) = verify(save).findings
         assert (found.rule, found.severity) == ("files/staging-leftover", "error")
-        assert "marks a save that was begun and not finished: NeMo does not resume from it" in found.message
+        assert "marks a save that was started but not finished: NeMo does not resume from it" in found.message
 
     def test_a_run_whose_newest_save_is_marked(self, save):
         last = save.with_name("model--step=150-consumed_samples=1200.0-last")
