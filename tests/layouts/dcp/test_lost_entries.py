@@ -149,7 +149,7 @@ def test_metadata_whose_parts_are_of_another_kind(saves, tmp_path):
 
     said = {
         other_storage: "storage_meta is neither None nor an object of the class StorageMeta",
-        other_chunk: f".metadata has a place for {name}, and no description of it",
+        other_chunk: f".metadata gives a place for {name}, but no usable description of it",
         other_transforms: name,
     }
     for change, words in said.items():
@@ -276,7 +276,7 @@ def test_a_memory_format_of_another_class(saves, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         found = metadata_with(save, tmp_path / "step-3", change)
-    assert [f for f in found if f[1] == "ranks/chunk-coverage" and "no description of it" in f[3]], found
+    assert [f for f in found if f[1] == "ranks/chunk-coverage" and "no usable description of it" in f[3]], found
     with pytest.raises(BaseException, match="memory_format"):
         trainer.resume(str(tmp_path / "step-3"))
 

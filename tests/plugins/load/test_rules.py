@@ -262,7 +262,7 @@ def test_globals_that_are_refused_by_default_are_the_business_of_another_rule(ck
 def test_a_hostile_pickle_is_not_handed_over(ck, no_loader, tmp_path):
     evil = Calls(os.system, f"touch {tmp_path / 'harm'}")
     ck.remove("training_state.pth").replace("pytorch_model.bin", saved(WEIGHTS | {"evil": evil}))
-    run_rule(LoadTorch(), ck).assert_skipped("pytorch_model.bin is what torch.load refuses by default")
+    run_rule(LoadTorch(), ck).assert_skipped("pytorch_model.bin is refused by torch.load by default")
     assert not (tmp_path / "harm").exists()
 
 
@@ -290,7 +290,7 @@ def test_a_name_that_only_this_torch_refuses_makes_no_finding(ck, pretend_loader
 def test_a_file_past_a_limit_of_our_reader_is_not_handed_over(ck, no_loader):
     deep = b"\x80\x02" + b"]" * 300 + b"a" * 299 + b"."
     ck.remove("training_state.pth").replace("pytorch_model.bin", with_pickle(deep))
-    run_rule(LoadTorch(), ck).assert_skipped("is past a limit", blocked_by="pytorch_model.bin")
+    run_rule(LoadTorch(), ck).assert_skipped("exceeds a limit", blocked_by="pytorch_model.bin")
 
 
 def test_opcodes_that_the_loader_does_not_know_are_the_business_of_another_rule(ck, no_loader):
