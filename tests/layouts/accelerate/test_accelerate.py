@@ -200,7 +200,7 @@ class TestDiffusers:
             assert "those for unconditional images and InstructPix2Pix pass over what was trained" in sentence
         else:
             assert batch == 0
-            assert "most scripts train the epoch under way again from its first batch" in sentence
+            assert "most scripts repeat the current epoch from its first batch" in sentence
 
     def test_another_name_is_another_step(self, made, tmp_path):
         shutil.copytree(made(DIFFUSE) / "run" / "checkpoint-3", tmp_path / "checkpoint-40")

@@ -146,7 +146,7 @@ def test_a_torch_whose_weights_only_loader_has_a_hole_is_given_nothing(tmp_path,
         f"runpy.run_path({child.__file__!r}, run_name='__main__')"
     )
     monkeypatch.setattr(child, "__file__", str(program))
-    with pytest.raises(FactUnavailable, match=r"torch 2\.9\.1\+cpu is installed, and only torch 2\.10 or newer"):
+    with pytest.raises(FactUnavailable, match=r"torch 2\.9\.1\+cpu is installed; untrusted files are given only to torch 2\.10 or newer"):
         load_all("torch.load", files("a"), LIMITS)
 
 
