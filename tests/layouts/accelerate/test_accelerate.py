@@ -197,7 +197,7 @@ class TestDiffusers:
         assert [met for _, *met in resumed[: len(unbroken)]] == [met for _, *met in unbroken]
         if run == "run":
             assert (batch, resumed[: len(unbroken)]) == (updates % seen["per_epoch"], unbroken)
-            assert "those for unconditional images and InstructPix2Pix pass over what was trained" in sentence
+            assert "those for unconditional images and InstructPix2Pix skip the batches already trained" in sentence
         else:
             assert batch == 0
             assert "most scripts repeat the current epoch from its first batch" in sentence

@@ -73,7 +73,7 @@ class TestHalfPrecision:
     def test_steps_that_were_skipped(self, variant):
         seen, inspected = RESUMED[variant], inspect(FIXTURES / variant / "global_step4")
         assert (seen["skipped_steps"], inspected.resume.from_update) == (2, 2)
-        assert "4 steps made, of which 2 overflowed and made no update" in inspected.resume.sentence
+        assert "4 steps, of which 2 overflowed and made no update" in inspected.resume.sentence
         assert inspected.scaler.scale == seen["scale"] == 64.0  # 256, halved twice
 
     def test_a_scale_that_is_fixed_is_no_scaler(self):
