@@ -58,7 +58,7 @@ def read_state(checkpoint: Checkpoint) -> TrainingState:
         raise FactUnavailable("there is no training state: neither training_state.pth nor another file that holds one")
     values = checkpoint.files.contents(file.path)
     if not isinstance(values, Mapping):
-        message = f"{file.path} is not a dictionary, so it holds no training state"
+        message = f"{file.path} holds no dictionary, so there is no training state in it"
         raise FactUnavailable(message, path=file.path, blocked=True)
     return TrainingState(file.path, values, _fields(checkpoint, file.path, values))
 
