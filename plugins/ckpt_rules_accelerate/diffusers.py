@@ -83,8 +83,9 @@ class DiffusersTraining(Accelerate):
             raise FactUnavailable("the directory is not named checkpoint-N, and nothing else records the step")
         step = int(str(recorded[0].value))
         sentence = (
-            f"training continues at update {step + 1:,}, by the directory's name; most scripts train the epoch under way again "
-            "from its first batch, those for unconditional images and InstructPix2Pix pass over what was trained"
+            f"training continues at update {step + 1:,}, by the directory's name; most scripts repeat the current "
+            "epoch from its first batch; those for unconditional images and InstructPix2Pix skip the batches "
+            "already trained"
         )
         return Progress(
             global_step=step, expected_updates=step, exact=True, plan=ResumePlan(sentence, from_update=step)

@@ -126,7 +126,7 @@ class Accelerate(Layout):
         """The random states of the first rank, which count the batches of the data loader's pass."""
         paths = random_states(checkpoint)
         if not paths:
-            raise FactUnavailable("there are no random_states_0.pkl")
+            raise FactUnavailable("there is no random_states_0.pkl")
         path = paths[min(paths)]
         values = dictionary(checkpoint, path)
         return TrainingState(path, values, (Field("rng", ("random_state", "numpy_random_seed", "torch_manual_seed")),))
@@ -136,7 +136,9 @@ class Accelerate(Layout):
         if checkpoint.fact(backend):
             parts, saves = checkpoint.fact(find_parts).optimizers, checkpoint.fact(zero_saves)
             if len(parts) + len(saves) > 1:
-                raise FactUnavailable(f"there are {len(parts) + len(saves):,} optimizers, which are not distinguished")
+                raise FactUnavailable(
+                    f"there are {len(parts) + len(saves):,} optimizers, and nothing says which one is meant"
+                )
             return checkpoint.optimizers[0]
         path = only(checkpoint, "optimizer")
         return state_dicts.optimizer(checkpoint.files.contents(path), path, "", alone=True)
@@ -266,7 +268,7 @@ _NO_SCHEDULER = (
     "was never saved"
 )
 _CONVERTER_STOPS = "zero_to_fp32.py finds the save by it, and stops; load_state does not read it"
-_STOPS = "load_state stops with FileNotFoundError, for it loads the {} first"
+_STOPS = "load_state stops with FileNotFoundError: it loads the {} first"
 
 
 def components(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -307,7 +309,9 @@ def _holes(checkpoint: Checkpoint) -> list[Requirement]:
         for number in sorted(set(range(max(numbers, default=0))) - set(numbers)):
             tail = f"_{number}" if number or stem in _FIRST else ""
             loader = stem == "dl_state_dict"
-            wants = "this data loader starts its data again" if loader else "load_state wants as many as were prepared"
+            wants = (
+                "this data loader starts its data again" if loader else "load_state expects as many as were prepared"
+            )
             why = f"a later one of the {stem} files is there, and {wants}"
             severity = Severity.WARNING if loader else Severity.ERROR
             found.append(Requirement((f"{stem}{tail}.{matches[0]['suffix']}",), why, severity))

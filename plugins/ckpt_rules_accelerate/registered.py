@@ -44,12 +44,14 @@ def no_counts_in(checkpoint: Checkpoint, paths: Iterable[str]) -> Iterator[Contr
         except FactUnavailable:
             continue
         if values is None:
-            yield Contradiction(path, "", f"{path} holds None, and no state of a registered object", Severity.WARNING)
+            yield Contradiction(
+                path, "", f"{path} holds None instead of the state of a registered object", Severity.WARNING
+            )
         known = values if isinstance(values, Mapping) else {}
         for name in (n for n in _COUNTERS if n in known):
             if not _may_count(plain(known[name]), whole="epoch" not in name):
                 shown = repr(plain(known[name]))[:40]
-                words = f"{name} in {path} is {shown}, which is not a count: what becomes of it is up to the script"
+                words = f"{name} in {path} is {shown}, which is not a count: the script decides what to do with it"
                 yield Contradiction(path, name, words, Severity.WARNING)
 
 

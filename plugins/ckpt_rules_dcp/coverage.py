@@ -19,25 +19,27 @@ from ckpt_rules_dcp.saved import small_values
 
 
 class ChunkCoverage(Rule):
-    """The files of a distributed checkpoint do not hold what its metadata says.
+    """The files of a distributed checkpoint do not match its metadata.
 
     ## What it checks
-    Every file that `.metadata` refers to is there, and as long as the last range in it; ranges of one file don't overlap;
-    the chunks of each tensor lie within it, don't overlap and fill it; every tensor and object has a place, and whatever has a
-    place is described; what the save was planned with is there. Objects and numbers, which are read whole, are what they
-    should be; each place is long enough for its chunk, and small ones hold a tensor of its shape. Wherever in the checkpoint a `.metadata` lies; where each rank
-    wrote one of its own, `__R.metadata`, for each, and the pieces of a tensor together.
+    Every file that `.metadata` refers to exists and is as long as its last range; ranges of one file don't overlap; the
+    chunks of each tensor lie within it, don't overlap and fill it; every tensor and object has a place, and everything
+    with a place is described; every entry of the save plan exists. Objects and numbers, which are read whole, are what
+    they should be; each place is long enough for its chunk, and small ones hold a tensor of its shape. Wherever in the
+    checkpoint a `.metadata` lies; where each rank wrote one of its own, `__R.metadata`, for each, and the pieces of a
+    tensor together.
 
     Where nodes have disks of their own, a directory holds the files of some ranks. Those of a node's equal share of all, with
     two or more other ranks wholly absent, or of ranks that each wrote their own metadata, are not a finding: the verdict is
     unknown, for they may be lost as well. A single absent rank is taken to be lost.
 
     ## Why it matters
-    A rank was killed before it had written all, or a save over an older one was interrupted: the old metadata then speaks of
-    new files. A load fails on one rank and hangs the others; or, where lengths agree, gives weights of two moments.
+    A rank was killed before it wrote everything, or a save over an older one was interrupted: the old metadata then
+    describes new files. A load fails on one rank and hangs the others; or, if the lengths agree, mixes weights of two
+    steps.
 
     ## How to repair
-    Resume from an earlier save. Save each time into a directory of its own.
+    Resume from an earlier save. Write each save to its own directory.
     """
 
     id = "ranks/chunk-coverage"
@@ -76,24 +78,25 @@ class ChunkCoverage(Rule):
 def _elsewhere(metadata: DistributedMetadata, absent: Mapping[int, object], path: str) -> FactUnavailable:
     here = ranks_of(metadata.items.paths).keys() - absent.keys()
     words = (
-        f"all files of {named(absent)} are missing, and those of {named(here)} are here. If each node saves to its own disk, "
+        f"all files of {named(absent)} are missing, while those of {named(here)} are here. If each node saves to "
+        "its own disk, "
         "copy every node's files into one directory; on a shared disk the files are lost"
     )
     return FactUnavailable(words, path=path, blocked=True)
 
 
 class UnreferencedFile(Rule):
-    """A `.distcp` file of which the metadata says nothing.
+    """The metadata does not mention a `.distcp` file.
 
     ## What it checks
     Every `.distcp` file beside a `.metadata` is referred to in it.
 
     ## Why it matters
-    It is not loaded: a later save by fewer ranks went into the same directory. Nothing is lost, but the directory holds two
-    saves, and looks like one of more ranks.
+    It is not loaded: a later save by fewer ranks went into the same directory. Nothing is lost, but the directory holds
+    two saves, and looks like one by more ranks.
 
     ## How to repair
-    Delete the file. Save each time into a directory of its own.
+    Delete the file. Write each save to its own directory.
     """
 
     id = "ranks/unreferenced-file"
@@ -110,8 +113,8 @@ class UnreferencedFile(Rule):
             said, paths = known.get(entry.parent, ("", set()))
             if said and entry.path not in paths and entry.size:
                 yield Problem(
-                    message=f"{said} says nothing of {entry.path} ({entry.size:,} bytes), so it is not loaded",
+                    message=f"{said} does not mention {entry.path} ({entry.size:,} bytes), so it is not loaded",
                     place=Place(path=entry.path),
-                    help="delete it; it is of another save, by more ranks",
+                    help="delete it; it is left over from another save, by more ranks",
                     data={"nbytes": entry.size},
                 )

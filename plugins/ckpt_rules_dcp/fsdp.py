@@ -35,8 +35,8 @@ _OPTIMIZER = re.compile(r"optimizer(?:_(?P<number>\d{1,3}))?(?:_rank(?P<rank>\d{
 _FLAT = "_flat_param"
 """What FSDP 1 calls the parameters of a module that it has flattened into one (LOCAL_STATE_DICT)."""
 
-_MODEL_STOPS = "the rank stops with FileNotFoundError, for its piece of the model is there alone"
-_OPTIMIZER_STOPS = "the rank stops with FileNotFoundError, for its piece of the optimizer is there alone"
+_MODEL_STOPS = "the rank stops with FileNotFoundError: its piece of the model is only there"
+_OPTIMIZER_STOPS = "the rank stops with FileNotFoundError: its piece of the optimizer is only there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ def _weights(checkpoint: Checkpoint, part: Part) -> WeightFile:
     file = checkpoint.files.torch_file(path)
     tensors = flatten(_whole(file.value))
     if part.ranks and any(name.rpartition(".")[2] == _FLAT for name in tensors):
-        message = "each rank kept its piece of the flattened model, and which weights it is made of is not written down"
+        message = "each rank kept its piece of the flattened model, and does not record which weights it consists of"
         raise FactUnavailable(message, path=path)
     return WeightFile(path, "torch", tensors, problems=file.problems)
 

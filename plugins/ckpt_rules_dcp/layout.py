@@ -45,10 +45,10 @@ WORLD = "dataloader.world_size"
 _MOST_RANKS = 4_096
 _OWN_SUFFIXES = (".distcp", ".metadata")
 _REST_OF_STATE = re.compile(r"(?:lr_)?schedulers?\.|train_state\.|dataloader\.")
-_NO_OPTIMIZER = "dcp.load asks for each of its entries, and stops"
+_NO_OPTIMIZER = "dcp.load requests each of its entries, and stops"
 _WHY_OF_RANK = (
-    "each rank writes its own last where ranks save without talking to each other, so this rank never finished, and can load "
-    "nothing"
+    "when ranks save independently, each writes its own metadata last, so this rank never finished its save and "
+    "can't load it"
 )
 _WHY = "it is written last, so this save never finished, and nothing can be loaded without it; a copy with `cp *` leaves it out"
 
@@ -153,7 +153,7 @@ class Distributed(Layout):
         done = updates if step is None else step
         if done is None:
             raise FactUnavailable("neither a step nor an optimizer's counter is recorded")
-        where = "; where the data continue is up to the script's own data loader"
+        where = "; the script's own data loader decides where the data continue"
         return Progress(
             global_step=step,
             expected_updates=step,

@@ -39,8 +39,8 @@ def why_elsewhere(checkpoint: Checkpoint, metadata: str) -> str | None:
     if not ranks or 0 in ranks:
         return None
     return (
-        f"there is no {metadata}, and the files are those of {named(ranks)}: where each node has a disk of its own, it lies on "
-        "that of rank 0; torch reads it on every rank, so copy it here and verify again"
+        f"there is no {metadata}, and the files are those of {named(ranks)}: if each node has its own disk, it is "
+        "on that of rank 0; torch reads it on every rank, so copy it here and verify again"
     )
 
 

@@ -106,9 +106,7 @@ def all_small_values(checkpoint: Checkpoint, path: str = METADATA) -> Small:
     if small.transformed:
         raise FactUnavailable(small.transformed, path=path, blocked=True)
     if small.absent:
-        raise FactUnavailable(
-            f"there is no file {small.absent}, which holds a part of it", path=small.absent, blocked=True
-        )
+        raise FactUnavailable(f"{small.absent} is missing, which holds part of it", path=small.absent, blocked=True)
     return small
 
 

@@ -21,12 +21,12 @@ def fault_in(tensor: StoredTensor) -> str | None:
     if tensor.is_whole:
         return None
     if any(not _within(chunk, shape) for chunk in chunks):
-        return "has a chunk that reaches beyond it"
+        return "has a chunk that extends past it"
     volume = sum(prod(chunk.sizes) for chunk in chunks)
     if volume != prod(shape):
-        return f"has {prod(shape):,} elements, and its chunks hold {volume:,}"
+        return f"has {prod(shape):,} elements, but its chunks hold {volume:,}"
     if volume and not _each_once(shape, [chunk for chunk in chunks if prod(chunk.sizes)]):
-        return "has chunks that overlap, so that others leave a hole"
+        return "has chunks that overlap, which leaves a hole elsewhere"
     return None
 
 

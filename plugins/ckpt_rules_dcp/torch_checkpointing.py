@@ -55,7 +55,8 @@ _COMPARED = 16
 _OF_EACH_GROUP = frozenset({"_last_lr", "base_lrs"})
 _STOPS = "the load stops with FileNotFoundError: Missing file"
 _WHY_METADATA = (
-    "torchtitan takes the directory for no checkpoint of its own, and another number of ranks can't load the shards"
+    "torchtitan does not recognise the directory as a checkpoint, and the shards can't be loaded on another number "
+    "of ranks"
 )
 _DTENSOR = ("torch._utils._rebuild_wrapper_subclass", "torch.distributed.tensor.DTensor")
 
@@ -216,7 +217,10 @@ def _differing(checkpoint: Checkpoint) -> Iterator[Contradiction]:
         for rank in sorted(files)[1:_COMPARED]:
             other = count(checkpoint, files[rank])
             if first is not None and other is not None and other != first:
-                sentence = f"{item}_{rank}.pt has counted {other:,} updates, and {item}_0.pt {first:,}: they are of different saves"
+                sentence = (
+                    f"{item}_{rank}.pt has counted {other:,} updates, and {item}_0.pt {first:,}: they are from "
+                    "different saves"
+                )
                 yield Contradiction(files[rank], "", sentence)
 
 

@@ -14,7 +14,7 @@ _SHOWN = 3
 
 
 class UntrainedParameter(Rule):
-    """Parameters never had a gradient, and a resume by `set_state_dict` stops at them.
+    """Parameters never had a gradient, and a resume with `set_state_dict` stops at them.
 
     ## What it checks
     In a distributed checkpoint whose optimizer goes by the names of parameters, as `get_state_dict` saves it: every parameter

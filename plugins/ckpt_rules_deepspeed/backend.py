@@ -63,7 +63,7 @@ class Zero(Backend):
     def scheduler(self, checkpoint: Checkpoint) -> SchedulerState:
         """The scheduler that DeepSpeed steps itself; FactUnavailable where the script does, or where there are several saves."""
         if len(self.saves) != 1:
-            raise FactUnavailable(f"there are {len(self.saves):,} schedulers, which are not distinguished")
+            raise FactUnavailable(f"there are {len(self.saves):,} schedulers, and nothing says which one is meant")
         path, values = model_state(checkpoint, self.saves[0])
         return state_dicts.scheduler(values.get("lr_scheduler"), path, "lr_scheduler")
 

@@ -27,17 +27,17 @@ class _Flat:
 
 
 class FlatGroupNumel(Rule):
-    """The flat partitions of the optimizer hold another number of elements than the parameters have.
+    """The flat partitions of the optimizer do not have as many elements as the parameters.
 
     ## What it checks
-    DeepSpeed's ZeRO lays the parameters of a group into one flat tensor and gives each rank an equal piece. The pieces of all
-    ranks together must have as many elements as the shapes recorded beside the model (`param_shapes`) add up to,
-    with no more padding than alignment to the ranks asks for. A group of experts is divided among fewer ranks than there
-    are, and is there once for each set of them.
+    DeepSpeed's ZeRO flattens the parameters of a group into one tensor and gives each rank an equal piece. The pieces
+    of all ranks together must have as many elements as the shapes recorded beside the model (`param_shapes`) add up to,
+    with no more padding than alignment to the ranks requires. A group of experts is divided among a subset of the
+    ranks, and exists once for each subset.
 
     ## Why it matters
-    The partitions are cut apart by the shapes alone. One parameter more or less shifts all that follow: the model that
-    is resumed, or converted by zero_to_fp32.py, has every weight in the wrong place.
+    The partitions are split by the shapes alone. One parameter more or less shifts all that follow: the model that is
+    resumed, or converted by zero_to_fp32.py, has every weight in the wrong place.
 
     ## How to repair
     Take all files from one save. If the model was changed after the save, load the weights alone and start with a
@@ -124,7 +124,7 @@ def _padding(states: list[Mapping[object, object]], number: int) -> int:
 def _problem(flat: _Flat) -> Problem:
     padded = f" to {flat.most:,} with padding" if flat.most > flat.least else ""
     return Problem(
-        message=f"the flat partitions hold {flat.have:,} elements, and the shapes of the parameters in {flat.model} make "
+        message=f"the flat partitions hold {flat.have:,} elements, but the parameter shapes in {flat.model} add up to "
         f"{flat.least:,}{padded}",
         place=Place(path=flat.path, key=flat.key),
         help="take all files from one save; if the model was changed, load the weights alone and start with a fresh optimizer",

@@ -32,7 +32,7 @@ def masters_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Master, ...]:
     if saved.universal and len(saved.model) == 1:
         found = list(_of_universal(checkpoint, saved, next(iter(saved.model.values()))))
     if not found:
-        raise FactUnavailable("there are no weights beside float32 master copies of them")
+        raise FactUnavailable("there are no weights that have float32 master copies")
     return tuple(found)
 
 

@@ -9,10 +9,8 @@ from ckpt_rules import Checkpoint, EntryKind, Pointer, Severity, conventions, ow
 from ckpt_rules_deepspeed.files import Saved, saves_inside
 
 _COMMON_TAG = re.compile(r"global_step\d+")
-_LOST = "load_checkpoint without a tag stops with an AssertionError that says nothing"
-_SILENT = (
-    "load_checkpoint without a tag finds no save, says so in one line of the log, and training starts from nothing"
-)
+_LOST = "load_checkpoint without a tag stops with an AssertionError without a message"
+_SILENT = "load_checkpoint without a tag finds no save, logs one line, and training starts from scratch"
 
 
 def pointers_of(checkpoint: Checkpoint, saved: Saved) -> tuple[Pointer, ...]:

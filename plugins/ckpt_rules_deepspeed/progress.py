@@ -35,8 +35,8 @@ def _sentence(steps: int | None, skipped: int) -> str:
     done = "an unknown number of steps" if steps is None else f"{steps:,} step{'' if steps == 1 else 's'}"
     lost = f", of which {skipped:,} overflowed and made no update" if skipped else ""
     return (
-        f"load_checkpoint restores what {done} made{lost}; it skips no data and starts no epoch: the script must, from what it "
-        "gave as client_state; no random-number state is kept"
+        f"load_checkpoint restores the state after {done}{lost}; it does not skip data or set the epoch: the script "
+        "must do that from its client_state; no random-number state is saved"
     )
 
 
@@ -68,12 +68,10 @@ def contradictions_in(path: str, values: Mapping[object, object]) -> Iterator[Co
         return
     skipped, samples = counted(values, "skipped_steps") or 0, counted(values, "global_samples")
     if skipped > steps:
-        yield Contradiction(path, "skipped_steps", f"skipped_steps is {skipped:,}, and global_steps only {steps:,}")
+        yield Contradiction(path, "skipped_steps", f"skipped_steps is {skipped:,}, but global_steps is only {steps:,}")
     elif (last := _last_iteration(values)) is not None and not steps - skipped <= last + 1 <= steps:
         key = f"{_SCHEDULER}.last_batch_iteration"
-        yield Contradiction(
-            path, key, f"{key} is {last:,}, but global_steps is {steps:,}: it ought to be {steps - 1:,}"
-        )
+        yield Contradiction(path, key, f"{key} is {last:,}, but global_steps is {steps:,}: it should be {steps - 1:,}")
     if samples is not None and samples < steps:
         yield Contradiction(
             path, "global_samples", f"global_samples is {samples:,}, which is less than global_steps, {steps:,}"

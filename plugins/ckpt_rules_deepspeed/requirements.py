@@ -11,11 +11,11 @@ from ckpt_rules_deepspeed.states import model_state, readable, zero_stage
 from ckpt_rules_deepspeed.weights import parameters
 
 _MODEL_NAMES = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt")
-_NO_MODEL = "load_checkpoint stops with an AssertionError that says nothing"
+_NO_MODEL = "load_checkpoint stops with an AssertionError without a message"
 _NO_OPTIMIZER = "ZeRO keeps each rank's optimizer there, and the ranks stop with FileNotFoundError"
 _NO_LAYER = "it has parameters of the pipeline, and load_checkpoint stops without them"
 _NO_PART = "the universal save is not whole: other parameters have one"
-_NO_WHOLE = "load_checkpoint stops with an AssertionError, for a universal save keeps the optimizer's groups there"
+_NO_WHOLE = "load_checkpoint stops with an AssertionError: a universal checkpoint keeps the optimizer's groups there"
 _NUMBER = re.compile(r"[0-9]{1,4}")
 
 

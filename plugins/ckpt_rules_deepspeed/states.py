@@ -26,7 +26,7 @@ _PARTITIONED = (1, 2, 3)
 def model_state(checkpoint: Checkpoint, saved: Saved) -> tuple[str, Mapping[object, object]]:
     """The model states of the first rank: counters, scheduler and the script's own state."""
     if not saved.models:
-        raise FactUnavailable("there are no mp_rank_00_model_states.pt")
+        raise FactUnavailable("there is no mp_rank_00_model_states.pt")
     path = saved.models[0]
     return path, dictionary(checkpoint, path)
 

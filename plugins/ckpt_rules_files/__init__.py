@@ -1,4 +1,4 @@
-"""Rules about the files of a checkpoint, whatever they hold."""
+"""Rules about the files of a checkpoint, whatever they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that did not keep still."""
+"""Files that changed during the check."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class ChangedWhileRead(Rule):
     """A file changed while the checkpoint was read.
 
     ## What it checks
-    Size and time of modification of every file that a loader reads: once when the directory is listed, and again when all
-    other rules have run. Logs are passed over. A file whose place was taken by another of the same size and the same time of
-    modification goes unnoticed.
+    Size and modification time of every file that a loader reads: once when the directory is listed, and again after all
+    other rules have run. Logs are ignored. A file replaced by another of the same size and modification time goes
+    unnoticed.
 
     ## Why it matters
-    Somebody is still writing: a save that is not finished, a copy under way, a clean-up of old saves. What was read is half
-    of the old and half of the new, and whatever else is said here may be wrong a minute later.
+    Something is still writing: an unfinished save, a copy in progress, a clean-up of old saves. What was read is a mix
+    of old and new, and every other result here may be wrong a minute later.
 
     ## How to repair
     Verify again when the writer has finished. A training loop that verifies its own save does so after the last rank has

@@ -50,16 +50,16 @@ class Empty(Rule):
     """A file that a loader reads has zero bytes.
 
     ## What it checks
-    The size of every file with the suffix of weights, state or configuration, and of pointer files such as `latest`; of a file
-    whose suffix says nothing (`checkpoint_20`), where it is called like a save and nothing else holds weights, or like a whole
-    save beside it. Markers that are empty by design (`_SUCCESS`, `.gitkeep`) are passed over.
+    The size of every file with a suffix of weights, state or configuration, and of pointer files such as `latest`; also
+    of a file without a telling suffix (`checkpoint_20`), if it is named like a save and nothing else holds weights, or
+    like a complete save next to it. Markers that are empty by design (`_SUCCESS`, `.gitkeep`) are ignored.
 
     ## Why it matters
-    A file is created before it is filled: power loss, a full disk or a preempted job leaves it empty, and everything that
-    it should hold is gone.
+    A file is created before it is filled: power loss, a full disk or a preempted job leaves it empty, and its content
+    is lost.
 
     ## How to repair
-    Copy the file again if the original is whole; otherwise resume from an earlier save.
+    Copy the file again if the original is intact; otherwise resume from an earlier save.
     """
 
     id = "files/empty"
@@ -82,14 +82,14 @@ class Unreadable(Rule):
     """Something in the checkpoint can't be read, or is not a regular file.
 
     ## What it checks
-    Permissions and I/O errors on every file, also those that came up while another rule read it; pipes, sockets and
-    devices; links that are broken, circular, or lead out of the checkpoint to a place that does not exist; a directory with
-    more files than are listed, or that takes too long to list; as a warning, a link to a directory of the system (`/proc`), or
-    to one with far more in it than a checkpoint has.
+    Permissions and I/O errors on every file, including those that occurred while another rule read it; pipes, sockets
+    and devices; links that are broken, circular, or lead out of the checkpoint to a place that does not exist; a
+    directory with more files than are listed, or that takes too long to list; as a warning, a link to a directory of
+    the system (`/proc`), or to one with far more in it than a checkpoint has.
 
     ## Why it matters
-    A pipe makes a loader wait for ever. A snapshot copied without the cache that its links point to has all the names
-    and none of the bytes.
+    A pipe blocks a loader forever. A snapshot copied without the cache that its links point to has all the names but no
+    content.
 
     ## How to repair
     Grant read permission; copy with links followed (`cp -L`, `rsync -L`); remove what does not belong to the checkpoint.
@@ -112,7 +112,7 @@ class Unreadable(Rule):
             yield Problem(
                 message=f"not everything in the checkpoint could be listed: {checkpoint.listing.truncated}",
                 place=Place(path="."),
-                help="name the directory of one checkpoint; where it is one, raise the limit",
+                help="name the directory of one checkpoint; if it already is one, raise the limit",
             )
         for entry in checkpoint.listing:
             if any(fnmatchcase(entry.path, glob) for glob in self.passed_over):
@@ -148,15 +148,15 @@ class Unreadable(Rule):
 
 
 class Placeholder(Rule):
-    """A stand-in lies where the real file should be.
+    """A file is only a placeholder for the real one.
 
     ## What it checks
-    The first bytes of every file that a loader reads: git-LFS pointers, HTML and XML error pages, JSON error bodies, and
-    the stubs that cloud drives leave for files that they have not downloaded.
+    The first bytes of every file that a loader reads: git-LFS pointers, HTML and XML error pages, JSON error bodies,
+    and the placeholders that cloud drives leave for files not yet downloaded.
 
     ## Why it matters
-    The clone or download did not bring the file, only a note about it. Loaders answer with messages that mislead
-    (`invalid load key, 'v'`, `header too large`).
+    The clone or download fetched only a reference to the file. Loaders fail with misleading messages (`invalid load
+    key, 'v'`, `header too large`).
 
     ## How to repair
     Fetch the real file: `git lfs pull`, or download it again and look at the answer's status.
@@ -171,7 +171,7 @@ class Placeholder(Rule):
             if what := _stand_in(entry, head):
                 fetch = "run `git lfs pull`" if head.content is Content.LFS_POINTER else "download the file again"
                 yield Problem(
-                    message=f"the file is {what}, {head.size:,} bytes long, and not what its name says",
+                    message=f"the file is {what}, {head.size:,} bytes long, not what its name says",
                     place=Place(path=entry.path),
                     help=fetch,
                     severity=checkpoint.layout.severity_of_damage(entry.path),
@@ -179,7 +179,7 @@ class Placeholder(Rule):
                 )
         for entry in checkpoint.listing.files("*.icloud"):
             yield Problem(
-                message="the file is a cloud drive's stub: its content was never downloaded",
+                message="the file is a cloud drive's placeholder: its content was never downloaded",
                 place=Place(path=entry.path),
                 help="download the file from the drive",
             )
@@ -210,15 +210,15 @@ def _is_error(raw: bytes, *, strictly: bool) -> bool:
 
 
 class WrongFormat(Rule):
-    """A file's content is of another format than its name says.
+    """A file's content is not in the format that its name says.
 
     ## What it checks
     The first bytes of files with a suffix that promises a format: a pickle named `.safetensors`, a tar or 7z archive
-    named `.pth`, a safetensors file named `.bin`. Stand-ins and empty files are reported by their own rules; SpeechBrain,
-    whose `CKPT.yaml` lies beside them, calls text `.ckpt` as well.
+    named `.pth`, a safetensors file named `.bin`. Placeholders and empty files are reported by their own rules.
+    SpeechBrain, recognised by its `CKPT.yaml`, also writes text files named `.ckpt`.
 
     ## Why it matters
-    Loaders choose their parser by the name. The error that follows speaks of a damaged file where only the name, or the
+    Loaders choose their parser by the name. The resulting error reports a damaged file, although only the name, or the
     program that wrote it, is wrong.
 
     ## How to repair
@@ -236,7 +236,7 @@ class WrongFormat(Rule):
                 continue
             if _stand_in(entry, head) is None and not _is_of_speechbrain(checkpoint, entry, head):
                 yield Problem(
-                    message=f"the file is named as a {expected.name} file and its content is {head.content.value}",
+                    message=f"the file is named like a {expected.name} file, but its content is {head.content.value}",
                     place=Place(path=entry.path),
                     help=f"rename it to what it is, or write it again as {expected.name}",
                     severity=checkpoint.layout.severity_of_damage(entry.path),

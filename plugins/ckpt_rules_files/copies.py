@@ -13,17 +13,17 @@ _NS_PER_HOUR = 3_600 * 1_000_000_000
 
 
 class DuplicateFormat(Rule):
-    """The weights are there twice, and the copies do not agree.
+    """There are two copies of the weights, and they do not agree.
 
     ## What it checks
-    Copies of the weights in another format or under another name (`model.safetensors` beside `pytorch_model.bin` or beside
-    shards): the names, shapes and dtypes of their tensors, whether the copy that loaders pass over is much newer than
-    the one that they take, and whether other loaders take it: transformers loads `model.safetensors` where there is one, vLLM and
-    diffusers go by `*.safetensors.index.json`. The finding says which one that is.
+    Copies of the weights in another format or under another name (`model.safetensors` beside `pytorch_model.bin` or
+    beside shards): the names, shapes and dtypes of their tensors, whether the copy that loaders ignore is much newer
+    than the one that they read, and whether other loaders read it: transformers loads `model.safetensors` if there is
+    one, vLLM and diffusers use `*.safetensors.index.json`. The finding says which copy differs.
 
     ## Why it matters
-    A trainer that changed its save format writes the new file and leaves the old one, which loaders prefer. Training then
-    resumes, silently, from weights of another save.
+    A trainer that changed its save format writes the new file and leaves the old one, which loaders prefer. Training
+    then silently resumes from the weights of another save.
 
     ## How to repair
     Delete the copy that is out of date.
@@ -36,7 +36,7 @@ class DuplicateFormat(Rule):
     newer_by_hours: float = Field(
         default=1.0,
         gt=0,
-        description="How much newer the copy that loaders pass over may be, in hours, before it counts.",
+        description="How many hours newer the copy that loaders ignore may be before it is reported.",
     )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -51,7 +51,8 @@ class DuplicateFormat(Rule):
             why = _difference(weights.files, copy) or self._newer(checkpoint, weights.files, copy)
             if why := why or _other_loaders(weights, copy):
                 yield Problem(
-                    message=f"the weights are there twice: loaders take {taken} and pass over {copy[0].path}, {why}",
+                    message=f"there are two copies of the weights: loaders read {taken} and ignore {copy[0].path}, "
+                    f"{why}",
                     place=Place(path=copy[0].path),
                     help="delete the copy that is out of date",
                     data={"taken": taken, "passed_over": [f.path for f in copy]},
@@ -80,9 +81,9 @@ def _other_loaders(weights: Weights, copy: Sequence[WeightFile]) -> str | None:
         whole, shards = index.path.removesuffix(".index.json"), set(index.weight_map.values())
         here, there = ({f.path for f in files} for files in (weights.files, copy))
         if here == {whole} != shards and there <= shards:
-            return f"which loaders that go by {index.path} (vLLM, diffusers) take"
+            return f"which loaders that use {index.path} (vLLM, diffusers) read"
         if there == {whole} != shards and here <= shards:
-            return f"which loaders that do not go by {index.path} take"
+            return f"which loaders that do not use {index.path} read"
     return None
 
 

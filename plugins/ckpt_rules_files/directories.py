@@ -21,17 +21,17 @@ _WEIGHTS = frozenset({".bin", ".safetensors", ".pt", ".pth"})
 
 
 class DirectoryInPlace(Rule):
-    """A directory lies where a loader opens a file.
+    """There is a directory where a loader expects a file.
 
     ## What it checks
-    Every directory whose name is that of a file of a checkpoint: `optimizer.bin`, `scheduler.pt`, `model.safetensors`,
-    `__0_0.distcp`, `.metadata`, `latest`. Of other names with the suffix of such files, those that are empty. A directory of
-    weights, which `zero_to_fp32.py` makes of the name it is given, is a warning.
+    Every directory that has the name of a checkpoint file: `optimizer.bin`, `scheduler.pt`, `model.safetensors`,
+    `__0_0.distcp`, `.metadata`, `latest`. Directories with other names but the suffix of such files, if they are empty.
+    A directory of weights, as `zero_to_fp32.py` creates under the name it is given, is a warning.
 
     ## Why it matters
-    A failed `docker -v` or `kubectl cp`, an object store's folder marker, or a script that made the directory of a path in
-    place of its parent. The name is there, so that a look at the listing finds nothing; the loader stops with
-    IsADirectoryError, or takes the part for absent and starts it from zero.
+    A failed `docker -v` or `kubectl cp`, an object store's folder marker, or a script that created a directory at a
+    file's path instead of its parent. The name is there, so the listing looks right; the loader stops with
+    IsADirectoryError, or treats the part as missing and starts it from scratch.
 
     ## How to repair
     Remove the directory, and copy the file from where the save was written, or resume from an earlier save.
@@ -49,7 +49,7 @@ class DirectoryInPlace(Rule):
             if entry.kind is EntryKind.DIRECTORY and _is_meant_as_file(entry, empty=entry.path not in filled):
                 held = "an empty directory" if entry.path not in filled else "a directory"
                 yield Problem(
-                    message=f"{entry.path} is {held}, where a file belongs",
+                    message=f"{entry.path} is {held}, but should be a file",
                     place=Place(path=entry.path),
                     help="remove it, and copy the file from where the save was written, or resume from an earlier save",
                     severity=Severity.WARNING if entry.path in exported else None,

@@ -11,16 +11,16 @@ _SHOWN = 5
 
 
 class IncompleteFamily(Rule):
-    """A numbered family of files has holes, or mixes two families.
+    """A numbered set of files has gaps, or mixes two sets.
 
     ## What it checks
-    Shards `name-00001-of-00003` that no index describes: every number is there once, and all agree on the count. Files of
-    ranks, `rng_state_0` and `random_states_0`: no number below the highest is missing. Shards that an index describes are
-    the business of weights/missing-shard and weights/unindexed.
+    Shards `name-00001-of-00003` that no index describes: every number exists once, and all agree on the count. Files of
+    ranks, `rng_state_0` and `random_states_0`: no number below the highest is missing. Shards listed in an index are
+    checked by weights/missing-shard and weights/unindexed.
 
     ## Why it matters
-    A rank died while saving, a copy left files out, or two saves with different numbers of shards lie in one directory.
-    Loaders that take whatever files match load half a model silently.
+    A rank died while saving, a copy missed some files, or two saves with different numbers of shards are in one
+    directory. Loaders that read whatever files match silently load half a model.
 
     ## How to repair
     Copy the missing files from where the save was written; remove the files of the other save.
@@ -30,7 +30,7 @@ class IncompleteFamily(Rule):
     tags = frozenset({"files", "load", "resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each family with holes, one for each name with several counts."""
+        """One problem for each set with gaps, one for each name with several counts."""
         shards: dict[tuple[str, str, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         ranks: dict[tuple[str, str, str], list[int]] = defaultdict(list)
         counted = _of_known_ranks(checkpoint)

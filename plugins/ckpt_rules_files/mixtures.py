@@ -13,18 +13,18 @@ _FEWEST = 3
 
 
 class MixedArtifacts(Rule):
-    """A base model and an adapter lie in one directory.
+    """A base model and an adapter are in one directory.
 
     ## What it checks
-    Whether both adapter weights with their `adapter_config.json` and the weights of a whole model, with a `config.json`, lie at
-    the top.
+    Whether the top directory has both adapter weights with their `adapter_config.json` and full model weights with a
+    `config.json`.
 
     ## Why it matters
-    Loaders differ in which they take: one loads the model without the adapter, another the adapter on a base model from
-    elsewhere. Neither says so.
+    Loaders differ in which one they read: one loads the model without the adapter, another the adapter on a base model
+    from elsewhere. Neither says so.
 
     ## How to repair
-    Give each a directory of its own.
+    Move each to its own directory.
     """
 
     id = "files/mixed-artifacts"
@@ -45,9 +45,10 @@ class MixedArtifacts(Rule):
             and listing.has_file("config.json")
         ):
             yield Problem(
-                message=f"{adapter.name} lies beside {model.name}: some loaders take the adapter, others the model without it",
+                message=f"{adapter.name} is in the same directory as {model.name}: some loaders read the adapter, "
+                "others the model without it",
                 place=Place(path=adapter.path),
-                help="give each a directory of its own",
+                help="move each to its own directory",
                 data={"adapter": adapter.path, "model": model.path},
             )
 
@@ -56,11 +57,11 @@ class SizeOutlier(Rule):
     """One rank's file is far smaller than those of the other ranks.
 
     ## What it checks
-    Files of which each rank writes one of the same kind, where there are three or more: that none is smaller than a part of
-    the median. Empty files are reported by files/empty.
+    Files that every rank writes, if there are three or more of a kind: none is smaller than a given share of the
+    median. Empty files are reported by files/empty.
 
     ## Why it matters
-    The file was cut short in a way that its format does not show, or that rank saved nothing of its share.
+    The file was truncated in a way that its format does not reveal, or that rank did not save its share.
 
     ## How to repair
     Copy the file from the node where the rank ran, or resume from an earlier save.
@@ -70,13 +71,15 @@ class SizeOutlier(Rule):
     severity = Severity.WARNING
     tags = frozenset({"files", "resume"})
 
-    ratio: float = Field(default=0.5, gt=0, lt=1, description="Share of the median size below which a file stands out.")
+    ratio: float = Field(
+        default=0.5, gt=0, lt=1, description="Share of the median size below which a file is reported."
+    )
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
         """One problem for each file."""
         families = [f for f in checkpoint.ranks.families if len(f.paths) >= _FEWEST]
         if not families:
-            raise FactUnavailable("no family of files has a member for each of three ranks or more")
+            raise FactUnavailable("no kind of file exists once per rank for three ranks or more")
         for family in families:
             entries = [
                 e for p in family.paths.values() if (e := checkpoint.listing.get(p)) and e.kind is EntryKind.FILE
@@ -85,7 +88,8 @@ class SizeOutlier(Rule):
             for entry in entries:
                 if 0 < entry.size < self.ratio * usual:
                     yield Problem(
-                        message=f"{entry.path} has {entry.size:,} bytes, where half of its {len(entries):,} siblings have "
+                        message=f"{entry.path} has {entry.size:,} bytes, while half of its {len(entries):,} "
+                        "siblings have "
                         f"{int(usual):,} or more",
                         place=Place(path=entry.path),
                         help="copy it from the node where the rank ran, or resume from an earlier save",

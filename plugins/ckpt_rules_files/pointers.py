@@ -8,16 +8,17 @@ from ckpt_rules import Checkpoint, FactUnavailable, Place, Pointer, Problem, Rul
 
 
 class DanglingPointer(Rule):
-    """A file that names a save names one that is not there.
+    """A pointer file names a save that does not exist.
 
     ## What it checks
     Every file by which the layout's trainer finds a save (`latest`, `last_checkpoint`,
-    `latest_checkpointed_iteration.txt`), in the checkpoint and beside it, and every entry of its state that names one: what it
-    names exists; and that the file can be read: it is a file, of text in UTF-8, of no more bytes than a name may have. Where the
-    trainer starts from scratch without such a file, a missing one is a warning. A path that went stale because the whole run was moved is let pass where its last part is there.
+    `latest_checkpointed_iteration.txt`), in the checkpoint and beside it, and every entry of its state that names one:
+    the named save exists. The pointer itself must be readable: a regular file with UTF-8 text no longer than a file
+    name. If the trainer starts from scratch without such a file, a missing one is a warning. A path that is out of date
+    because the whole run was moved is accepted if its last part exists.
 
     ## Why it matters
-    The trainer follows the pointer to nowhere. Many then start from scratch, silently.
+    The trainer does not find the save. Many then silently start from scratch.
 
     ## How to repair
     Write the name of the newest complete save into the file, or name the save on the command line of the run.
@@ -27,11 +28,13 @@ class DanglingPointer(Rule):
     tags = frozenset({"files", "resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each pointer to nowhere."""
+        """One problem for each dangling pointer."""
         for pointer in _pointers(checkpoint):
             if not pointer.exists and pointer.severity is not None:
                 what = (
-                    f"names '{pointer.target}', which is not there" if pointer.target else _nothing(checkpoint, pointer)
+                    f"names '{pointer.target}', which does not exist"
+                    if pointer.target
+                    else _nothing(checkpoint, pointer)
                 )
                 yield Problem(
                     message=f"{_name(pointer)} {what}: {pointer.why}",
@@ -43,17 +46,18 @@ class DanglingPointer(Rule):
 
 
 class StalePointer(Rule):
-    """A file that names a save names an older one than the newest that is complete.
+    """A pointer file names a save that is older than the newest complete one.
 
     ## What it checks
-    Every file by which the layout's trainer finds a save: no newer complete save lies beside the one that it names.
+    Every file by which the layout's trainer finds a save: there is no newer complete save next to the one that it
+    names.
 
     ## Why it matters
-    The save finished, but the pointer was not written any more, or it came from a backup. A resume repeats all that was
-    trained since.
+    The save finished but the pointer was not updated, or it came from a backup. A resume repeats everything trained
+    since.
 
     ## How to repair
-    Write the name of the newest complete save into the file, if you don't want the older one on purpose.
+    Write the name of the newest complete save into the file, unless you want the older one.
     """
 
     id = "files/stale-pointer"
@@ -65,9 +69,9 @@ class StalePointer(Rule):
         for pointer in _pointers(checkpoint):
             if pointer.exists and pointer.newer:
                 yield Problem(
-                    message=f"{_name(pointer)} names '{pointer.target}', and '{pointer.newer}' is newer and complete",
+                    message=f"{_name(pointer)} names '{pointer.target}', but '{pointer.newer}' is newer and complete",
                     place=Place(path=pointer.path, key=pointer.key),
-                    help=f"write '{pointer.newer}' into it, unless the older save is meant",
+                    help=f"write '{pointer.newer}' into it, unless you want the older save",
                     data={"target": pointer.target, "newer": pointer.newer},
                 )
 

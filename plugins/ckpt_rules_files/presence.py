@@ -34,16 +34,16 @@ class MissingCheckpoint(Rule):
     """There is no checkpoint at the path that was given.
 
     ## What it checks
-    That the path exists, that it is not a link to nowhere or to itself, that it is a file or a directory that can be listed, and
-    that it holds files of its own. A directory without any weights or state that holds others, named like saves, is a run and
-    no checkpoint.
+    That the path exists, that it is not a link to nowhere or to itself, that it is a file or a directory that can be
+    listed, and that it holds files of its own. A directory without weights or state that contains directories named
+    like saves is a run directory, not a checkpoint.
 
     ## Why it matters
-    Many trainers start from scratch, silently, when the directory they should resume from is not there. A typing
-    error then costs the whole run.
+    Many trainers silently start from scratch when the directory they should resume from does not exist. A typo then
+    costs the whole run.
 
     ## How to repair
-    Name the directory that one save wrote. The finding lists directories nearby that may have been meant.
+    Name the directory of one save. The finding lists similar directories nearby.
     """
 
     id = "files/missing-checkpoint"
@@ -92,7 +92,7 @@ def _lost(root: Root) -> Problem:
     leads = f"can't be followed: {root.error}" if circle else "is not there"
     return Problem(
         message=f"'{root.path}' is a link to '{root.link}', which {leads}",
-        help="remove the link, or let it point to the newest save; resume from that save by its own name",
+        help="remove the link, point it to the newest save, or resume from that save by its own name",
         data={"link": root.link},
     )
 
@@ -101,13 +101,13 @@ class MissingRequired(Rule):
     """A file that this layout can't resume without is missing.
 
     ## What it checks
-    Every file that the recognised layout declares as required for the `purpose` is there, under one of the names that its trainer reads.
-    A file that is there and damaged is reported by the rule for that damage, and one that commits a save, where training is to be
-    resumed, by `files/commit-marker`.
+    Every file that the recognised layout requires for the `purpose` exists, under one of the names that its trainer
+    reads. A file that exists but is damaged is reported by the rule for that damage. If training is to be resumed, a
+    missing file that commits the save is reported by `files/commit-marker`.
 
     ## Why it matters
-    The save was interrupted, a copy left something out, or the directory was exported for inference. The trainer stops,
-    or worse, starts that part from zero.
+    The save was interrupted, a copy missed something, or the directory was exported for inference. The trainer stops,
+    or worse, starts that part from scratch.
 
     ## How to repair
     Copy the file from where the save was written, or resume from an earlier save that has it.
@@ -133,19 +133,19 @@ class MissingRequired(Rule):
 
 
 class NotResumable(Rule):
-    """The directory is not a save: it never held a training state, so training can't be resumed from it.
+    """The directory is not a save: it never had a training state, so training can't be resumed from it.
 
     ## What it checks
-    Whether the recognised layout is that of a final product: an adapter or a model as `save_pretrained` writes them, a pipeline,
-    weights that were exported. A save that lost its training state is reported by `files/missing-required`.
+    Whether the recognised layout is that of a final model: an adapter or a model written by `save_pretrained`, a
+    pipeline, exported weights. A save that lost its training state is reported by `files/missing-required`.
 
     ## Why it matters
-    A trainer that is told to resume from it stops; one that loads what it finds starts from the first step with a fresh
-    optimizer.
+    A trainer that is told to resume from it stops; one that loads whatever it finds starts at the first step with a
+    fresh optimizer.
 
     ## How to repair
-    Resume from a checkpoint of the run, which mostly lies beside or below. To load the weights, verify with the ruleset
-    `inference`; to train further, start a new run from them.
+    Resume from a checkpoint of the run, which is usually next to this directory or inside it. To load the weights,
+    verify with the ruleset `inference`; to train further, start a new run from them.
     """
 
     id = "files/not-resumable"
@@ -156,24 +156,24 @@ class NotResumable(Rule):
         if why := checkpoint.layout.nothing_to_resume(checkpoint):
             yield Problem(
                 message=f"{why}, so training can't be resumed from it",
-                help="resume from a checkpoint of its run; to load the weights, verify with the ruleset inference, and to train "
-                "further start a new run from them",
+                help="resume from a checkpoint of its run; to load the weights, verify with the ruleset inference; "
+                "to train further, start a new run from them",
             )
 
 
 class CommitMarker(Rule):
-    """The file that a trainer writes last, to say that a save is whole, is missing.
+    """The file that a trainer writes last, to mark a save as complete, is missing.
 
     ## What it checks
-    Layouts whose trainer finishes a save with one certain file (`trainer_state.json`, `.metadata`, `metadata.json`,
-    `commit_success.txt`) declare it: that it is there.
+    For layouts whose trainer finishes a save with a specific file (`trainer_state.json`, `.metadata`, `metadata.json`,
+    `commit_success.txt`): that file exists.
 
     ## Why it matters
-    The save was interrupted, and any other file may be missing or of an earlier save. A copy that leaves out names with a
-    leading dot has the same look.
+    The save was interrupted, and any other file may be missing or from an earlier save. A copy that skips names with a
+    leading dot looks the same.
 
     ## How to repair
-    Resume from an earlier save. Where you know that the save finished, copy the file from where it was written.
+    Resume from an earlier save. If you know that the save finished, copy the file from where it was written.
     """
 
     id = "files/commit-marker"
@@ -203,7 +203,7 @@ def _missing(checkpoint: Checkpoint, unmet: Sequence[Requirement], help_: str) -
 
 def _problem(needed: Requirement, help_: str, found: str | None) -> Problem:
     others = f" (or {', '.join(needed.names[1:])})" if len(needed.names) > 1 else ""
-    meant = f"{found} may be it: give it the name {needed.names[0]} if it is whole; else " if found else ""
+    meant = f"{found} may be that file: rename it to {needed.names[0]} if it is complete; otherwise " if found else ""
     return Problem(
         message=f"{needed.names[0]}{others} is missing: {needed.why}",
         place=Place(path=needed.names[0]),

@@ -1,4 +1,4 @@
-"""What interrupted saves leave behind."""
+"""Leftovers of interrupted saves."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ class StagingLeftover(Rule):
     """A temporary file or directory of an interrupted save was left behind.
 
     ## What it checks
-    Names that savers use until a file is whole: `tmp-checkpoint-N`, `*.tmp`, `*.part`, `*.incomplete`, `*-unfinished`,
-    `.tmp??????` of safetensors, orbax temporary directories; inside the checkpoint, and beside it where the name says that
-    it belongs to this save. An error where the only copy of a file that a resume needs lies inside one, and for the file
-    `NAME-unfinished` beside `NAME`, by which NeMo marks a save that it has begun.
+    Names used by savers until a file is complete: `tmp-checkpoint-N`, `*.tmp`, `*.part`, `*.incomplete`,
+    `*-unfinished`, `.tmp??????` of safetensors, orbax temporary directories; inside the checkpoint, and next to it if
+    the name says that it belongs to this save. An error if the only copy of a file that a resume needs is inside one,
+    and for the file `NAME-unfinished` next to `NAME`, with which NeMo marks a save in progress.
 
     ## Why it matters
-    A save was killed between writing and renaming. What has its final name may be of an earlier save than what has not.
+    A save was killed between writing and renaming. Files with their final name may be from an earlier save than those
+    without.
 
     ## How to repair
-    Delete the leftover if this checkpoint is otherwise complete; else resume from an earlier save.
+    Delete the leftover if this checkpoint is otherwise complete; otherwise resume from an earlier save.
     """
 
     id = "files/staging-leftover"
@@ -75,13 +76,14 @@ def _beside(checkpoint: Checkpoint, name: str) -> Problem:
     entry = checkpoint.files.sibling(name)
     if name.endswith(_MARKER) and entry is not None and entry.kind is EntryKind.FILE:
         return Problem(
-            message=f"'{name}' beside the checkpoint marks a save that was begun and not finished: NeMo does not resume from it",
+            message=f"'{name}' next to the checkpoint marks a save that was started but not finished: NeMo does not "
+            "resume from it",
             help="resume from an earlier save; NeMo deletes this one when it starts",
             severity=Severity.ERROR,
             data={"leftover": name},
         )
     return Problem(
-        message=f"'{name}' beside the checkpoint is left over from a save of it that did not finish",
+        message=f"'{name}' next to the checkpoint is left over from a save of it that did not finish",
         help="delete it if this checkpoint is complete, or resume from an earlier save",
         data={"leftover": name},
     )

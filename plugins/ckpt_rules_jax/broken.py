@@ -23,7 +23,7 @@ class BrokenKerasFile(Rule):
     files: that the file is as long as its HDF5 superblock says.
 
     ## Why it matters
-    A save that was killed, or a copy that stopped, leaves a file that Keras refuses with an error of the HDF5 library.
+    An interrupted save or copy leaves a file that Keras refuses with an error of the HDF5 library.
 
     ## How to repair
     Copy the file again if the original is whole; otherwise resume from an earlier save.
@@ -70,4 +70,4 @@ def _of_hdf5(checkpoint: Checkpoint, entry: Entry) -> str | None:
         end = int.from_bytes(head.head[32:36], "little")
     if version == 1:
         end = int.from_bytes(head.head[end_at + 4 : end_at + 4 + width], "little")
-    return f"is {entry.size:,} bytes long where its superblock says {end:,}" if end != entry.size else None
+    return f"is {entry.size:,} bytes long, but its superblock says {end:,}" if end != entry.size else None

@@ -73,7 +73,7 @@ def _places(value: StoredValue, shards: Shards, index: bytes | None) -> list[tup
     places = [index[n : n + _PLACE_NBYTES] for n in range(0, _PLACE_NBYTES * shards.inner, _PLACE_NBYTES)]
     found = [(int.from_bytes(p[:8], "little"), int.from_bytes(p[8:], "little")) for p in places if p != _ABSENT]
     beyond = next((p for p in found if sum(p) > value.nbytes - needed or not p[1]), None)
-    return f"ends with an index that says bytes {beyond[0]:,} to {sum(beyond):,}" if beyond else found
+    return f"ends with an index that refers to bytes {beyond[0]:,} to {sum(beyond):,}" if beyond else found
 
 
 def _frames(checkpoint: Checkpoint, path: str, parts: list[Part], most: int) -> tuple[ZstdFrame, ...]:
@@ -86,13 +86,13 @@ def _packed(part: Part, frame: ZstdFrame) -> str | None:
     if frame.fault:
         return frame.fault
     if frame.content is not None and part.array.nbytes not in (None, frame.content):
-        return f"unpacks into {frame.content:,} bytes, where a chunk takes {part.array.nbytes:,}"
+        return f"unpacks into {frame.content:,} bytes, but a chunk takes {part.array.nbytes:,}"
     if frame.end is not None and frame.end != part.nbytes:
-        return f"has {part.nbytes:,} bytes, where its zstd frame takes {frame.end:,}"
+        return f"has {part.nbytes:,} bytes, but its zstd frame takes {frame.end:,}"
     return None
 
 
 def _plain(part: Part) -> str | None:
     if part.array.nbytes in (None, part.nbytes):
         return None
-    return f"has {part.nbytes:,} bytes, where a chunk takes {part.array.nbytes:,}"
+    return f"has {part.nbytes:,} bytes, but a chunk takes {part.array.nbytes:,}"

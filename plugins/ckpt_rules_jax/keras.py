@@ -44,7 +44,7 @@ class Keras(Layout):
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """In HDF5, which is not looked into."""
-        raise FactUnavailable("the weights are in HDF5, which is not looked into")
+        raise FactUnavailable("the weights are in HDF5, which is not read here")
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """Inside the archive."""
@@ -57,7 +57,7 @@ class Keras(Layout):
         if not is_count(epoch):
             raise FactUnavailable("a Keras file records no epoch")
         step = int(batch) + 1 if is_count(batch) and batch else 0
-        again = f", for BackupAndRestore does not pass over the {step:,} that were trained" if step else ""
+        again = f", because BackupAndRestore does not skip the {step:,} that were trained" if step else ""
         plan = ResumePlan(epoch=int(epoch) + 1, also=again)
         return Progress(epoch=int(epoch) + bool(step), step=step, complete=not step, plan=plan)
 

@@ -34,12 +34,13 @@ _ARRAYS = ("jax.Array", "np.ndarray", "scalar")
 _NAMED = "_CHECKPOINT_METADATA names this item, which can't be restored without it"
 _DESCRIBES = "arrays can't be restored without what describes them"
 _UNCOMMITTED = (
-    "other parts of the save have theirs; on an object store Orbax takes what has none for unfinished and deletes it"
+    "the other parts of the save have one; on an object store Orbax treats a part without it as unfinished and "
+    "deletes it"
 )
-_NEVER_COMMITTED = "other steps of the run have theirs, so this save was never committed, and Orbax passes it over"
+_NEVER_COMMITTED = "other steps of the run have one, so this save was never committed, and Orbax skips it"
 _STEP, _MOST_SIBLINGS = re.compile(r"(?:.*_)?\d{1,18}"), 100
 _SHARDING = "_sharding"
-_SPREAD = "a restore that does not say how arrays are to be spread over devices fails without it"
+_SPREAD = "a restore without an explicit sharding of the arrays fails without it"
 MANIFEST, PARTS = "manifest.ocdbt", "ocdbt.process_"
 
 
@@ -67,7 +68,7 @@ class Orbax(Layout):
 
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """The marker, which is written when all else is; the items that it names; and what each can't be read without."""
-        marker = "it is written when a save is finalised; without it Orbax takes the directory for an unfinished one"
+        marker = "it is written when a save is finalised; without it Orbax treats the directory as unfinished"
         found = [Requirement((_STEP_MARKER, _COMMITTED), marker, commits=True, purposes=TO_RESUME_OR_LOAD)]
         folders = item_folders(checkpoint)
         for folder in folders:
@@ -87,7 +88,7 @@ class Orbax(Layout):
 
     def weights(self, checkpoint: Checkpoint) -> Weights:
         """In a format that is not looked into."""
-        raise FactUnavailable("Orbax keeps arrays in a format that is not looked into")
+        raise FactUnavailable("Orbax keeps arrays in a format that is not read here")
 
     def config(self, checkpoint: Checkpoint) -> ModelConfig:
         """Orbax keeps none."""

@@ -90,7 +90,7 @@ class LightningDeepSpeed(LightningState, DeepSpeed):
         """The model states of the first rank, into which Lightning's state is merged."""
         saved = checkpoint.fact(find_saved)
         if not saved.models:
-            raise FactUnavailable("there are no mp_rank_00_model_states.pt")
+            raise FactUnavailable("there is no mp_rank_00_model_states.pt")
         path = saved.models[0]
         whole = not zero_stage(dictionary(checkpoint, path)) and not saved.optimizer_parts
         severity = Severity.ERROR if whole and not saved.expert_optimizers else None

@@ -89,7 +89,7 @@ def _in_progress(path: str, key: str, value: object, *, last: bool, counted: boo
 def _in_counts(path: str, key: str, counts: Mapping[object, object], names: frozenset[str]) -> Iterator[Contradiction]:
     for name in _COUNTED:
         if name in names and name not in counts:
-            words = f"{key} has no '{name}': Lightning continues with what the new loop counts"
+            words = f"{key} has no '{name}': Lightning continues with the new loop's own count"
             yield Contradiction(path, key, words)
         elif name in names and not _is_whole(counts[name]):
             yield _stops(path, f"{key}.{name}", counts[name], "where a count belongs")

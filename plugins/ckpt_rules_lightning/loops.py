@@ -100,12 +100,15 @@ def contradictions(path: str, state: Mapping[object, object], loops: Loops) -> I
     if fault := _out_of_step(loops.total, loops.batches):
         yield Contradiction(path, loops.total.key, fault)
     if loops.begun.counts and loops.begun["ready"] < loops.epochs["ready"]:
-        words = f"{loops.begun['ready']:,} epochs were begun in all, and the epoch is number {loops.epochs['ready']:,}"
+        words = (
+            f"{loops.begun['ready']:,} epochs were started in total, but the current epoch is number "
+            f"{loops.epochs['ready']:,}"
+        )
         yield Contradiction(path, loops.begun.key, words)
     if loops.total["ready"] < loops.batches["ready"]:
         more, fewer = loops.batches["ready"], loops.total["ready"]
         yield Contradiction(
-            path, loops.total.key, f"{fewer:,} batches were fetched in all, and {more:,} in this epoch alone"
+            path, loops.total.key, f"{fewer:,} batches were fetched in total, but {more:,} in this epoch alone"
         )
     elif loops.epochs["ready"] == 1 and loops.total["ready"] != loops.batches["ready"]:
         words = (
@@ -133,7 +136,7 @@ def _out_of_order(counter: Counter) -> str | None:
     known = [name for name in _ORDER if name in counter.counts]
     for before, name in pairwise(known):
         if not ready - 1 <= counter[name] <= ready:
-            return f"{name} is {counter[name]:,} where ready is {ready:,}; it is the same, or one less"
+            return f"{name} is {counter[name]:,} but ready is {ready:,}; it should be the same, or one less"
         if counter[name] > counter[before]:
             return f"{name} is {counter[name]:,} where {before} is {counter[before]:,}, which is counted first"
     return None
@@ -151,7 +154,7 @@ def _out_of_step(total: Counter, current: Counter) -> str | None:
             words = (
                 f"of earlier epochs {earlier:,} batches were {name}, and {total[before] - current[before]:,} {before}"
             )
-            return f"{words}: the counts in all and of this epoch disagree"
+            return f"{words}: the total counts and those of this epoch disagree"
     return None
 
 

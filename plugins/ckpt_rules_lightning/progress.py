@@ -5,7 +5,7 @@ from __future__ import annotations
 from ckpt_rules import Progress, ResumePlan
 from ckpt_rules_lightning.loops import Loops
 
-_FROM_START = "Lightning starts again at epoch 0 with the old optimizer, for the file holds no loops"
+_FROM_START = "Lightning starts again at epoch 0 with the old optimizer: the file has no loop state"
 
 
 def progress_of(loops: Loops | None, optimizers: int) -> Progress:
@@ -62,10 +62,10 @@ def _plan(loops: Loops, epoch: int, step: int, total: int | None, steps: int) ->
         also = ""
         if loops.loaders and loops.batches["completed"] < loops.batches["ready"]:
             # Saved within the last batch, the loader is at its end and not yet at the next beginning.
-            also = ", but with what its data loader still has to give after this epoch, which may be nothing"
+            also = ", but only with what its data loader has left after this epoch, which may be nothing"
         elif loops.epochs["processed"] == loops.epochs["ready"] and not loops.loaders:
             # Written at the end of the epoch, and not in its last batch.
-            also = "; with max_steps, Lightning 2.6.6 first trains one batch more of the complete one"
+            also = "; with max_steps, Lightning 2.6.6 first trains one more batch of the completed epoch"
         return ResumePlan(epoch=epoch + 1, after_epoch=True, trained=total, from_update=steps, also=also)
     if loops.ended:
         return _after_the_end(loops, epoch, step, total, steps)
@@ -98,7 +98,8 @@ def _after_the_end(loops: Loops, epoch: int, step: int, total: int | None, steps
     of = "" if total is None else f" of {total:,}"
     data = "where the data loader left off" if loops.loaders else "and with the data from their start"
     sentence = (
-        f"training had ended within epoch {epoch:,}, after batch {step:,}{of}; a resume takes that epoch for complete and starts "
-        f"epoch {epoch + 1:,} at its first batch; with max_steps, Lightning 2.6.6 starts it after batch {step:,}, {data}"
+        f"training had ended within epoch {epoch:,}, after batch {step:,}{of}; a resume treats that epoch as "
+        f"complete and starts epoch {epoch + 1:,} at its first batch; with max_steps, Lightning 2.6.6 starts it "
+        f"after batch {step:,}, {data}"
     )
     return ResumePlan(sentence, epoch + 1, 0, total, steps)

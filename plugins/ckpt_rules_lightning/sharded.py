@@ -31,11 +31,12 @@ from ckpt_rules_lightning.loops import read_loops
 META = "meta.pt"
 _ENTRY = re.compile(r"optimizer_(\d{1,3})\..+")
 _NO_META = (
-    "Lightning writes it last, so this save never finished; by it alone it tells such a directory, and stops with 'does not point "
+    "Lightning writes it last, so this save never finished; Lightning recognises such a directory only by this "
+    "file, and stops with 'does not point "
     "to a valid checkpoint'"
 )
 _NO_METADATA = "nothing in the .distcp files can be found without it; a copy with `cp *` leaves it out"
-_NO_OPTIMIZER = "Lightning stops, for it loads the state of every optimizer from there"
+_NO_OPTIMIZER = "Lightning stops: it loads the state of every optimizer from there"
 
 
 def _own_keys(checkpoint: Checkpoint) -> list[str]:
@@ -102,7 +103,7 @@ class LightningSharded(LightningState):
         """The only optimizer; FactUnavailable where there are several, or none."""
         found = checkpoint.optimizers
         if len(found) != 1:
-            raise FactUnavailable(f"there are {len(found):,} optimizers, which are not distinguished")
+            raise FactUnavailable(f"there are {len(found):,} optimizers, and nothing says which one is meant")
         return found[0]
 
     def optimizers(self, checkpoint: Checkpoint) -> tuple[OptimizerState, ...]:

@@ -1,4 +1,4 @@
-"""Rules that ask the real loaders: would they take the files? Slow, for a loader is imported and run in a process of its own."""
+"""Rules that run the real loaders on the files. Slow: a loader is imported and run in its own process."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _torch_loader() -> Load:
     version = str(torch.__version__)
     if tuple(map(int, version.split(".")[:2])) < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
-        raise AbsentError(f"torch {version} is installed, and only torch {oldest} or newer is given files of strangers")
+        raise AbsentError(f"torch {version} is installed; untrusted files are given only to torch {oldest} or newer")
     torch.set_num_threads(1)
 
     def load(path: str) -> None:

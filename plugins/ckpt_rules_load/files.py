@@ -49,7 +49,7 @@ def loaded_by_torch(checkpoint: Checkpoint, limits: LoadLimits) -> Loaded:
             left.append(reason)
     loaded = _load(checkpoint, TORCH, given, limits)
     unknown = [a for a in loaded.answers if a.error and refuses_a_global(a.error)]
-    left += (Left(a.path, "asks for globals that this torch refuses") for a in unknown)
+    left += (Left(a.path, "imports globals that this torch refuses") for a in unknown)
     return Loaded(tuple(a for a in loaded.answers if a not in unknown), (*left, *loaded.left))
 
 
@@ -74,12 +74,12 @@ def _kept_back(checkpoint: Checkpoint, path: str) -> Left | None:
     try:
         file = checkpoint.files.torch_file(path)
     except FactUnavailable as absent:
-        return Left(path, f"could not be looked at before ({absent.reason})", blocked=True)
+        return Left(path, f"could not be checked before loading ({absent.reason})", blocked=True)
     limit = next((p for p in file.problems if p.code == _LIMIT), None)
     if limit:
-        return Left(path, f"is past a limit of what is looked at before ({limit.message})", blocked=True)
+        return Left(path, f"exceeds a limit of the check before loading ({limit.message})", blocked=True)
     if refused_by_default(file):
-        return Left(path, "is what torch.load refuses by default (state/needs-unsafe-load)")
+        return Left(path, "is refused by torch.load by default (state/needs-unsafe-load)")
     return None
 
 

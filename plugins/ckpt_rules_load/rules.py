@@ -13,21 +13,24 @@ from ckpt_rules_load.words import short
 
 
 class _LoadRule(Rule):
-    """A rule that has a loader run in a process of its own, and the limits of that process."""
+    """A rule that runs a loader in its own process, and the limits of that process."""
 
     tags = frozenset({"loader"})
     reads = Reads.BYTES
 
     memory: int = Field(
-        default=2048, ge=1, description="MiB that the loader may take besides the bytes of the file (on Linux)."
+        default=2048, ge=1, description="MiB of memory that the loader may use in addition to the file size (on Linux)."
     )
     cpu: int = Field(
         default=120,
         ge=1,
-        description="Seconds that the loader may compute for a file, and one more for each 10 MiB of it.",
+        description="Seconds of CPU time that the loader may use per file, plus one for each 10 MiB of the file.",
     )
     timeout: float = Field(
-        default=300, gt=0, le=1_000_000, description="Seconds that a file may take, and one more for each 10 MiB of it."
+        default=300,
+        gt=0,
+        le=1_000_000,
+        description="Seconds that loading a file may take, plus one for each 10 MiB of the file.",
     )
 
     def limits(self) -> LoadLimits:
@@ -36,21 +39,21 @@ class _LoadRule(Rule):
 
 
 class LoadTorch(_LoadRule):
-    """torch.load does not take a file.
+    """torch.load can't load a file.
 
     ## What it checks
-    Whether `torch.load(path, weights_only=True, mmap=True, map_location="cpu")` takes each torch file of the training state
-    and of the weights (files from before torch 1.6 without `mmap`). It is called in a process of its own, under limits of
-    memory, computing and time. A file is handed over only if our own reader found nothing in it that the weights-only loader
-    does not let through; what torch refuses for that reason is reported by `state/needs-unsafe-load`. Files that the
-    trainer reads with a loader of its own are left alone. Needs torch 2.10 or newer, and is skipped without.
+    Whether `torch.load(path, weights_only=True, mmap=True, map_location="cpu")` loads each torch file of the training
+    state and of the weights (files from before torch 1.6 without `mmap`). The loader runs in its own process, with
+    limits on memory, CPU time and wall time. A file is loaded only if our own reader found nothing in it that the
+    weights-only loader refuses; what torch refuses for that reason is reported by `state/needs-unsafe-load`. Files that
+    the trainer reads with its own loader are not tried. Needs torch 2.10 or newer, and is skipped without it.
 
     ## Why it matters
-    It is the last word: whatever our own reader may have overlooked, this is the call that a resume will make.
+    This is the final test: whatever our own reader may have missed, this is the call that a resume will make.
 
     ## How to repair
-    Take the file from another copy or from an earlier checkpoint. Where the loader came to a limit, and the file is meant to
-    be so large, raise the option `memory`, `cpu` or `timeout`.
+    Take the file from another copy or from an earlier checkpoint. If the loader hit a limit and the file is meant to be
+    that large, raise the option `memory`, `cpu` or `timeout`.
     """
 
     id = "load/torch"
@@ -61,18 +64,20 @@ class LoadTorch(_LoadRule):
 
 
 class LoadSafetensors(_LoadRule):
-    """safetensors does not open a file of weights.
+    """safetensors can't open a weight file.
 
     ## What it checks
-    Whether `safetensors.safe_open` takes each safetensors file of the weights, and tells the shape of every tensor in it. It
-    is called in a process of its own, under limits of memory, computing and time. Needs the package safetensors, not torch.
+    Whether `safetensors.safe_open` opens each safetensors file of the weights and returns the shape of every tensor in
+    it. The loader runs in its own process, with limits on memory, CPU time and wall time. Needs the package
+    safetensors, not torch.
 
     ## Why it matters
-    It is the last word: whatever our own reader may have overlooked, this is the call that every loader of such files makes.
+    This is the final test: whatever our own reader may have missed, this is the call that every loader of such files
+    makes.
 
     ## How to repair
-    Take the file from another copy, or save the weights again. Where the loader came to a limit, and the file is meant to
-    be so large, raise the option `memory`, `cpu` or `timeout`.
+    Take the file from another copy, or save the weights again. If the loader hit a limit and the file is meant to be
+    that large, raise the option `memory`, `cpu` or `timeout`.
     """
 
     id = "load/safetensors"
@@ -91,7 +96,7 @@ def _problems(loader: str, loaded: Loaded) -> Iterator[Problem]:
             yield _died(loader, answer, answer.death)
     if loaded.left:
         first = next((left for left in loaded.left if left.blocked), loaded.left[0])
-        more = f"; {len(loaded.left) - 1:,} more were left out" if len(loaded.left) > 1 else ""
+        more = f"; {len(loaded.left) - 1:,} more were not tried" if len(loaded.left) > 1 else ""
         raise FactUnavailable(
             f"not handed to {loader}: {first.path} {first.why}{more}", path=first.path, blocked=first.blocked
         )
@@ -108,7 +113,7 @@ def _refused(loader: str, path: str, error: str) -> Problem:
 
 def _died(loader: str, answer: Answer, death: str) -> Problem:
     return Problem(
-        message=f"{loader} does not come back from {answer.path}: {short(death)}",
+        message=f"{loader} did not return from {answer.path}: {short(death)}",
         place=Place(path=answer.path),
         help="do not load the file unless you know its source; if it is meant to be so large, raise the options `memory`, "
         "`cpu` and `timeout`",

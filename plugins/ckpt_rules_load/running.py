@@ -120,18 +120,18 @@ def _wait_until_ready(child: _Child, loader: str) -> None:
     try:
         event = child.event(START_SECONDS)
     except TimeoutError:
-        raise FactUnavailable(f"{loader} can't be asked: importing it took more than {START_SECONDS} s") from None
+        raise FactUnavailable(f"{loader} can't be run: importing it took more than {START_SECONDS} s") from None
     if event is None:
-        raise FactUnavailable(f"{loader} can't be asked: its process ended at the start: {child.last_words()}")
+        raise FactUnavailable(f"{loader} can't be run: its process ended at the start: {child.last_words()}")
     if "absent" in event:
-        raise FactUnavailable(f"{loader} can't be asked: {event['absent']}")
+        raise FactUnavailable(f"{loader} can't be run: {event['absent']}")
 
 
 @contextmanager
 def _started(loader: str, files: Sequence[File], limits: LoadLimits) -> Iterator[_Child]:
     """The process, which does not outlive the block."""
     if not sys.executable:
-        raise FactUnavailable(f"{loader} can't be asked: the path of the Python interpreter is not known")
+        raise FactUnavailable(f"{loader} can't be run: the path of the Python interpreter is not known")
     request = {
         "loader": loader,
         "files": [(file.full, file.size) for file in files],
@@ -152,7 +152,7 @@ def _started(loader: str, files: Sequence[File], limits: LoadLimits) -> Iterator
             )
         except OSError as error:
             raise FactUnavailable(
-                f"{loader} can't be asked: {sys.executable} can't be started: {error.strerror}"
+                f"{loader} can't be run: {sys.executable} can't be started: {error.strerror}"
             ) from None
     with process, selectors.DefaultSelector() as pipes:
         try:
@@ -207,7 +207,7 @@ class _Child:
         except subprocess.TimeoutExpired:
             return "it closed its output and continued"
         if code == -signal.SIGXCPU:
-            return f"it computed for more than {limits.cpu} s"
+            return f"it used more CPU time than {limits.cpu} s"
         cause = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
         said = self.last_words()
         return f"{cause} ({said})" if said else cause

@@ -111,13 +111,16 @@ def contradictions(values: Mapping[object, object], path: str) -> tuple[Contradi
         return ()
     constant = args.get("rampup_batch_size") in (None, [], 0)
     if constant and is_count(step) and is_count(batch) and samples != step * batch:
-        words = f"{int(samples):,} samples were consumed, and {int(step):,} iterations of {int(batch):,} are {int(step * batch):,}"
+        words = (
+            f"{int(samples):,} samples were consumed, but {int(step):,} iterations of {int(batch):,} are "
+            f"{int(step * batch):,}"
+        )
         found.append(Contradiction(path, "args.consumed_train_samples", words))
     scheduler = values.get("opt_param_scheduler")
     steps = plain(scheduler.get("num_steps")) if isinstance(scheduler, Mapping) else None
     size = int(batch) if constant and is_count(batch) and batch else 1
     if is_count(steps) and steps != samples and not (_may_skip(values) and _is_skipped(int(samples - steps), size)):
-        words = f"the scheduler is at {int(steps):,} samples, and {int(samples):,} were consumed"
+        words = f"the scheduler is at {int(steps):,} samples, but {int(samples):,} were consumed"
         found.append(Contradiction(path, "opt_param_scheduler.num_steps", words))
     return tuple(found)
 
@@ -156,7 +159,7 @@ def pointers(checkpoint: Checkpoint) -> tuple[Pointer, ...]:
         return ()
     path, said = f"../{TRACKER}", checkpoint.files.small_text(f"../{TRACKER}")
     if fault := checkpoint.files.small_text_fault(path):
-        why = _SILENT if fault.endswith("not a file") else "Megatron stops, or starts from nothing"
+        why = _SILENT if fault.endswith("not a file") else "Megatron stops, or starts from scratch"
         return (Pointer(path, "", exists=False, why=why, fault=fault),)
     if said is None and checkpoint.files.sibling(_BRIDGES_TRACKER) is not None:
         return ()

@@ -100,7 +100,7 @@ class MegatronDistributed(common.Megatron):
     def requirements(self, checkpoint: Checkpoint) -> tuple[Requirement, ...]:
         """metadata.json commits the save; DCP's own metadata and the arguments lie beside it."""
         folder = folder_of(checkpoint)
-        marker = "it is written last; without it Megatron takes the directory for no distributed checkpoint"
+        marker = "it is written last; without it Megatron does not recognise the directory as a distributed checkpoint"
         holds = "it holds the iteration, the arguments and the state of the scheduler"
         return (
             Requirement((f"{folder}{MARKER}",), marker, commits=True, purposes=TO_RESUME_OR_LOAD),

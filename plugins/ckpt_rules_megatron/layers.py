@@ -24,8 +24,8 @@ class LayerRange(Rule):
     the layers of `decoder.layers`, each by itself or all stacked in one tensor, against `num_layers`.
 
     ## Why it matters
-    A stage of another split of the model lies among the others, or stages wrote the same names over each other. What loads
-    has layers twice, or lacks some.
+    A stage from another split of the model is among the others, or stages overwrote each other's names. The loaded
+    model has layers twice, or lacks some.
 
     ## How to repair
     Resume from a directory into which only one save was written, by one layout of the pipeline.
@@ -49,14 +49,14 @@ class LayerRange(Rule):
             planned = int(layers) if is_count(layers) else planned
             held[tensor or 0][path] = _layers(values)
         if planned is None or not all(all(stages.values()) for stages in held.values()):
-            raise FactUnavailable("the arguments name no number of layers, or a stage holds none that can be told")
+            raise FactUnavailable("the arguments give no number of layers, or the layers of a stage can't be counted")
         for tensor, stages in held.items():
             total = sum(stages.values())
             if total != planned:
                 path = next(iter(stages))
                 yield Problem(
-                    message=f"the {len(stages):,} pipeline stages of tensor rank {tensor} hold {total:,} layers, and the "
-                    f"arguments say {planned:,}",
+                    message=f"the {len(stages):,} pipeline stages of tensor rank {tensor} hold {total:,} layers, "
+                    f"but the arguments say {planned:,}",
                     place=Place(path=path, key="args.num_layers"),
                     help="resume from a directory into which only one save was written",
                     data={"layers": dict(stages), "num_layers": planned},

@@ -15,7 +15,7 @@ _SAVE = re.compile(r"iter_\d{1,12}")
 _MOST = 5
 """Directories beside the save that are looked into."""
 
-_STOPS = "a resume stops, for each rank asks for its own state, and there must be as many states as ranks"
+_STOPS = "a resume stops: each rank reads its own state, and there must be as many states as ranks"
 
 
 def dataloaders(checkpoint: Checkpoint, arguments: Mapping[object, object], path: str) -> DataLoaders:

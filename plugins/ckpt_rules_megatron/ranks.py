@@ -92,7 +92,7 @@ class MegatronRanks(common.Megatron):
         value = dictionary_or_empty(checkpoint, path).get("optimizer")
         inside = value.get("optimizer") if isinstance(value, Mapping) else None
         if isinstance(value, list) and len(value) > 1:
-            raise FactUnavailable("several optimizers are chained, each of some of the parameters")
+            raise FactUnavailable("several optimizers are chained, each with some of the parameters")
         if not isinstance(value, Mapping) or not isinstance(inside, Mapping):
             return super().optimizer(checkpoint)
         if "state" not in inside:
@@ -162,7 +162,7 @@ def rank_files(checkpoint: Checkpoint) -> dict[Rank, str]:
 def _first(checkpoint: Checkpoint) -> str:
     paths = list(rank_files(checkpoint).values())
     if not paths:
-        raise FactUnavailable(f"no rank has left its {_FILE}")
+        raise FactUnavailable(f"no rank wrote its {_FILE}")
     return paths[0]
 
 

@@ -35,10 +35,13 @@ def wrong_layers(checkpoint: Checkpoint) -> Iterator[Problem]:
     place, help_ = Place(path=path, key="args.num_layers"), "resume from a save that holds every layer"
     if held and absent:
         which = ", ".join(map(str, absent[:_SHOWN])) + (", …" if len(absent) > _SHOWN else "")
-        message = f"the save holds {len(held):,} layers, and the arguments say {int(planned):,}: of decoder.layers, {which} are missing"
+        message = (
+            f"the save holds {len(held):,} layers, but the arguments say {int(planned):,}: {which} of "
+            "decoder.layers are missing"
+        )
         yield Problem(message=message, place=place, help=help_, data={**data, "missing": absent[:100]})
     elif held and len(held) > planned:
-        message = f"the save holds {len(held):,} layers, and the arguments say {int(planned):,}"
+        message = f"the save holds {len(held):,} layers, but the arguments say {int(planned):,}"
         yield Problem(message=message, place=place, help=help_, data=data)
     if not held:
         yield from _wrong_stack(metadata, int(planned), place, help_)
@@ -48,7 +51,7 @@ def _wrong_stack(metadata: DistributedMetadata, planned: int, place: Place, help
     for name, tensor in metadata.tensors.items():
         if _STACKED.fullmatch(name) and tensor.shape and tensor.shape[0] != planned:
             yield Problem(
-                message=f"{name} stacks {tensor.shape[0]:,} layers, and the arguments say {planned:,}",
+                message=f"{name} stacks {tensor.shape[0]:,} layers, but the arguments say {planned:,}",
                 place=Place(path=metadata.path, tensor=name, key=place.key),
                 help=help_,
                 data={"num_layers": planned, "layers": tensor.shape[0]},
@@ -65,11 +68,11 @@ class MissingMoment(Rule):
     which are frozen, and those of optimizers that keep other moments are left alone.
 
     ## Why it matters
-    The optimizer asks for each of them by name when it resumes. Loading stops with `Missing key in checkpoint state_dict`,
-    or starts those moments from zero where missing keys are let through.
+    The optimizer reads each of them by name when it resumes. Loading stops with `Missing key in checkpoint state_dict`,
+    or starts those moments from zero if missing keys are allowed.
 
     ## How to repair
-    Resume from a save that holds them. If each save lacks the same ones, the optimizer did not hand them out: look at how
+    Resume from a save that holds them. If each save lacks the same ones, the optimizer did not provide them: check how
     its sharded state is built.
     """
 
@@ -103,9 +106,10 @@ def _lacking(kinds: Mapping[str, set[str]]) -> dict[str, list[str]]:
 
 def _short(path: str, short: Mapping[str, list[str]], total: int) -> Problem:
     name, lacking = next(iter(short.items()))
-    more = f"; so do {len(short) - 1:,} more" if len(short) > 1 else ""
+    more = f"; so does that of {len(short) - 1:,} more" if len(short) > 1 else ""
     return Problem(
-        message=f"the optimizer's state of {name} lacks {' and '.join(lacking)}, which most of the {total:,} parameters have{more}",
+        message=f"the optimizer state of {name} lacks {' and '.join(lacking)}, which most of the {total:,} "
+        f"parameters have{more}",
         place=Place(path=path, tensor=f"optimizer.state.{lacking[0]}.{name}"),
         help="resume from a save that holds it; loading stops at the missing key",
         data={"parameters": dict(list(short.items())[:100]), "count": len(short)},

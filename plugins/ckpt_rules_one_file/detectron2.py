@@ -43,8 +43,9 @@ class Detectron2(DictCheckpoint):
     file_names = re.compile(r"model_(?:\d{7}|final)\.pth")
     newest = Newest(
         "last_checkpoint",
-        without_target="detectron2 stops, for it asserts that the file is there",
-        without_pointer="detectron2 with --resume finds no save, and starts from the first weights with one line in the log",
+        without_target="detectron2 stops: it asserts that the file exists",
+        without_pointer="detectron2 with --resume finds no save, and starts from the initial weights with one line "
+        "in the log",
         of_a_run=re.compile(r"model_\d{7}\.pth|metrics\.json"),
     )
     weight_keys = ("model",)
@@ -103,5 +104,5 @@ class Detectron2(DictCheckpoint):
         whole, inner = state.values.get("iteration"), state.values.get("trainer.iteration")
         if not (is_count(whole) and is_count(inner)) or whole == inner:
             return found
-        message = f"trainer.iteration, which a resume goes by, is {int(inner):,}, and iteration is {int(whole):,}"
+        message = f"trainer.iteration, which a resume uses, is {int(inner):,}, but iteration is {int(whole):,}"
         return (*found, Contradiction(state.path, "trainer.iteration", message))

@@ -39,7 +39,7 @@ class MMEngine(DictCheckpoint):
     file_names = re.compile(r"(?:epoch|iter)_\d+\.pth")
     newest = Newest(
         "last_checkpoint",
-        without_target="mmengine stops, for it can't load what the file names",
+        without_target="mmengine stops: it can't load what the file names",
         without_pointer="mmengine with --resume and no file named finds no save, and starts from scratch with one line in the log",
         of_a_run=re.compile(r"(?:epoch|iter)_\d+\.pth|\d{8}_\d{6}"),
     )
@@ -107,7 +107,7 @@ def _plan(epoch: int | None, done: int, updates: int | None, *, within: bool) ->
     """What a resume does: a loop over epochs knows no place within one, whatever the interval of its saves."""
     if epoch is None:
         sentence = (
-            f"training continues after iteration {done:,}; by iterations, it draws as many batches and drops them"
+            f"training continues after iteration {done:,}; by iterations, it loads as many batches and discards them"
         )
         return ResumePlan(sentence, from_update=updates)
     again = ": what was trained of it before the save is trained again" if within else ""

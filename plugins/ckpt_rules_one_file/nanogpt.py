@@ -18,7 +18,7 @@ from ckpt_rules import (
     options,
 )
 
-_NO_SCALER = "config says float16, of which nanoGPT keeps no scaler: the loss scale starts again from 65,536"
+_NO_SCALER = "config says float16, but nanoGPT saves no gradient scaler: the loss scale restarts from 65,536"
 
 
 class NanoGPT(DictCheckpoint):

@@ -78,7 +78,7 @@ class OpenAIDiffusion(Layout):
 
 _WHY = {
     "model": "the step of the newest save has no model to resume from",
-    "opt": "the optimizer then starts from nothing, with one line in the log",
+    "opt": "the optimizer then starts from scratch, with one line in the log",
     "ema": "the moving average then starts again from the model, with one line in the log",
 }
 

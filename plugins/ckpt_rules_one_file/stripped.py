@@ -19,8 +19,8 @@ class Stripped(Rule):
     and starts a whole new training from epoch 1, with a warning in the log; older versions do so silently.
 
     ## How to repair
-    Nothing to repair for inference: use the ruleset `inference`. To train on, start a new run from these weights; to be able to
-    resume, keep `epochN.pt` by the option `save_period`.
+    Nothing to repair for inference: use the ruleset `inference`. To continue training, start a new run from these
+    weights; to be able to resume, keep `epochN.pt` by the option `save_period`.
     """
 
     id = "weights/stripped"

@@ -26,7 +26,7 @@ class Timm(DictCheckpoint):
     counters: ClassVar = {"epoch": "epoch", "total_epochs": "args.epochs"}
     named = ((re.compile(r"(?:checkpoint-(?=\d+\.)|recovery-)(\d{1,18})(?:-\d+)?\.pth\.tar"), "epoch"),)
     fields = (
-        Field("weights", ("state_dict",), Severity.ERROR, "timm stops, for it takes the whole dictionary for weights"),
+        Field("weights", ("state_dict",), Severity.ERROR, "timm stops: it takes the whole dictionary for weights"),
         Field("optimizer", ("optimizer",), Severity.ERROR, "timm continues with a new optimizer, silently"),
         Field("scaler", ("amp_scaler",)),
         Field("config", ("args",)),
@@ -53,8 +53,8 @@ class Timm(DictCheckpoint):
         if recovery:
             batch = int(recovery[2])
             sentence = (
-                f"the file was written at batch {batch:,} of epoch {first:,}, and training starts epoch {first + 1:,}: what "
-                f"was left of epoch {first:,} is not trained"
+                f"the file was written at batch {batch:,} of epoch {first:,}, and training starts epoch "
+                f"{first + 1:,}: the rest of epoch {first:,} is not trained"
             )
             return Progress(epoch=first, step=batch, planned_epochs=planned, plan=ResumePlan(sentence, first + 1))
         plan = ResumePlan(epoch=first + 1, after_epoch=True)

@@ -1,4 +1,4 @@
-"""What the ranks of one save wrote: every rank's files, and whether they agree."""
+"""The files that the ranks of one save wrote: whether all exist, and whether they agree."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ class MissingFile(Rule):
     """A rank's file is missing.
 
     ## What it checks
-    For each family of files of which every rank writes one (optimizer shards, random-number states, model states): that
-    there is a file for each rank from 0 up, as many as the checkpoint records; where it records none, up to the
-    highest rank that is there. Where each node keeps the files of its own ranks (`save_on_each_node`), for each of those.
+    For each kind of file that every rank writes (optimizer shards, random-number states, model states): there is a file
+    for each rank from 0 up, as many as the checkpoint records; if it records no number, up to the highest rank found.
+    If each node keeps only the files of its own ranks (`save_on_each_node`), the same for those ranks.
 
     ## Why it matters
-    A rank died before it had saved, or its node's disk was not copied. Often only that rank fails to load, while the others
+    A rank died before it saved, or its node's disk was not copied. Often only that rank fails to load, while the others
     wait for it in a collective operation until they time out.
 
     ## How to repair
@@ -29,7 +29,7 @@ class MissingFile(Rule):
     tags = frozenset({"files", "resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for each family that lacks a file."""
+        """One problem for each kind that lacks a file."""
         ranks = checkpoint.ranks
         for family in ranks.families:
             count = family.expected or ranks.world_size or max(family.paths, default=-1) + 1

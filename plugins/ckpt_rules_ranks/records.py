@@ -11,26 +11,26 @@ _SHOWN = 3
 
 
 class WorldSize(Rule):
-    """The number of ranks on record is not the number of ranks that wrote files.
+    """The recorded number of ranks is not the number of ranks that wrote files.
 
     ## What it checks
-    That all places which record a world size agree, and that no rank beyond it has left a file. (A rank whose file is missing
-    is the business of ranks/missing-file.)
+    All places that record a world size agree, and there is no file from a rank beyond it. (A missing rank file is
+    reported by ranks/missing-file.)
 
     ## Why it matters
-    Two saves by different numbers of ranks lie in one directory: a later save by fewer ranks leaves the files of the others
-    in place. Loaders that take whatever matches put half of one save beside half of another.
+    Two saves by different numbers of ranks are in one directory: a later save by fewer ranks leaves the other files in
+    place. Loaders that read whatever matches combine half of one save with half of another.
 
     ## How to repair
-    Delete the files of the save that does not count, told by their time of modification, or resume from a directory into which
-    only one save was written.
+    Delete the files of the save that you do not need (the modification times show which they are), or resume from a
+    directory into which only one save was written.
     """
 
     id = "ranks/world-size"
     tags = frozenset({"files", "resume"})
 
     def check(self, checkpoint: Checkpoint) -> Iterator[Problem]:
-        """One problem for records that disagree, one for each family with files of ranks beyond the world."""
+        """One problem for records that disagree, one for each kind of file with ranks beyond the world size."""
         ranks = checkpoint.ranks
         sizes = [r for r in ranks.world_sizes if is_count(r.value) and r.value]
         if not sizes:
@@ -63,7 +63,7 @@ def _beyond(family: RankFiles, beyond: list[int], count: int, record: Recorded) 
         message=f"{path} belongs to rank {beyond[0]}, but {record.path} records {count:,} rank{'' if count == 1 else 's'} "
         f"in '{record.key}': it is left over from another save",
         place=Place(path=path),
-        help="delete the files of the save that does not count, or resume from another directory",
+        help="delete the files of the save that you do not need, or resume from another directory",
         data={"beyond": beyond[:1000], "world_size": count},
     )
 
@@ -72,11 +72,10 @@ class MixedSteps(Rule):
     """Files of one save record different steps.
 
     ## What it checks
-    The training step that each rank's own file records: all are equal.
+    The training step recorded in each rank's file is the same for all ranks.
 
     ## Why it matters
-    Some ranks had written a newer save over an older one when the job was killed. What loads is a model of two moments,
-    silently.
+    Some ranks had already overwritten an older save when the job was killed. The loaded model silently mixes two steps.
 
     ## How to repair
     Resume from an earlier save whose files all record the same step.
@@ -94,10 +93,10 @@ class MixedSteps(Rule):
         if len(counted) > 1:
             usual, rare = counted.most_common()[0][0], counted.most_common()[-1][0]
             odd = next(r for r in steps if plain(r.value) == rare)
-            said = ", ".join(f"step {step:,} in {n:,}" for step, n in counted.most_common(_SHOWN))
+            said = ", ".join(f"{n:,} at step {step:,}" for step, n in counted.most_common(_SHOWN))
             yield Problem(
-                message=f"the rank files were saved at different steps: {said} of {len(steps):,} files; "
-                f"{odd.path} says {rare:,} where others say {usual:,}",
+                message=f"the rank files were saved at different steps: {said}, of {len(steps):,} files; "
+                f"{odd.path} says {rare:,} but most say {usual:,}",
                 place=Place(path=odd.path, key=odd.key),
                 help="resume from an earlier save whose files all record the same step",
                 data={"steps": {str(step): n for step, n in sorted(counted.items())}},

@@ -13,20 +13,20 @@ _NO_CRC = "readers that check it refuse the file, torch.load does not"
 
 
 class AmbiguousZip(Rule):
-    """A torch file is a zip archive that two readers understand in two ways.
+    """A torch file is a zip archive that different readers read differently.
 
     ## What it checks
-    Entries of one name, upper and lower case being one to torch; headers of entries that contradict the directory in name,
-    method, encryption, checksum or size; bytes before, between or behind the entries that belong to none; a pickle that
-    does not have the checksum stored for it; and, as a warning, storages that belong to no tensor. Other files of storages
-    are not read, so their checksums are not checked here.
+    Entries with the same name (torch ignores case); entry headers that contradict the directory in name, method,
+    encryption, checksum or size; bytes before, between or after the entries that belong to none; a pickle that does not
+    match its stored checksum; and, as a warning, storages that belong to no tensor. Other files of storages are not
+    read, so their checksums are not checked here.
 
     ## Why it matters
-    torch goes by the directory at the end of the file and ignores the rest; Python's `zipfile`, scanners and unpackers
-    do not. What one of them has checked is then not what the other loads. Nothing that torch.save writes looks so.
+    torch uses the directory at the end of the file and ignores the rest; Python's `zipfile`, scanners and unpackers do
+    not. What one of them checked is then not what another loads. torch.save never writes such a file.
 
     ## How to repair
-    Do not load a file of somebody else's that looks like this. One of your own was damaged or edited: restore it.
+    Do not load such a file from somebody else. If it is your own, it was damaged or edited: restore it.
     """
 
     id = "zip/ambiguous"
@@ -66,8 +66,8 @@ class CompressedZip(Rule):
     The compression method of every entry. TorchScript archives, which compress their source code, are left out.
 
     ## Why it matters
-    torch.save stores entries as they are, so somebody else has packed this archive. torch.load takes it but can't map it
-    into memory, and a few bytes may unpack to any number.
+    torch.save stores entries uncompressed, so another program packed this archive. torch.load accepts it but can't map
+    it into memory, and a few bytes may unpack to any size.
 
     ## How to repair
     Load it in a safe place and save it again with torch.save.

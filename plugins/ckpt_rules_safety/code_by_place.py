@@ -9,7 +9,7 @@ from ckpt_rules_safety.named_code import NamedCode
 
 _GENERATE = "custom_generate/generate.py"
 _RUNS = (
-    "transformers runs it with trust_remote_code=True, and some versions run that of a local directory without asking"
+    "transformers runs it with trust_remote_code=True, and some versions run it from a local directory without asking"
 )
 
 

@@ -16,10 +16,10 @@ _KERNELS = frozenset(
 _KERNEL = "transformers downloads a kernel from that repository and runs it"
 _AUTO_MAP = "transformers imports it with trust_remote_code=True"
 _TEMPLATE = "saving the tokenizer writes a file of that name outside of the directory"
-_SENTENCE_MODULE = "sentence-transformers imports it, before version 6.0 without asking"
+_SENTENCE_MODULE = "sentence-transformers imports it (before version 6.0 without asking)"
 _ACTIVATION = "sentence-transformers imports and calls it with trust_remote_code=True"
-_MAPPING = "AutoPeftModel imports it, and before PEFT had a list of allowed packages it asked nobody"
-_TARGET = "whoever makes the object that this describes imports and calls it, and it"
+_MAPPING = "AutoPeftModel imports it, without asking in versions of PEFT that have no list of allowed packages"
+_TARGET = "instantiating this object imports and calls it, and it"
 _PIPELINE = "diffusers imports that file of the checkpoint"
 
 _SENTENCE = frozenset({"sentence_transformers", "torch"})

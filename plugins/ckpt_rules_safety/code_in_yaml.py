@@ -15,8 +15,8 @@ _KEYS = frozenset({"_target_", "class_path"})
 # Known from pickles, where what they are given is looked at; no YAML file that a library writes has them as a tag.
 _REACHING = frozenset({"getattr", "type", "builtins.getattr", "builtins.type"})
 _MOST_NBYTES, _MOST_EVENTS = 1 << 20, 100_000
-_TAG = "a loader that is not a safe one imports it, and it"
-_TARGET = "whoever makes the object that this describes imports and calls it, and it"
+_TAG = "an unsafe YAML loader imports it, and it"
+_TARGET = "instantiating this object imports and calls it, and it"
 
 
 def named_in_yaml(checkpoint: Checkpoint) -> Iterator[NamedCode]:

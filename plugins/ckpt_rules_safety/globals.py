@@ -16,14 +16,14 @@ _SHOWN = 5
 
 
 class UnsafeGlobal(Rule):
-    """A pickle asks for something that runs code or touches the system.
+    """A pickle imports something that runs code or touches the system.
 
     ## What it checks
-    Every importable name that any pickle in the checkpoint asks for, in files of any name: in torch files of both formats,
-    bare pickles, one after the other, NumPy arrays of objects, tar archives, gzip files, the objects of distributed
-    checkpoints, and in pickles inside of these.
-    Names are compared as pairs of module and name, after Python 2's have become Python 3's, and attributes that are reached
-    through dots or `getattr` count as themselves. Nothing is imported or run to find out.
+    Every name that any pickle in the checkpoint imports, in files of any name: in torch files of both formats, bare
+    pickles, one after the other, NumPy arrays of objects, tar archives, gzip files, the objects of distributed
+    checkpoints, and in pickles inside of these. Names are compared as pairs of module and name, after Python 2's have
+    become Python 3's, and attributes reached through dots or `getattr` are checked too. Nothing is imported or run to
+    find out.
 
     ## Why it matters
     A pickle is a program. `torch.load(weights_only=False)`, `pickle.load` and everything built on them run it while
@@ -46,7 +46,7 @@ class UnsafeGlobal(Rule):
                 what = None if ref.dotted in self.allow else danger(ref.module, ref.name)
                 if what:
                     yield Problem(
-                        message=f"the pickle {ref.stream} asks for {ref.dotted} at its byte {ref.offset:,}, which {what}",
+                        message=f"the pickle {ref.stream} imports {ref.dotted} at byte {ref.offset:,}, which {what}",
                         place=Place(path=file.path, key=ref.stream),
                         help="do not load it; find out who wrote it, and take the weights from a source that you trust",
                         data={"global": ref.dotted, "does": what, "byte": ref.offset},
@@ -54,7 +54,7 @@ class UnsafeGlobal(Rule):
 
 
 class UnknownGlobal(Rule):
-    """A pickle asks for names that training checkpoints are not known to hold.
+    """A pickle imports names that are not known from training checkpoints.
 
     ## What it checks
     The same names as `pickle/unsafe-global`. Known are those on torch's own weights-only list, and what transformers,
@@ -65,8 +65,8 @@ class UnknownGlobal(Rule):
     known, but called with arguments, where real files only fill an instance: their code then runs on what the file says.
 
     ## Why it matters
-    A class of your own project is harmless and still ties the checkpoint to the code of that day; a class that you have
-    never heard of may do anything when it is loaded. torch >= 2.6 refuses both by default.
+    A class of your own project is harmless but ties the checkpoint to that version of the code; a class that you do not
+    know may do anything when it is loaded. torch >= 2.6 refuses both by default.
 
     ## How to repair
     Save plain values instead of objects. Name classes of your own in the option `allow`, in a ruleset of the team:
@@ -108,7 +108,8 @@ def _unknown(path: str, unknown: list[GlobalRef], *, is_harmless: bool) -> Probl
     first = unknown[0]
     are = "is a name that is" if len(names) == 1 else "are names that are"
     return Problem(
-        message=f"{shown} {are} not known from training checkpoints; first asked for at byte {first.offset:,} of {first.stream}",
+        message=f"{shown} {are} not known from training checkpoints; first imported at byte {first.offset:,} of "
+        f"{first.stream}",
         place=Place(path=path, key=first.stream),
         help="if they are your own, name them in the rule's option `allow`; if not, do not load the file",
         data={"globals": names},
@@ -123,8 +124,8 @@ def _is_own_arguments(ref: GlobalRef) -> bool:
 
 def _called(path: str, ref: GlobalRef) -> Problem:
     return Problem(
-        message=f"the pickle {ref.stream} calls {ref.dotted} with arguments, first asked for at its byte {ref.offset:,}; "
-        "files that a trainer writes only fill an instance of it",
+        message=f"the pickle {ref.stream} calls {ref.dotted} with arguments, first imported at byte {ref.offset:,}; "
+        "files written by a trainer only restore the attributes of an instance of it",
         place=Place(path=path, key=ref.stream),
         help="do not load the file unless you know who wrote it: the code of the class runs on what the file says",
         data={"called": ref.dotted, "byte": ref.offset},

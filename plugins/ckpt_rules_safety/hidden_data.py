@@ -8,16 +8,15 @@ from ckpt_rules import Checkpoint, Place, Problem, Rule
 
 
 class HiddenData(Rule):
-    """A safetensors header carries something that no loader shows.
+    """A safetensors header contains something that no loader shows.
 
     ## What it checks
-    Entries that stand in the header twice, of which loaders take the last; fields of entries that the format does not know;
-    more than 4 kB of white space behind the JSON. The library accepts all three. Bytes behind or between the tensors it
-    refuses, and `weights/broken-safetensors` reports them. Metadata may be of any length and is not a finding.
+    Entries that are in the header twice (loaders use the last); fields of entries that the format does not define; more
+    than 4 kB of white space after the JSON. The library accepts all three. It refuses bytes after or between the
+    tensors, and `weights/broken-safetensors` reports them. Metadata may be of any length and is not a finding.
 
     ## Why it matters
-    Two readers may see two different tensors under one name, and whatever lies in the rest travels with the file without
-    anybody seeing it.
+    Two readers may see different tensors under one name, and anything can be hidden in the rest of the file.
 
     ## How to repair
     Load the file and save it again with the safetensors library; take it from another source if you can't tell who wrote

@@ -15,7 +15,7 @@ _OLD_NAMES = frozenset({"__builtin__", "copy_reg", "__main__", "__torch__"})
 
 
 class MissingModule(Rule):
-    """A file that resuming reads asks for a module that is not installed here.
+    """A file needed to resume imports a module that is not installed here.
 
     ## What it checks
     The top-level package of every global in the training state and the weights: whether Python would find it, which is looked
@@ -49,7 +49,7 @@ class MissingModule(Rule):
 
 def _problem(path: str, module: str, why: str) -> Problem:
     return Problem(
-        message=f"{path} asks for {module}, and {why}: torch.load stops with ModuleNotFoundError",
+        message=f"{path} imports {module}, but {why}: torch.load stops with ModuleNotFoundError",
         place=Place(path=path),
         help="resume in the environment that trains, with the project's code on the path",
         data={"module": module},

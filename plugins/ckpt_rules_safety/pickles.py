@@ -12,16 +12,16 @@ _TRAILING, _LIMIT, _PACKED = "trailing-data", "limit", "packed"
 
 
 class NestedPickle(Rule):
-    """A pickle or an archive lies inside of a pickle or an archive.
+    """A pickle or an archive is inside another pickle or archive.
 
     ## What it checks
     Bytes in pickles, and entries in torch's zip files that torch does not write, that are themselves a pickle, a torch
-    file, a NumPy array or a gzip file, five levels deep. What they ask for is checked by `pickle/unsafe-global` like
-    everything else. An error where one of them asks for something that runs code.
+    file, a NumPy array or a gzip file, five levels deep. What they import is checked by `pickle/unsafe-global` like
+    everything else. An error if one of them imports something that runs code.
 
     ## Why it matters
-    A pickle inside a pickle is what a scanner that looks at the outer one only does not see. Old torch tensors inside of
-    other objects, and objects kept as bytes, are harmless examples.
+    A scanner that looks only at the outer pickle does not see the inner one. Old torch tensors inside of other objects,
+    and objects kept as bytes, are harmless examples.
 
     ## How to repair
     Nothing needs to be done about plain data. Otherwise do not load the file.
@@ -41,10 +41,10 @@ class NestedPickle(Rule):
 def _nested(file: TorchFile) -> Problem:
     inner = [g for g in file.globals if " > " in g.stream]
     unsafe = [g for g in inner if danger(g.module, g.name)]
-    count = "a pickle or archive lies" if len(file.nested) == 1 else f"{len(file.nested):,} pickles or archives lie"
-    asks = f"; it asks for {unsafe[0].dotted}" if unsafe else ""
+    count = "a pickle or archive is" if len(file.nested) == 1 else f"{len(file.nested):,} pickles or archives are"
+    asks = f"; it imports {unsafe[0].dotted}" if unsafe else ""
     return Problem(
-        message=f"{count} inside of the file, in {file.nested[0]}{asks}",
+        message=f"{count} inside the file, in {file.nested[0]}{asks}",
         place=Place(path=file.path, key=file.nested[0]),
         help="do not load it" if unsafe else "save the object itself instead of its bytes, if the file is yours",
         severity=Severity.ERROR if unsafe else None,
@@ -53,18 +53,18 @@ def _nested(file: TorchFile) -> Problem:
 
 
 class MalformedPickle(Rule):
-    """A pickle does not end where it should, or breaks off.
+    """A pickle has data after its end, or is cut off.
 
     ## What it checks
-    Bytes behind the STOP of a pickle: further pickles, or anything else. Pickles that break, in files that are not torch
+    Bytes after the STOP of a pickle: further pickles, or anything else. Pickles that break, in files that are not torch
     files by their name (`weights/broken-torch-file` reports those).
 
     ## Why it matters
     A loader stops at the first STOP and does not see the rest; another program, or a scanner, reads on and sees another
-    file. A pickle that breaks has already done what it asked for before.
+    file. A pickle that breaks has already run everything before that point.
 
     ## How to repair
-    Write the file again from the program that owns it. Where it comes from somebody else, do not load it.
+    Write the file again with the program that made it. If it comes from somebody else, do not load it.
     """
 
     id = "pickle/malformed"
@@ -80,16 +80,16 @@ class MalformedPickle(Rule):
 
 
 class PickleLimit(Rule):
-    """A pickle or an archive is larger, or nested deeper, than is read.
+    """A pickle or an archive is larger, or nested deeper, than the limits allow.
 
     ## What it checks
-    Whether reading a file came to one of the `limits` of the ruleset: bytes, memory, opcodes, values, levels of nesting,
+    Whether reading a file hit one of the `limits` of the ruleset: bytes, memory, opcodes, values, levels of nesting,
     entries. Real checkpoints stay below the defaults. As a warning, a pickle that is compressed in a way that is not
     unpacked here, such as zstd and lz4.
 
     ## Why it matters
     Some files are made to exhaust whoever reads them: 40 kB that unpack to gigabytes, tuples that double at each level,
-    keys that all have one hash. A loader has no limits. And what was not read was not checked.
+    keys that all have one hash. A loader has no limits. What was not read was not checked.
 
     ## How to repair
     Do not load the file unless you know why it is so large. If you do, raise the limit that the message names.
@@ -104,9 +104,9 @@ class PickleLimit(Rule):
         for file in pickled_files(checkpoint):
             for fault in file.problems:
                 if fault.code == _LIMIT:
-                    yield _problem(file, fault, "raise the limit if you know the file")
+                    yield _problem(file, fault, "raise the limit if you trust the file")
                 elif fault.code == _PACKED:
-                    help_ = "unpack it and verify what comes out; do not load one of somebody else's"
+                    help_ = "unpack it and verify the result; do not load one from a source you do not trust"
                     yield _problem(file, fault, help_, Severity.WARNING)
 
 

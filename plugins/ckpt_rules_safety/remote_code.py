@@ -31,12 +31,12 @@ class RemoteCode(Rule):
     libraries name of themselves is not a finding.
 
     ## Why it matters
-    Such text is as good as a program: `trust_remote_code=True`, and older versions of some libraries without it, import
-    and run what it names, with your permissions. Whoever can change a JSON file then decides what your machine runs.
+    Such text acts like a program: `trust_remote_code=True`, and older versions of some libraries without it, import and
+    run what it names, with your permissions. Whoever can change a JSON file then decides what your machine runs.
 
     ## How to repair
-    Read the code that is named, pin it to a revision that you have read, and keep a copy of your own. Names of your own
-    project belong into the option `allow`. Where nobody needs it, delete the entry.
+    Read the code that is named, pin it to a revision that you have read, and keep a copy of your own. Put names of your
+    own project into the option `allow`. If nobody needs the entry, delete it.
     """
 
     id = "config/remote-code"

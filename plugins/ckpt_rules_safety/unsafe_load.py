@@ -24,7 +24,7 @@ _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class NeedsUnsafeLoad(Rule):
-    """A file that resuming reads asks for globals that `torch.load` refuses by default.
+    """A file needed to resume imports globals that `torch.load` refuses by default.
 
     ## What it checks
     The importable names that the pickles of the training state and of the weights ask for, against the exact list that
@@ -41,10 +41,9 @@ class NeedsUnsafeLoad(Rule):
     runs whatever somebody may have put into it.
 
     ## How to repair
-    Let those names through where the file comes from a source you trust:
-    `with torch.serialization.safe_globals([...]): torch.load(path)`. Better, save plain values: `vars(args)` for a
-    Namespace, `.item()` for NumPy numbers, `.tolist()` for NumPy arrays. Names that your loader lets through
-    belong into the rule's option `allow`.
+    Let those names through where the file comes from a source you trust: `with torch.serialization.safe_globals([...]):
+    torch.load(path)`. Better, save plain values: `vars(args)` for a Namespace, `.item()` for NumPy numbers, `.tolist()`
+    for NumPy arrays. Put names that your loader allows into the rule's option `allow`.
     """
 
     id = "state/needs-unsafe-load"
@@ -154,7 +153,7 @@ def _globals(path: str, refused: list[str], dangers: dict[str, str]) -> Problem:
         name, what = next(iter(dangers.items()))
         help_ = f"do not let it through: {name} {what}"
     return Problem(
-        message=f"torch.load refuses {path} by default: its pickle asks for {shown}{more}",
+        message=f"torch.load refuses {path} by default: its pickle imports {shown}{more}",
         place=Place(path=path),
         help=help_,
         data={"globals": refused},
@@ -163,8 +162,8 @@ def _globals(path: str, refused: list[str], dangers: dict[str, str]) -> Problem:
 
 def _protocol(file: TorchFile) -> Problem:
     return Problem(
-        message=f"torch.load refuses {file.path} by default: it is pickled with protocol {file.protocol}, of which its "
-        "weights-only loader reads no more than 3",
+        message=f"torch.load refuses {file.path} by default: it uses pickle protocol {file.protocol}, and the "
+        "weights-only loader reads protocol 3 at most",
         place=Place(path=file.path),
         help="save it without the argument `pickle_protocol`",
         data={"protocol": file.protocol},
@@ -173,7 +172,8 @@ def _protocol(file: TorchFile) -> Problem:
 
 def _unknown(path: str, fault: ReadProblem) -> Problem:
     return Problem(
-        message=f"torch.load refuses {path} by default: {fault.message}, which its weights-only loader does not know",
+        message=f"torch.load refuses {path} by default: {fault.message}, which its weights-only loader does not "
+        "support",
         place=Place(path=path, key=fault.where, offset=fault.offset),
         help="load it with weights_only=False if you trust its source, and save it again with torch.save",
         data={"code": fault.code},
@@ -182,7 +182,7 @@ def _unknown(path: str, fault: ReadProblem) -> Problem:
 
 def _no_state(path: str) -> Problem:
     return Problem(
-        message=f"{path} is a TorchScript archive, a program, where the state of training belongs: no trainer takes it",
+        message=f"{path} is a TorchScript archive (a program) where training state should be: no trainer loads it",
         place=Place(path=path),
         help="restore the file from where the save was written; do not load it if you do not know who put it there",
         severity=Severity.ERROR,

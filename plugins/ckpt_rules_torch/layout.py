@@ -259,5 +259,5 @@ def _refuse_several(state: TrainingState, name: str) -> None:
     ]
     if len(unusual) > 1 and state.key_of(name) == unusual[0] and name != "rng":
         raise FactUnavailable(
-            f"{state.path} keeps {len(unusual)} {name}s ({', '.join(unusual)}), which are not distinguished"
+            f"{state.path} keeps {len(unusual)} {name}s ({', '.join(unusual)}), and nothing says which one is meant"
         )

@@ -82,7 +82,7 @@ def _plan(progress: Progress, updates: int | None) -> ResumePlan | None:
         return _plan_by_epoch(progress, done)
     if done is None:
         return None
-    beside = f"; epoch {progress.epoch:,} is recorded, but not how far it is" if progress.epoch is not None else ""
+    beside = f"; epoch {progress.epoch:,} is recorded, but not how far it got" if progress.epoch is not None else ""
     return ResumePlan(from_update=done, unit="optimizer update", also=beside)
 
 

@@ -40,13 +40,13 @@ _PRECISION_KEYS = (
 _AMP_KEYS = ("amp", "use_amp", "enable_amp")
 _FP16 = frozenset({"16", "fp16", "float16", "16-mixed", "torch.float16", "half"})
 _WHY = {
-    "epoch": "without it nobody knows which epoch to start",
-    "step": "without it nobody knows whether the epoch is complete, nor which batches to skip",
-    "total_batches": "without it nobody can tell how far into the epoch training got",
+    "epoch": "without it the epoch to resume is unknown",
+    "step": "without it, whether the epoch is complete and which batches to skip is unknown",
+    "total_batches": "without it the position within the epoch is unknown",
     "progress counter": "without an epoch, a step or an update count, training would start counting from zero",
     "optimizer": "without it the optimizer's moments and counters start again from zero",
-    "scheduler": "without it the learning rate starts its schedule again",
-    "scaler": "a legacy checkpoint without AMP state: the loss scale starts again from its initial value",
+    "scheduler": "without it the learning-rate schedule restarts",
+    "scaler": "a legacy checkpoint without AMP state: the loss scale restarts from its initial value",
     "rng": "without it shuffling and dropout differ from those of an uninterrupted run",
 }
 

@@ -103,5 +103,5 @@ def contradictions(checkpoint: Checkpoint, done: object, total: object) -> tuple
     ended = is_count(total) and last + 1 == int(total)
     if last + 1 == run or (ended and run == last):
         return ()
-    sentence = f"epochs_run is {run:,}, and the newest weights, epoch_{last}, are those after {last + 1:,}"
+    sentence = f"epochs_run is {run:,}, but the newest weights, epoch_{last}, belong to epochs_run {last + 1:,}"
     return (Contradiction(STATE, "epochs_run", sentence),)

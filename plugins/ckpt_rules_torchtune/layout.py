@@ -29,11 +29,11 @@ from ckpt_rules_torchtune import epochs
 from ckpt_rules_torchtune.epochs import ADAPTER, SETTINGS, STATE
 
 _WHY_STATE = (
-    "torchtune stops, for it keeps optimizer and counters in this file alone; a run of one epoch never writes it; to load the "
+    "torchtune stops: only this file holds optimizer and counters; a run of one epoch never writes it; to load the "
     "weights, verify with the ruleset inference"
 )
-_WHY_WEIGHTS = "torchtune stops, for there are no weights of any epoch to continue with"
-_WHY_ADAPTER = "torchtune stops, for it looks for the adapter here and in no other form"
+_WHY_WEIGHTS = "torchtune stops: there are no weights of any epoch to continue with"
+_WHY_ADAPTER = "torchtune stops: it reads the adapter only from here, and in no other form"
 _FIELDS = (
     Field("optimizer", ("optimizer",), Severity.ERROR, "torchtune stops with KeyError: 'optimizer'"),
     Field("epoch", ("epochs_run",), Severity.ERROR, "torchtune stops with KeyError: 'epochs_run'"),

@@ -23,9 +23,9 @@ class ConvertedOnSave(Rule):
     experts lie in one tensor in memory and in many on disk.
 
     ## Why it matters
-    A resume loads the file with `strict=False` and without renaming. What has another name on disk is left as it was
-    initialised, at random, and only a warning in the log names the missing keys. `from_pretrained` of the same directory is
-    right.
+    A resume loads the file with `strict=False` and without renaming. Weights with another name on disk keep their
+    random initialisation, and only a warning in the log names the missing keys. `from_pretrained` on the same directory
+    works.
 
     ## How to repair
     Load the weights with `from_pretrained(checkpoint)` before the Trainer resumes, or use a transformers that renames them on

@@ -50,7 +50,7 @@ _DIVISORS = {
 
 
 class RefusedField(Rule):
-    """A field of trainer_state.json that a resume with the Trainer stops at.
+    """The Trainer can't resume with a field of trainer_state.json.
 
     ## What it checks
     That every field of trainer_state.json is one that a release of transformers knows, and that those which a resume counts
@@ -64,8 +64,8 @@ class RefusedField(Rule):
     anything is loaded. Null in place of a number ends it at the first step, after minutes of loading.
 
     ## How to repair
-    Correct the field, or take trainer_state.json from where the save was written. A field that a Trainer of your own adds is
-    known to that one alone; ignore the finding in the ruleset then.
+    Correct the field, or take trainer_state.json from where the save was written. If your own Trainer adds the field,
+    ignore the finding in the ruleset.
     """
 
     id = "state/refused-field"

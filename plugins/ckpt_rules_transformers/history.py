@@ -44,7 +44,7 @@ _Log = dict[int, tuple[int, dict[str, float]]]
 
 
 class OtherHistory(Rule):
-    """The log of training is another than that of an earlier save in the same directory.
+    """The training log differs from that of an earlier save in the same directory.
 
     ## What it checks
     `log_history` of trainer_state.json, which each save takes over from the one before: that all entries of the steps that
@@ -54,9 +54,9 @@ class OtherHistory(Rule):
     left from an earlier run. Times that contradict the order of saves whose logs agree come from a copy, and count for nothing.
 
     ## Why it matters
-    A run was started again in a directory that still held saves, or was resumed from an older one. The Trainer takes the save
-    with the highest number (`resume_from_checkpoint=True`), and `save_total_limit` deletes the lowest: the resume continues with
-    the model of a run that was given up, and the new saves are thrown away.
+    A run was started again in a directory that still held saves, or was resumed from an older one. The Trainer picks
+    the save with the highest number (`resume_from_checkpoint=True`), and `save_total_limit` deletes the lowest: the
+    resume continues an abandoned run, and the new saves are deleted.
 
     ## How to repair
     Name the save to resume from, and move the saves of the other run out of the directory.
@@ -154,7 +154,7 @@ def _disagreeing(checkpoint: Checkpoint, name: str, shared: _Shared, *, is_dated
     here, there = written_at(checkpoint, own_name), written_at(checkpoint, name)
     older = is_dated and here is not None and there is not None and here < there
     what = (
-        f"the log has {shared.key} {_shown(shared.here)} at step {shared.step:,}, and that of {name}"
+        f"the log has {shared.key} {_shown(shared.here)} at step {shared.step:,}, but that of {name}"
         f"{', which was written later,' if older else ''} has {_shown(shared.there)}"
     )
     if older and not shared.earlier:
@@ -162,7 +162,7 @@ def _disagreeing(checkpoint: Checkpoint, name: str, shared: _Shared, *, is_dated
     elif older:
         meaning = "training was resumed from an older save since, and this one is left from the attempt before"
     else:
-        meaning = "the two are not saves of one run"
+        meaning = "the two saves are not of the same run"
     return Problem(
         message=f"{what}: {meaning}",
         place=Place(path=STATE, key=f"{_LOG}[{shared.entry}].{shared.key}"),
@@ -186,18 +186,18 @@ def _shown(value: float) -> str:
 
 
 class RunAhead(Rule):
-    """The state of the run itself is further than its newest save.
+    """The run's own state is further along than its newest save.
 
     ## What it checks
     The trainer_state.json that the Trainer leaves in the directory of a run when training ends (`trainer.save_state()`), where
     one lies beside the newest save: that its `global_step` is less than one interval of saving (`save_steps`) past it.
 
     ## Why it matters
-    The later saves were deleted, or lie elsewhere: a resume trains again what was trained already. Or the
-    file is of another run than the saves.
+    The later saves were deleted or are elsewhere: a resume repeats training that was already done. Or the file is from
+    another run than the saves.
 
     ## How to repair
-    Look for the later saves. Where the run is over, use the final model that lies in its directory.
+    Look for the later saves. If the run is finished, use the final model in its directory.
     """
 
     id = "previous/run-ahead"
@@ -219,10 +219,11 @@ class RunAhead(Rule):
         if done - saved < least or _is_best(run, beside.name):
             return
         yield Problem(
-            message=f"the run's own {STATE} is at step {int(done):,}, and the newest save that is left, {beside.name}, is at "
+            message=f"the run's own {STATE} is at step {int(done):,}, but the newest save that is left, "
+            f"{beside.name}, is at "
             f"step {int(saved):,}: a resume trains {int(done - saved):,} steps again",
             place=Place(path=f"../{STATE}", key="global_step"),
-            help="look for the later saves; where the run is over, use the final model in its directory",
+            help="look for the later saves; if the run is finished, use the final model in its directory",
             data={"run": int(done), "save": int(saved), "save_steps": int(least)},
         )
 

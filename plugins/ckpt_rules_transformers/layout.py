@@ -294,7 +294,7 @@ def _chosen(checkpoint: Checkpoint) -> str:
     others = [int(m[1]) for name in checkpoint.listing.siblings if (m := _NAME.fullmatch(name))]
     if own is None or not others or int(own[1]) < max(others):
         return ""
-    return "; resume_from_checkpoint=True takes it all the same, for its number is the highest"
+    return "; resume_from_checkpoint=True picks it anyway, because its number is the highest"
 
 
 def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:
@@ -305,7 +305,7 @@ def _model(checkpoint: Checkpoint) -> Iterator[Requirement]:
             why = "without it PEFT does not know which modules the adapter changes, and refuses to load it"
             yield Requirement((inside(folder, CONFIG),), why, purposes=TO_RESUME_OR_LOAD)
         elif folder:
-            why = "without it the Trainer passes over this adapter, which starts again silently"
+            why = "without it the Trainer ignores this adapter, which silently starts from scratch"
             yield Requirement(tuple(inside(folder, name) for name in WEIGHTS), why, purposes=TO_RESUME_OR_LOAD)
     if not folders and not modules(checkpoint):
         why = "without it from_pretrained does not know which model the weights belong to"
@@ -321,7 +321,7 @@ def _findable(checkpoint: Checkpoint) -> tuple[Requirement, ...]:
     shards = [e for e in listing if "/" not in e.path and _SHARD.fullmatch(e.name)]
     if shards:
         stem = _WHOLE[0] if shards[0].name.endswith(".safetensors") else _WHOLE[1]
-        why = 'the Trainer finds shards by it alone, and stops with "Can\'t find a valid checkpoint"'
+        why = 'the Trainer finds shards only by it, and stops with "Can\'t find a valid checkpoint"'
         return (Requirement((f"{stem}.index.json",), why, purposes=TO_RESUME_OR_LOAD),)
     elsewhere = any(listing.has_file(f"{name}.index.json") for name in _WHOLE)
     if elsewhere or modules(checkpoint) or checkpoint.fact(adapters) or checkpoint.fact(zero_saves):

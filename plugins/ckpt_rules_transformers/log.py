@@ -17,11 +17,11 @@ class LogDisagrees(Rule):
     `log_history` in trainer_state.json: a list of entries whose `step` never falls and never passes `global_step`.
 
     ## Why it matters
-    The state was put together from two saves, or edited: the number of steps from which the Trainer finds its place in the
+    The state was combined from two saves, or edited: the number of steps from which the Trainer finds its place in the
     data and in the schedule is not the one at which the weights were saved.
 
     ## How to repair
-    Take trainer_state.json from the save that the weights are of. If the log alone was edited, nothing is lost.
+    Take trainer_state.json from the save that the weights belong to. If the log alone was edited, nothing is lost.
     """
 
     id = "progress/log-disagrees"
@@ -57,7 +57,7 @@ class LogDisagrees(Rule):
             yield _problem(state.path, index, words)
 
 
-_HELP = "take trainer_state.json from the save that the weights are of"
+_HELP = "take trainer_state.json from the save that the weights belong to"
 
 
 def _problem(path: str, index: int, message: str) -> Problem:

@@ -174,8 +174,8 @@ def _of_epoch(checkpoint: Checkpoint) -> tuple[Contradiction, ...]:
     # Within an epoch the last update may be made of fewer batches, which moves the fraction by less than one update.
     if abs(implied - epoch) > 1 / updates + _NEAR:
         sentence = (
-            f"epoch is {epoch:g}, but global_step {int(step):,} at {updates:g} updates to an epoch "
-            f"({int(steps):,} for {epochs:g} epochs) is epoch {implied:.4g}"
+            f"epoch is {epoch:g}, but global_step {int(step):,} at {updates:g} updates per epoch ({int(steps):,} "
+            f"for {epochs:g} epochs) is epoch {implied:.4g}"
         )
         return (Contradiction(STATE, "epoch", sentence),)
     return ()
@@ -191,7 +191,7 @@ def _plan(step: int, planned: object, placed: _Placed | None, run: Arguments) ->
     if placed.step == 0:
         return replace(start, sentence="", epoch=epoch, trained=total)
     if run.is_on("ignore_data_skip"):
-        again = f": its first {placed.step:,} batches are trained again, for ignore_data_skip is on"
+        again = f": its first {placed.step:,} batches are trained again, because ignore_data_skip is on"
         return replace(start, sentence="", epoch=epoch, trained=total, also=again)
     left = None if total is None else max(total - placed.step, 0)
     of_epoch = "" if total is None else f" of {total:,}"

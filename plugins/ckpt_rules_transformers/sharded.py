@@ -42,7 +42,7 @@ _UNFINISHED = (
 )
 _NO_SCHEDULER = "without it the Trainer ignores FSDP's optimizer as well and starts both again, silently"
 _BY_RANK = (
-    "the model was saved in a file for each rank, which the Trainer does not look for, so that it stops with \"Can't find a "
+    "the model was saved as one file per rank, which the Trainer does not look for, so it stops with \"Can't find a "
     'valid checkpoint"'
 )
 _NO_TAG = 'without a directory global_step* the Trainer stops with "Can\'t find a valid checkpoint"'

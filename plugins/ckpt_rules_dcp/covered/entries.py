@@ -27,16 +27,17 @@ _MOST_ITEMS = 200_000
 def wrong_entries(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterator[Problem]:
     """Places without a description, names that were planned and are gone, and chunks where something else lies."""
     for name, more in bounded(_undescribed(metadata)):
-        words = f"{metadata.path} has a place for {name}, and no description of it that a load can use: it stops{more}"
+        words = f"{metadata.path} gives a place for {name}, but no usable description of it: a load stops{more}"
         yield problem(words, metadata.path, tensor=name)
     if gone := _lost(metadata):
         words = (
-            f"{metadata.path} lacks {len(gone):,} of the {len(metadata.planned):,} entries that the save was planned with: "
-            f"{', '.join(gone[:SHOWN])}{' …' if len(gone) > SHOWN else ''}; a load that asks for them stops with 'Missing key'"
+            f"{metadata.path} lacks {len(gone):,} of the {len(metadata.planned):,} entries of the save plan: "
+            f"{', '.join(gone[:SHOWN])}{' …' if len(gone) > SHOWN else ''}; a load that requests them stops with "
+            "'Missing key'"
         )
         yield problem(words, metadata.path, data={"names": gone[:100]}, tensor=gone[0])
     for item, fault in islice(_misplaced(checkpoint, metadata), MOST):
-        yield problem(f"{item.name} {fault}: other bytes lie there", item.path, item)
+        yield problem(f"{item.name} {fault}: the file holds other data there", item.path, item)
 
 
 def _undescribed(metadata: DistributedMetadata) -> Iterator[str]:
@@ -67,7 +68,7 @@ def _misplaced(checkpoint: Checkpoint, metadata: DistributedMetadata) -> Iterato
             yield item, "has a place without an offset, by which a load looks for it, as all others have"
         needed = prod(chunk.sizes) * DTYPE_BITS.get(dtype, 0) // 8
         if item.nbytes < needed:
-            yield item, f"takes {needed:,} bytes, and its place in {item.path} has {item.nbytes:,}"
+            yield item, f"takes {needed:,} bytes, but its place in {item.path} has {item.nbytes:,}"
         elif item.nbytes <= _SMALL_NBYTES:
             small[item.path].append((item, chunk))
     for path, items in small.items():
@@ -99,5 +100,5 @@ def _other_headers(
         if broken and part.container == "zip":
             yield item, f"can't be read from its place in {path} ({broken.message})"
         if isinstance(value, TensorInfo) and value.shape != chunk.sizes:
-            shapes = f"a tensor of shape {list(value.shape)} lies, not one of {list(chunk.sizes)}"
+            shapes = f"a tensor of shape {list(value.shape)} is stored, not one of {list(chunk.sizes)}"
             yield item, f"has a place in {path} where {shapes}"

@@ -41,12 +41,18 @@ def _ranges(path: str, size: int, items: list[StoredItem]) -> Iterator[Problem]:
     end = last.offset + last.nbytes
     beyond = [i for i in items if i.offset + i.nbytes > size]
     if beyond:
-        words = f"{path} is {size:,} bytes long, and {len(beyond):,} of its {len(items):,} entries end beyond, the last at {end:,}"
+        words = (
+            f"{path} is {size:,} bytes long, but {len(beyond):,} of its {len(items):,} entries end past that, the "
+            f"last at {end:,}"
+        )
         yield problem(
-            f"{words}: {beyond[0].name} is cut", path, beyond[0], {"size": size, "end": end, "entries": len(beyond)}
+            f"{words}: {beyond[0].name} is cut off", path, beyond[0], {"size": size, "end": end, "entries": len(beyond)}
         )
     elif end < size:
-        words = f"{path} is {size:,} bytes long, and its entries end at {end:,}: the metadata is of another save than the file"
+        words = (
+            f"{path} is {size:,} bytes long, but its entries end at {end:,}: the metadata and the file are from "
+            "different saves"
+        )
         yield problem(words, path, data={"size": size, "end": end})
     for one, other in pairwise(items):
         if other.offset < one.offset + one.nbytes and other.nbytes and one.nbytes:

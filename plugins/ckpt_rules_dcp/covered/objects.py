@@ -20,7 +20,10 @@ def unreadable_objects(checkpoint: Checkpoint, metadata: DistributedMetadata) ->
         if entry is not None and item.offset + item.nbytes <= entry.size:
             damaged[item.path].append(item)
     for path, items in damaged.items():
-        words = f"{len(items):,} small entries of {path} can't be read, {items[0].name} first: other bytes lie there"
+        words = (
+            f"{len(items):,} small entries of {path} can't be read, {items[0].name} first: the file holds other "
+            "data there"
+        )
         yield problem(words, path, items[0], {"entries": len(items)})
     for item in (file.first for file in metadata.items.files()):
         entry = checkpoint.listing.get(item.path)
@@ -29,4 +32,6 @@ def unreadable_objects(checkpoint: Checkpoint, metadata: DistributedMetadata) ->
         head = checkpoint.files.sniff(item.path)
         known = not head.head or head.head.startswith((_ZIP, b"\x80")) or metadata.transforms
         if item.offset == 0 and head.error is None and not known:
-            yield problem(f"{item.path} does not begin with {item.name}: other bytes lie there", item.path, item)
+            yield problem(
+                f"{item.path} does not begin with {item.name}: the file holds other data there", item.path, item
+            )

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ckpt_rules import Place, Problem, StoredItem, StoredTensor
 
-HELP = "resume from an earlier save, and save each time into a directory of its own"
+HELP = "resume from an earlier save; write each save to its own directory"
 SHOWN, MOST = 3, 20
 _T = TypeVar("_T")
 
@@ -42,4 +42,4 @@ def bounded(found: Iterable[_T]) -> Iterator[tuple[_T, str]]:
     shown = list(islice(rest, MOST))
     more = sum(1 for _ in rest)
     for index, one in enumerate(shown, 1):
-        yield one, f" ... and {more:,} more likewise" if more and index == MOST else ""
+        yield one, f" ... and {more:,} more like this" if more and index == MOST else ""

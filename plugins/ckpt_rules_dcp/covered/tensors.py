@@ -34,4 +34,4 @@ def unplaced_objects(metadata: DistributedMetadata, placed: Counter[str]) -> Ite
 
 def _unplaced(tensor: StoredTensor, placed: int) -> str | None:
     chunks = len(tensor.chunks)
-    return f"has {chunks:,} chunks, of which {placed:,} have a place in a file" if placed < chunks else None
+    return f"has {chunks:,} chunks, but only {placed:,} have a place in a file" if placed < chunks else None

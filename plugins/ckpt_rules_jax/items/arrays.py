@@ -25,7 +25,7 @@ def missing_arrays(checkpoint: Checkpoint, store: Store) -> Iterator[Problem]:
             path = store.path(name)
             newer = checkpoint.listing.has_file(f"{above(store.folder)}{_TREE}")
             tree = f"{above(store.folder)}{_TREE if newer else FILE}"
-            yield problem(path, f"{path} leads to no array {name}, which {tree} names")
+            yield problem(path, f"{path} contains no array {name}, which {tree} lists")
     # Where chunks of nothing but the fill value may be left out, none is missed.
     if tree_of(checkpoint, store.folder).get("store_array_data_equal_to_fill_value") is not True:
         return
@@ -34,7 +34,7 @@ def missing_arrays(checkpoint: Checkpoint, store: Store) -> Iterator[Problem]:
         if key not in store.values:
             missing[array.name].append(key)
     for name, keys in missing.items():
-        words = f"{above(store.folder)}{name} lacks {len(keys):,} of its chunks, the first of them {keys[0]}"
+        words = f"{above(store.folder)}{name} lacks {len(keys):,} of its chunks, the first being {keys[0]}"
         yield problem(store.path(keys[0]), words)
 
 

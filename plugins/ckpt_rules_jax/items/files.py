@@ -45,7 +45,7 @@ def _of_frame(checkpoint: Checkpoint, entry: Entry, magic: bytes, what: str) -> 
     if not head.head.startswith(magic):
         return f"is not an OCDBT {what}: its content is {head.content.value}"
     length = int.from_bytes(head.head[4:12], "little")
-    return f"is {entry.size:,} bytes long where its frame says {length:,}" if length != entry.size else None
+    return f"is {entry.size:,} bytes long, but its frame says {length:,}" if length != entry.size else None
 
 
 def _of_data(checkpoint: Checkpoint, entry: Entry) -> str | None:

@@ -20,9 +20,9 @@ def broken_tree(checkpoint: Checkpoint, database: OcdbtDatabase, severity: Sever
         entry = checkpoint.listing.get(path)
         if entry is None and checkpoint.listing.truncated is None:
             if path.rpartition("/")[0] != usual or severity or checkpoint.listing.get(usual):
-                yield problem(path, f"{path} is missing, and {database.path} leads to it", severity)
+                yield problem(path, f"{path} is missing, but {database.path} refers to it", severity)
         elif checkpoint.listing.has_file(path) and entry is not None and entry.size < reach:
-            words = f"{path} has {entry.size:,} bytes, where {database.path} leads to byte {reach:,} of it"
+            words = f"{path} has {entry.size:,} bytes, but {database.path} refers to byte {reach:,} of it"
             yield problem(path, words, severity)
 
 

@@ -197,10 +197,10 @@ class TestDiffusers:
         assert [met for _, *met in resumed[: len(unbroken)]] == [met for _, *met in unbroken]
         if run == "run":
             assert (batch, resumed[: len(unbroken)]) == (updates % seen["per_epoch"], unbroken)
-            assert "those for unconditional images and InstructPix2Pix pass over what was trained" in sentence
+            assert "those for unconditional images and InstructPix2Pix skip the batches already trained" in sentence
         else:
             assert batch == 0
-            assert "most scripts train the epoch under way again from its first batch" in sentence
+            assert "most scripts repeat the current epoch from its first batch" in sentence
 
     def test_another_name_is_another_step(self, made, tmp_path):
         shutil.copytree(made(DIFFUSE) / "run" / "checkpoint-3", tmp_path / "checkpoint-40")

@@ -154,7 +154,7 @@ class TestEntries:
     def test_a_description_that_is_lost(self, saved, name):
         found = only(edited(saved, lambda m: m.state_dict_metadata.pop(name)), "ranks/chunk-coverage")
         assert (found.severity, found.place.path, found.place.tensor) == ("error", ".metadata", name)
-        assert "no description of it" in found.message
+        assert "no usable description of it" in found.message
 
     def test_a_description_that_is_none(self, saved):
         change = edited(saved, lambda m: m.state_dict_metadata.update({"app.model.first.bias": None}))
@@ -182,13 +182,13 @@ class TestEntries:
         found = [f for f in verify(path).findings if f.rule == "ranks/chunk-coverage"]
         assert {f.place.tensor for f in found} == {"app.model.first.weight", "app.model.first.bias"}
         assert all(f.place.path == "__0_0.distcp" and f.place.offset for f in found)
-        assert any("a tensor of shape [8] lies, not one of [8, 6]" in f.message for f in found)
+        assert any("a tensor of shape [8] is stored, not one of [8, 6]" in f.message for f in found)
 
     def test_a_place_too_short_for_its_chunk(self, tmp_path):
         path = save({"model": {"a": torch.ones(300, 300), "b": torch.ones(3)}, "step": 1}, tmp_path / "ck")
         found = verify(edited(path, lambda m: _swap(m, "model.a", "model.b"))).findings[0]
         assert (found.rule, found.place.tensor) == ("ranks/chunk-coverage", "model.a")
-        assert "takes 360,000 bytes, and its place in __0_0.distcp has" in found.message
+        assert "takes 360,000 bytes, but its place in __0_0.distcp has" in found.message
 
 
 def _swap(metadata, one, other):

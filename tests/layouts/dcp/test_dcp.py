@@ -98,7 +98,7 @@ class TestChunks:
             copied(TRAIN, "fsdp2", "step-2"), lambda m: m.state_dict_metadata["model.0.weight"].chunks.pop()
         )
         result = run_rule(ChunkCoverage(), checkpoint)
-        result.assert_one(path=".metadata", tensor="model.0.weight", message="124 elements, and its chunks hold 64")
+        result.assert_one(path=".metadata", tensor="model.0.weight", message="124 elements, but its chunks hold 64")
 
     def test_chunks_that_overlap(self, copied):
         def change(metadata):
@@ -112,7 +112,7 @@ class TestChunks:
             metadata.state_dict_metadata["model.0.weight"].chunks[1].offsets = torch.Size((20, 0))
 
         result = run_rule(ChunkCoverage(), edited(copied(TRAIN, "fsdp2", "step-2"), change))
-        result.assert_one(tensor="model.0.weight", message="reaches beyond it")
+        result.assert_one(tensor="model.0.weight", message="extends past it")
 
     def test_an_entry_without_a_place(self, copied):
         def change(metadata):
@@ -120,7 +120,7 @@ class TestChunks:
             del metadata.storage_data[index]
 
         result = run_rule(ChunkCoverage(), edited(copied(TRAIN, "fsdp2", "step-2"), change))
-        result.assert_some(tensor="model.0.weight", message="2 chunks, of which 1 have a place")
+        result.assert_some(tensor="model.0.weight", message="2 chunks, but only 1 have a place")
 
     def test_ranges_that_overlap(self, copied):
         def change(metadata):

@@ -82,7 +82,7 @@ def put(*path, value):
     [
         ("dcp-flat", drop("lr_scheduler", "T_max"), "scheduler/bad-field", "lr_scheduler.T_max", "T_max of the scheduler (unknown) is missing, and a distributed load fails without it"),
         ("dcp-flat", drop("lr_scheduler", "_get_lr_called_within_step"), "scheduler/bad-field", "lr_scheduler._get_lr_called_within_step", "_get_lr_called_within_step of the scheduler (CosineAnnealingLR) is missing"),
-        ("dcp-flat", drop("optimizer"), "optimizer/missing", "optimizer", "there is no optimizer state: dcp.load asks for each of its entries, and stops"),
+        ("dcp-flat", drop("optimizer"), "optimizer/missing", "optimizer", "there is no optimizer state: dcp.load requests each of its entries, and stops"),
         ("dcp-flat", put("optimizer", value=[0]), "optimizer/missing", "optimizer", "'optimizer' is a number, where the state_dict of an optimizer belongs"),
         ("dcp-flat", drop("optimizer", "param_groups.3.weight.fused"), "optimizer/bad-hyperparameter", "optimizer.param_groups[1].fused", "fused of parameter group 1 is missing, although other groups have it; a distributed load expects it in every group"),
         ("dcp-appstate", drop("app", "optim", "param_groups", 0, "foreach"), "optimizer/bad-hyperparameter", "optimizer.param_groups[0].foreach", "foreach of parameter group 0 is missing"),
@@ -150,7 +150,7 @@ def test_metadata_whose_parts_are_of_another_kind(saves, tmp_path):
 
     said = {
         other_storage: "storage_meta is neither None nor an object of the class StorageMeta",
-        other_chunk: f".metadata has a place for {name}, and no description of it",
+        other_chunk: f".metadata gives a place for {name}, but no usable description of it",
         other_transforms: name,
     }
     for change, words in said.items():
@@ -314,7 +314,7 @@ def test_a_memory_format_of_another_class(saves, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         found = metadata_with(save, tmp_path / "step-3", change)
-    assert [f for f in found if f[1] == "ranks/chunk-coverage" and "no description of it" in f[3]], found
+    assert [f for f in found if f[1] == "ranks/chunk-coverage" and "no usable description of it" in f[3]], found
     with pytest.raises(BaseException, match="memory_format"):
         trainer.resume(str(tmp_path / "step-3"))
 
@@ -328,7 +328,7 @@ def test_very_many_that_are_null_are_told_of_some(part, saves, tmp_path):
     )
     found = [f[3] for f in found if f[1] == "ranks/chunk-coverage"]
     assert len(found) <= 22
-    assert len([f for f in found if f.endswith(" more likewise")]) == 1
+    assert len([f for f in found if f.endswith(" more like this")]) == 1
 
 
 def test_an_option_that_a_script_gives_one_group_alone(changed):

@@ -61,7 +61,7 @@ class TestMetadataOnTheDiskOfRank0:
         report = verify(node("states", 0, 1), ruleset=ruleset, strict=True)
         assert (report.verdict.value, report.findings) == ("unknown", []), said(report)
         (outcome,) = [o for o in report.outcomes if o.rule == "ranks/chunk-coverage"]
-        assert "all files of ranks 2 and 3 are missing, and those of" in outcome.reason
+        assert "all files of ranks 2 and 3 are missing, while those of" in outcome.reason
 
     def test_another_node_to_which_it_was_copied(self, node, made):
         checkpoint = node("states", 2, 3)
@@ -173,7 +173,7 @@ class TestMetadataOfEachRank:
     def test_files_of_which_no_rank_speaks(self, copied):
         checkpoint = copied(RANKS, "alone/step-2")
         shutil.copy2(checkpoint / "__0_0.distcp", checkpoint / "__0_7.distcp")
-        run_rule(UnreferencedFile(), checkpoint).assert_one(path="__0_7.distcp", message="says nothing of")
+        run_rule(UnreferencedFile(), checkpoint).assert_one(path="__0_7.distcp", message="does not mention")
 
     def test_a_global_one_goes_before(self, copied, made):
         checkpoint = copied(RANKS, "states/step-2")

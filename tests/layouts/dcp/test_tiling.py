@@ -10,7 +10,7 @@ import pytest
 from ckpt_rules import Chunk, StoredTensor
 from ckpt_rules_dcp.tiling import fault_in
 
-OVERLAP = "has chunks that overlap, so that others leave a hole"
+OVERLAP = "has chunks that overlap, which leaves a hole elsewhere"
 
 
 def tensor(shape, chunks):
@@ -62,9 +62,9 @@ def test_two_that_are_shifted_over_their_neighbours():
 
 def test_rows_that_agree_in_number_and_not_in_place():
     assert fault_in(tensor((4,), [((0,), (2,)), ((1,), (2,))])) == OVERLAP
-    assert fault_in(tensor((4,), [((0,), (2,))])) == "has 4 elements, and its chunks hold 2"
-    assert fault_in(tensor((4,), [((3,), (2,)), ((0,), (2,))])) == "has a chunk that reaches beyond it"
-    assert fault_in(tensor((4, 2), [((0,), (4,))])) == "has a chunk that reaches beyond it"
+    assert fault_in(tensor((4,), [((0,), (2,))])) == "has 4 elements, but its chunks hold 2"
+    assert fault_in(tensor((4,), [((3,), (2,)), ((0,), (2,))])) == "has a chunk that extends past it"
+    assert fault_in(tensor((4, 2), [((0,), (4,))])) == "has a chunk that extends past it"
 
 
 def test_any_chunks_at_all():

@@ -62,7 +62,7 @@ def test_the_plan_is_what_load_checkpoint_does(variant):
         ("global_samples is 36, and 5 steps of 4 make 20: the batch size changed",) if variant == "fewer_ranks" else ()
     )
     assert inspected.progress.notes == (f"the script's client_state says {said_by_script}", *more)
-    assert "it skips no data and starts no epoch" in inspected.resume.sentence
+    assert "it does not skip data or set the epoch" in inspected.resume.sentence
     assert inspected.optimizer.lrs[0] == pytest.approx(seen["lr"][0])
 
 
@@ -73,7 +73,7 @@ class TestHalfPrecision:
     def test_steps_that_were_skipped(self, variant):
         seen, inspected = RESUMED[variant], inspect(FIXTURES / variant / "global_step4")
         assert (seen["skipped_steps"], inspected.resume.from_update) == (2, 2)
-        assert "4 steps made, of which 2 overflowed and made no update" in inspected.resume.sentence
+        assert "4 steps, of which 2 overflowed and made no update" in inspected.resume.sentence
         assert inspected.scaler.scale == seen["scale"] == 64.0  # 256, halved twice
 
     def test_a_scale_that_is_fixed_is_no_scaler(self):
@@ -303,7 +303,7 @@ class TestPointers:
         (saves / "latest").unlink()
         (found,) = verify(saves / "global_step4").findings
         assert (found.rule, found.severity.value) == ("files/dangling-pointer", "warning")
-        assert "training starts from nothing" in found.message
+        assert "training starts from scratch" in found.message
 
     def test_a_tag_of_any_name_is_found_from_above(self, copied):
         saves = copied("named")

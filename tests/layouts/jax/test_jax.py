@@ -53,7 +53,7 @@ def test_the_plan_is_what_backup_and_restore_did(name, epoch, trained):
     assert progress.step == trained
     assert updates == 5 * (plan.epoch - 1) + progress.step
     assert plan.sentence == f"training starts epoch {epoch} at its first batch" + (
-        f", for BackupAndRestore does not pass over the {trained} that were trained" if trained else ""
+        f", because BackupAndRestore does not skip the {trained} that were trained" if trained else ""
     )
 
 
@@ -151,7 +151,7 @@ class TestBrokenItem:
         shutil.copy2(other / "manifest.ocdbt", step / "state")
         (named,) = (other / "d").iterdir()
         run_rule(BrokenOrbaxItem(), step).assert_one(
-            path=f"state/d/{named.name}", message="is missing, and state/manifest.ocdbt leads to it"
+            path=f"state/d/{named.name}", message="is missing, but state/manifest.ocdbt refers to it"
         )
 
     def test_a_manifest_that_was_cut(self, step):
@@ -164,14 +164,14 @@ class TestBrokenItem:
         path = values_of(large)
         (large / path).unlink()
         run_rule(BrokenOrbaxItem(), large).assert_one(
-            path=path, message=f"{path} is missing, and manifest.ocdbt leads to it"
+            path=path, message=f"{path} is missing, but manifest.ocdbt refers to it"
         )
 
     def test_a_file_of_values_that_was_cut(self, large):
         path = values_of(large)
         (large / path).write_bytes((large / path).read_bytes()[:3000])
         run_rule(BrokenOrbaxItem(), large).assert_one(
-            path=path, message=f"{path} has 3,000 bytes, where manifest.ocdbt leads to byte"
+            path=path, message=f"{path} has 3,000 bytes, but manifest.ocdbt refers to byte"
         )
 
     def test_a_file_of_values_that_holds_zeros(self, large):
@@ -199,14 +199,14 @@ class TestBrokenItem:
     def test_an_array_that_the_tree_does_not_hold(self, large):
         metadata = large / "_METADATA"
         metadata.write_text(metadata.read_text().replace('"w"', '"v"'))
-        message = "manifest.ocdbt leads to no array params.v, which _METADATA names"
+        message = "manifest.ocdbt contains no array params.v, which _METADATA lists"
         run_rule(BrokenOrbaxItem(), large).assert_one(path="manifest.ocdbt", message=message)
 
     def test_a_chunk_of_another_shape(self, tmp_path):
         step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
         shutil.copy2(step / "step" / "0", step / "params.w" / "1.0")
         run_rule(BrokenOrbaxItem(), step).assert_one(
-            path="params.w/1.0", message="chunk params.w/1.0 unpacks into 8 bytes, where a chunk takes 16"
+            path="params.w/1.0", message="chunk params.w/1.0 unpacks into 8 bytes, but a chunk takes 16"
         )
 
     def test_blocks_past_the_limit_are_not_walked(self, tmp_path):
@@ -221,7 +221,7 @@ class TestBrokenItem:
         step = Path(shutil.copytree(FIXTURES / "zarr" / "4", tmp_path / "4"))
         (step / "params.w" / "1.0").unlink()
         run_rule(BrokenOrbaxItem(), step).assert_one(
-            path="params.w/1.0", message="params.w lacks 1 of its chunks, the first of them params.w/1.0"
+            path="params.w/1.0", message="params.w lacks 1 of its chunks, the first being params.w/1.0"
         )
 
     def test_chunks_of_the_fill_value_may_be_left_out(self, tmp_path):

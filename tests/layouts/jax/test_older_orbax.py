@@ -38,7 +38,7 @@ def test_an_array_that_the_store_lacks(step):
     tree.write_bytes(tree.read_bytes().replace(b"//params.dense.scale", b"//params.dense.shift"))
     (problem,) = verify(step).findings
     assert (problem.rule, problem.place.path) == ("weights/broken-orbax-item", "default/manifest.ocdbt")
-    assert problem.message.endswith("leads to no array params.dense.shift, which default/checkpoint names")
+    assert problem.message.endswith("contains no array params.dense.shift, which default/checkpoint lists")
 
 
 @pytest.mark.parametrize(

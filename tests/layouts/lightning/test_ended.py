@@ -72,7 +72,7 @@ def test_it_ended_within_an_epoch(trained, loader):
     plan = inspect(ended).resume
     place = "where the data loader left off" if loader is Stateful else "and with the data from their start"
     assert plan.sentence == (
-        "training had ended within epoch 2, after batch 2 of 6; a resume takes that epoch for complete and starts epoch 3 at its "
+        "training had ended within epoch 2, after batch 2 of 6; a resume treats that epoch as complete and starts epoch 3 at its "
         f"first batch; with max_steps, Lightning 2.6.6 starts it after batch 2, {place}"
     )
     assert (plan.epoch, plan.skipped, plan.trained, plan.from_update) == (3, 0, 6, 8)
@@ -93,7 +93,7 @@ def test_it_ended_with_an_epoch(trained, loader):
     more = (
         ""
         if loader is Stateful
-        else "; with max_steps, Lightning 2.6.6 first trains one batch more of the complete one"
+        else "; with max_steps, Lightning 2.6.6 first trains one more batch of the completed epoch"
     )
     assert plan.sentence == f"epoch 2 is complete; training starts epoch 3 at its first batch{more}"
     _, seen = trained(loader, ended, max_steps=15)

@@ -63,7 +63,7 @@ def test_with_max_steps_a_complete_epoch_has_one_batch_more(made):
     seen = json.loads((out / "resumed.json").read_text())
     end = inspect(out / END).resume.sentence
     assert seen["end-epoch=1-step=24.ckpt"]["first"] == [12, [0.0, 1.0]]
-    assert end.endswith("; with max_steps, Lightning 2.6.6 first trains one batch more of the complete one")
+    assert end.endswith("; with max_steps, Lightning 2.6.6 first trains one more batch of the completed epoch")
     assert seen["epoch=1-step=20.ckpt"]["first"][0] == inspect(out / MID).progress.step == 8
 
 

@@ -91,16 +91,16 @@ def test_what_it_does_not_look_at(changed, trainer):
 @pytest.mark.parametrize(
     ("path", "value", "key", "said"),
     [
-        ((BATCHES, "total", "completed"), ..., f"{BATCHES}.total", "has no 'completed': Lightning continues with what the new loop counts"),
+        ((BATCHES, "total", "completed"), ..., f"{BATCHES}.total", "has no 'completed': Lightning continues with the new loop's own count"),
         ((BATCHES, "total", "started"), 2, f"{BATCHES}.total", "processed is 3 where started is 2, which is counted first"),
-        ((BATCHES, "total", "completed"), 3, f"{BATCHES}.total", "of earlier epochs 1 batches were completed, and 0 processed: the counts in all and of this epoch disagree"),
+        ((BATCHES, "total", "completed"), 3, f"{BATCHES}.total", "of earlier epochs 1 batches were completed, and 0 processed: the total counts and those of this epoch disagree"),
         ((BATCHES, "total", "processed"), 2, f"{BATCHES}.total", "of earlier epochs 0 batches were completed, and -1 processed"),
         ((BATCHES, "total", "processed"), float("nan"), f"{BATCHES}.total.processed", "is nan, where a count belongs"),
         ((BATCHES, "total", "processed"), 1.5, f"{BATCHES}.total.processed", "is 1.5, where a count belongs"),
         ((BATCHES, "is_last_batch"), "x", f"{BATCHES}.is_last_batch", "is 'x', where True or False belongs"),
         (("epoch_progress", "total"), [], "epoch_progress.total", "is [], where a dictionary of counters belongs"),
-        (("epoch_progress", "total", "ready"), 0, "epoch_progress.total", "0 epochs were begun in all, and the epoch is number 1"),
-        (("epoch_progress", "total", "ready"), 10, "epoch_progress.total", "started is 1 where ready is 10; it is the same, or one less"),
+        (("epoch_progress", "total", "ready"), 0, "epoch_progress.total", "0 epochs were started in total, but the current epoch is number 1"),
+        (("epoch_progress", "total", "ready"), 10, "epoch_progress.total", "started is 1 but ready is 10; it should be the same, or one less"),
         (("epoch_progress", "total", "ready"), ..., "epoch_progress.total", "has no 'ready'"),
     ],
 )  # fmt: skip

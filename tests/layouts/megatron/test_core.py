@@ -99,7 +99,7 @@ class TestWithoutCommonFile:
                 "progress/counters-disagree",
                 "__0_0.distcp",
                 "opt_param_scheduler.num_steps",
-                "the scheduler is at 1,600 samples, and 800 were consumed",
+                "the scheduler is at 1,600 samples, but 800 were consumed",
             )
         ]
 
@@ -132,13 +132,13 @@ class TestSkippedUpdates:
 
     def test_in_bfloat16_none_are(self, folder):
         assert [p[3] for p in found(save(folder, values(skipped=3, bf16=True)))] == [
-            "the scheduler is at 776 samples, and 800 were consumed"
+            "the scheduler is at 776 samples, but 800 were consumed"
         ]
 
     def test_a_part_of_a_batch_is_never_skipped(self, folder):
         common = values(fp16=True)
         common["opt_param_scheduler"]["num_steps"] = 790
-        assert [p[3] for p in found(save(folder, common))] == ["the scheduler is at 790 samples, and 800 were consumed"]
+        assert [p[3] for p in found(save(folder, common))] == ["the scheduler is at 790 samples, but 800 were consumed"]
 
     def test_rollouts_count_no_samples(self, folder):
         assert found(save(folder, values(num_rollout=500, consumed_train_samples=0))) == []
@@ -229,14 +229,14 @@ class TestLayers:
                 "ranks/layer-range",
                 "__0_0.distcp",
                 "args.num_layers",
-                "the save holds 2 layers, and the arguments say 4: of decoder.layers, 2, 3 are missing",
+                "the save holds 2 layers, but the arguments say 4: 2, 3 of decoder.layers are missing",
             )
         ]
 
     def test_more_than_the_arguments_say(self, folder):
         (problem,) = found(save(folder, values(num_layers=1), old=True))
         assert problem[:3] == ("ranks/layer-range", "common.pt", "args.num_layers")
-        assert "holds 2 layers, and the arguments say 1" in problem[3]
+        assert "holds 2 layers, but the arguments say 1" in problem[3]
 
     @pytest.mark.parametrize("planned", [2, 4])
     def test_stacked_in_one_tensor(self, folder, planned):
@@ -351,7 +351,7 @@ class TestClassesInParamGroups:
         common["optimizer"]["optimizer"]["param_groups"][0]["cpu_optimizer_cls"] = torch.optim.AdamW
         ((rule, path, _, message),) = found(save(folder, common, old=True))
         assert (rule, path) == ("state/needs-unsafe-load", "common.pt")
-        assert message == "torch.load refuses common.pt by default: its pickle asks for torch.optim.adamw.AdamW"
+        assert message == "torch.load refuses common.pt by default: its pickle imports torch.optim.adamw.AdamW"
         assert verify(folder).exit_code == 0
 
     def test_without_it_nothing_is_said(self, folder):

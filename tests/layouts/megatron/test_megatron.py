@@ -82,9 +82,9 @@ class TestDistributed:
         [
             (None, "files/dangling-pointer", "starts from random weights"),
             ("", "files/dangling-pointer", "names nothing"),
-            ("300", "files/dangling-pointer", "names '300', which is not there"),
+            ("300", "files/dangling-pointer", "names '300', which does not exist"),
             ("ten", "files/dangling-pointer", "Invalid metadata file"),
-            ("release", "files/dangling-pointer", "names 'release', which is not there"),
+            ("release", "files/dangling-pointer", "names 'release', which does not exist"),
             ("50", "files/stale-pointer", "'iter_0000100' is newer"),
         ],
     )
@@ -102,7 +102,7 @@ class TestDistributed:
         path = sharded(tmp_path / "save", consumed_train_samples=801)
         found = [f for f in verify(path).findings if f.rule == "progress/counters-disagree"]
         assert [f.place.key for f in found] == ["args.consumed_train_samples", "opt_param_scheduler.num_steps"]
-        assert "801 samples were consumed, and 100 iterations of 8 are 800" in found[0].message
+        assert "801 samples were consumed, but 100 iterations of 8 are 800" in found[0].message
 
     def test_a_growing_batch_explains_any_number(self, tmp_path):
         path = sharded(tmp_path / "save", rampup_batch_size=[2, 2, 100], consumed_train_samples=800)
@@ -193,7 +193,7 @@ class TestNemo:
         (save.parent / f"{save.name}-unfinished").touch()
         (found,) = verify(save).findings
         assert (found.rule, found.severity) == ("files/staging-leftover", "error")
-        assert "marks a save that was begun and not finished: NeMo does not resume from it" in found.message
+        assert "marks a save that was started but not finished: NeMo does not resume from it" in found.message
 
     def test_a_run_whose_newest_save_is_marked(self, save):
         last = save.with_name("model--step=150-consumed_samples=1200.0-last")
@@ -270,4 +270,4 @@ class TestRanks:
             save
         )
         (found,) = [f for f in verify(save).findings if f.rule == "ranks/layer-range"]
-        assert "hold 3 layers, and the arguments say 4" in found.message
+        assert "hold 3 layers, but the arguments say 4" in found.message

@@ -186,7 +186,7 @@ class TestResumes:
 
 def test_a_timm_recovery_file_leaves_out_the_rest_of_its_epoch(saved):
     plan = inspect(saved("timm", "run/recovery-3-2.pth.tar")).resume
-    assert plan.sentence.endswith("training starts epoch 5: what was left of epoch 4 is not trained")
+    assert plan.sentence.endswith("training starts epoch 5: the rest of epoch 4 is not trained")
 
 
 def test_an_older_timm_counts_the_epoch_to_come(changed):
@@ -237,7 +237,7 @@ def test_a_part_that_is_not_there(trainer, key, rule, words, changed):
         ({"_trainer": {"iteration": 5}}, "optimizer/missing", "trainer._trainer.optimizer", "KeyError: 'optimizer'"),
         ({"hooks": {}}, "scheduler/missing", "trainer.hooks.LRScheduler", "the schedule starts again, silently"),
         ({"iteration": None}, "state/missing-field", "trainer.iteration", "KeyError: 'iteration'"),
-        ({"iteration": 3}, "progress/counters-disagree", "trainer.iteration", "is 3, and iteration is 5"),
+        ({"iteration": 3}, "progress/counters-disagree", "trainer.iteration", "is 3, but iteration is 5"),
     ],
 )
 def test_what_is_wrong_inside_a_detectron2_trainer(changes, rule, key, words, saved, changed):

@@ -74,13 +74,13 @@ class TestEpochs:
         shutil.copytree(run / "epoch_1", run / "epoch_3")
         found = the(verify(run), "progress/counters-disagree")
         assert (found.place.path, found.place.key) == (STATE, "epochs_run")
-        assert found.message == "epochs_run is 2, and the newest weights, epoch_3, are those after 4"
+        assert found.message == "epochs_run is 2, but the newest weights, epoch_3, belong to epochs_run 4"
 
     def test_the_weights_are_behind(self, copied):
         run = copied("full")
         shutil.rmtree(run / "epoch_1")
         found = the(verify(run), "progress/counters-disagree")
-        assert found.message == "epochs_run is 2, and the newest weights, epoch_0, are those after 1"
+        assert found.message == "epochs_run is 2, but the newest weights, epoch_0, belong to epochs_run 1"
 
     def test_earlier_epochs_may_be_deleted(self, copied):
         run = copied("full")

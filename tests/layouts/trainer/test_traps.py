@@ -246,7 +246,7 @@ class TestRun:
     def test_the_trainer_would_take_the_highest_number(self, run):
         newest = max(run.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
         (other,) = set(run.glob("checkpoint-*")) - {newest}
-        words = "resume_from_checkpoint=True takes it all the same, for its number is the highest"
+        words = "resume_from_checkpoint=True picks it anyway, because its number is the highest"
         for checkpoint, is_said in ((newest, True), (other, False)):
             (checkpoint / "trainer_state.json").unlink()
             (found,) = [f for f in verify(checkpoint).findings if f.rule == "files/commit-marker"]

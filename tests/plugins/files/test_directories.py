@@ -23,7 +23,7 @@ def test_a_directory_in_place_of_a_file(make_checkpoint, run_rule, name):
     (ck / name).unlink(missing_ok=True)
     os.mkdir(ck / name)
     found = run_rule(DirectoryInPlace(), ck).assert_one(
-        path=name, message=f"{name} is an empty directory, where a file"
+        path=name, message=f"{name} is an empty directory, but should be a file"
     )
     assert found.severity is Severity.ERROR
 

@@ -153,7 +153,7 @@ class TestWrongFormat:
         ck = make_checkpoint()
         torch.save({"w": torch.ones(2)}, ck / WEIGHTS)
         run_rule(WrongFormat(), ck).assert_one(
-            path=WEIGHTS, message="named as a safetensors file and its content is zip", data={"content": "zip"}
+            path=WEIGHTS, message="named like a safetensors file, but its content is zip", data={"content": "zip"}
         )
 
     def test_safetensors_named_as_a_pickle(self, make_checkpoint, run_rule):
@@ -199,7 +199,7 @@ class TestStagingLeftover:
         beside = name.format("checkpoint-500")
         (ck.path.parent / beside).mkdir()
         run_rule(StagingLeftover(), ck).assert_one(
-            path=".", message=f"'{beside}' beside the checkpoint", data={"leftover": beside}
+            path=".", message=f"'{beside}' next to the checkpoint", data={"leftover": beside}
         )
 
     def test_a_file_that_marks_this_save_as_unfinished(self, make_checkpoint, run_rule):
@@ -255,7 +255,7 @@ class TestDuplicateFormat:
         run_rule(DuplicateFormat(), ck).assert_one(
             path="pytorch_model.bin",
             severity=Severity.WARNING,
-            message="loaders take model.safetensors and pass over pytorch_model.bin, which is 2.0 hours newer",
+            message="loaders read model.safetensors and ignore pytorch_model.bin, which is 2.0 hours newer",
         )
         run_rule(DuplicateFormat(newer_by_hours=3), ck).assert_passed()
 

@@ -47,7 +47,7 @@ def test_nearly_the_name(save, name):
     (save / "optimizer.pt").rename(save / name)
     (found,) = missing(save)
     assert found.place.path == "optimizer.pt"
-    assert found.help.startswith(f"{name} may be it: give it the name optimizer.pt if it is whole; else ")
+    assert found.help.startswith(f"{name} may be that file: rename it to optimizer.pt if it is complete; otherwise ")
     assert found.data["near"] == name
 
 
@@ -55,7 +55,7 @@ def test_nearly_the_name(save, name):
 def test_other_names(save, name):
     (save / "optimizer.pt").rename(save / name)
     (found,) = missing(save)
-    assert "may be it" not in found.help
+    assert "may be that file" not in found.help
     assert "near" not in found.data
 
 
@@ -71,7 +71,7 @@ def test_what_commits_a_save(save):
     (found,) = missing(save)
     assert (found.rule, found.place.path) == ("files/commit-marker", "trainer_state.json")
     assert found.help.startswith(
-        "trainer_state.json.tmp may be it: give it the name trainer_state.json if it is whole; else "
+        "trainer_state.json.tmp may be that file: rename it to trainer_state.json if it is complete; otherwise "
     )
 
 
@@ -79,4 +79,4 @@ def test_a_file_that_is_needed_itself_is_not_taken_for_another(save):
     (save / "scheduler.pt").unlink()
     (found,) = missing(save)
     assert found.place.path == "scheduler.pt"
-    assert "may be it" not in found.help
+    assert "may be that file" not in found.help

@@ -189,7 +189,7 @@ def test_a_file_that_kills_the_loader_is_a_finding_and_the_rest_is_loaded(safe, 
     assert [(f.place.path, f.message) for f in result.findings] == [
         (
             "model-00002-of-00003.safetensors",
-            "safe_open does not come back from model-00002-of-00003.safetensors: it was ended by SIGSEGV",
+            "safe_open did not return from model-00002-of-00003.safetensors: it was ended by SIGSEGV",
         ),
         (
             "model-00003-of-00003.safetensors",
@@ -202,7 +202,7 @@ def test_a_file_over_which_the_loader_waits(ck, pretend_loader):
     pretend_loader("if name == 'pytorch_model.bin': time.sleep(600)")
     run_rule(LoadTorch(timeout=1), ck).assert_one(
         path="pytorch_model.bin",
-        message="torch.load does not come back from pytorch_model.bin: it did not finish within 1.0 s",
+        message="torch.load did not return from pytorch_model.bin: it did not finish within 1.0 s",
         data={"death": "it did not finish within 1.0 s"},
     )
 
@@ -221,7 +221,7 @@ def test_files_that_are_not_tried_for_the_deaths_before_them_leave_the_answer_op
     assert (outcome.status, len(outcome.findings)) == (Status.FAILED, 5)
     assert outcome.reason == (
         "not handed to safe_open: model-00006-of-00007.safetensors was not tried, for 5 files before it had killed the "
-        "loader time and again; 1 more were left out"
+        "loader time and again; 1 more were not tried"
     )
     assert outcome.blocked_by == "model-00006-of-00007.safetensors"
 
@@ -255,14 +255,14 @@ def no_loader(monkeypatch):
 def test_globals_that_are_refused_by_default_are_the_business_of_another_rule(ck, no_loader):
     ck.remove("training_state.pth").write_torch("pytorch_model.bin", WEIGHTS | {"args": argparse.Namespace(lr=1)})
     run_rule(LoadTorch(), ck).assert_skipped(
-        "not handed to torch.load: pytorch_model.bin is what torch.load refuses by default (state/needs-unsafe-load)"
+        "not handed to torch.load: pytorch_model.bin is refused by torch.load by default (state/needs-unsafe-load)"
     )
 
 
 def test_a_hostile_pickle_is_not_handed_over(ck, no_loader, tmp_path):
     evil = Calls(os.system, f"touch {tmp_path / 'harm'}")
     ck.remove("training_state.pth").replace("pytorch_model.bin", saved(WEIGHTS | {"evil": evil}))
-    run_rule(LoadTorch(), ck).assert_skipped("pytorch_model.bin is what torch.load refuses by default")
+    run_rule(LoadTorch(), ck).assert_skipped("pytorch_model.bin is refused by torch.load by default")
     assert not (tmp_path / "harm").exists()
 
 
@@ -284,13 +284,13 @@ def test_a_name_that_only_this_torch_refuses_makes_no_finding(ck, pretend_loader
         "Weights only load failed.\\nWeightsUnpickler error: Unsupported global: GLOBAL torch.Size was not an allowed"
     )
     pretend_loader(f"if name == 'pytorch_model.bin': raise ValueError('{said}')")
-    run_rule(LoadTorch(), ck).assert_skipped("pytorch_model.bin asks for globals that this torch refuses")
+    run_rule(LoadTorch(), ck).assert_skipped("pytorch_model.bin imports globals that this torch refuses")
 
 
 def test_a_file_past_a_limit_of_our_reader_is_not_handed_over(ck, no_loader):
     deep = b"\x80\x02" + b"]" * 300 + b"a" * 299 + b"."
     ck.remove("training_state.pth").replace("pytorch_model.bin", with_pickle(deep))
-    run_rule(LoadTorch(), ck).assert_skipped("is past a limit", blocked_by="pytorch_model.bin")
+    run_rule(LoadTorch(), ck).assert_skipped("exceeds a limit", blocked_by="pytorch_model.bin")
 
 
 def test_opcodes_that_the_loader_does_not_know_are_the_business_of_another_rule(ck, no_loader):

@@ -110,8 +110,8 @@ def test_a_flip_that_rounding_swallows_is_none(saved, run_rule):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("zero3", "there are no weights beside float32 master copies of them"),
-        ("moe", "there are no weights beside float32 master copies of them"),
+        ("zero3", "there are no weights that have float32 master copies"),
+        ("moe", "there are no weights that have float32 master copies"),
     ],
 )
 def test_where_there_is_one_copy_only_it_is_skipped(run_rule, name, reason):

@@ -79,7 +79,7 @@ class TestOtherHistory:
             severity="error",
             path=STATE,
             key="log_history[0].loss",
-            message="the log has loss 3.98 at step 2, and that of checkpoint-5, which was written later, has 4.98: this save "
+            message="the log has loss 3.98 at step 2, but that of checkpoint-5, which was written later, has 4.98: this save "
             "is left from an earlier run in the same directory",
         )
         assert found.data == {
@@ -123,7 +123,7 @@ class TestOtherHistory:
         later = CheckpointDir(trainer_save(1).path.parent / "checkpoint-20")
         run_rule(OtherHistory(), later).assert_one(
             severity="warning",
-            message="the two are not saves of one run",
+            message="the two saves are not of the same run",
             data={"written_before": False, "other": "checkpoint-10"},
         )
 
@@ -157,7 +157,7 @@ class TestRunAhead:
             severity="warning",
             path=f"../{STATE}",
             key="global_step",
-            message="the run's own trainer_state.json is at step 20, and the newest save that is left, checkpoint-5, is at "
+            message="the run's own trainer_state.json is at step 20, but the newest save that is left, checkpoint-5, is at "
             "step 5: a resume trains 15 steps again",
             data={"run": 20, "save": 5, "save_steps": 5},
         )

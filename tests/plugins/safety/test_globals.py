@@ -119,7 +119,7 @@ def test_stream_and_byte_are_named(put, run_rule):
         path="model.pt",
         key="archive/data.pkl",
         severity="error",
-        message="the pickle archive/data.pkl asks for os.system at its byte 9, which runs commands",
+        message="the pickle archive/data.pkl imports os.system at byte 9, which runs commands",
     )
 
 
@@ -213,7 +213,7 @@ def test_what_nobody_knows_is_a_warning(module, name, put, run_rule):
         path="state.pkl",
         key="object",
         severity="warning",
-        message=f"{module}.{name} is a name that is not known from training checkpoints; first asked for at byte 4 of object",
+        message=f"{module}.{name} is a name that is not known from training checkpoints; first imported at byte 4 of object",
         data={"globals": [f"{module}.{name}"]},
     )
 

@@ -21,12 +21,12 @@ class TestNested:
             path="state.pkl",
             key="object at byte 20",
             severity="info",
-            message="a pickle or archive lies inside of the file, in object at byte 20",
+            message="a pickle or archive is inside the file, in object at byte 20",
         )
 
     def test_what_runs_code_is_an_error(self, put, run_rule):
         path = put("state.pt", saved({"blob": pickle.dumps(evil())}))
-        finding = run_rule(NestedPickle(), path).assert_one(path="state.pt", severity="error", message="asks for ")
+        finding = run_rule(NestedPickle(), path).assert_one(path="state.pt", severity="error", message="imports ")
         assert finding.data["unsafe"] == ["posix.system"]
 
     def test_five_levels(self, put, run_rule):

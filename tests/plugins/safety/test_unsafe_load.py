@@ -37,7 +37,7 @@ def test_the_first_opcode_that_the_loader_lacks_is_named(program, opcode, at):
     data = with_pickle(program)
     problem = refused(data)
     assert (
-        f"the pickle archive/data.pkl has the opcode {opcode}, which its weights-only loader does not know"
+        f"the pickle archive/data.pkl has the opcode {opcode}, which its weights-only loader does not support"
         in problem.message
     )
     assert (problem.place.offset, problem.place.key) == (data.index(program) + at, "archive/data.pkl")

@@ -415,7 +415,7 @@ def test_an_iteration_of_the_epoch(kit, tmp_path):
     report = kit.assert_silent(
         kit.save_one_file(tmp_path / "all", {**state, "iter": 95, "num_batches": 40}), infos=["rng/missing"]
     )
-    assert report.resume == "training continues at optimizer update 96; epoch 3 is recorded, but not how far it is"
+    assert report.resume == "training continues at optimizer update 96; epoch 3 is recorded, but not how far it got"
 
 
 def test_accelerate_steps_the_scheduler_for_every_process(kit, tmp_path):

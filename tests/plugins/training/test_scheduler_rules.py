@@ -23,7 +23,7 @@ def test_scheduler_missing(make_checkpoint, run_rule, kit):
     ck = make_checkpoint().drop_key(STATE, SCHED)
     run_rule(SchedulerMissing(), ck).assert_one(
         path=STATE, key=SCHED, severity="warning",
-        message="there is no scheduler state: without it the learning rate starts its schedule again",
+        message="there is no scheduler state: without it the learning-rate schedule restarts",
     )  # fmt: skip
     assert [f.rule for f in kit.verify(ck.path).findings] == ["scheduler/missing"]
 

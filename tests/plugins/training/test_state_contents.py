@@ -447,7 +447,7 @@ def test_a_scheduler_without_a_field_that_a_new_one_has(make_checkpoint, run_rul
         ({"step": 3.03}, "step", "step in custom_checkpoint_0.pkl is 3.03"),
         ({"step": [3]}, "step", "step in custom_checkpoint_0.pkl is [3]"),
         ({"completed_steps": 10**30}, "completed_steps", "which is not a count"),
-        (None, None, "custom_checkpoint_0.pkl holds None, and no state of a registered object"),
+        (None, None, "custom_checkpoint_0.pkl holds None instead of the state of a registered object"),
         ({"step": 3, "epoch": 0.5, "other": None}, None, None),
         ({"step": torch.tensor(3)}, None, None),
         ([1, 2], None, None),

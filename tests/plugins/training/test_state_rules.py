@@ -136,7 +136,7 @@ def test_numpy_random_state(make_checkpoint, run_rule):
     finding = run_rule(NeedsUnsafeLoad(), ck).assert_one(
         path=STATE,
         severity="warning",
-        message="torch.load refuses training_state.pth by default: its pickle asks for numpy",
+        message="torch.load refuses training_state.pth by default: its pickle imports numpy",
     )
     assert [g.rpartition(".")[2] for g in finding.data["globals"]] == ["_reconstruct", "dtype", "ndarray"]
     with pytest.raises(Exception, match="Weights only load failed"):

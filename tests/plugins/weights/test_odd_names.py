@@ -71,7 +71,7 @@ def test_an_empty_one_is_empty_and_not_missing(tmp_path, name):
 def test_a_stand_in_is_no_missing_save(tmp_path):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
     (tmp_path / "checkpoint_20").write_text(pointer)
-    words = "the file is a git-LFS pointer to 12,345 bytes, 130 bytes long, and not what its name says"
+    words = "the file is a git-LFS pointer to 12,345 bytes, 130 bytes long, not what its name says"
     assert (
         told(tmp_path)
         == told(tmp_path / "checkpoint_20")

@@ -52,7 +52,7 @@ def test_shards_that_are_there_are_another_copy(export, run_rule):
     assert loaded(export) == 2.0
     found = run_rule(DuplicateFormat(), export).assert_one(
         path=FIRST,
-        message=f"loaders take {WHOLE} and pass over {FIRST}, which loaders that go by {INDEX} (vLLM, diffusers) take",
+        message=f"loaders read {WHOLE} and ignore {FIRST}, which loaders that use {INDEX} (vLLM, diffusers) read",
     )
     assert found.severity is Severity.WARNING
     assert run_rule(MissingShard(), export).findings == ()
@@ -109,7 +109,7 @@ class TestDiffusers:
         assert UNet2DModel.from_pretrained(unet.path).conv_in.bias[0].item() != 7.0
         run_rule(DuplicateFormat(), unet).assert_one(
             path=f"{self.NAME}.safetensors",
-            message=f"which loaders that do not go by {self.NAME}.safetensors.index.json take",
+            message=f"which loaders that do not use {self.NAME}.safetensors.index.json read",
         )
 
     def test_it_stops_where_they_are_gone(self, unet):
