@@ -192,7 +192,7 @@ ALLOWED: tuple[Allowed, ...] = (
         _ALARM,
         r"",
         "a boolean in the place of a number counts as 0 or 1, and no optimizer and no scheduler writes one",
-        said=r"is (False|True), (which is not a number|where a number belongs)",
+        said=r"is (False|True), (which is not a number|where a number belongs|expected a number)",
     ),
     Allowed(
         _DCP,
