@@ -41,7 +41,7 @@ _AMP_KEYS = ("amp", "use_amp", "enable_amp")
 _FP16 = frozenset({"16", "fp16", "float16", "16-mixed", "torch.float16", "half"})
 _WHY = {
     "epoch": "without it the epoch to resume is unknown",
-    "step": "without it, whether the epoch is complete and which batches to skip is unknown",
+    "step": "without it, it is unknown whether the epoch is complete and which batches to skip",
     "total_batches": "without it the position within the epoch is unknown",
     "progress counter": "without an epoch, a step or an update count, training would start counting from zero",
     "optimizer": "without it the optimizer's moments and counters start again from zero",

@@ -118,4 +118,4 @@ def test_a_weight_that_is_no_tensor(tmp_path, value):
     (one,) = [f for f in told if f[1] == "weights/not-float"]
     assert (one[0], one[2]) == ("error", "state_dict")
     assert one[3].startswith("layer.bias is ")
-    assert "where a tensor belongs: load_state_dict stops at it" in one[3]
+    assert "expected a tensor: load_state_dict fails on it" in one[3]

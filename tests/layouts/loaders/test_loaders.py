@@ -57,8 +57,7 @@ def test_the_plan_says_where_lightning_goes_on(variant):
     # Saved within the last batch, the loader is at its end: Lightning found nothing to train in the second epoch.
     assert seen["last.ckpt"]["batches"] == 0
     assert (
-        "still has to give after this epoch, which may be nothing"
-        in inspect(FIXTURES / variant / "last.ckpt").resume.sentence
+        "has left after this epoch, which may be nothing" in inspect(FIXTURES / variant / "last.ckpt").resume.sentence
     )
 
 

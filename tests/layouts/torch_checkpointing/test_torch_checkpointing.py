@@ -78,7 +78,7 @@ def test_shards_without_metadata(copied):
     (save / "metadata.pkl").unlink()
     found = the(verify(save), "files/missing-required")
     assert (found.place.path, found.severity) == ("metadata.pkl", "warning")
-    assert "another number of ranks can't load the shards" in found.message
+    assert "the shards can't be loaded on another number of ranks" in found.message
 
 
 def test_models_that_a_script_numbers_by_epochs_are_not_ranks(tmp_path):

@@ -72,7 +72,7 @@ def test_a_damaged_state_is_reported_by_others(make_checkpoint, run_rule, kit):
 def test_a_counter_is_missing(key, severity, make_checkpoint, run_rule, kit):
     ck = make_checkpoint().drop_key(STATE, key)
     finding = run_rule(MissingField(), ck).assert_one(path=STATE, key=key, severity=severity, data={"field": key})
-    assert finding.message.startswith(f"the training state has no {key}: without it nobody")
+    assert finding.message.startswith(f"the training state has no {key}: without it")
     said = [f.rule for f in kit.verify(ck.path).findings]
     assert said == ["state/missing-field"]
 
@@ -162,7 +162,7 @@ def test_files_with_loaders_of_their_own_are_left_alone(make_checkpoint, run_rul
 def test_a_new_pickle_protocol(make_checkpoint, run_rule):
     ck = make_checkpoint()
     torch.save({"epoch": 1, "step": 0, "total_batches": 3}, ck / STATE, pickle_protocol=4)
-    run_rule(NeedsUnsafeLoad(), ck).assert_one(path=STATE, message="pickled with protocol 4", data={"protocol": 4})
+    run_rule(NeedsUnsafeLoad(), ck).assert_one(path=STATE, message="it uses pickle protocol 4", data={"protocol": 4})
     with pytest.raises(Exception, match="Weights only load failed"), pytest.warns(UserWarning, match="protocol"):
         torch.load(ck / STATE)
 
