@@ -10,7 +10,7 @@ ALLOWED: tuple[tuple[str, str, str, str], ...] = (
     (
         "zip legacy",
         "unsafe-load",
-        "is pickled with protocol",
+        "it uses pickle protocol",
         "protocols 4 and 5 announce opcodes that the loader lacks",
     ),
     ("zip legacy", "pickle", "which is not a device", "without map_location, torch.load refuses the device"),

@@ -168,7 +168,7 @@ def test_the_trainer_does_not_look_for_pieces(made, copied):
     pieces = made(SCRIPT) / "accelerate" / "ranks" / "mid"
     for name in ("pytorch_model_fsdp_0_rank0.bin", "pytorch_model_fsdp_0_rank1.bin"):
         shutil.copy2(pieces / name, checkpoint / name)
-    assert "a file for each rank" in the(verify(checkpoint), "files/missing-required").message
+    assert "one file per rank" in the(verify(checkpoint), "files/missing-required").message
 
 
 def test_a_piece_of_another_step(made, copied):
