@@ -24,7 +24,7 @@ _FORMER = {
     "archive", "archive_parts", "budget", "contents", "distributed", "is_in_files", "is_one_file", "json", "metadata_files",
     "ocdbt", "read_errors", "root", "safetensors", "storage", "text", "torch_file", "torch_parts", "zstd_frames",
 )}  # fmt: skip
-"""Attributes of `Checkpoint` up to 0.9 that plugins may use still, and what they are called in `Files`."""
+"""What plugins may still ask a checkpoint for by its former name, and what it is called in `Files`."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -149,7 +149,9 @@ class Checkpoint:
 def _answered(checkpoint: Checkpoint, fact: Fact[T]) -> T:
     answer = checkpoint.layout.answer(fact, checkpoint)
     if not isinstance(answer, fact.of):
-        raise LayoutFault(checkpoint.layout.name, f"{fact.name} is {answer!r}; it must be a {fact.of.__name__}")
+        raise LayoutFault(
+            checkpoint.layout.name, f"{fact.name} is {answer!r}, and must be of the class {fact.of.__name__}"
+        )
     return answer
 
 

@@ -195,7 +195,10 @@ def test_a_plugin_of_one_file_brings_fact_layout_and_rule(verified):
 
 def test_a_wrong_answer_is_blamed_on_the_layout(verified):
     code, screen = verified(answer="'many'")
-    assert "crashed ours/short LayoutFault: the layout ours is wrong: words is 'many'; it must be a int" in screen
+    assert (
+        "crashed ours/short LayoutFault: the layout ours is wrong: words is 'many', and must be of the class int"
+        in screen
+    )
     assert "a bug in the layout ours, not a fault of the checkpoint" in screen
     assert code == 2
 

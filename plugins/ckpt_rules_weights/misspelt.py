@@ -79,10 +79,15 @@ def _halves(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
         leaf, *others = held
         if others or kinds[frozenset(held)] > 1:
             continue
-        for meant in (m for m in modules if m and len(m) < len(module) and module.endswith(m)):
+        for meant in (m for m in modules if m and _is_prefixed(module, m)):
             rest = modules[meant]
             if leaf not in rest and kinds[frozenset(rest)] == 1 and kinds[frozenset({leaf, *rest})]:
                 yield module, meant, leaf
+
+
+def _is_prefixed(module: str, meant: str) -> bool:
+    """Whether a module's name is another's with a word before it: `my_net.2`, and not `12` for `2`."""
+    return module.endswith(meant) and not module[: -len(meant)][-1:].isalnum() and module != meant
 
 
 def _by_module(names: Iterable[str]) -> dict[str, set[str]]:

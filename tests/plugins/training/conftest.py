@@ -18,6 +18,7 @@ from ckpt_rules.finding import Severity
 from ckpt_rules.plugins import installed_plugins
 from ckpt_rules.ruleset.resolved import Origin, ResolvedRuleset, SelectedRule
 from ckpt_rules.storage import LocalStorage
+from tests.plugins.training.contents import OPT, STATE, STEPS, findings, random_states
 
 
 class Net(nn.Module):
@@ -198,3 +199,52 @@ def kit():
         assert_silent=assert_silent,
         cosine=lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, lambda s: (1 + math.cos(s / 40)) / 2),
     )
+
+
+@pytest.fixture
+def saved(make_checkpoint, tmp_path):
+    """`saved("optimizer.pt", change)`: findings on a Trainer's save whose one file was changed; None leaves it as it is."""
+
+    def build(name=None, change=None):
+        ck = make_checkpoint(scheduler="lambda")
+        state = torch.load(ck / STATE, weights_only=False)
+        out = tmp_path / f"checkpoint-{STEPS}"
+        ck.path.rename(out)
+        (out / STATE).unlink()
+        files = {
+            "optimizer.pt": state[OPT],
+            "scheduler.pt": state["scheduler_state_dict"],
+            "rng_state.pth": random_states("python", "numpy", "cpu"),
+        }
+        for file, whole in files.items():
+            value = change(whole) if file == name else whole
+            if value is not ...:
+                torch.save(value, out / file)
+        told = {"global_step": STEPS, "epoch": 2.0, "max_steps": 100, "num_train_epochs": 10, "log_history": []}
+        (out / "trainer_state.json").write_text(json.dumps({**told, "train_batch_size": 2, "save_steps": 10}))
+        return findings(out)
+
+    return build
+
+
+@pytest.fixture
+def accelerated(make_checkpoint, tmp_path):
+    """The same of a save by Accelerate."""
+
+    def build(name=None, change=None):
+        ck = make_checkpoint(scheduler="lambda")
+        state = torch.load(ck / STATE, weights_only=False)
+        (ck / STATE).unlink()
+        files = {
+            "optimizer.bin": state[OPT],
+            "scheduler.bin": state["scheduler_state_dict"],
+            "random_states_0.pkl": {
+                "step": 0,
+                **random_states("random_state", "numpy_random_seed", "torch_manual_seed"),
+            },
+        }
+        for file, value in files.items():
+            torch.save(change(value) if file == name else value, ck / file)
+        return findings(ck.path)
+
+    return build

@@ -77,3 +77,10 @@ def test_a_prefix_on_one_tensor_parts_its_module(tmp_path):
     )
     save_file({**tensors, "ema.net.2.weight": torch.zeros(3, 8)}, tmp_path / "model.safetensors")
     run_rule(MisspeltTensor(), tmp_path).assert_passed()
+
+
+def test_a_number_that_ends_with_another_is_no_prefix(tmp_path):
+    whole = nn.Sequential(*(nn.Linear(2, 2) for _ in range(12))).state_dict()
+    parted = {name: value for name, value in whole.items() if name not in ("1.weight", "11.bias")}
+    save_file(parted, tmp_path / "model.safetensors")
+    run_rule(MisspeltTensor(), tmp_path).assert_passed()
